@@ -1,0 +1,28 @@
+"""Generated scenes per second on one core: `python benchmarks/scenes.py`."""
+
+import statistics
+import time
+
+import cv2
+
+from maskselect.data.scenes.layout import build_scene, scene_ids
+from maskselect.data.scenes.render import render
+
+
+def scenes_per_second(ids: list[str], size: int) -> float:
+    start = time.perf_counter()
+    for scene_id in ids:
+        render(build_scene(scene_id, (size, size)))
+    return len(ids) / (time.perf_counter() - start)
+
+
+def main() -> None:
+    cv2.setNumThreads(1)
+    for size in (256, 384):
+        runs = [scenes_per_second(scene_ids("train", seed, 60), size) for seed in range(7)]
+        middle, low, high = statistics.median(runs), min(runs), max(runs)
+        print(f"{size} px: median {middle:.0f} scenes/s (lowest {low:.0f}, highest {high:.0f}, 7 runs of 60 scenes)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""maskselect: select masks by vision-language prompts.
+
+    import maskselect
+    model = maskselect.load("ras")
+    group = model.select("kitchen.jpg", "mugs left of <mask-ref>", references=[mask])
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["load"]
+
+
+def load(name_or_path: str, device: str = "auto") -> Any:
+    """Load a model; see `maskselect.predictor.load`. Imported on use, so that importing the package is instant."""
+    from maskselect.predictor import load as load_model
+
+    return load_model(name_or_path, device)

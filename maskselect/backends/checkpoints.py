@@ -1,0 +1,133 @@
+"""Checkpoints on disk: one safetensors file with a JSON card of the same stem beside it. Nothing is ever unpickled.
+
+A card holds `system` (what it is, for example "ras" or "sam"), `config` (a `class_path`/`init_args` tree), `data_seed`,
+`commit`, `metrics`, and whatever the writer adds. Tensors are stored in half precision and read back as float32.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+_ROOT = Path(__file__).resolve().parents[2]
+_FOLDERS = (_ROOT / "checkpoints", _ROOT / "maskselect" / "checkpoints")
+_PICKLED = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
+
+
+def shipped_names() -> list[str]:
+    """Names of the checkpoints that ship with the package."""
+    return sorted({p.stem for folder in _FOLDERS for p in folder.glob("*.safetensors")})
+
+
+def find_checkpoint(name_or_path: str | Path) -> Path:
+    """The safetensors file for a shipped name, a file, or a folder that holds exactly one.
+
+    Raises FileNotFoundError when there is none, ValueError for a file of another kind.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        if len(files) != 1:
+            raise FileNotFoundError(f"checkpoint folder {path} holds {len(files)} .safetensors files; expected one")
+        return files[0]
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            hint = "a pickled checkpoint, which could run code" if path.suffix in _PICKLED else "of another format"
+            raise ValueError(f"checkpoint {path} is {hint}; expected a .safetensors file with its .json card")
+        return path
+    if path.parent == Path():
+        for folder in _FOLDERS:
+            if (folder / f"{path}.safetensors").is_file():
+                return folder / f"{path}.safetensors"
+    known = ", ".join(shipped_names()) or "none yet"
+    raise FileNotFoundError(f"checkpoint {str(name_or_path)!r} not found; expected a path or a shipped name ({known})")
+
+
+def read_card(name_or_path: str | Path) -> dict[str, Any]:
+    """The JSON card of a checkpoint. Raises FileNotFoundError or ValueError with one clear sentence."""
+    path = find_checkpoint(name_or_path).with_suffix(".json")
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint card {path} is missing; expected it beside the .safetensors file")
+    try:
+        card = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"checkpoint card {path} is not valid JSON: {error}") from error
+    if not isinstance(card, dict) or "system" not in card:
+        raise ValueError(f"checkpoint card {path} has no 'system' field; was it written by maskselect?")
+    return card
+
+
+def read_tensors(name_or_path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, floating ones as float32. Raises ValueError when the file is damaged."""
+    path = find_checkpoint(name_or_path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint {path} is truncated or not a safetensors file: {error}") from error
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> None:
+    """Write tensors (floating ones as float16) and card; both appear whole or not at all.
+
+    Raises ValueError when a value does not fit into float16.
+    """
+    if "system" not in card:
+        raise ValueError("a checkpoint card needs a 'system' field")
+    stored: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu()
+        if value.is_floating_point():
+            value = value.to(torch.float16)
+            if not torch.isfinite(value).all():
+                raise ValueError(f"tensor {name!r} has values that float16 cannot hold")
+        stored[name] = value.contiguous().clone()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    save_file(stored, temporary)
+    card_text = json.dumps({"commit": current_commit(), **card}, indent=1)
+    temporary_card = path.with_suffix(".json.part")
+    temporary_card.write_text(card_text + "\n")
+    os.replace(temporary, path)
+    os.replace(temporary_card, path.with_suffix(".json"))
+
+
+def load_into(module: nn.Module, name_or_path: str | Path, system: str) -> None:
+    """Load a checkpoint of kind `system` into a module, strictly.
+
+    Raises ValueError when the card names another system or when a tensor is missing, unknown or of another shape.
+    """
+    kind = read_card(name_or_path)["system"]
+    if kind != system:
+        raise ValueError(f"checkpoint {find_checkpoint(name_or_path)} is of system {kind!r}; expected {system!r}")
+    load_strictly(module, read_tensors(name_or_path), str(find_checkpoint(name_or_path)))
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """`load_state_dict(strict=True)` whose error is one sentence. `origin` names the file in it."""
+    own = module.state_dict()
+    missing = sorted(own.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - own.keys())
+    differ = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
+    if missing or unknown or differ:
+        raise ValueError(
+            f"checkpoint {origin} does not fit {type(module).__name__}: {len(missing)} missing {missing[:3]}, "
+            f"{len(unknown)} unknown {unknown[:3]}, {len(differ)} of another shape {differ[:3]}"
+        )
+    module.load_state_dict(dict(tensors))
+
+
+def current_commit() -> str:
+    """Short hash of the repository's HEAD, or "unknown" outside a repository."""
+    command = ["git", "-C", str(_ROOT), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

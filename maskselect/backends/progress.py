@@ -1,0 +1,40 @@
+"""Progress bars: the one door to the terminal for work that takes a while."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+Item = TypeVar("Item")
+
+
+class _Rate(ProgressColumn):
+    """Items a second, in the item's own unit."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """The rate over the last moments, or over the whole run once it is finished."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} {self._unit}/s")
+
+
+def track(items: Iterable[Item], total: int | None, description: str, unit: str = "it") -> Iterator[Item]:
+    """Yields `items` with a bar on standard error of done, total, rate and time left; none where that is no terminal.
+
+    total: how many there will be, or None where that is not known.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
+        yield from progress.track(items, total=total, description=description)

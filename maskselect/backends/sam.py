@@ -1,0 +1,197 @@
+"""The `segment_anything` package: the only place that builds its networks and reads its weights.
+
+Two kinds. *Official*: ViT-B, L and H from the published `.pth` files. *Compact*: the same package's modules at a size
+that trains on two CPU cores, from this repository's own checkpoints.
+"""
+
+import hashlib
+import pickle
+from functools import partial
+from pathlib import Path
+
+import torch
+from segment_anything import sam_model_registry
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from torch import Tensor, nn
+
+from maskselect.backends import checkpoints
+
+SYSTEM = "sam"
+"""`system` field of a compact SAM's card."""
+
+_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+OFFICIAL = {
+    "vit_b": "sam_vit_b_01ec64.pth",
+    "vit_l": "sam_vit_l_0b3195.pth",
+    "vit_h": "sam_vit_h_4b8939.pth",
+}
+"""Published file of each official model. The six hex digits are the beginning of the file's SHA-256 (README of
+facebookresearch/segment-anything)."""
+
+MODEL_TYPES = ("compact", *OFFICIAL)
+
+
+def build_compact_sam(
+    image_size: int = 256,
+    patch_size: int = 16,
+    embed_dim: int = 128,
+    depth: int = 6,
+    num_heads: int = 4,
+    mlp_ratio: float = 4.0,
+    window_size: int = 8,
+    global_attn_indexes: tuple[int, ...] = (1, 3, 5),
+    use_rel_pos: bool = False,
+    prompt_dim: int = 96,
+    mask_in_chans: int = 16,
+    decoder_depth: int = 2,
+    decoder_heads: int = 2,
+    decoder_mlp_dim: int = 192,
+    iou_head_hidden_dim: int = 64,
+) -> Sam:
+    """A small `segment_anything` model with random weights.
+
+    image_size: side in pixels of the square that the encoder reads. Low-res logits have 4 * image_size / patch_size.
+    embed_dim, depth, num_heads, mlp_ratio: the ViT. Its blocks attend within windows of `window_size` cells, those in
+        `global_attn_indexes` everywhere.
+    prompt_dim: channels of the image embedding, the prompts and the decoder.
+
+    Raises ValueError when patch and image do not divide.
+    """
+    if image_size % patch_size:
+        raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
+    grid = image_size // patch_size
+    encoder = ImageEncoderViT(
+        img_size=image_size,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=mlp_ratio,
+        out_chans=prompt_dim,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=use_rel_pos,
+        window_size=window_size,
+        global_attn_indexes=tuple(global_attn_indexes),
+    )
+    assert encoder.pos_embed is not None
+    encoder.pos_embed.data = _sine_positions(grid, embed_dim)  # the package's zeros are meant to be overwritten
+    prompts = PromptEncoder(
+        embed_dim=prompt_dim,
+        image_embedding_size=(grid, grid),
+        input_image_size=(image_size, image_size),
+        mask_in_chans=mask_in_chans,
+    )
+    decoder = MaskDecoder(
+        transformer_dim=prompt_dim,
+        transformer=TwoWayTransformer(decoder_depth, prompt_dim, decoder_heads, decoder_mlp_dim),
+        iou_head_depth=3,
+        iou_head_hidden_dim=iou_head_hidden_dim,
+    )
+    return Sam(encoder, prompts, decoder)
+
+
+def _sine_positions(grid: int, channels: int) -> Tensor:
+    """2-D sinusoidal position map, (1, grid, grid, channels)."""
+    quarter = channels // 4
+    frequency = 1.0 / 10.0 ** (2 * torch.arange(quarter) / quarter)
+    angle = torch.arange(grid)[:, None] * frequency
+    axis = torch.cat([angle.sin(), angle.cos()], 1)
+    both = torch.cat([axis[:, None].expand(-1, grid, -1), axis[None].expand(grid, -1, -1)], 2)
+    return nn.functional.pad(both, (0, channels - both.shape[-1]))[None].clone()
+
+
+def attend_prompts(
+    sam: Sam, embeddings: Tensor, sparse: Tensor, masks: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The decoder's transformer for many prompts on many images at once (the package does one image).
+
+    embeddings: (B, C, h, w) of the images.  sparse: (B, P, T, C) of the prompts, by the prompt encoder.
+    masks: (B, P, 4h, 4w) low-res logits given as prompts, or None.
+    Returns mask tokens (B * P, 4, C), image tokens (B * P, C, h, w) and predicted IoU (B * P, 4). The first of the four
+    is the single-mask output.
+    """
+    images, prompts = sparse.shape[:2]
+    decoder, encoder = sam.mask_decoder, sam.prompt_encoder
+    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([own.expand(images * prompts, -1, -1), sparse.flatten(0, 1)], 1)
+    if masks is None:
+        source = (embeddings + encoder.no_mask_embed.weight[:, :, None, None]).repeat_interleave(prompts, 0)
+    else:
+        source = embeddings.repeat_interleave(prompts, 0) + encoder.mask_downscaling(masks.flatten(0, 1)[:, None])
+    position = encoder.get_dense_pe().expand(len(source), -1, -1, -1)
+    tokens, pixels = decoder.transformer(source, position, tokens)
+    pixels = pixels.transpose(1, 2).unflatten(2, source.shape[-2:])
+    return tokens[:, 1 : 1 + decoder.num_mask_tokens], pixels, decoder.iou_prediction_head(tokens[:, 0])
+
+
+def draw_masks(sam: Sam, mask_tokens: Tensor, pixels: Tensor) -> Tensor:
+    """Low-res logits (N, 4, 4h, 4w) from what `attend_prompts` returns, or from some rows of it."""
+    decoder = sam.mask_decoder
+    fine = decoder.output_upscaling(pixels)
+    heads = zip(decoder.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True)
+    weights = torch.stack([head(token) for head, token in heads], 1)
+    return (weights @ fine.flatten(2)).unflatten(2, fine.shape[-2:])
+
+
+def decode_prompts(sam: Sam, embeddings: Tensor, sparse: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`attend_prompts` and `draw_masks`: logits (B, P, 4, 4h, 4w) and predicted IoU (B, P, 4)."""
+    mask_tokens, pixels, iou = attend_prompts(sam, embeddings, sparse, masks)
+    size = sparse.shape[:2]
+    return draw_masks(sam, mask_tokens, pixels).unflatten(0, size), iou.unflatten(0, size)
+
+
+def load_sam(model_type: str = "compact", checkpoint: str | Path = "sam") -> Sam:
+    """A SAM in evaluation mode, frozen, on the CPU.
+
+    model_type: "compact" or one of OFFICIAL.
+    checkpoint: for "compact" a name or path as in `checkpoints.find_checkpoint`; else the published .pth file.
+
+    Raises FileNotFoundError when the file is missing, ValueError when it is damaged, of another model, or not what it
+    claims to be.
+    """
+    if model_type not in MODEL_TYPES:
+        raise ValueError(f"SAM model_type {model_type!r} is unknown; expected one of {', '.join(MODEL_TYPES)}")
+    sam = _load_compact(checkpoint) if model_type == "compact" else _load_official(model_type, Path(checkpoint))
+    return sam.eval().requires_grad_(False)
+
+
+def _load_compact(checkpoint: str | Path) -> Sam:
+    card = checkpoints.read_card(checkpoint)
+    if card["system"] != SYSTEM:
+        raise ValueError(f"checkpoint {checkpoint} is of system {card['system']!r}; expected {SYSTEM!r}")
+    try:
+        sam = build_compact_sam(**card.get("config", {}))
+    except TypeError as error:
+        raise ValueError(f"card of checkpoint {checkpoint}: config does not fit build_compact_sam: {error}") from error
+    checkpoints.load_into(sam, checkpoint, SYSTEM)
+    return sam
+
+
+def _load_official(model_type: str, path: Path) -> Sam:
+    name = OFFICIAL[model_type]
+    if not path.is_file():
+        raise FileNotFoundError(f"SAM checkpoint {path} not found; get it with: curl -LO {_URL}{name}")
+    if path.name in OFFICIAL.values():
+        _check_published(path)
+    sam = sam_model_registry[model_type]()
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"SAM checkpoint {path} is truncated or not a plain weights file: {reason}") from error
+    if not isinstance(tensors, dict):
+        raise ValueError(f"SAM checkpoint {path} holds a {type(tensors).__name__}; expected a state dict")
+    checkpoints.load_strictly(sam, tensors, str(path))
+    return sam
+
+
+def _check_published(path: Path) -> None:
+    """Compare a file that carries a published name with the digits in that name."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    expected = path.stem.rsplit("_", 1)[1]
+    if not digest.startswith(expected):
+        raise ValueError(
+            f"SAM checkpoint {path} is damaged or not the published file: its SHA-256 begins with {digest[:6]}, "
+            f"expected {expected}; get it with: curl -LO {_URL}{path.name}"
+        )

@@ -1,0 +1,228 @@
+"""Pictures, masks and references as users have them, to arrays. The one place that reads image files."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from maskselect.structures.references import BoxRef, MaskRef, PointRef, Reference
+
+ImageSource = str | Path | Image.Image | np.ndarray
+SUFFIXES = {
+    ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+"""What counts as an image in a folder."""
+
+_ROWS = 1024  # rows converted at a time, so that a very large image is held once, not three times
+_ORIENTATION = 0x0112  # EXIF tag
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError)
+"""What PIL's readers raise on damaged files (struct.error and zlib.error arrive as OSError or ValueError)."""
+
+
+def load_image(source: ImageSource) -> np.ndarray:
+    """Any image to (H, W, 3) uint8 RGB, writable and contiguous.
+
+    Files are read in any mode: 16-bit and float images are scaled to 8 bits, transparency is laid on white, and the
+    EXIF orientation is applied. Of several frames the first is taken. Arrays must be (H, W, 3) uint8 already.
+    Raises FileNotFoundError for a missing file, ValueError for one that is no image, truncated, empty or far too large.
+    """
+    if isinstance(source, np.ndarray):
+        return _checked_array(source)
+    if isinstance(source, Image.Image):
+        _check_side(source.size, "image")
+        return _to_rgb(_upright(source))
+    picture = _open(Path(source), "image")
+    return _to_rgb(_upright(picture))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(H, W) of an image file as `load_image` would give it, from its header alone. Raises as `load_image`."""
+    with _opened(Path(path), "image") as picture:
+        turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)  # these swap the sides
+        return (picture.width, picture.height) if turned else (picture.height, picture.width)
+
+
+def collect_images(sources: Sequence[Path], output: Path) -> list[Path]:
+    """Files as they are and the images of folders, each once, in that order. A file need not exist yet to be listed.
+
+    Our own pictures from an earlier run are left out where a source is `output` itself.
+    Raises ValueError when two images have one stem, since their answers would have one name; FileNotFoundError for an
+    empty folder.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        files = list_images(source) if source.is_dir() else [source]
+        ours = source.is_dir() and output.is_dir() and source.samefile(output)
+        found |= dict.fromkeys(f for f in files if not (ours and f.name.endswith((".mask.png", ".overlay.png"))))
+    by_stem: dict[str, Path] = {}
+    for path in found:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            raise ValueError(
+                f"images {other} and {path} share the stem {path.stem!r}, after which their answers would be named; "
+                "rename one, or run them apart"
+            )
+    return list(found)
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """Image files directly in a folder, by name. Raises FileNotFoundError when there is none, or no folder."""
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"folder {folder} does not exist; expected a folder of images")
+    found = [p for p in sorted(Path(folder).iterdir()) if p.suffix.lower() in SUFFIXES and p.name[0] != "."]
+    if not found:
+        raise FileNotFoundError(f"folder {folder} holds no image; expected files such as .png or .jpg in it")
+    return found
+
+
+def load_mask(path: str | Path) -> np.ndarray:
+    """A mask image in any mode to (H, W) bool: non-zero is inside.
+
+    A palette image counts by its index. With an alpha channel, what is fully transparent is outside; if nothing but
+    transparency tells the mask, transparency decides alone.
+    Raises FileNotFoundError or ValueError as `load_image`.
+    """
+    picture = _open(Path(path), "mask")
+    alpha = np.asarray(picture.getchannel("A")) > 0 if "A" in picture.getbands() else None
+    if picture.mode in ("RGBA", "RGBa"):
+        picture = picture.convert("RGB")
+    elif picture.mode in ("LA", "PA", "La"):
+        picture = picture.getchannel(0)
+    elif picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # zero is not black in these
+        picture = picture.convert("RGB")
+    values = np.asarray(picture)
+    inside: np.ndarray = np.asarray(values.any(axis=2) if values.ndim == 3 else values != 0)
+    if alpha is None:
+        return inside
+    return inside & alpha if (inside & alpha).any() or alpha.all() else alpha
+
+
+def parse_reference(text: str) -> Reference:
+    """`box:x0,y0,x1,y1`, `point:x,y` (pixels) or the path of a mask image, to what it means.
+
+    Raises ValueError when numbers are missing or the mask is empty, FileNotFoundError when the file is missing.
+    """
+    kind, colon, numbers = text.partition(":")
+    if colon and kind == "box":
+        x0, y0, x1, y1 = _numbers(text, numbers, "box:x0,y0,x1,y1", 4)
+        return BoxRef((x0, y0, x1, y1))
+    if colon and kind == "point":
+        x, y = _numbers(text, numbers, "point:x,y", 2)
+        return PointRef((x, y))
+    return MaskRef(load_mask(text), origin=f"reference mask {text}")
+
+
+def _numbers(text: str, numbers: str, form: str, count: int) -> list[float]:
+    try:
+        values = [float(part) for part in numbers.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise ValueError(f"reference {text!r} cannot be read; expected {form} with {count} numbers in pixels")
+    return values
+
+
+def _checked_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise ValueError(f"image array must be (H, W, 3) uint8, got {array.shape} {array.dtype}")
+    _check_side((array.shape[1], array.shape[0]), "image array")
+    return np.require(array, requirements=["C", "W"])
+
+
+def _check_side(size: tuple[int, int], what: str) -> None:
+    if 0 in size:
+        raise ValueError(f"{what} has no pixels: it is {size[0]}x{size[1]} (width x height)")
+
+
+def _opened(path: Path, what: str) -> Image.Image:
+    """The file's header, read; pixels are read on demand. Errors as `load_image`, naming the file as `what`."""
+    if not path.exists():
+        raise FileNotFoundError(f"{what} {path} does not exist")
+    if not path.is_file():
+        raise ValueError(f"{what} {path} is not a file; expected an image file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{what} {path} is an empty file of 0 bytes; expected an image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of half-damaged metadata and of many pixels: both are dealt with
+            picture = Image.open(path)
+    except PermissionError as error:
+        raise PermissionError(f"{what} {path} cannot be read: permission denied") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise ValueError(f"{what} {path} has too many pixels; expected at most {limit} million") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{what} {path} is not an image, or its header is damaged; expected PNG, JPEG, …") from error
+    except _DAMAGE as error:
+        raise ValueError(f"{what} {path} cannot be read as an image: {_first_line(error)}") from error
+    _check_side(picture.size, f"{what} {path}")
+    return picture
+
+
+def _open(path: Path, what: str) -> Image.Image:
+    """The file with its pixels read. Errors as `load_image`."""
+    picture = _opened(path, what)
+    try:
+        with picture:  # closes the file; the pixels stay
+            picture.load()
+            return picture
+    except _DAMAGE as error:
+        raise ValueError(f"{what} {path} is truncated or damaged: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """With the EXIF orientation applied; unreadable EXIF is no reason to refuse a picture."""
+    try:
+        # Without an orientation exif_transpose would copy all pixels for nothing.
+        return ImageOps.exif_transpose(picture) if picture.getexif().get(_ORIENTATION, 1) != 1 else picture
+    except _DAMAGE:
+        return picture
+
+
+def _to_rgb(picture: Image.Image) -> np.ndarray:
+    """Any mode to (H, W, 3) uint8, some rows at a time."""
+    width, height = picture.size
+    out = np.empty((height, width, 3), np.uint8)
+    scale = _scale(picture)
+    for top in range(0, height, _ROWS):
+        rows = picture.crop((0, top, width, min(top + _ROWS, height)))
+        out[top : top + _ROWS] = _rows_to_rgb(rows, scale)
+    return out
+
+
+def _rows_to_rgb(rows: Image.Image, scale: float | None) -> np.ndarray:
+    if scale is not None:
+        values = np.nan_to_num(np.asarray(rows, np.float32), posinf=np.inf, neginf=0.0)
+        return np.clip(values * scale + 0.5, 0, 255).astype(np.uint8)[..., None]
+    if rows.mode == "RGB" and "transparency" not in rows.info:
+        return np.asarray(rows)
+    if rows.mode == "La":  # the one mode that PIL cannot take to RGBA directly
+        rows = rows.convert("LA")
+    if rows.has_transparency_data:
+        rgba = rows.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
+    return np.asarray(rows.convert("RGB"))
+
+
+def _scale(picture: Image.Image) -> float | None:
+    """Factor from the picture's values to 0..255, or None where they are of 8 bits already.
+
+    16-bit values span 0..65535 whatever the picture holds, so that a dark one stays dark. Float pictures are taken to
+    span 0..1, 0..255 or 0..65535, whichever is the smallest that holds them; 32-bit integers likewise from 65535 up.
+    """
+    if picture.mode.startswith("I;16"):
+        return 255 / 65535
+    if picture.mode not in ("I", "F"):
+        return None
+    extrema: Any = picture.getextrema()
+    top = float(np.nan_to_num(extrema[1], posinf=0.0))
+    spans = (1.0, 255.0, 65535.0) if picture.mode == "F" else (65535.0,)
+    return 255 / next((span for span in spans if top <= span), top)

@@ -1,0 +1,238 @@
+"""MaskGroups-HQ's format (RAS, arXiv 2506.05342; https://huggingface.co/datasets/Shengcao1006/MaskGroups-HQ).
+
+On disk: `{split}.parquet`, `.json` or `.jsonl` (or parquet shards `{split}-*.parquet`, also in `data/`), with images in
+`images_resized/` or `images/`. Columns, one row a question:
+
+- `id`; `image`: file name within the image folder.
+- `conversations`: [{from, value}]; the human turn is "<image>\\n<mask_pool>\\n{query}".
+- `mask_pool`: proposed masks as COCO RLE. Candidates only; they are never ground truth.
+- `gt_mask_pool`: annotated masks as COCO RLE.
+- `gt_mask_group`: [[indices into gt_mask_pool]]; the inner list may be empty.
+- the reference masks as COCO RLE, one for each `<mask-ref>` of the query, in order. The published name of this column
+  is not known: it is the setting `reference_column`.
+- `kind` and `image_size` ([h, w]): written by us, not needed when reading.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from maskselect.data.images import image_size
+from maskselect.ops import masks, rle
+from maskselect.structures.sample import MASK_REF, Prompt, Sample
+
+REFERENCE_COLUMN = "mask_refs"
+IMAGE_FOLDERS = ("images_resized", "images")
+_PLACEHOLDERS = (MASK_REF, "<mask_ref>")  # the paper's spelling, and the one that <mask_pool> lets expect
+_POOL = "mask_pool"
+_NEEDED = {"id", "image", "conversations", "gt_mask_pool", "gt_mask_group"}
+
+
+class MaskGroupsDataset:
+    """Samples of one split, decoded one at a time on access.
+
+    root: folder with the layout above.
+    split: name of the file without its suffix.
+    reference_column: where the reference masks are.
+    limit: only the first so many rows.
+
+    Raises FileNotFoundError when the layout is not there, ValueError when columns are missing or a file is damaged.
+    """
+
+    def __init__(
+        self, root: str | Path, split: str, reference_column: str = REFERENCE_COLUMN, limit: int | None = None
+    ) -> None:
+        self.root, self.split, self.reference_column = Path(root), split, reference_column
+        files = find_split(self.root, split)
+        self._images = _find_images(self.root)
+        self._rows: _Rows = _ParquetRows(files) if files[0].suffix == ".parquet" else _JsonRows(files[0])
+        self._count = len(self._rows) if limit is None else min(limit, len(self._rows))
+        self._check_columns(files[0])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Sample:
+        """Masks at the image's own size; those stored at another are resized by nearest neighbour.
+
+        Raises ValueError, naming the sample, when it contradicts itself; FileNotFoundError when its image is missing.
+        """
+        row = self._row(index)
+        path = self._images / str(row["image"])
+        size = row["image_size"] if row.get("image_size") is not None else image_size(path)
+        try:
+            return self._sample(row, path, (int(size[0]), int(size[1])))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"sample {row['id']} of {self.root}, split {self.split!r}: {error}") from error
+
+    def mask_pool(self, index: int) -> list[rle.Rle]:
+        """The stored candidates of a sample, not decoded; an empty list where the file has none."""
+        return self._rows.pool(self._checked(index))
+
+    def _checked(self, index: int) -> int:
+        if not -self._count <= index < self._count:
+            raise IndexError(f"sample {index} of {self._count}")
+        return index % self._count
+
+    def _row(self, index: int) -> dict[str, Any]:
+        return {name: _plain(value) for name, value in self._rows.row(self._checked(index)).items()}
+
+    def _sample(self, row: dict[str, Any], path: Path, size: tuple[int, int]) -> Sample:
+        pool_codes, reference_codes = row["gt_mask_pool"] or [], row.get(self.reference_column) or []
+        targets = _targets(row["gt_mask_group"], len(pool_codes))
+        references = _decode(reference_codes, size)
+        return Sample(
+            image=path,
+            image_id=str(row["image"]),
+            sample_id=str(row["id"]),
+            prompt=Prompt(_query(row["conversations"]), references),
+            gt_pool=_decode(pool_codes, size),
+            targets=targets,
+            reference_ids=tuple(pool_codes.index(c) if c in pool_codes else -1 for c in reference_codes),
+            kind=row.get("kind") or "",
+        )
+
+    def _check_columns(self, file: Path) -> None:
+        found = self._rows.columns
+        if missing := sorted(_NEEDED - found):
+            raise ValueError(f"{file} has no column(s) {', '.join(missing)}; found {', '.join(sorted(found))}")
+        if self.reference_column in found:
+            return
+        for index in range(len(self)):
+            if MASK_REF in _query(_plain(self._rows.row(index)["conversations"])):
+                raise ValueError(
+                    f"{file} has prompts with {MASK_REF} but no column {self.reference_column!r} of reference masks; "
+                    f"found {', '.join(sorted(found))}: name the right one as reference_column"
+                )
+
+
+def find_split(root: Path, split: str) -> list[Path]:
+    """The file of a split, or its parquet shards. Raises FileNotFoundError saying what was looked for."""
+    for suffix in ("parquet", "jsonl", "json"):
+        if (root / f"{split}.{suffix}").is_file():
+            return [root / f"{split}.{suffix}"]
+    for folder in (root, root / "data"):
+        if shards := sorted(folder.glob(f"{split}-*-of-*.parquet")):
+            return shards
+    raise FileNotFoundError(
+        f"no split {split!r} in {root}: looked for {split}.parquet, {split}.jsonl, {split}.json and "
+        f"[data/]{split}-*-of-*.parquet"
+    )
+
+
+def _find_images(root: Path) -> Path:
+    for name in IMAGE_FOLDERS:
+        if (root / name).is_dir():
+            return root / name
+    raise FileNotFoundError(f"no image folder in {root}: looked for {' and '.join(n + '/' for n in IMAGE_FOLDERS)}")
+
+
+class _Rows(Protocol):
+    """The rows of a split in whatever file format."""
+
+    columns: set[str]
+
+    def __len__(self) -> int: ...
+
+    def row(self, index: int) -> dict[str, Any]: ...
+
+    def pool(self, index: int) -> list[rle.Rle]: ...
+
+
+class _JsonRows:
+    def __init__(self, file: Path) -> None:
+        text = file.read_text()
+        try:
+            lines = file.suffix == ".jsonl"
+            self._rows = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} is not valid JSON: {error}") from error
+        if not isinstance(self._rows, list) or not all(isinstance(row, dict) for row in self._rows):
+            raise ValueError(f"{file} must hold a list of objects, one a sample")
+        self.columns = set().union(*self._rows) if self._rows else set(_NEEDED)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def row(self, index: int) -> dict[str, Any]:
+        return {name: value for name, value in self._rows[index].items() if name != _POOL}
+
+    def pool(self, index: int) -> list[rle.Rle]:
+        return _plain(self._rows[index].get(_POOL)) or []
+
+
+class _ParquetRows:
+    """Everything but the candidates in memory as Arrow; those, which are most of the bytes, are read when asked for."""
+
+    def __init__(self, files: list[Path]) -> None:
+        try:
+            self._files = [pq.ParquetFile(file) for file in files]
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{files[0]} is truncated or not parquet: {error}") from error
+        self.columns = set(self._files[0].schema_arrow.names)
+        kept = [name for name in self._files[0].schema_arrow.names if name != _POOL]
+        self._table = pa.concat_tables([file.read(columns=kept) for file in self._files])
+        # (rows before it, file, row group), for finding the candidates of a row.
+        self._groups: list[tuple[int, int, int]] = []
+        before = 0
+        for number, file in enumerate(self._files):
+            for group in range(file.num_row_groups):
+                self._groups.append((before, number, group))
+                before += file.metadata.row_group(group).num_rows
+        self._read: tuple[int, pa.ChunkedArray] | None = None
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def row(self, index: int) -> dict[str, Any]:
+        return self._table.slice(index, 1).to_pylist()[0]
+
+    def pool(self, index: int) -> list[rle.Rle]:
+        if _POOL not in self.columns:
+            return []
+        before, number, group = max(g for g in self._groups if g[0] <= index)
+        if self._read is None or self._read[0] != before:
+            self._read = before, self._files[number].read_row_group(group, columns=[_POOL]).column(0)
+        return _plain(self._read[1][index - before].as_py()) or []
+
+
+def _plain(value: Any) -> Any:
+    """Nested values that a file keeps as JSON text, parsed; everything else as it is."""
+    return json.loads(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
+
+
+def _query(conversations: list[dict[str, str]]) -> str:
+    """The question in the first human turn, with `<mask-ref>` for every spelling of the placeholder."""
+    human = next((turn["value"] for turn in conversations if turn["from"] in ("human", "user")), None)
+    if human is None:
+        raise ValueError("its conversation has no human turn")
+    query = human.rpartition("<mask_pool>")[2].replace("<image>", "")
+    for spelling in _PLACEHOLDERS:
+        query = query.replace(spelling, MASK_REF)
+    return query.strip()
+
+
+def _targets(group: list[Any] | None, pool: int) -> tuple[int, ...]:
+    """Indices of the first group, checked against the pool's length."""
+    first = group[0] if group and isinstance(group[0], list) else group
+    targets = tuple(int(index) for index in first or [])
+    if any(not 0 <= index < pool for index in targets):
+        raise ValueError(f"gt_mask_group holds {max(targets)} but gt_mask_pool has {pool} masks")
+    return targets
+
+
+def _decode(codes: list[rle.Rle], size: tuple[int, int]) -> Tensor:
+    """RLEs of whatever size to (N, H, W) bool at `size`."""
+    out = torch.zeros(len(codes), *size, dtype=torch.bool)
+    for row, code in zip(out, codes, strict=True):
+        row[:] = masks.resize_nearest(torch.from_numpy(rle.decode(code, size))[None], size)[0]
+    return out

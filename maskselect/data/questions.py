@@ -1,0 +1,47 @@
+"""Data sets by name, as the evaluator asks for them."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from maskselect.data.maskgroups import REFERENCE_COLUMN, MaskGroupsDataset
+from maskselect.data.scenes.samples import ask_scenes
+from maskselect.structures.sample import Sample
+
+DATASETS = ("maskgroups", "scenes")
+_PROMPTS_PER_SCENE = 3
+
+
+def open_samples(
+    name: str,
+    root: Path | None,
+    split: str,
+    *,
+    limit: int | None = None,
+    reference_column: str | None = None,
+    scenes: int | None = None,
+    seed: int = 0,
+) -> tuple[Iterator[Sample], int]:
+    """Samples of a data set, decoded as they are asked for, and how many there will be at most.
+
+    name: one of DATASETS. "scenes" without a root, or with one that is absent or empty, are generated on the spot.
+    limit: at most so many samples.  scenes, seed: how many scenes to generate, and from what.
+    Raises FileNotFoundError or ValueError when the data set is not there or not as it should be.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"unknown dataset {name!r}; expected one of {', '.join(DATASETS)}")
+    if name == "scenes" and (root is None or not root.exists() or (root.is_dir() and not any(root.iterdir()))):
+        return _generated(split, limit, scenes, seed)
+    if root is None:
+        raise ValueError(f"dataset {name!r} needs --root: a folder with the split and its images")
+    stored = MaskGroupsDataset(root, split, reference_column or REFERENCE_COLUMN, limit)
+    return iter(stored), len(stored)
+
+
+def _generated(split: str, limit: int | None, scenes: int | None, seed: int) -> tuple[Iterator[Sample], int]:
+    if scenes is None:
+        scenes = 1000 if limit is None else limit  # a scene has one sample at least
+    asked = ask_scenes(split, seed, scenes, prompts_per_scene=_PROMPTS_PER_SCENE)
+    total = scenes * _PROMPTS_PER_SCENE
+    samples = (sample for scene in asked for sample in scene.samples())
+    return islice(samples, limit), total if limit is None else min(limit, total)

@@ -1,0 +1,123 @@
+"""Several encoders read as one: each mask's features from every map, concatenated (RAS, section 3.2).
+
+Shape letters: B images, N masks, H W pixels of the un-padded image, C channels over all encoders.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskselect.ops.boxes import masks_to_boxes_xyxy
+from maskselect.ops.masks import pad_to_square
+from maskselect.ops.pooling import MaskResize, cell_weights, mask_pool
+from maskselect.structures.features import FeatureMap
+from maskselect.structures.protocols import Encoder
+
+GEOMETRY = 5
+
+
+class EncoderEnsemble(nn.Module):
+    """Frozen encoders side by side; every map keeps its own grid.
+
+    encoders: at least one, with different names.
+    mask_resize: "area" (soft weights, by which no mask vanishes) or "nearest" (the paper's plain words).
+    geometry: append [sqrt(area share), x0, y0, x1, y1], shares of the padded square. This is ours, not the paper's:
+        the mean of a sinusoid tells the extent of a mask only dimly. Off for parity with the paper.
+    pad_value: what `features` puts around an image that is not square, in [0, 1]. 0 is what `SceneDataset` pads with;
+        0.48 is the grey of Cambrian-1, for pretrained encoders.
+
+    `feature_mean` and `feature_scale` are buffers of the ensemble's state: identity until `fit_statistics`.
+    Raises ValueError for no encoder, for equal names, or for an unknown resize.
+    """
+
+    feature_mean: Tensor
+    feature_scale: Tensor
+
+    def __init__(
+        self,
+        encoders: Sequence[Encoder],
+        mask_resize: MaskResize = "area",
+        geometry: bool = True,
+        pad_value: float = 0.0,
+    ) -> None:
+        super().__init__()
+        names = [encoder.info.name for encoder in encoders]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"an ensemble needs encoders with different names, got {names}")
+        if mask_resize not in ("area", "nearest"):
+            raise ValueError(f"mask_resize {mask_resize!r} is unknown; expected 'area' or 'nearest'")
+        self.info = [encoder.info for encoder in encoders]
+        # A list, because a ModuleList would lose the protocol's type; modules are registered one by one.
+        self._encoders = list(encoders)
+        for encoder in encoders:
+            if isinstance(encoder, nn.Module):
+                self.add_module(f"encoder_{encoder.info.name}", encoder)
+        self.mask_resize: MaskResize = mask_resize
+        self.geometry = geometry
+        self.pad_value = pad_value
+        self.channels = sum(info.channels for info in self.info) + (GEOMETRY if geometry else 0)
+        self.register_buffer("feature_mean", torch.zeros(self.channels))
+        self.register_buffer("feature_scale", torch.ones(self.channels))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> list[FeatureMap]:
+        """(B, 3, S, S) float in [0, 1], already square, to one map an encoder, in the order given."""
+        return [encoder.encode(images) for encoder in self._encoders]
+
+    @torch.no_grad()
+    def pool(self, maps: Sequence[FeatureMap], masks: Tensor) -> Tensor:
+        """Standardised features of the masks of one image: (N, C) float32.
+
+        maps: what `encode` gave for that image alone (B = 1).
+        masks: (N, H, W) bool over the un-padded image, at any resolution of it; they are padded as the image was.
+        Raises ValueError when the maps hold several images or belong to another ensemble.
+        """
+        if [m.info for m in maps] != self.info:
+            raise ValueError(f"maps of {[m.info.name for m in maps]} do not belong to {[i.name for i in self.info]}")
+        if any(len(m.features) != 1 for m in maps):
+            raise ValueError(f"pool takes the maps of one image, got {[len(m.features) for m in maps]}; see `split`")
+        framed = pad_to_square(masks)
+        parts = [mask_pool(m.features[0].float(), cell_weights(framed, m.info.grid, self.mask_resize)) for m in maps]
+        if self.geometry:
+            parts.append(mask_geometry(framed))
+        return (torch.cat(parts, 1) - self.feature_mean) * self.feature_scale
+
+    @torch.no_grad()
+    def features(self, image: np.ndarray, masks: Tensor) -> Tensor:
+        """Encode and pool in one call: (H, W, 3) uint8 and (N, H, W) bool to (N, C) float32."""
+        return self.pool(self.encode(square_images(image, self.pad_value, self.feature_mean.device)), masks)
+
+    def fit_statistics(self, features: Tensor) -> None:
+        """Standardise from now on, so that every channel of `features` has mean 0 and standard deviation 1.
+
+        features: (N, C) pooled features as this ensemble gives them now. Channels that do not vary are only centred.
+        Raises ValueError for another number of channels or fewer than two rows.
+        """
+        if features.ndim != 2 or features.shape[1] != self.channels or len(features) < 2:
+            raise ValueError(f"statistics need (N >= 2, {self.channels}) features, got {tuple(features.shape)}")
+        raw = features.double() / self.feature_scale + self.feature_mean
+        deviation = raw.std(0)
+        self.feature_mean.copy_(raw.mean(0))
+        self.feature_scale.copy_(torch.where(deviation > 1e-4, 1 / deviation.clamp(min=1e-4), 1.0))
+
+
+def split(maps: Sequence[FeatureMap]) -> list[list[FeatureMap]]:
+    """Maps of B images, one entry an encoder, to B lists of maps of one image each."""
+    return [[FeatureMap(m.features[i : i + 1], m.info) for m in maps] for i in range(len(maps[0].features))]
+
+
+def square_images(image: np.ndarray, pad_value: float = 0.0, device: torch.device | str = "cpu") -> Tensor:
+    """(H, W, 3) uint8 to (1, 3, S, S) float32 in [0, 1], S = max(H, W), centred as masks are; see `pad_value`."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
+    return pad_to_square(pixels, pad_value)
+
+
+def mask_geometry(masks: Tensor) -> Tensor:
+    """(N, S, S) bool to (N, 5) float32 in [0, 1]: sqrt(area share), then the tight box x0, y0, x1, y1. Empty: zeros."""
+    if len(masks) == 0:
+        return torch.zeros(0, GEOMETRY, device=masks.device)
+    side = masks.shape[-1]
+    share = masks.flatten(1).float().mean(1, keepdim=True).sqrt()
+    return torch.cat([share, masks_to_boxes_xyxy(masks) / side], 1)

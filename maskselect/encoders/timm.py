@@ -1,0 +1,112 @@
+"""Any image network of timm as a frozen `Encoder` (ViT, ConvNet, hybrid), by name plus keyword arguments."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import timm
+from torch import Tensor, nn
+
+from maskselect.backends.checkpoints import load_into
+from maskselect.encoders.frozen import FrozenEncoder, as_triple, declare_levels
+from maskselect.encoders.stem import ConvStem
+from maskselect.structures.features import FeatureInfo
+
+
+class TimmEncoder(FrozenEncoder):
+    """A timm model that gives one level, or several concatenated on the finest grid.
+
+    name: short name, unique within an ensemble.
+    model: timm's name, for example "vit_large_patch14_dinov2.lvd142m" or "resnet18".
+    image_size: side in pixels of the square it reads.
+    layers: which levels, by index into timm's `feature_info` (ViT: blocks, ConvNet: stem and stages; negative counts
+        from the end, so [-2] is CLIP's penultimate block). Later layers are cut away.
+    final_norm: apply the model's own last norm to the features (SigLIP, DINOv2: yes; CLIP for LLaVA: no).
+    mean, std: RGB normalisation; by default that of timm's `pretrained_cfg`.
+    interpolation: how images are resized.
+    stem: "own", or "conv" for a ViT whose patches go through `ConvStem` (compact ViTs; not with pretrained weights).
+    pretrained: fetch the weights that timm names (network, or a filled hub cache).
+    checkpoint: one of ours instead, by shipped name or path, with a card of system "encoder".
+    model_args: further arguments of `timm.create_model`.
+
+    Raises ValueError for an unknown model, arguments that it does not take, a layer that does not exist, or both
+    `pretrained` and `checkpoint`; FileNotFoundError when the weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        image_size: int,
+        layers: Sequence[int] = (-1,),
+        final_norm: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        interpolation: str = "bicubic",
+        stem: Literal["own", "conv"] = "own",
+        pretrained: bool = False,
+        checkpoint: str | None = None,
+        model_args: dict[str, Any] | None = None,
+    ) -> None:
+        if pretrained and checkpoint:
+            raise ValueError(f"encoder {name!r}: give either pretrained=True or a checkpoint, not both")
+        arguments = dict(model_args or {})
+        if stem == "conv":
+            arguments |= {"embed_layer": ConvStem, "img_size": image_size}
+        trunk = create_trunk(model, image_size, pretrained, arguments)
+        channels, grid = declare_levels(trunk.feature_info, layers, image_size, vit_grid(trunk))
+        defaults = trunk.pretrained_cfg
+        info = FeatureInfo(
+            name=name,
+            channels=channels,
+            input_size=image_size,
+            grid=grid,
+            mean=as_triple(mean or defaults["mean"], "mean"),
+            std=as_triple(std or defaults["std"], "std"),
+        )
+        super().__init__(info, interpolation)
+        # From the start, because pruning shortens what negative numbers count from.
+        self.layers = [layer % len(trunk.feature_info) for layer in layers]
+        self.final_norm = final_norm
+        trunk.prune_intermediate_layers(self.layers, prune_norm=not final_norm, prune_head=True)
+        self.trunk = trunk
+        if checkpoint:
+            load_into(self, checkpoint, "encoder")
+        self.freeze()
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Normalised (B, 3, S, S) to one (B, C_i, h_i, w_i) map a layer; prefix tokens of a ViT are dropped."""
+        maps: list[Tensor] = self.trunk.forward_intermediates(
+            images, indices=self.layers, norm=self.final_norm, output_fmt="NCHW", intermediates_only=True
+        )
+        return maps
+
+
+def create_trunk(model: str, image_size: int, pretrained: bool, model_args: dict[str, Any]) -> Any:
+    """The timm model without classifier, ViT grids set to `image_size`. Raises as `TimmEncoder` does."""
+    if not timm.is_model(model):
+        close = ", ".join(timm.list_models(f"{model[:6]}*")[:4]) or "none"
+        raise ValueError(f"timm has no model {model!r}; close names: {close}")
+    arguments = {"num_classes": 0, **model_args}
+    try:
+        trunk = timm.create_model(model, pretrained=pretrained, **arguments)
+        if vit_grid(trunk) is not None and trunk.patch_embed.img_size != (image_size, image_size):
+            trunk.set_input_size(img_size=image_size)  # resamples position embeddings, pretrained ones too
+    except TypeError as error:
+        raise ValueError(f"timm model {model!r} does not take these arguments: {error}") from error
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FileNotFoundError(
+            f"weights of timm model {model!r} are not in the hub cache and could not be fetched ({reason}); "
+            f"run once with network: python -c \"import timm; timm.create_model('{model}', pretrained=True)\""
+        ) from error
+    if not hasattr(trunk, "forward_intermediates"):
+        raise ValueError(f"timm model {model!r} has no forward_intermediates; choose a model with feature maps")
+    return trunk
+
+
+def vit_grid(trunk: nn.Module) -> tuple[int, int] | None:
+    """(h, w) of a ViT's patch grid, or None for another kind of network."""
+    grid = getattr(getattr(trunk, "patch_embed", None), "grid_size", None)
+    return None if grid is None else (int(grid[0]), int(grid[1]))

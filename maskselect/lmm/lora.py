@@ -1,0 +1,38 @@
+"""LoRA through peft: wiring and the report of what it touched."""
+
+from dataclasses import dataclass, field
+
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """LoRA hyper-parameters. The defaults are LLaVA-1.5's published ones.
+
+    targets: names of Linear layers inside the language model.
+    """
+
+    r: int = 128
+    alpha: int = 256
+    dropout: float = 0.05
+    targets: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+
+
+def add_lora(language_model: nn.Module, settings: LoraSettings) -> list[str]:
+    """Freeze the language model, put LoRA on the named layers in place, and return the trainable parameter names.
+
+    Raises ValueError when no layer matches a target name.
+    """
+    leaves = {name.rpartition(".")[2] for name, _ in language_model.named_modules()}
+    absent = sorted(set(settings.targets) - leaves)
+    if absent:
+        raise ValueError(f"LoRA targets {absent} match no layer; layers are named {sorted(leaves)}")
+    language_model.requires_grad_(False)
+    config = LoraConfig(
+        r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=settings.targets
+    )
+    inject_adapter_in_model(config, language_model)
+    return [name for name, parameter in language_model.named_parameters() if parameter.requires_grad]

@@ -1,0 +1,120 @@
+"""Measures of one answer against its ground truth, as pure functions.
+
+Shape letters: M predicted masks, G ground-truth masks, N candidates, H W pixels.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from maskselect.ops.boxes import masks_to_boxes_xyxy
+from maskselect.ops.masks import resize_nearest
+from maskselect.ops.overlap import pairwise_iou
+
+EmptyRule = Literal["gres", "lisa", "zero"]
+F1Overlap = Literal["box", "mask"]
+CANVAS = 1024  # pixels a side, for ncIoU
+
+
+class Overlap(NamedTuple):
+    """What one sample adds to cIoU's two sums, and its own IoU in [0, 1]."""
+
+    intersection: int
+    union: int
+    iou: float
+
+
+def intersection_union(prediction: Tensor, target: Tensor) -> tuple[int, int]:
+    """Pixels in both and in either of two (H, W) bool masks. Raises ValueError when their sizes differ."""
+    if prediction.shape != target.shape:
+        raise ValueError(f"masks must share one size, got {tuple(prediction.shape)} and {tuple(target.shape)}")
+    return int((prediction & target).sum()), int((prediction | target).sum())
+
+
+def overlap(
+    intersection: int, union: int, predicted_none: bool, target_none: bool, empty_rule: EmptyRule = "gres"
+) -> Overlap:
+    """What a sample counts for, with a rule for empty answers and empty ground truth.
+
+    predicted_none, target_none: whether "nothing answers the prompt" was said, and whether it is true. Flags, because
+        the rule of GRES asks for the decision, not for pixels.
+    empty_rule: "gres" is the evaluator of gRefCOCO (ReLA): a right "nothing" is IoU 1 and adds nothing to the sums, a
+        wrong one is IoU 0, and an answer where nothing was asked for adds its pixels to the union. "lisa" looks at
+        pixels alone and counts an empty union as 1; "zero" counts it as 0, as the mean IoU of LAVT and RMSIN does.
+
+    >>> overlap(0, 0, predicted_none=True, target_none=True)
+    Overlap(intersection=0, union=0, iou=1.0)
+    >>> overlap(0, 100, predicted_none=False, target_none=True)  # 100 pixels were answered, none was right
+    Overlap(intersection=0, union=100, iou=0.0)
+    >>> overlap(30, 60, predicted_none=True, target_none=False)  # the decision counts, its pixels only against it
+    Overlap(intersection=0, union=60, iou=0.0)
+    >>> overlap(30, 60, predicted_none=True, target_none=False, empty_rule="lisa")
+    Overlap(intersection=30, union=60, iou=0.5)
+    >>> overlap(0, 0, predicted_none=True, target_none=True, empty_rule="zero")
+    Overlap(intersection=0, union=0, iou=0.0)
+    """
+    if empty_rule == "gres":
+        if target_none and predicted_none:
+            return Overlap(0, 0, 1.0)
+        if target_none or predicted_none:
+            return Overlap(0, union, 0.0)
+    when_empty = 1.0 if empty_rule == "lisa" else 0.0
+    return Overlap(intersection, union, intersection / union if union else when_empty)
+
+
+def canvas_intersection_union(prediction: Tensor, target: Tensor, side: int = CANVAS) -> tuple[int, int]:
+    """As `intersection_union` after both masks are brought to one square canvas, so that image size does not weigh.
+
+    Nearest neighbour, aspect not kept (LLM-Seg's ncIoU).
+    """
+    pair = resize_nearest(torch.stack([prediction, target]), (side, side))
+    return intersection_union(pair[0], pair[1])
+
+
+def box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """Pairwise IoU of boxes in pixels with exclusive ends: (M, 4) and (G, 4) to (M, G). Empty boxes have IoU 0."""
+    low = torch.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
+    high = torch.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a_xyxy, b_xyxy)]
+    return shared / (areas[0][:, None] + areas[1][None] - shared).clamp(min=1e-9)
+
+
+def matched_overlaps(prediction: Tensor, targets: Tensor, by: F1Overlap = "box") -> Tensor:
+    """IoU of each pair in the one-to-one assignment of greatest summed IoU (Hungarian): (min(M, G),) float32.
+
+    prediction: (M, H, W) bool.  targets: (G, H, W) bool.
+    by: IoU of the masks' boxes, or of the masks themselves.
+    """
+    if by == "box":
+        pairs = box_iou(masks_to_boxes_xyxy(prediction), masks_to_boxes_xyxy(targets))
+    else:
+        pairs = pairwise_iou(prediction, targets)
+    rows, columns = linear_sum_assignment(pairs.cpu().numpy(), maximize=True)
+    return pairs[torch.as_tensor(rows), torch.as_tensor(columns)]
+
+
+def f1(true_positives: Tensor, predicted: int, targets: int) -> Tensor:
+    """2 TP / (predicted + targets), any shape in [0, 1]; 1 where both are none.
+
+    >>> f1(torch.tensor([2.0, 1.0]), predicted=2, targets=2)
+    tensor([1.0000, 0.5000])
+    >>> f1(torch.tensor(0.0), predicted=0, targets=0)
+    tensor(1.)
+    """
+    if predicted + targets == 0:
+        return torch.ones_like(true_positives)
+    return 2 * true_positives / (predicted + targets)
+
+
+def best_candidates(candidates: Tensor, targets: Tensor) -> Tensor:
+    """The best answer that a pool allows: for each target the candidate of highest IoU, united: (H, W) bool.
+
+    candidates: (N, H, W) bool.  targets: (G, H, W) bool. A target that no candidate touches gets none (RAS, Table 6).
+    """
+    if len(candidates) == 0 or len(targets) == 0:
+        return candidates.new_zeros(candidates.shape[1:])
+    best = pairwise_iou(targets, candidates).max(dim=1)
+    return candidates[best.indices[best.values > 0]].any(dim=0)

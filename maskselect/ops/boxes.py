@@ -1,0 +1,21 @@
+"""Boxes. The format is in every name; coordinates are pixels with an exclusive end."""
+
+import torch
+from torch import Tensor
+
+
+def masks_to_boxes_xyxy(masks: Tensor) -> Tensor:
+    """Tight boxes: (N, H, W) bool to (N, 4) float32, exclusive right and bottom. An empty mask gives (0, 0, 0, 0)."""
+    if len(masks) == 0:
+        return torch.zeros(0, 4, device=masks.device)
+    height, width = masks.shape[1:]
+    columns, rows = masks.any(1), masks.any(2)
+    x0, y0 = columns.int().argmax(1), rows.int().argmax(1)
+    x1, y1 = width - columns.flip(1).int().argmax(1), height - rows.flip(1).int().argmax(1)
+    boxes = torch.stack([x0, y0, x1, y1], 1).float()
+    return boxes * columns.any(1)[:, None]
+
+
+def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
+    """(..., 4) corners to (..., 4) corner, width, height."""
+    return torch.cat([boxes_xyxy[..., :2], boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]], -1)

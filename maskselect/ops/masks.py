@@ -1,0 +1,46 @@
+"""Pure functions on binary masks.
+
+Shape letters: N masks, H W pixels, h w cells.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def union(masks: Tensor) -> Tensor:
+    """Pixels inside any mask: (N, H, W) bool to (H, W) bool. The union of no mask is empty."""
+    return masks.any(dim=0)
+
+
+def area(masks: Tensor) -> Tensor:
+    """Foreground pixels of each mask: (N, H, W) bool to (N,) int64."""
+    return masks.flatten(1).sum(dim=1)
+
+
+def square_padding(height: int, width: int) -> tuple[int, int, int, int]:
+    """Left, right, top and bottom padding, in pixels, that centres an image on a square canvas (as LLaVA and Cambrian pad)."""
+    side = max(height, width)
+    left, top = (side - width) // 2, (side - height) // 2
+    return left, side - width - left, top, side - height - top
+
+
+def pad_to_square(images: Tensor, value: float = 0.0) -> Tensor:
+    """Centre (..., H, W) on a square canvas of side max(H, W) filled with `value`."""
+    return F.pad(images, square_padding(*images.shape[-2:]), value=value)
+
+
+def resize_nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest-neighbour resize by pixel centres: (N, H, W) bool to (N, *size) bool."""
+    if masks.shape[-2:] == size:
+        return masks
+    if len(masks) == 0:
+        return masks.new_zeros(0, *size)
+    return F.interpolate(masks[:, None].to(torch.uint8), size=size, mode="nearest-exact")[:, 0].bool()
+
+
+def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of mask logits, (N, h, w) to (N, *size)."""
+    if len(logits) == 0:
+        return logits.new_zeros(0, *size)
+    return F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,234 @@
+"""The Python call: `maskselect.load("ras").select(image, "mugs left of <mask-ref>", references=[mask])`.
+
+A person's types come in (paths, PIL images, arrays, boxes, points) and a `MaskGroup` at the image's own size comes out.
+Inside, everything happens on a working image whose longer side is bounded, so memory does not grow with the picture.
+
+Shape letters: H W the image's own pixels, h w the working image's, N candidates, R references.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from maskselect.backends import checkpoints
+from maskselect.backends.building import build
+from maskselect.data.images import load_image
+from maskselect.ops.masks import resize_nearest
+from maskselect.ops.overlap import mask_nms
+from maskselect.reports.overlay import draw_overlay
+from maskselect.structures.masks import MaskSet
+from maskselect.structures.prediction import MaskGroup
+from maskselect.structures.protocols import PromptableProposer
+from maskselect.structures.references import BoxRef, MaskRef, PointRef
+from maskselect.structures.sample import Prompt
+from maskselect.systems.ras import RAS
+
+ImageLike = str | Path | Image.Image | np.ndarray
+Reference = np.ndarray | Tensor | BoxRef | PointRef | MaskRef
+
+WORKING_SIDE = 1024
+"""Longer side, in pixels, of the working image; a larger picture is scaled down to it."""
+
+GROUP_NMS_IOU = 0.5
+"""Of two chosen candidates that overlap more than this only the better one stays: they are the same thing twice."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An image and its candidates, ready for prompts."""
+
+    image: np.ndarray
+    working: np.ndarray
+    candidates: MaskSet
+    features: Tensor
+    read: Any
+
+
+class Model:
+    """A loaded system that answers prompts.
+
+    Args:
+        system: the system.
+        threshold: score from which a candidate is in the group; chosen on validation data and stored in the card.
+        name: what reports call it.
+    """
+
+    def __init__(self, system: RAS, threshold: float = 0.5, name: str = "model") -> None:
+        self.system = system.eval()
+        self.threshold = threshold
+        self.name = name
+
+    def select(
+        self,
+        image: ImageLike,
+        prompt: str,
+        references: Sequence[Reference] | None = None,
+        threshold: float | None = None,
+    ) -> MaskGroup:
+        """The group of masks that answers one prompt.
+
+        image: file, PIL image, or (H, W, 3) uint8.
+        references: for each `<mask-ref>` in the prompt a mask (H, W) bool, a `BoxRef` or a `PointRef`.
+        threshold: overrides the checkpoint's, in [0, 1].
+
+        Raises FileNotFoundError or ValueError with one sentence for an image, prompt or reference that cannot be used.
+        """
+        return self.select_many(image, [prompt], [list(references or [])], threshold)[0]
+
+    def select_many(
+        self,
+        image: ImageLike,
+        prompts: Sequence[str],
+        references: Sequence[Sequence[Reference]] | None = None,
+        threshold: float | None = None,
+        extra_candidates: np.ndarray | None = None,
+    ) -> list[MaskGroup]:
+        """One group for each prompt; the image is proposed, encoded and read once.
+
+        references: for each prompt its references. extra_candidates: (K, H, W) bool, joined to the proposed ones.
+        """
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
+        asked = [list(r) for r in references] if references is not None else [[] for _ in prompts]
+        if len(asked) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts need as many lists of references, got {len(asked)}")
+        pixels = load_image(image)
+        working = _scaled(pixels, WORKING_SIDE)
+        masks = [self._reference_masks(r, pixels, working) for r in asked]
+        texts = [Prompt(text, own) for text, own in zip(prompts, masks, strict=True)]
+        seen = self._see(pixels, working, extra_candidates)
+        cut = self.threshold if threshold is None else threshold
+        scores = self._scores(seen, texts)
+        return [self._group(seen, text, row, cut) for text, row in zip(texts, scores, strict=True)]
+
+    def candidates(self, image: ImageLike) -> MaskSet:
+        """The proposer's candidates at the working size (the image's own up to 1024 px)."""
+        return self.system.proposer.propose(_scaled(load_image(image), WORKING_SIDE))
+
+    @torch.inference_mode()
+    def _see(self, pixels: np.ndarray, working: np.ndarray, extra: np.ndarray | None) -> _Seen:
+        found = self.system.proposer.propose(working)
+        if extra is not None and len(extra):
+            more = resize_nearest(torch.as_tensor(extra, dtype=torch.bool), found.image_size)
+            found = found.concat(MaskSet(more, torch.ones(len(more)), "extra"))
+        features = self.system.pool_features(working, found)
+        read = self.system.read(working, features) if len(found) else None
+        return _Seen(pixels, working, found, features, read)
+
+    @torch.inference_mode()
+    def _scores(self, seen: _Seen, prompts: list[Prompt]) -> Tensor:
+        if seen.read is None:
+            return torch.zeros(len(prompts), 0)
+        pooled = [self.system.pool_features(seen.working, prompt.references) for prompt in prompts]
+        return self.system.score(seen.read, [p.text for p in prompts], pooled)
+
+    def _group(self, seen: _Seen, prompt: Prompt, scores: Tensor, threshold: float) -> MaskGroup:
+        chosen = (scores >= threshold).nonzero()[:, 0]
+        chosen = chosen[mask_nms(seen.candidates.masks[chosen], scores[chosen], GROUP_NMS_IOU)] if len(chosen) else chosen
+        return MaskGroup(
+            image=seen.image,
+            prompt=prompt.text,
+            masks=_enlarged(seen.candidates.masks[chosen], seen.image.shape[:2]),
+            scores=scores[chosen].numpy(),
+            candidates=len(seen.candidates),
+            threshold=threshold,
+            references=_enlarged(prompt.references, seen.image.shape[:2]),
+            drawer=draw_overlay,
+        )
+
+    def _reference_masks(self, references: list[Reference], pixels: np.ndarray, working: np.ndarray) -> Tensor:
+        size = (working.shape[0], working.shape[1])
+        masks = [self._reference_mask(r, pixels.shape[:2], working) for r in references]
+        return resize_nearest(torch.cat(masks), size) if masks else torch.zeros(0, *size, dtype=torch.bool)
+
+    def _reference_mask(self, reference: Reference, size: tuple[int, ...], working: np.ndarray) -> Tensor:
+        scale = working.shape[1] / size[1], working.shape[0] / size[0]
+        if isinstance(reference, BoxRef | PointRef):
+            proposer = self.system.proposer
+            if not isinstance(proposer, PromptableProposer):
+                raise ValueError("this model's proposer cannot turn a box or point into a mask; give a mask instead")
+            if isinstance(reference, BoxRef):
+                x0, y0, x1, y1 = reference.box_xyxy
+                box = (x0 * scale[0], y0 * scale[1], x1 * scale[0], y1 * scale[1])
+                found = proposer.segment_box(working, box)
+            else:
+                x, y = reference.point_xy
+                found = proposer.segment_point(working, (x * scale[0], y * scale[1]))
+            return found.bool().cpu()[None]
+        mask = torch.as_tensor(reference.mask if isinstance(reference, MaskRef) else reference).bool()
+        if tuple(mask.shape) != tuple(size[:2]):
+            raise ValueError(f"reference mask is {tuple(mask.shape)}, but the image is {tuple(size[:2])} (H, W)")
+        if not mask.any():
+            raise ValueError("reference mask is empty; expected at least one pixel inside")
+        return resize_nearest(mask[None], (working.shape[0], working.shape[1]))
+
+
+def load(name_or_path: str | Path, device: str = "auto") -> Model:
+    """Load a model: the name of a shipped checkpoint, a file, a folder, or `hf://org/name`.
+
+    device: "auto", "cpu" or "cuda".
+
+    Raises FileNotFoundError when there is no such checkpoint, ValueError when it is damaged, holds another kind of thing,
+    or the device is not there.
+    """
+    if str(name_or_path).startswith("hf://"):
+        name_or_path = _from_hub(str(name_or_path).removeprefix("hf://"))
+    card = checkpoints.read_card(name_or_path)
+    if card["system"] != "ras":
+        raise ValueError(f"checkpoint {name_or_path} is of system {card['system']!r}; expected one that selects masks: 'ras'")
+    where = pick_device(device)
+    system = build(card["config"])
+    if not isinstance(system, RAS):
+        raise ValueError(f"checkpoint {name_or_path} describes a {type(system).__name__}; expected a RAS system")
+    system.load_learned(checkpoints.read_tensors(name_or_path), checkpoints.find_checkpoint(name_or_path))
+    return Model(system.to(where), float(card.get("threshold", 0.5)), str(card.get("name", Path(name_or_path).stem)))
+
+
+def pick_device(device: str) -> torch.device:
+    """ "auto" is CUDA where there is one. Raises ValueError for a device that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ValueError("device cuda was asked for, but torch sees no CUDA device here")
+    return torch.device("cuda" if device != "cpu" and available else "cpu")
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["*.safetensors", "*.json"]))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"hf://{repository} could not be fetched ({type(error).__name__}); check the name and the network, "
+            f"or get it by hand with: hf download {repository}"
+        ) from error
+
+
+def _scaled(image: np.ndarray, longest: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    factor = longest / max(height, width)
+    if factor >= 1:
+        return image
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _enlarged(masks: Tensor, size: tuple[int, ...]) -> np.ndarray:
+    """(N, h, w) bool to (N, H, W) bool; edges are interpolated, so a large picture gets no stairs."""
+    height, width = size[0], size[1]
+    if masks.shape[-2:] == (height, width):
+        return masks.cpu().numpy()
+    out = np.zeros((len(masks), height, width), bool)
+    for number, mask in enumerate(masks.cpu().numpy().astype(np.uint8) * 255):
+        out[number] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) >= 128
+    return out

@@ -1,0 +1,35 @@
+"""An evaluation report as a table for the terminal."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+SHOWN = ("gIoU", "cIoU", "ncIoU", "F1", "N-acc", "T-acc", "Pr@0.5", "Pr@0.9", "oracle_gIoU", "oracle_cIoU")
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Prints what `maskselect.evaluation.evaluate` gives: one row a subset, then candidates and latency."""
+    title = f"{report['model']} on {report['dataset']} {report['split']} (percent)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for name in ("samples", *SHOWN):
+        table.add_column(name, justify="right")
+    for section in ("metrics", "by_kind", "by_targets"):
+        for name, metrics in report[section].items():
+            label = f"{name} targets" if section == "by_targets" else name
+            table.add_row(label, str(metrics["samples"]), *(_cell(metrics[key]) for key in SHOWN))
+        table.add_section()
+    # Piped into a file there is no width to fit into, and a squeezed table would lose its numbers.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    latency = report["latency"]
+    console.print(
+        f"{report['candidates_per_image']} candidates an image; {latency['seconds_per_image']:.2f} s an image with "
+        f"{latency['prompts_per_image']:.1f} prompts, {latency['seconds_per_prompt']:.2f} s a prompt"
+    )
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

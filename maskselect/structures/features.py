@@ -1,0 +1,35 @@
+"""`FeatureInfo` and `FeatureMap`: what an encoder promises and what it gives."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What an encoder declares about itself; a contract test runs each encoder and compares.
+
+    name: short name, unique within an ensemble.
+    channels: C of its map.
+    input_size: side in pixels of the square it reads.
+    grid: (h, w) of its map.
+    mean, std: RGB normalisation for images in [0, 1].
+    """
+
+    name: str
+    channels: int
+    input_size: int
+    grid: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A map over the square-padded image.
+
+    features: (B, C, h, w) float.
+    """
+
+    features: Tensor
+    info: FeatureInfo

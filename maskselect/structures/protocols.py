@@ -1,0 +1,67 @@
+"""The protocols through which the parts meet. Constructor types are these, never concrete classes of a sibling room."""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+from maskselect.structures.features import FeatureInfo, FeatureMap
+from maskselect.structures.masks import MaskSet
+
+
+@runtime_checkable
+class Proposer(Protocol):
+    """Image to candidate masks."""
+
+    def propose(self, image: np.ndarray) -> MaskSet:
+        """(H, W, 3) uint8 to a `MaskSet` at the image's own size; a set of none when nothing is found."""
+        ...
+
+
+@runtime_checkable
+class PromptableProposer(Proposer, Protocol):
+    """A proposer that can also turn a box or a point into a mask."""
+
+    def segment_box(self, image: np.ndarray, box_xyxy: tuple[float, float, float, float]) -> Tensor:
+        """The mask inside a box given in pixels: (H, W) bool."""
+        ...
+
+    def segment_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> Tensor:
+        """The mask under a point given in pixels: (H, W) bool."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Image to feature map. Frozen."""
+
+    info: FeatureInfo
+
+    def encode(self, images: Tensor) -> FeatureMap:
+        """(B, 3, H, W) float in [0, 1], already square, any side, to a map on `info.grid`."""
+        ...
+
+
+@runtime_checkable
+class Head(Protocol):
+    """Hidden state of a candidate to its score."""
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """(..., D) to logits (...)."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What the one Lightning module trains: a system, a proposer or an encoder with its objective.
+
+    A Trainable is a torch.nn.Module as well.
+    """
+
+    def loss(self, batch: object) -> dict[str, Tensor]:
+        """Scalars by name, among them "loss", which is minimised; the others are logged."""
+        ...
+
+    def validate(self, batch: object) -> dict[str, Tensor]:
+        """Scalars by name for a validation batch, averaged over batches and logged under "val/"."""
+        ...

@@ -1,0 +1,111 @@
+"""`Prompt`, `Sample`, `ImageSamples` and `Batch`: questions on their way into a system."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MASK_REF = "<mask-ref>"
+"""How a user writes a reference mask inside a prompt."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Free text with reference masks.
+
+    references: (R, H, W) bool at the image's own size; the n-th belongs to the n-th `<mask-ref>` in `text`.
+
+    Raises ValueError when the text is empty or the number of placeholders differs from R.
+    """
+
+    text: str
+    references: Tensor
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise ValueError("prompt is empty; expected text such as 'the red mugs'")
+        expected, given = self.text.count(MASK_REF), len(self.references)
+        if expected != given:
+            raise ValueError(f"prompt has {expected} {MASK_REF} but {given} reference mask(s) were given: {self.text!r}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One annotated question of a dataset.
+
+    image: file, or uint8 array (H, W, 3).
+    image_id, sample_id: identity as published.
+    gt_pool: (G, H, W) bool, every annotated mask of the image; ground truth only, never candidates unless asked for.
+    targets: indices into gt_pool that answer the prompt; empty for a no-target prompt.
+    reference_ids: for each reference its index in gt_pool, or -1 when it is a mask of its own.
+    kind: prompt kind, "" where the dataset has none.
+    """
+
+    image: Path | np.ndarray
+    image_id: str
+    sample_id: str
+    prompt: Prompt
+    gt_pool: Tensor
+    targets: tuple[int, ...]
+    reference_ids: tuple[int, ...] = ()
+    kind: str = ""
+
+    @property
+    def target_mask(self) -> Tensor:
+        """Union of the targets, (H, W) bool."""
+        return self.gt_pool[list(self.targets)].any(dim=0)
+
+
+@dataclass
+class Batch:
+    """B images with frozen features and P prompts each, ready for a system.
+
+    candidate_features: (B, N, C) float; candidate_valid: (B, N) bool, False on padding.
+    image_features: (B, T, D) float, output of the language model's frozen vision tower, or None without image tokens.
+    prompts: for each image its prompt texts.
+    reference_features: for each image and prompt (R, C) float.
+    labels: (B, P, N) float, 1 in the group, 0 not, -1 left out of the loss; None at inference.
+    captions: for each image a text to be generated from mask tokens (stage 1), or None.
+    """
+
+    candidate_features: Tensor
+    candidate_valid: Tensor
+    image_features: Tensor | None
+    prompts: list[list[str]]
+    reference_features: list[list[Tensor]]
+    labels: Tensor | None = None
+    captions: list[str] | None = None
+    image_ids: list[str] = field(default_factory=list)
+
+    def row(self, number: int) -> "Batch":
+        """The batch of image `number` alone."""
+        one = slice(number, number + 1)
+        return Batch(
+            self.candidate_features[one],
+            self.candidate_valid[one],
+            None if self.image_features is None else self.image_features[one],
+            self.prompts[one],
+            self.reference_features[one],
+            None if self.labels is None else self.labels[one],
+            None if self.captions is None else self.captions[one],
+            self.image_ids[one],
+        )
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        return Batch(
+            self.candidate_features.to(device),
+            self.candidate_valid.to(device),
+            move(self.image_features),
+            self.prompts,
+            [[r.to(device) for r in references] for references in self.reference_features],
+            move(self.labels),
+            self.captions,
+            self.image_ids,
+        )

@@ -1,0 +1,238 @@
+"""RAS: mask groups by reading all candidates at once (arXiv 2506.05342).
+
+    image -> proposer -> candidates -> encoders, mask pooling -> features -> projector -> mask tokens
+    mask tokens + prompt -> language model -> hidden state of each candidate -> head -> scores
+
+The proposer, the encoders and the vision tower are frozen. Stage 1 trains the mask projector alone, by captioning images
+from their mask tokens without image tokens. Stage 2 trains everything else.
+
+Shape letters: B images, P prompts, N candidates, R references, C pooled channels, D width.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskselect.backends import checkpoints
+from maskselect.encoders.ensemble import EncoderEnsemble
+from maskselect.lmm.llava import Llava
+from maskselect.ops.masks import pad_to_square
+from maskselect.structures.masks import MaskSet
+from maskselect.structures.protocols import Proposer
+from maskselect.structures.sample import Batch
+from maskselect.systems import scoring
+from maskselect.systems.reading import Reader
+from maskselect.systems.scoring import AutoregressiveScorer, ParallelScorer, ReadImages
+from maskselect.tokens import sequence
+from maskselect.tokens.mask_tokenizer import MaskTokenizer, PreTokens
+from maskselect.tokens.sequence import SecondPass, Segment, Slot
+
+
+class RAS(nn.Module):
+    """The RAS system.
+
+    Args:
+        proposer: where candidates come from.
+        encoders: the frozen ensemble under whose maps masks are pooled.
+        lmm: the language model.
+        stage: 1 trains the mask projector by captioning; 2 trains all but the visual encoders by selection.
+        scorer: "parallel" (the paper's system) or "autoregressive" (its baseline, Table 7).
+        second_pass: how candidates see each other when they are read again; not stated in the paper.
+        pre_tokens: RAS, Table C.
+        image_tokens: whether the language model also sees the image itself.
+        positive_weight: weight of positive candidates in the loss.
+        start: checkpoint of an earlier stage to start from; its head, if it has none, stays new.
+
+    Raises FileNotFoundError or ValueError when `start` cannot be read or does not fit.
+    """
+
+    system = "ras"
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        encoders: EncoderEnsemble,
+        lmm: Llava,
+        stage: Literal[1, 2] = 2,
+        scorer: Literal["parallel", "autoregressive"] = "parallel",
+        second_pass: SecondPass = "mutual",
+        pre_tokens: PreTokens = "different",
+        image_tokens: bool = True,
+        positive_weight: float = 5.0,
+        start: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.proposer = proposer
+        self.encoders = encoders
+        self.stage = stage
+        self.image_tokens = image_tokens
+        self.reader = Reader(lmm, MaskTokenizer(encoders.channels, lmm.width, pre_tokens))
+        self.scorer: ParallelScorer | AutoregressiveScorer
+        if scorer == "parallel":
+            self.scorer = ParallelScorer(lmm.width, second_pass, positive_weight)
+        else:
+            self.scorer = AutoregressiveScorer(lmm.width)
+        if start is not None:
+            self.load_learned(checkpoints.read_tensors(start), start)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        self.encoders.requires_grad_(False)
+        if isinstance(self.proposer, nn.Module):
+            self.proposer.requires_grad_(False)
+        if self.stage == 1:
+            self.requires_grad_(False)
+            self.reader.mask_tokenizer.requires_grad_(True)
+
+    @property
+    def lmm(self) -> Llava:
+        """The language model."""
+        return self.reader.lmm
+
+    def train(self, mode: bool = True) -> "RAS":
+        """Training mode for what trains; the frozen parts always stay in evaluation mode."""
+        super().train(mode)
+        self.encoders.eval()
+        self.lmm.vision_tower.eval()
+        if isinstance(self.proposer, nn.Module):
+            self.proposer.eval()
+        return self
+
+    # --- features -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def image_features(self, images: Tensor) -> Tensor:
+        """What the language model sees of images: (B, 3, S, S) float in [0, 1], square, to (B, T, E)."""
+        return self.lmm.vision_features(images)
+
+    @torch.no_grad()
+    def read(self, image: np.ndarray, candidate_features: Tensor) -> ReadImages:
+        """Read an image and its candidates once, for any number of prompts.
+
+        image: (H, W, 3) uint8.  candidate_features: (N, C).
+        """
+        device = next(self.lmm.parameters()).device
+        pixels = None
+        if self.image_tokens:
+            square = pad_to_square(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
+            pixels = self.image_features(square.to(device))
+        valid = torch.ones(1, len(candidate_features), dtype=torch.bool, device=device)
+        batch = Batch(candidate_features[None].to(device), valid, pixels, [[]], [[]])
+        return scoring.read_images(self.reader, batch)
+
+    @torch.no_grad()
+    def score(self, image: ReadImages, prompts: list[str], references: list[Tensor]) -> Tensor:
+        """Scores of every candidate for prompts of one image: (P, N) in [0, 1], on the CPU.
+
+        references: for each prompt the pooled features of its reference masks, (R, C).
+        """
+        device = image.tokens.candidates.device
+        features = torch.cat(references) if references else torch.zeros(0, self.encoders.channels)
+        tokens = self.reader.mask_tokenizer(features.to(device))
+        return self.scorer.score(self.reader, image, prompts, tokens)
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, P, N) of every candidate for every prompt."""
+        return self.scorer.logits(self.reader, self._seen(batch))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss of the stage, by name; "loss" is minimised."""
+        return self.caption_loss(batch) if self.stage == 1 else self.scorer.loss(self.reader, self._seen(batch))
+
+    def _seen(self, batch: Batch) -> Batch:
+        if self.image_tokens or batch.image_features is None:
+            return batch
+        return Batch(**{**vars(batch), "image_features": None})
+
+    def caption_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Stage 1: cross entropy of captions behind mask tokens alone.
+
+        Raises ValueError for a batch without captions.
+        """
+        if batch.captions is None:
+            raise ValueError("stage 1 needs captions in its batches")
+        blind = Batch(**{**vars(batch), "image_features": None, "reference_features": [[] for _ in batch.captions]})
+        tokens = self.reader.tokens(blind)
+        end = [self.lmm.tokenizer.eos_token_id]
+        rows = []
+        orders = scoring.candidate_orders(batch.candidate_valid, shuffle=self.training)
+        for order, caption in zip(orders, batch.captions, strict=True):
+            prefix = self.reader.prefix(order, 0)
+            ids = self.lmm.token_ids(caption) + end
+            positions = list(range(len(prefix), len(prefix) + len(ids)))
+            rows.append((prefix, [[Segment([int(Slot.TEXT)] * len(ids), ids, positions)]]))
+        packed = sequence.pack(rows).to(tokens.candidates.device)
+        seen = sequence.visibility(packed, "causal")
+        hidden = self.lmm.hidden(self.reader.embed(packed, tokens), seen, packed.positions)
+        answered = packed.blocks[:, 1:] == 0
+        logits = self.lmm.token_logits(hidden[:, :-1][answered]).float()
+        return {"loss": F.cross_entropy(logits, packed.values[:, 1:][answered])}
+
+    @torch.no_grad()
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """Validation scalars: the loss and, in stage 2, per-candidate precision, recall and exact groups."""
+        out = self.loss(batch)
+        if self.stage == 2 and batch.labels is not None:
+            chosen = self.forward(batch) > 0
+            valid = batch.candidate_valid[:, None].expand_as(chosen)
+            chosen, wanted = chosen & valid, (batch.labels > 0) & valid
+            hit = (chosen & wanted).sum()
+            out["precision"] = hit / chosen.sum().clamp(min=1)
+            out["recall"] = hit / wanted.sum().clamp(min=1)
+            out["exact"] = ((chosen == wanted) | ~valid).all(-1).float().mean()
+        return out
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Every tensor that a checkpoint of this system holds: all but the proposer and the encoder backbones.
+
+        Raises RuntimeError when a parameter that is left out could have been trained.
+        """
+        left_out = ("proposer.", "encoders.encoder_")
+        for name, parameter in self.named_parameters():
+            if name.startswith(left_out) and parameter.requires_grad:
+                raise RuntimeError(f"{name} is trainable but checkpoints leave it out")
+        tied = self.lmm.model.config.tie_word_embeddings
+        copies = {"reader.lmm.model.lm_head.weight"} if tied else set()
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(left_out) and k not in copies}
+
+    def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
+        """Load what `learned_state` gave. A file of stage 1 has no head; then ours stays as it is.
+
+        Raises ValueError when anything else is missing, unknown or of another shape.
+        """
+        own = self.learned_state()
+        complete = dict(tensors)
+        if not any(k.startswith("scorer.") for k in tensors):
+            complete |= {k: v for k, v in own.items() if k.startswith("scorer.")}
+        missing, unknown = sorted(own.keys() - complete.keys()), sorted(complete.keys() - own.keys())
+        differ = sorted(k for k in own.keys() & complete.keys() if own[k].shape != complete[k].shape)
+        if missing or unknown or differ:
+            raise ValueError(
+                f"checkpoint {origin} does not fit RAS as configured: {len(missing)} missing {missing[:3]}, "
+                f"{len(unknown)} unknown {unknown[:3]}, {len(differ)} of another shape {differ[:3]}"
+            )
+        self.load_state_dict(complete, strict=False)
+
+    def pool_features(self, image: np.ndarray, masks: MaskSet | Tensor) -> Tensor:
+        """Pooled features of masks of one image: (N, H, W) bool to (N, C)."""
+        raw = masks.masks if isinstance(masks, MaskSet) else masks
+        return cast(Tensor, self.encoders.features(image, raw))
+
+    def describe(self) -> dict[str, Any]:
+        """Parameter counts by part, trainable and in all."""
+        parts = {"language model": self.lmm, "mask tokenizer": self.reader.mask_tokenizer, "head": self.scorer}
+        return {
+            name: {
+                "parameters": sum(p.numel() for p in part.parameters()),
+                "trainable": sum(p.numel() for p in part.parameters() if p.requires_grad),
+            }
+            for name, part in parts.items()
+        }

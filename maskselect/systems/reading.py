@@ -1,0 +1,102 @@
+"""How RAS reads an image and its prompts: from features to embedded token rows.
+
+This file knows the order of things (`tokens/sequence.py`) and who embeds what; it knows nothing of scores.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from maskselect.lmm.llava import Llava
+from maskselect.structures.sample import Batch
+from maskselect.tokens import sequence
+from maskselect.tokens.mask_tokenizer import MaskTokenizer
+from maskselect.tokens.sequence import PackedRows, Segment, Slot
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Everything that is not text, embedded.
+
+    candidates: (B, N, D); valid: (B, N) bool; images: (B, T, D), T may be 0;
+    references: (B, R, D), the references of all prompts of a row one after another, padded with zeros.
+    """
+
+    candidates: Tensor
+    valid: Tensor
+    images: Tensor
+    references: Tensor
+
+
+class Reader(nn.Module):
+    """Embeds candidates, references, images and text, and lays them out.
+
+    Args:
+        lmm: the language model.
+        mask_tokenizer: projector and pre-tokens.
+    """
+
+    def __init__(self, lmm: Llava, mask_tokenizer: MaskTokenizer) -> None:
+        super().__init__()
+        self.lmm = lmm
+        self.mask_tokenizer = mask_tokenizer
+        begin = f"{lmm.system_prompt} USER:" if lmm.system_prompt else "USER:"
+        self.begin_ids = lmm.token_ids(begin, begin=True)
+        self.newline_ids = lmm.token_ids("\n")
+        self.closing_ids = lmm.token_ids(" ASSISTANT:")
+
+    def tokens(self, batch: Batch) -> Tokens:
+        """Embed the masks and images of a batch."""
+        candidates = self.mask_tokenizer(batch.candidate_features)
+        width = candidates.shape[-1]
+        if batch.image_features is None:
+            images = candidates.new_zeros(len(candidates), 0, width)
+        else:
+            images = self.lmm.project_image(batch.image_features)
+        rows = [torch.cat(references) if references else None for references in batch.reference_features]
+        most = max([len(r) for r in rows if r is not None], default=0)
+        padded = batch.candidate_features.new_zeros(len(candidates), most, batch.candidate_features.shape[-1])
+        for row, references in enumerate(rows):
+            if references is not None and len(references):
+                padded[row, : len(references)] = references
+        return Tokens(candidates, batch.candidate_valid, images, self.mask_tokenizer(padded))
+
+    def prefix(self, order: list[int], image_tokens: int) -> Segment:
+        """The shared part of a row, see `tokens.sequence.prefix_segment`."""
+        has_pre = self.mask_tokenizer.pool_pre is not None
+        return sequence.prefix_segment(self.begin_ids, image_tokens, order, has_pre, self.newline_ids)
+
+    def prompt(self, text: str, start: int, first_reference: int = 0) -> Segment:
+        """One prompt with its references, up to " ASSISTANT:".
+
+        Raises ValueError when it does not fit into the language model's context behind a prefix of `start` tokens.
+        """
+        pieces = [self.lmm.token_ids(piece) if piece else [] for piece in sequence.split_prompt(text)]
+        has_pre = self.mask_tokenizer.ref_pre is not None
+        segment = sequence.prompt_segment(pieces, has_pre, self.closing_ids, start, first_reference)
+        room = self.lmm.max_positions - start - 1
+        if len(segment) > room:
+            raise ValueError(f"prompt has {len(segment)} tokens, but only {room} fit into the context behind the image")
+        return segment
+
+    def embed(self, rows: PackedRows, tokens: Tokens, owners: Tensor | None = None) -> Tensor:
+        """Embeddings of every position: (L-long) rows to (rows, L, D).
+
+        owners: (rows,) int64, the row of `tokens` that each row speaks of; None when they are the same rows.
+        """
+        if owners is None:
+            owners = torch.arange(len(rows.kinds), device=rows.kinds.device)
+        text_ids = torch.where(rows.kinds == Slot.TEXT, rows.values, 0)
+        out = self.lmm.embed(text_ids)
+        for slot, source in (
+            (Slot.IMAGE, tokens.images),
+            (Slot.CANDIDATE, tokens.candidates),
+            (Slot.ANSWER, tokens.candidates),
+            (Slot.REFERENCE, tokens.references),
+        ):
+            out = sequence.scatter(out, rows, slot, source, owners)
+        for slot, pre in ((Slot.POOL_PRE, self.mask_tokenizer.pool_pre), (Slot.REF_PRE, self.mask_tokenizer.ref_pre)):
+            if pre is not None:
+                out = sequence.scatter(out, rows, slot, pre.expand(1, 1, -1), torch.zeros_like(owners))
+        return out

@@ -1,0 +1,40 @@
+"""Mask tokens: pooled features projected to the language model's width, and the tokens that announce them."""
+
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+PreTokens = Literal["none", "same", "different"]
+"""RAS, Table C: no pre-token, one shared by candidates and references, or one for each (the paper's choice)."""
+
+
+class MaskTokenizer(nn.Module):
+    """Two-layer MLP projector and the learnable `<mask-pool-pre>` and `<mask-ref-pre>` (RAS, section 3.2).
+
+    Args:
+        channels: C of the pooled features.
+        width: D of the language model.
+        pre_tokens: which pre-tokens exist.
+    """
+
+    def __init__(self, channels: int, width: int, pre_tokens: PreTokens = "different") -> None:
+        super().__init__()
+        self.projector = nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
+        self.pre_tokens = pre_tokens
+        rows = {"none": 0, "same": 1, "different": 2}[pre_tokens]
+        self.pre = nn.Parameter(torch.randn(rows, width) * 0.02)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., C) to mask tokens (..., D)."""
+        return cast(Tensor, self.projector(features))
+
+    @property
+    def pool_pre(self) -> Tensor | None:
+        """`<mask-pool-pre>`, (D,), or None."""
+        return self.pre[0] if len(self.pre) else None
+
+    @property
+    def ref_pre(self) -> Tensor | None:
+        """`<mask-ref-pre>`, (D,), or None."""
+        return self.pre[-1] if len(self.pre) else None

@@ -1,0 +1,87 @@
+"""Callbacks: weights with a card, resumable checkpoints, pictures of validation predictions, and a rate in the bar."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.predictor import Model
+from maskselect.systems.ras import RAS
+from maskselect.training.data import GroupsData
+
+PICTURES = 4
+
+
+class RateBar(TQDMProgressBar):
+    """Lightning's bar, which shows the rate and the loss, without the version number that says nothing."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The bar's figures."""
+        figures = super().get_metrics(trainer, pl_module)
+        figures.pop("v_num", None)
+        return figures
+
+
+class SaveWeights(ModelCheckpoint):
+    """`last.ckpt` for resuming, and what was learned as safetensors with its card.
+
+    Args:
+        folder: where to write. every: steps between checkpoints. card: what the card says besides the metrics.
+    """
+
+    def __init__(self, folder: Path, every: int, card: dict[str, Any]) -> None:
+        super().__init__(dirpath=folder, filename="last", every_n_train_steps=every, save_top_k=1, enable_version_counter=False)
+        self.folder, self.card = folder, card
+        self.started = time.time()
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        self.write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what was learned once more, at the very end."""
+        super().on_train_end(trainer, pl_module)
+        self._save_checkpoint(trainer, str(self.folder / "last.ckpt"))
+
+    def write(self, trainer: Trainer) -> None:
+        """Write safetensors and card, on the first process only."""
+        task: Any = trainer.lightning_module.task
+        if not trainer.is_global_zero:
+            return
+        metrics = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        card = {
+            "system": task.system,
+            **self.card,
+            "steps": trainer.global_step,
+            "minutes": round((time.time() - self.started) / 60, 1),
+            "metrics": metrics,
+        }
+        write_checkpoint(self.folder / f"{task.system}.safetensors", task.learned_state(), card)
+
+
+class ValidationPictures(Callback):
+    """After each validation, overlays of a few validation prompts in TensorBoard."""
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw them, where the task selects masks and TensorBoard listens."""
+        task, data = pl_module.task, getattr(trainer, "datamodule", None)
+        board = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
+        if trainer.sanity_checking or board is None or not isinstance(task, RAS) or task.stage == 1:
+            return
+        if not isinstance(data, GroupsData):
+            return
+        model, source = Model(task), data.val_source
+        for item in range(min(PICTURES, len(source))):
+            annotated = source.load(item)
+            query = source.queries(item, annotated.extra, 1, np.random.default_rng(item))[0]
+            references = [annotated.masks[r] for r in query.references]
+            group = model.select(annotated.image, query.text, references)
+            picture = np.asarray(group.overlay().convert("RGB"))
+            board.experiment.add_image(f"validation/{item}", picture, trainer.global_step, dataformats="HWC")

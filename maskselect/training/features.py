@@ -1,0 +1,184 @@
+"""Frozen features once: candidates, pooled features and overlaps of an image, kept on disk under what produced them.
+
+Shape letters: N candidates, M annotated masks, C pooled channels, T image tokens, E vision width.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from maskselect.data.groups import Annotated, GroupSource, Query
+from maskselect.ops.masks import pad_to_square, resize_nearest
+from maskselect.ops.overlap import pairwise_iou
+from maskselect.structures.sample import Batch
+from maskselect.systems.ras import RAS
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of one image.
+
+    candidate_features: (N, C); mask_features: (M, C); image_features: (T, E); overlap: (N, M) IoU.
+    extra: what the source asked to keep.
+    """
+
+    candidate_features: Tensor
+    mask_features: Tensor
+    image_features: Tensor
+    overlap: Tensor
+    extra: dict[str, Tensor]
+
+
+class FeatureStore:
+    """Computes records with a system's frozen parts, and keeps them when a folder is given.
+
+    Args:
+        system: whose proposer, encoders and vision tower are used.
+        cache_dir: folder for records; None computes them at every visit.
+    """
+
+    def __init__(self, system: RAS, cache_dir: Path | None) -> None:
+        self.system = system
+        self.folder = cache_dir / fingerprint(system) if cache_dir is not None else None
+        self.kept: dict[str, Record] = {}
+
+    def record(self, source: GroupSource, item: int) -> Record:
+        """The record of an image, from memory, disk or computed now."""
+        name = source.image_id(item)
+        if name in self.kept:
+            return self.kept[name]
+        path = self._path(name)
+        if path is not None and path.is_file():
+            record = _unpack(load_file(path))
+        else:
+            record = compute(self.system, source.load(item))
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_suffix(f".{torch.randint(2**31, ()).item()}.part")
+                save_file(_pack(record), temporary)
+                temporary.replace(path)
+        if path is not None:
+            self.kept[name] = record
+        return record
+
+    def _path(self, name: str) -> Path | None:
+        if self.folder is None:
+            return None
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        return self.folder / digest[:2] / f"{digest[2:18]}.safetensors"
+
+
+@torch.no_grad()
+def compute(system: RAS, annotated: Annotated) -> Record:
+    """Run the frozen parts on one image."""
+    found = system.proposer.propose(annotated.image)
+    masks = resize_nearest(annotated.masks, found.image_size)
+    device = next(system.lmm.parameters()).device
+    square = pad_to_square(torch.from_numpy(annotated.image).permute(2, 0, 1)[None].float() / 255)
+    pooled = system.pool_features(annotated.image, torch.cat([found.masks, masks]))
+    return Record(
+        pooled[: len(found)].half().cpu(),
+        pooled[len(found) :].half().cpu(),
+        system.image_features(square.to(device))[0].half().cpu(),
+        pairwise_iou(found.masks, masks).half(),
+        annotated.extra,
+    )
+
+
+def fingerprint(system: RAS) -> str:
+    """Twelve hex digits over everything that decides a record: frozen weights and the proposer's settings."""
+    digest = hashlib.sha256()
+    frozen: list[object] = [system.encoders, system.lmm.vision_tower, system.proposer]
+    for part in frozen:
+        modules = [part] if isinstance(part, nn.Module) else [v for v in vars(part).values() if isinstance(v, nn.Module)]
+        for module in modules:
+            for name, tensor in sorted(module.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        settings = {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | bool | None.__class__)}
+        digest.update(repr(sorted(settings.items())).encode())
+    return digest.hexdigest()[:12]
+
+
+def _pack(record: Record) -> dict[str, Tensor]:
+    own = {k: v for k, v in vars(record).items() if k != "extra"}
+    return {k: v.contiguous() for k, v in (own | {f"extra.{k}": v for k, v in record.extra.items()}).items()}
+
+
+def _unpack(tensors: dict[str, Tensor]) -> Record:
+    extra = {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")}
+    return Record(**{k: v for k, v in tensors.items() if not k.startswith("extra.")}, extra=extra)
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """Which candidates count as a target.
+
+    A candidate is positive when it is the best of a target and overlaps it by at least `best_iou`, or overlaps any target
+    by at least `positive_iou`. Others that overlap a target by `best_iou` or more are left out of the loss: they are
+    neither right nor clearly wrong. Everything else is negative.
+    """
+
+    best_iou: float = 0.5
+    positive_iou: float = 0.7
+
+    def labels(self, overlap: Tensor, targets: tuple[int, ...]) -> Tensor:
+        """(N, M) IoU and target numbers to (N,) float: 1 positive, 0 negative, -1 left out."""
+        out = torch.zeros(len(overlap))
+        if not targets or len(overlap) == 0:
+            return out
+        with_targets = overlap[:, list(targets)].float()
+        most = with_targets.max(1).values
+        out[most >= self.best_iou] = -1.0
+        out[most >= self.positive_iou] = 1.0
+        best = with_targets.max(0)
+        out[best.indices[best.values >= self.best_iou]] = 1.0
+        return out
+
+
+def make_batch(records: list[Record], queries: list[list[Query]], captions: list[str] | None, rule: LabelRule) -> Batch:
+    """Pad records and prompts of B images to one `Batch`.
+
+    Images with fewer prompts than others are padded with labels of -1, which no loss counts.
+    """
+    count, prompts = max(len(r.candidate_features) for r in records), max(len(q) for q in queries)
+    channels = records[0].candidate_features.shape[1]
+    features = torch.zeros(len(records), max(count, 1), channels)
+    valid = torch.zeros(features.shape[:2], dtype=torch.bool)
+    labels = torch.full((len(records), prompts, features.shape[1]), -1.0)
+    references: list[list[Tensor]] = []
+    for row, (record, asked) in enumerate(zip(records, queries, strict=True)):
+        own = len(record.candidate_features)
+        features[row, :own], valid[row, :own] = record.candidate_features.float(), True
+        references.append([record.mask_features[list(q.references)].float() for q in asked])
+        for block, query in enumerate(asked):
+            labels[row, block, :own] = rule.labels(record.overlap, query.targets)
+    images = torch.stack([r.image_features.float() for r in records])
+    texts = [[q.text for q in asked] for asked in queries]
+    return Batch(features, valid, images, texts, references, labels, captions)
+
+
+def collect(
+    store: FeatureStore,
+    source: GroupSource,
+    items: list[tuple[int, int]],
+    prompts_per_image: int,
+    rule: LabelRule,
+    with_captions: bool,
+) -> Batch:
+    """The batch for (image number, seed) pairs."""
+    records, queries, captions = [], [], []
+    for item, seed in items:
+        rng = np.random.default_rng(seed)
+        record = store.record(source, item)
+        records.append(record)
+        queries.append([] if with_captions else source.queries(item, record.extra, prompts_per_image, rng))
+        captions.append(source.caption(item, record.extra, rng) if with_captions else "")
+    if with_captions:
+        queries = [[Query("", (), ())] for _ in items]
+    return make_batch(records, queries, captions if with_captions else None, rule)

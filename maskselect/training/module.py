@@ -1,0 +1,92 @@
+"""One Lightning module for every `Trainable`: optimiser, schedule, logging, and nothing that knows a system."""
+
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from maskselect.structures.protocols import Trainable
+
+
+class TrainingModule(LightningModule):
+    """Trains any `Trainable`.
+
+    Args:
+        task: a system, or a proposer or encoder with its objective.
+        lr: peak learning rate.
+        warmup_share: share of all steps with a linearly rising rate; a cosine to zero follows (LLaVA's schedule, 0.03).
+        weight_decay: 0 in the papers; "Adam" is AdamW without decay.
+        betas: of the optimiser.
+        seed: every step is seeded from this and its number, so that a resumed run draws what an uninterrupted one would.
+    """
+
+    def __init__(
+        self,
+        task: nn.Module,
+        lr: float = 1e-3,
+        warmup_share: float = 0.03,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(task, Trainable):
+            raise ValueError(f"{type(task).__name__} cannot be trained: it has no loss() and validate()")
+        self.task = task
+        self.lr = lr
+        self.warmup_share = warmup_share
+        self.weight_decay = weight_decay
+        self.betas = betas
+        self.seed = seed
+
+    @property
+    def trainable(self) -> Trainable:
+        """The task, as what it is here."""
+        return cast(Trainable, self.task)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed the step."""
+        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One step; every scalar of the task is logged."""
+        scalars = self.trainable.loss(batch)
+        for name, value in scalars.items():
+            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=1)
+        return scalars["loss"]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the task's validation scalars, averaged over batches."""
+        for name, value in self.trainable.validate(batch).items():
+            self.log(f"val/{name}", value, prog_bar=name == "loss", on_epoch=True, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over what is trainable, linear warm-up, cosine to zero."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        warmup = max(1, round(self.warmup_share * total))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            progress = torch.tensor(min(1.0, (step - warmup) / max(1, total - warmup)))
+            return float(0.5 * (1 + torch.cos(torch.pi * progress)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep frozen weights out of Lightning's checkpoints: they come from their own files."""
+        trains = {name for name, p in self.named_parameters() if p.requires_grad}
+        buffers = {name for name, _ in self.named_buffers()}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k in trains or k in buffers}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the frozen weights back, so that loading stays strict."""
+        own = self.state_dict()
+        trains = {name for name, p in self.named_parameters() if p.requires_grad}
+        frozen = {k: v for k, v in own.items() if k not in trains and k not in checkpoint["state_dict"]}
+        checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}

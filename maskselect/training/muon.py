@@ -1,0 +1,94 @@
+"""Muon: momentum whose update is made orthogonal, for weights of two or more dimensions; AdamW for all others.
+
+Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/ (the update) and Liu et al. 2025, arXiv:2502.16982 (the
+scale that lets one learning rate serve both parts). PyTorch's own `torch.optim.Muon` takes matrices only; the compact
+ConvNet needs kernels as well, which are flattened to (out, in * height * width).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_A, _B, _C = 3.4445, -4.7750, 2.0315  # quintic Newton-Schulz coefficients of the reference
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """About U V^T of the singular value decomposition: (R, C) float to (R, C) bfloat16, singular values 0.7 to 1.2."""
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+    return x.T if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """One optimiser for a whole network.
+
+    params: parameters, or groups of them. Those with two or more dimensions get the orthogonal update unless their
+        group has `muon=False` (use that for heads and embeddings); the others get AdamW's.
+    lr: for both parts.
+    momentum: of the orthogonal update (Nesterov). betas: of the AdamW update.
+    weight_decay: decoupled; not applied to vectors.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 2e-3,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.05,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay, "muon": True}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update of every parameter that has a gradient; returns the closure's value, if one is given."""
+        value = None
+        if closure is not None:
+            with torch.enable_grad():
+                value = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if parameter.ndim > 1:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                update = self._muon if parameter.ndim > 1 and group["muon"] else self._adam
+                update(parameter, parameter.grad, group)
+        return value
+
+    def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        direction = gradient.lerp(state["momentum"], group["momentum"])
+        flat = direction.reshape(len(direction), -1)
+        size = 0.2 * max(flat.shape) ** 0.5  # root mean square of an AdamW step
+        parameter.add_(orthogonalise(flat).view(direction.shape).to(parameter.dtype), alpha=-group["lr"] * size)
+
+    def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state.update(step=0, first=torch.zeros_like(parameter), second=torch.zeros_like(parameter))
+        state["step"] += 1
+        beta1, beta2 = group["betas"]
+        state["first"].lerp_(gradient, 1 - beta1)
+        state["second"].lerp_(gradient.square(), 1 - beta2)
+        bias1, bias2 = 1 - beta1 ** state["step"], 1 - beta2 ** state["step"]
+        parameter.addcdiv_(state["first"] / bias1, (state["second"] / bias2).sqrt().add_(1e-8), value=-group["lr"])
+
+
+def muon_groups(trunk: nn.Module, others: Iterable[nn.Module] = ()) -> list[dict[str, Any]]:
+    """Parameter groups: kernels and matrices of `trunk` by Muon; its embeddings, and all of `others`, by AdamW."""
+    kernels = [p for name, p in trunk.named_parameters() if p.ndim > 1 and "pos_embed" not in name]
+    chosen = {id(p) for p in kernels}
+    rest = [p for module in (trunk, *others) for p in module.parameters() if id(p) not in chosen]
+    return [{"params": kernels}, {"params": rest, "muon": False}]

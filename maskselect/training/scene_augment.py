@@ -1,0 +1,59 @@
+"""Changes to a batch of scenes that leave their words true: light, noise, blur; flips; scale and place.
+
+Shape letters: B images of side S.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def photometric(images: Tensor) -> Tensor:
+    """Other brightness, contrast, gamma, slight colour temperature, noise and blur: (B, 3, S, S) in [0, 1] to the same.
+
+    Small enough that "grey", "white" and "black", "orange" and "red" stay apart.
+    """
+    size = (len(images), 1, 1, 1)
+    gain = _uniform(size, 0.85, 1.15) * _uniform((len(images), 3, 1, 1), 0.95, 1.05)
+    contrast = _uniform(size, 0.8, 1.15)
+    middle = images.mean((1, 2, 3), keepdim=True)
+    out = ((images - middle) * contrast + middle) * gain
+    if torch.rand(()) < 0.4:
+        out = out.clamp(1e-4, 1) ** _uniform(size, 0.8, 1.25)
+    if torch.rand(()) < 0.25:
+        kept = _uniform(size, 0.2, 1.0)
+        out = kept * out + (1 - kept) * F.avg_pool2d(out, 3, 1, 1, count_include_pad=False)
+    if torch.rand(()) < 0.4:
+        out = out + torch.randn_like(out) * _uniform(size, 0.0, 0.04)
+    return out.clamp(0, 1)
+
+
+def flip(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Mirror half of the images, left to right: (B, 3, S, S) and (B, S, S)."""
+    chosen = torch.rand(len(images)) < 0.5
+    images = torch.where(chosen[:, None, None, None], images.flip(-1), images)
+    return images, torch.where(chosen[:, None, None], index.flip(-1), index)
+
+
+def rescale(images: Tensor, index: Tensor, low: float = 0.6, high: float = 1.6) -> tuple[Tensor, Tensor]:
+    """Each image larger or smaller by its own factor in [low, high] and moved; what is uncovered gets one colour.
+
+    images: (B, 3, S, S) float; index: (B, S, S) uint8, sampled by nearest pixel.
+    """
+    batch = len(images)
+    scale = torch.exp(_uniform((batch,), float(torch.log(torch.tensor(low))), float(torch.log(torch.tensor(high)))))
+    # Moved no further than keeps the smaller of picture and frame inside the other.
+    room = (1 / scale - 1).abs()
+    shift = (torch.rand(batch, 2) * 2 - 1) * room[:, None]
+    theta = torch.zeros(batch, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
+    theta[:, :, 2] = shift
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    fill = torch.rand(batch, 3, 1, 1) if torch.rand(()) < 0.5 else torch.zeros(batch, 3, 1, 1)
+    moved = F.grid_sample(images - fill, grid, mode="bilinear", align_corners=False) + fill
+    labels = F.grid_sample(index[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0]
+    return moved, labels.to(torch.uint8)
+
+
+def _uniform(size: tuple[int, ...], low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(size)

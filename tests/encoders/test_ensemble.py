@@ -1,0 +1,152 @@
+"""Mask pooling of the ensemble against a naive loop, and what padding, small masks and statistics do to it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maskselect.encoders.ensemble import EncoderEnsemble, mask_geometry, split, square_images
+from maskselect.encoders.position import SinusoidEncoder
+from maskselect.encoders.timm import TimmEncoder
+from maskselect.ops.masks import pad_to_square
+
+VIT = {"embed_dim": 32, "depth": 1, "num_heads": 2, "class_token": False, "global_pool": ""}
+
+
+def build(**options: object) -> EncoderEnsemble:
+    torch.manual_seed(0)
+    vit = TimmEncoder("vit", "vit_tiny_patch16_224", 64, model_args=VIT)
+    return EncoderEnsemble([vit, SinusoidEncoder(grid=8, frequencies=3)], **options)  # type: ignore[arg-type]
+
+
+def random_masks(count: int, height: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(count, height, width, generator=generator) < 0.3
+
+
+def naive_area_pool(features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Per pixel: average the map's value at the cell that holds the pixel. The grid must divide the mask."""
+    side, grid = mask.shape[0], features.shape[-1]
+    step = side // grid
+    total, count = np.zeros(len(features)), 0
+    for y in range(side):
+        for x in range(side):
+            if mask[y, x]:
+                total += features[:, y // step, x // step]
+                count += 1
+    return total / count
+
+
+def test_pooling_equals_a_naive_loop() -> None:
+    ensemble = build(geometry=False)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    masks = random_masks(4, 64, 64)
+    maps = ensemble.encode(square_images(image))
+    pooled = ensemble.pool(maps, masks).double().numpy()
+    assert pooled.shape == (4, ensemble.channels)
+    for row, mask in zip(pooled, masks.numpy(), strict=True):
+        want = [naive_area_pool(m.features[0].double().numpy(), mask) for m in maps]
+        np.testing.assert_allclose(row, np.concatenate(want), atol=1e-5)
+
+
+def test_area_loses_no_small_mask_and_nearest_does() -> None:
+    masks = torch.zeros(64, 64, 64, dtype=torch.bool)
+    for i in range(64):
+        masks[i, i, (i * 7) % 64] = True
+    image = np.full((64, 64, 3), 128, np.uint8)
+    soft, hard = build(geometry=False), build(geometry=False, mask_resize="nearest")
+    assert (soft.features(image, masks).abs().sum(1) > 0).all()
+    vanished = hard.features(image, masks).abs().sum(1) == 0
+    assert vanished.any()
+    assert not vanished.all()
+
+
+@pytest.mark.parametrize("size", [(48, 64), (64, 48), (33, 100)])
+def test_padding_of_masks_matches_that_of_images(size: tuple[int, int]) -> None:
+    ensemble = build()
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    masks = random_masks(3, *size)
+    padded = square_images(image)
+    square = (padded[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    inside = ensemble.features(image, masks)
+    outside = ensemble.features(square, pad_to_square(masks))
+    torch.testing.assert_close(inside, outside, atol=2e-2, rtol=0)  # grey is rounded to uint8 in `square`
+    position = slice(ensemble.info[0].channels, None)
+    torch.testing.assert_close(inside[:, position], outside[:, position])
+
+
+def test_masks_at_another_resolution_give_the_same_features() -> None:
+    ensemble = build()
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    coarse = random_masks(3, 24, 32)
+    fine = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    torch.testing.assert_close(ensemble.features(image, coarse), ensemble.features(image, fine), atol=1e-5, rtol=0)
+
+
+def test_geometry_by_hand() -> None:
+    masks = torch.zeros(2, 10, 10, dtype=torch.bool)
+    masks[0, 2:4, 5:10] = True
+    want = torch.tensor([[0.1**0.5, 0.5, 0.2, 1.0, 0.4], [0, 0, 0, 0, 0]])
+    torch.testing.assert_close(mask_geometry(masks), want)
+
+
+def test_channels_follow_the_options() -> None:
+    assert build().channels == build(geometry=False).channels + 5
+    assert sum(info.channels for info in build().info) == 32 + 12
+
+
+def test_no_masks_and_empty_masks() -> None:
+    ensemble = build()
+    image = np.zeros((40, 50, 3), np.uint8)
+    assert ensemble.features(image, torch.zeros(0, 40, 50, dtype=torch.bool)).shape == (0, ensemble.channels)
+    assert (ensemble.features(image, torch.zeros(1, 40, 50, dtype=torch.bool)) == 0).all()
+
+
+def test_statistics_standardise_and_travel_with_the_state() -> None:
+    ensemble = build()
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    masks = random_masks(20, 64, 64)
+    raw = ensemble.features(image, masks)
+    ensemble.fit_statistics(raw)
+    normal = ensemble.features(image, masks)
+    varies = raw.std(0) > 1e-3
+    torch.testing.assert_close(normal.mean(0), torch.zeros(ensemble.channels), atol=2e-3, rtol=0)
+    torch.testing.assert_close(normal.std(0)[varies], torch.ones(int(varies.sum())), atol=2e-2, rtol=0)
+    ensemble.fit_statistics(normal)  # fitting again on its own output changes nothing
+    torch.testing.assert_close(ensemble.features(image, masks), normal, atol=2e-2, rtol=1e-2)
+    other = build()
+    other.load_state_dict(ensemble.state_dict())
+    torch.testing.assert_close(other.features(image, masks), ensemble.features(image, masks))
+
+
+def test_gradient_reaches_nothing() -> None:
+    ensemble = build()
+    ensemble.train()
+    images = torch.rand(1, 3, 64, 64, requires_grad=True)
+    features = ensemble.pool(ensemble.encode(images), random_masks(2, 64, 64))
+    assert not features.requires_grad
+    assert not any(p.requires_grad for p in ensemble.parameters())
+    assert not any(m.training for m in ensemble.modules() if isinstance(m, TimmEncoder | nn.BatchNorm2d))
+
+
+def test_batches_are_split_by_image() -> None:
+    ensemble = build()
+    images = torch.rand(2, 3, 64, 64)
+    masks = random_masks(2, 64, 64)
+    each = split(ensemble.encode(images))
+    torch.testing.assert_close(
+        ensemble.pool(each[1], masks), ensemble.pool(ensemble.encode(images[1:]), masks), atol=1e-5, rtol=0
+    )
+    with pytest.raises(ValueError, match="maps of one image"):
+        ensemble.pool(ensemble.encode(images), masks)
+
+
+def test_bad_construction() -> None:
+    with pytest.raises(ValueError, match="different names"):
+        EncoderEnsemble([])
+    with pytest.raises(ValueError, match="different names"):
+        EncoderEnsemble([SinusoidEncoder(), SinusoidEncoder()])
+    with pytest.raises(ValueError, match="'bilinear' is unknown"):
+        EncoderEnsemble([SinusoidEncoder()], mask_resize="bilinear")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="statistics need"):
+        build().fit_statistics(torch.zeros(4, 3))

@@ -1,0 +1,175 @@
+"""`SamProposer` against the package's own generator and predictor, on tiny random weights; loading of weights."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import SamAutomaticMaskGenerator, SamPredictor
+
+from maskselect.backends import sam as backend
+from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.data.scenes.stream import SceneDataset
+from maskselect.ops.overlap import pairwise_iou
+from maskselect.proposers.precomputed import PrecomputedProposer, proposer_hash
+from maskselect.proposers.sam import SamProposer
+from maskselect.structures.masks import MaskSet
+from maskselect.structures.protocols import PromptableProposer
+from maskselect.training.sam_task import SamTask
+
+TINY: dict[str, Any] = dict(image_size=64, patch_size=16, embed_dim=16, depth=1, num_heads=2, window_size=0)
+TINY |= dict(prompt_dim=16, global_attn_indexes=[0], decoder_mlp_dim=16, iou_head_hidden_dim=16)
+OPEN = dict(pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0, points_per_side=3, points_per_batch=4)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = backend.build_compact_sam(**TINY)
+    path = tmp_path_factory.mktemp("sam") / "tiny.safetensors"
+    write_checkpoint(path, model.state_dict(), {"system": "sam", "config": TINY})
+    return path
+
+
+def image_of(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def proposer_of(checkpoint: Path, **changes: Any) -> SamProposer:
+    settings: dict[str, Any] = {**OPEN, "mask_nms_thresh": None, "max_candidates": None, **changes}
+    return SamProposer(checkpoint, **settings)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 64), (100, 70), (40, 90)])
+@pytest.mark.parametrize("crop_n_layers", [0, 1])
+def test_everything_mode_is_the_packages(checkpoint: Path, size: tuple[int, int], crop_n_layers: int) -> None:
+    image, proposer = image_of(*size), proposer_of(checkpoint, crop_n_layers=crop_n_layers, crop_nms_thresh=1.0)
+    # The package keeps empty masks, and with thresholds at 0 it does not filter at all.
+    generator = SamAutomaticMaskGenerator(
+        proposer.sam, **{**OPEN, "pred_iou_thresh": -1e9}, crop_n_layers=crop_n_layers, crop_nms_thresh=1.0
+    )
+    expected = [r for r in generator.generate(image) if r["segmentation"].any()]
+    found = proposer.propose(image)
+    assert found.image_size == size
+    assert len(found) > 0
+    theirs = torch.from_numpy(np.stack([r["segmentation"] for r in expected]))
+    iou = pairwise_iou(found.masks, theirs)
+    assert iou.max(1).values.mean() > 0.97
+    if crop_n_layers == 0:
+        # Masks of a few pixels may be empty on one of the two grids.
+        assert abs(len(found) - len(expected)) <= 0.1 * len(expected)
+        scores = torch.tensor([r["predicted_iou"] for r in expected])
+        close = iou.argmax(1)
+        assert (found.scores - scores[close]).abs().median() < 1e-4
+    assert torch.equal(found.scores, found.scores.sort(descending=True).values)
+
+
+def test_prompts_equal_the_packages_predictor(checkpoint: Path) -> None:
+    image, proposer = image_of(48, 80), proposer_of(checkpoint)
+    predictor = SamPredictor(proposer.sam)
+    predictor.set_image(image)
+    masks, scores, _ = predictor.predict(point_coords=np.array([[30.0, 20.0]]), point_labels=np.array([1]))
+    np.testing.assert_array_equal(proposer.segment_point(image, (30.0, 20.0)).numpy(), masks[scores.argmax()])
+    masks, scores, _ = predictor.predict(box=np.array([5.0, 6.0, 50.0, 40.0]))
+    np.testing.assert_array_equal(proposer.segment_box(image, (5, 6, 50, 40)).numpy(), masks[scores.argmax()])
+
+
+def test_it_is_a_promptable_proposer(checkpoint: Path) -> None:
+    assert isinstance(proposer_of(checkpoint), PromptableProposer)
+
+
+def test_low_masks_and_large_images(checkpoint: Path) -> None:
+    proposer, image = proposer_of(checkpoint, mask_nms_thresh=0.8, max_candidates=5), image_of(300, 150)
+    low = proposer.propose_low(image)
+    assert low.image_size == (64, 32)
+    assert 0 < len(low) <= 5
+    assert set(low.columns) == {"predicted_iou", "stability_score"}
+    assert proposer.propose(image).image_size == (300, 150)
+
+
+def test_nothing_found_is_an_empty_set(checkpoint: Path) -> None:
+    found = proposer_of(checkpoint, pred_iou_thresh=1e6).propose(image_of(48, 64))
+    assert len(found) == 0
+    assert found.image_size == (48, 64)
+
+
+def test_small_regions_are_mended(checkpoint: Path) -> None:
+    found = proposer_of(checkpoint, min_mask_region_area=20).propose(image_of(64, 64))
+    assert found.masks.flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8), np.zeros((8, 8, 3))])
+def test_images_of_other_kinds_are_refused(checkpoint: Path, image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        proposer_of(checkpoint).propose(image)
+
+
+def test_loading_errors(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="not found"):
+        backend.load_sam("compact", tmp_path / "nowhere.safetensors")
+    with pytest.raises(ValueError, match="model_type"):
+        backend.load_sam("vit_x", checkpoint)
+    with pytest.raises(FileNotFoundError, match=r"sam_vit_b_01ec64\.pth"):
+        backend.load_sam("vit_b", tmp_path / "sam_vit_b_01ec64.pth")
+    fake = tmp_path / "sam_vit_b_01ec64.pth"
+    fake.write_bytes(b"not weights")
+    with pytest.raises(ValueError, match="SHA-256"):
+        backend.load_sam("vit_b", fake)
+    other = tmp_path / "other.safetensors"
+    write_checkpoint(other, backend.build_compact_sam(**TINY).state_dict(), {"system": "ras"})
+    with pytest.raises(ValueError, match="'ras'"):
+        backend.load_sam("compact", other)
+    write_checkpoint(other, backend.build_compact_sam(**TINY).state_dict(), {"system": "sam", "config": {"sides": 3}})
+    with pytest.raises(ValueError, match="config"):
+        backend.load_sam("compact", other)
+
+
+def test_precomputed_round_trip(tmp_path: Path) -> None:
+    masks = torch.zeros(2, 6, 5, dtype=torch.bool)
+    masks[0, :3], masks[1, 2:, 1] = True, True
+    made = MaskSet(masks, torch.tensor([0.9, 0.25]), "sam", {"stability_score": torch.tensor([1.0, 0.5])})
+    proposer = PrecomputedProposer(tmp_path, proposer_hash({"points": 4}))
+    image = np.zeros((6, 5, 3), np.uint8)
+    for image_id, candidates in {"a/b c": made, "none": MaskSet.empty((6, 5))}.items():
+        proposer.write(image_id, candidates)
+        read = proposer.propose(image, image_id)
+        assert torch.equal(read.masks, candidates.masks)
+        assert torch.equal(read.scores, candidates.scores)
+        assert proposer.has(image_id)
+        assert read.source == candidates.source
+    assert torch.equal(proposer.propose(image, "a/b c").columns["stability_score"], made.columns["stability_score"])
+    with pytest.raises(FileNotFoundError, match="'other'"):
+        proposer.propose(image, "other")
+    with pytest.raises(ValueError, match="has"):
+        proposer.propose(image[:5], "none")
+    with pytest.raises(ValueError, match="by proposer"):
+        PrecomputedProposer(tmp_path, proposer_hash({"points": 5})).propose(image, "none")
+    proposer.path_of("none").write_text("{")
+    with pytest.raises(ValueError, match="JSON"):
+        proposer.propose(image, "none")
+
+
+def test_training_reaches_every_part_and_pads_like_sam() -> None:
+    torch.manual_seed(0)
+    task = SamTask(TINY, precision="fp32")
+    items = [SceneDataset("val", 3, 3, size=64)[k] for k in range(3)]
+    items[0]["size"] = torch.tensor([48, 64])
+    items[0]["index"][:8], items[0]["index"][56:] = 0, 0
+    batch = {name: torch.stack([item[name] for item in items]) for name in ("image", "index", "size")}
+    images, index = task.prepare(batch)
+    assert torch.equal(index[0, :48], items[0]["index"][8:56])
+    assert not images[0, :, 48:].any()
+    losses = task.train().loss(batch)
+    losses["loss"].backward()
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert [name for name, p in task.named_parameters() if p.grad is None] == []
+    assert task.validate(batch).keys() == losses.keys()
+
+
+def test_warm_up_trains_the_encoder_alone() -> None:
+    task = SamTask(TINY, warmup_steps=1, precision="fp32").train()
+    item = SceneDataset("val", 3, 1, size=64)[0]
+    batch = {name: item[name][None] for name in ("image", "index", "size")}
+    assert task.loss(batch).keys() == {"loss", "auxiliary"}
+    assert "mask" in task.loss(batch)

@@ -1,0 +1,13 @@
+"""Lets `tools/*.py` run from any Python: where maskselect is not installed, the repository's `.venv` takes over."""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+_PYTHON = Path(__file__).resolve().parents[1] / ".venv" / "bin" / "python"
+
+if find_spec("maskselect") is None:
+    if not _PYTHON.exists():
+        sys.exit("maskselect is not installed here; run `make setup` first")
+    os.execv(_PYTHON, [str(_PYTHON), *sys.argv])
