@@ -1,7 +1,7 @@
 # `make predict` and `make test` need python3 (3.11 or newer), make and git, and do the whole set-up on their first run.
 
 IMAGE ?= docs/example.png
-PROMPT ?= the red things
+PROMPT ?= the red leaves
 # Reference masks, one for each <mask-ref> in PROMPT: mask images, box:x0,y0,x1,y1 or point:x,y, with spaces between.
 REF ?=
 OUTPUT ?= outputs
@@ -11,15 +11,16 @@ WORKERS ?= 2
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
-export PROMPT
 # Each worker is one process on one core; torch's own threads on top of that only make them wait for each other.
-export OMP_NUM_THREADS ?= 1
+PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n $(WORKERS)
+# Through the environment, so that no character of a prompt means anything to the shell.
+export PROMPT
 
 .PHONY: help predict test test-all setup lint types layers scenes clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make predict [IMAGE=photo.jpg] [PROMPT='mugs left of <mask-ref>'] [REF='box:10,20,80,90'] [OUTPUT=outputs]"
+	@echo "make predict [IMAGE=photo.jpg] [PROMPT='leaves left of <mask-ref>'] [REF='point:218,175'] [OUTPUT=outputs]"
 	@echo "make test      ruff, mypy, import-linter, pytest         make test-all   the slow tests too"
 	@echo "make lint      ruff                                      make types      mypy"
 	@echo "make scenes    200 generated scenes into outputs/scenes  make setup      only the virtual environment"
@@ -29,10 +30,10 @@ predict: $(READY)
 		$(foreach reference,$(REF),--reference "$(reference)") --model "$(MODEL)" --output "$(OUTPUT)"
 
 test: lint types layers
-	$(PYTHON) -m pytest -q -n $(WORKERS)
+	$(PYTEST)
 
 test-all: lint types layers
-	$(PYTHON) -m pytest -q -n $(WORKERS) -m ""
+	$(PYTEST) -m ""
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -14,6 +14,7 @@ from torch import Tensor
 from maskselect.backends.progress import track
 from maskselect.data.images import load_image
 from maskselect.metrics.referring import ReferringMetrics
+from maskselect.ops.masks import resize_nearest
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Sample
@@ -37,7 +38,7 @@ class Selector(Protocol):
         ...
 
     def candidates(self, image: np.ndarray) -> MaskSet:
-        """The pool that the answers for this image were chosen from, without extra ones."""
+        """The pool that the answers for this image were chosen from, without extra ones; at any size."""
         ...
 
 
@@ -72,7 +73,7 @@ def evaluate(
         "model": model_name,
         "samples": tally.samples,
         "protocol": _protocol(candidates_with_gt),
-        "metrics": {part: tally.parts[part].report() for part in ("overall", WITHOUT, WITH) if part in tally.parts},
+        "metrics": {part: tally.parts[part].report() for part in ("overall", WITHOUT, WITH)},
         "by_kind": {kind: metrics.report() for kind, metrics in sorted(tally.kinds.items())},
         "by_targets": {name: m.report() for name in _bucket_names() if (m := tally.target_counts.get(name))},
         "images": tally.images,
@@ -130,7 +131,8 @@ def _ask(model: Selector, group: list[Sample], with_gt: bool, tally: _Tally) -> 
     start = time.perf_counter()
     answers = model.select_many(image, [s.prompt.text for s in group], references, extra_candidates=extra)
     tally.seconds += time.perf_counter() - start
-    pool = model.candidates(image).masks.cpu()
+    # A very large image is worked on at a smaller size; answers come back at its own, and the oracle is measured there.
+    pool = resize_nearest(model.candidates(image).masks.cpu(), (truth.shape[1], truth.shape[2]))
     if with_gt:
         pool = torch.cat([pool, truth])
     tally.images += 1

@@ -18,12 +18,22 @@ find_python() {
     return 1
 }
 
+# Some systems' Python comes without pip; its authors publish it as one file that runs by itself.
+find_pip() {
+    if "$1" -m pip --version >/dev/null 2>&1; then echo "-m pip"; return; fi
+    mkdir -p .cache
+    "$1" -c 'import urllib.request as r; r.urlretrieve("https://bootstrap.pypa.io/pip/pip.pyz", ".cache/pip.pyz")' \
+        >/dev/null 2>&1 && echo .cache/pip.pyz
+}
+
 # uv from the machine; else installed for this project alone, which --target makes possible also where the system's
 # Python is externally managed (PEP 668).
 find_uv() {
     if uv --version >/dev/null 2>&1; then echo uv; return; fi
     if [ ! -x "$uv_home/bin/uv" ]; then
-        "$1" -m pip install --quiet --disable-pip-version-check --target "$uv_home" uv >&2 || return 1
+        pip=$(find_pip "$1") || return 1
+        # shellcheck disable=SC2086 # "-m pip" is two words
+        "$1" $pip install --quiet --disable-pip-version-check --target "$uv_home" uv >&2 || return 1
     fi
     "$uv_home/bin/uv" --version >/dev/null 2>&1 && echo "$uv_home/bin/uv"
 }

@@ -8,6 +8,7 @@ import hashlib
 import pickle
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from segment_anything import sam_model_registry
@@ -160,11 +161,16 @@ def _load_compact(checkpoint: str | Path) -> Sam:
     if card["system"] != SYSTEM:
         raise ValueError(f"checkpoint {checkpoint} is of system {card['system']!r}; expected {SYSTEM!r}")
     try:
-        sam = build_compact_sam(**card.get("config", {}))
+        sam = build_compact_sam(**_sizes(card.get("config", {})))
     except TypeError as error:
         raise ValueError(f"card of checkpoint {checkpoint}: config does not fit build_compact_sam: {error}") from error
     checkpoints.load_into(sam, checkpoint, SYSTEM)
     return sam
+
+
+def _sizes(config: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `build_compact_sam` from a card: given as such, or as the `model` of the task that trained it."""
+    return (config["init_args"].get("model") or {}) if "init_args" in config else config
 
 
 def _load_official(model_type: str, path: Path) -> Sam:

@@ -108,7 +108,7 @@ class MaskGroupsDataset:
         if self.reference_column in found:
             return
         for index in range(len(self)):
-            if MASK_REF in _query(_plain(self._rows.row(index)["conversations"])):
+            if MASK_REF in _text(self._rows.row(index)):
                 raise ValueError(
                     f"{file} has prompts with {MASK_REF} but no column {self.reference_column!r} of reference masks; "
                     f"found {', '.join(sorted(found))}: name the right one as reference_column"
@@ -208,6 +208,14 @@ class _ParquetRows:
 def _plain(value: Any) -> Any:
     """Nested values that a file keeps as JSON text, parsed; everything else as it is."""
     return json.loads(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
+
+
+def _text(row: dict[str, Any]) -> str:
+    """The question, or nothing for a row without one: it is refused when it is asked for."""
+    try:
+        return _query(_plain(row["conversations"]))
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _query(conversations: list[dict[str, str]]) -> str:

@@ -64,7 +64,7 @@ class Llava(nn.Module):
     Args:
         model: hub id or folder of a transformers-format LLaVA; None builds one from `sizes`.
         sizes: sizes of the compact model, used when `model` is None.
-        checkpoint: compact weights (shipped name or path of a safetensors file of system "llava").
+        start: compact weights to start from (shipped name or path of a safetensors file of system "llava").
         lora: LoRA on the language model; None trains all of it.
         system_prompt: text before " USER:"; empty for the compact model.
         gradient_checkpointing: recompute activations in the backward pass.
@@ -76,7 +76,7 @@ class Llava(nn.Module):
         self,
         model: str | None = None,
         sizes: LlavaSizes | None = None,
-        checkpoint: str | None = None,
+        start: str | None = None,
         lora: LoraSettings | None = None,
         system_prompt: str = "",
         gradient_checkpointing: bool = False,
@@ -89,8 +89,12 @@ class Llava(nn.Module):
         else:
             self.tokenizer, self.model = _from_pretrained(model)
         self.system_prompt = system_prompt
-        if checkpoint is not None:
-            checkpoints.load_into(self.model, checkpoint, "llava")
+        if start is not None:
+            tied = {"lm_head.weight": self.model.state_dict()["lm_head.weight"]}
+            if checkpoints.read_card(start)["system"] != "llava":
+                raise ValueError(f"checkpoint {start} is not a language model's; expected one of system 'llava'")
+            checkpoints.load_strictly(self.model, tied | checkpoints.read_tensors(start), start)
+            self.model.tie_weights()
         if lora is not None:
             add_lora(self.language_model, lora)
         self.gradient_checkpointing = gradient_checkpointing

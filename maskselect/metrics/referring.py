@@ -5,6 +5,7 @@ F1 as VGent reports it (arXiv 2512.11099), whose matching rule is not published;
 """
 
 import math
+import warnings
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class ReferringMetrics(Metric):
     true_positives: Tensor
 
     def __init__(self, f1_overlap: F1Overlap = "box", empty_rule: EmptyRule = "gres") -> None:
-        super().__init__()
+        super().__init__(compute_with_cache=False)  # merge_state would not clear the cache
         self.f1_overlap, self.empty_rule = f1_overlap, empty_rule
         shapes = {name: () for name in _SCALARS} | {"at_least": (len(PRECISION_AT),)}
         shapes |= {"f1_sums": (len(F1_AT),), "true_positives": (len(F1_AT),)}
@@ -93,7 +94,9 @@ class ReferringMetrics(Metric):
 
     def report(self) -> dict[str, float | None]:
         """`compute` in percent, two decimals, with None where nothing was there to measure, and the sample count."""
-        percent = {name: 100 * float(value) for name, value in self.compute().items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of no update before compute: None says so, and merging is none
+            percent = {name: 100 * float(value) for name, value in self.compute().items()}
         rounded = {name: None if math.isnan(value) else round(value, 2) for name, value in percent.items()}
         return {"samples": int(self.samples), **rounded}
 

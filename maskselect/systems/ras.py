@@ -32,6 +32,10 @@ from maskselect.tokens.mask_tokenizer import MaskTokenizer, PreTokens
 from maskselect.tokens.sequence import SecondPass, Segment, Slot
 
 
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Thresholds that validation compares; the best by F1 is stored with the checkpoint."""
+
+
 class RAS(nn.Module):
     """The RAS system.
 
@@ -176,16 +180,23 @@ class RAS(nn.Module):
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """Validation scalars: the loss and, in stage 2, per-candidate precision, recall and exact groups."""
+        """Validation scalars: the loss and, in stage 2, what each threshold would give.
+
+        "exact@t" is the share of prompts whose group is exactly right, "f1@t" the mean F1 of a prompt's candidates (1 for
+        two empty groups), both at threshold t. Candidates that the labels leave out are not counted.
+        """
         out = self.loss(batch)
-        if self.stage == 2 and batch.labels is not None:
-            chosen = self.forward(batch) > 0
-            valid = batch.candidate_valid[:, None].expand_as(chosen)
-            chosen, wanted = chosen & valid, (batch.labels > 0) & valid
-            hit = (chosen & wanted).sum()
-            out["precision"] = hit / chosen.sum().clamp(min=1)
-            out["recall"] = hit / wanted.sum().clamp(min=1)
-            out["exact"] = ((chosen == wanted) | ~valid).all(-1).float().mean()
+        if self.stage == 1 or batch.labels is None:
+            return out
+        asked = batch.labels.ge(0).any(-1)
+        counted, wanted = batch.labels >= 0, batch.labels > 0
+        probabilities = self.forward(batch).sigmoid()
+        for threshold in THRESHOLDS:
+            chosen = (probabilities >= threshold) & counted
+            hits, sizes = (chosen & wanted).sum(-1), chosen.sum(-1) + wanted.sum(-1)
+            f1 = torch.where(sizes > 0, 2 * hits / sizes.clamp(min=1), 1.0)
+            out[f"f1@{threshold}"] = f1[asked].mean()
+            out[f"exact@{threshold}"] = (chosen == wanted).all(-1)[asked].float().mean()
         return out
 
     # --- state --------------------------------------------------------------------------------------------------

@@ -58,11 +58,27 @@ class SaveWeights(ModelCheckpoint):
         card = {
             "system": task.system,
             **self.card,
+            **best_threshold(metrics),
             "steps": trainer.global_step,
             "minutes": round((time.time() - self.started) / 60, 1),
             "metrics": metrics,
         }
         write_checkpoint(self.folder / f"{task.system}.safetensors", task.learned_state(), card)
+
+
+def best_threshold(metrics: dict[str, float]) -> dict[str, float]:
+    """{"threshold": t} for the highest "val/f1@t", or nothing where there is none. Of equals the one nearest to 0.5."""
+    found = {float(k.removeprefix("val/f1@")): v for k, v in metrics.items() if k.startswith("val/f1@")}
+    if not found:
+        return {}
+    return {"threshold": max(found, key=lambda t: (found[t], -abs(t - 0.5)))}
+
+
+def without_starts(config: Any) -> Any:
+    """A config tree without its `start` arguments: a trained model does not need what its training began from."""
+    if isinstance(config, dict):
+        return {k: without_starts(v) for k, v in config.items() if k != "start"}
+    return [without_starts(v) for v in config] if isinstance(config, list) else config
 
 
 class ValidationPictures(Callback):

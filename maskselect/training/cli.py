@@ -8,7 +8,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from maskselect.training.callbacks import RateBar, SaveWeights, ValidationPictures
+from maskselect.training.callbacks import RateBar, SaveWeights, ValidationPictures, without_starts
 from maskselect.training.module import TrainingModule
 
 
@@ -27,7 +27,7 @@ class TrainingCLI(LightningCLI):
         trainer_config = {**config.trainer, **kwargs}
         if trainer_config.get("logger") is None:
             trainer_config["logger"] = [TensorBoardLogger(folder, "tensorboard"), CSVLogger(folder, "csv")]
-        card = {"config": _plain(config.model.task), "data": _plain(config.data), "data_seed": _seed(config.data)}
+        card = {"config": without_starts(_plain(config.model.task)), "data": _plain(config.data), "data_seed": _seed(config.data)}
         own = [RateBar(), SaveWeights(folder, every, card), ValidationPictures()]
         init = self._get(self.config_init, "trainer") or {}
         trainer_config["callbacks"] = [*own, *(init.get("callbacks") or [])]

@@ -100,7 +100,9 @@ def fingerprint(system: RAS) -> str:
             for name, tensor in sorted(module.state_dict().items()):
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        settings = {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | bool | None.__class__)}
+        # The tower is wholly described by its weights; what transformers keeps beside them changes as it runs.
+        own = {} if part is system.lmm.vision_tower else vars(part)
+        settings = {k: v for k, v in own.items() if k != "training" and isinstance(v, int | float | str)}
         digest.update(repr(sorted(settings.items())).encode())
     return digest.hexdigest()[:12]
 

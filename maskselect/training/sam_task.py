@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from maskselect.backends.sam import build_compact_sam, decode_prompts
+from maskselect.backends.sam import SYSTEM, build_compact_sam, decode_prompts
 from maskselect.losses.mask import dice_loss, iou_prediction_loss, mask_iou, mask_loss
 
 _VECTOR = 16  # numbers in a pixel's vector
@@ -57,6 +57,8 @@ class SamTask(nn.Module):
     Batches are those of `SceneDataset`: image (B, 3, H, W) uint8, index (B, H, W) uint8, size (B, 2).
     """
 
+    system = SYSTEM
+
     def __init__(
         self,
         model: dict[str, Any] | None = None,
@@ -84,6 +86,10 @@ class SamTask(nn.Module):
         self.auxiliary = nn.Conv2d(self.sam.prompt_encoder.embed_dim, (2 + _VECTOR) * 16, 1)
         self.step: Tensor
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """The SAM alone; the auxiliary maps have done their work."""
+        return dict(self.sam.state_dict())
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scalars "loss", "mask", "iou", "auxiliary", and "true_iou", mean over object prompts of the first round."""

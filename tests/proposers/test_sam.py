@@ -37,7 +37,7 @@ def image_of(height: int, width: int) -> np.ndarray:
 
 
 def proposer_of(checkpoint: Path, **changes: Any) -> SamProposer:
-    settings: dict[str, Any] = {**OPEN, "mask_nms_thresh": None, "max_candidates": None, **changes}
+    settings: dict[str, Any] = {**OPEN, "mask_nms_thresh": None, "max_candidates": None, "refine": False, **changes}
     return SamProposer(checkpoint, **settings)
 
 
@@ -80,7 +80,7 @@ def test_it_is_a_promptable_proposer(checkpoint: Path) -> None:
 
 
 def test_low_masks_and_large_images(checkpoint: Path) -> None:
-    proposer, image = proposer_of(checkpoint, mask_nms_thresh=0.8, max_candidates=5), image_of(300, 150)
+    proposer, image = proposer_of(checkpoint, mask_nms_thresh=0.8, max_candidates=5, refine=True), image_of(300, 150)
     low = proposer.propose_low(image)
     assert low.image_size == (64, 32)
     assert 0 < len(low) <= 5
@@ -165,6 +165,14 @@ def test_training_reaches_every_part_and_pads_like_sam() -> None:
     assert all(torch.isfinite(value) for value in losses.values())
     assert [name for name, p in task.named_parameters() if p.grad is None] == []
     assert task.validate(batch).keys() == losses.keys()
+    assert task.learned_state().keys() == task.sam.state_dict().keys()
+
+
+def test_card_written_by_training(tmp_path: Path) -> None:
+    task = SamTask(TINY)
+    config = {"class_path": "maskselect.training.sam_task.SamTask", "init_args": {"model": TINY}}
+    write_checkpoint(tmp_path / "sam.safetensors", task.learned_state(), {"system": task.system, "config": config})
+    assert backend.load_sam("compact", tmp_path).image_encoder.img_size == TINY["image_size"]
 
 
 def test_warm_up_trains_the_encoder_alone() -> None:

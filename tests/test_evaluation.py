@@ -1,0 +1,137 @@
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from maskselect.data.scenes.samples import ask_scenes
+from maskselect.evaluation import evaluate
+from maskselect.reports.table import print_report
+from maskselect.structures.masks import MaskSet
+from maskselect.structures.prediction import MaskGroup
+from maskselect.structures.sample import Prompt, Sample
+
+Choose = Callable[[np.ndarray], np.ndarray]
+
+
+class StubModel:
+    """Its pool is the quarters of the image; `choose` picks from the pool and whatever was added to it."""
+
+    def __init__(self, choose: Choose) -> None:
+        self.choose = choose
+        self.calls: list[tuple[list[str], list[int]]] = []
+
+    def candidates(self, image: np.ndarray) -> MaskSet:
+        height, width = image.shape[:2]
+        masks = torch.zeros(4, height, width, dtype=torch.bool)
+        for k in range(4):
+            y, x = (k // 2) * height // 2, (k % 2) * width // 2
+            masks[k, y : y + height // 2, x : x + width // 2] = True
+        return MaskSet(masks, torch.ones(4), "quarters")
+
+    def select_many(
+        self,
+        image: np.ndarray,
+        prompts: list[str],
+        references: list[list[np.ndarray]] | None = None,
+        *,
+        extra_candidates: np.ndarray | None = None,
+    ) -> list[MaskGroup]:
+        assert references is not None
+        self.calls.append((prompts, [len(masks) for masks in references]))
+        pool = self.candidates(image).masks.numpy()
+        if extra_candidates is not None:
+            pool = np.concatenate([pool, extra_candidates])
+        chosen = self.choose(pool)
+        none = np.zeros((0, *image.shape[:2]), bool)
+        return [MaskGroup(image, p, chosen, np.ones(len(chosen)), len(pool), 0.5, none) for p in prompts]
+
+
+def sample(name: str, image_id: str, targets: tuple[int, ...], references: int = 0, kind: str = "") -> Sample:
+    pool = torch.zeros(2, 8, 8, dtype=torch.bool)
+    pool[0, :4, :4] = pool[1, :4, 4:] = True  # exactly the two upper quarters
+    prompt = Prompt("x" + " <mask-ref>" * references, pool[:1].repeat(references, 1, 1))
+    return Sample(np.zeros((8, 8, 3), np.uint8), image_id, name, prompt, pool, targets, kind=kind)
+
+
+def run(choose: Choose, samples: list[Sample], **options: bool) -> tuple[dict, StubModel]:
+    model = StubModel(choose)
+    report = evaluate(model, samples, dataset="d", split="s", model_name="stub", total=len(samples), **options)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    return report, model
+
+
+SAMPLES = [
+    sample("1", "a", (0,), kind="category"),
+    sample("2", "a", (0, 1), references=1, kind="comparison"),
+    sample("3", "b", (), kind="category"),
+]
+
+
+def test_the_report_by_hand() -> None:
+    report, _ = run(lambda pool: pool[:1], SAMPLES)
+    assert {k: report[k] for k in ("dataset", "split", "model", "samples", "images")} == {
+        "dataset": "d", "split": "s", "model": "stub", "samples": 3, "images": 2,
+    }  # fmt: skip
+    assert list(report["metrics"]) == ["overall", "w/o mask-ref", "w/ mask-ref"]
+    overall, without, with_ref = report["metrics"].values()
+    assert (overall["samples"], without["samples"], with_ref["samples"]) == (3, 2, 1)
+    assert overall["gIoU"] == 50.0  # 1, 1/2 and 0
+    assert overall["cIoU"] == 50.0  # 16 + 16 of 16 + 32 + 16
+    assert (overall["N-acc"], overall["T-acc"]) == (0.0, 100.0)
+    assert (without["gIoU"], with_ref["gIoU"], with_ref["N-acc"]) == (50.0, 50.0, None)
+    assert overall["oracle_cIoU"] == overall["oracle_gIoU"] == 100.0
+    assert report["by_kind"]["category"]["samples"] == 2
+    assert list(report["by_targets"]) == ["0", "1", "2-5"]
+    assert report["candidates_per_image"] == 4
+    assert report["latency"]["prompts_per_image"] == 1.5
+
+
+def test_one_call_an_image_with_the_references_of_each_prompt() -> None:
+    _, model = run(lambda pool: pool[:0], SAMPLES)
+    assert model.calls == [(["x", "x <mask-ref>"], [0, 1]), (["x"], [0])]
+
+
+def test_ground_truth_joins_the_pool_only_when_asked_for() -> None:
+    report, _ = run(lambda pool: pool[4:6], SAMPLES[1:2], candidates_with_gt=True)
+    assert report["metrics"]["overall"]["gIoU"] == 100.0
+    assert report["candidates_per_image"] == 6
+    assert "ground-truth" in report["protocol"]["candidates"]
+    assert "ground-truth" not in run(lambda pool: pool, SAMPLES)[0]["protocol"]["candidates"]
+
+
+def test_pools_that_differ_are_asked_apart_when_they_are_candidates() -> None:
+    other = Sample(**(vars(SAMPLES[0]) | {"gt_pool": SAMPLES[0].gt_pool.flip(0)}))
+    assert len(run(lambda pool: pool, [SAMPLES[0], other], candidates_with_gt=True)[1].calls) == 2
+    assert len(run(lambda pool: pool, [SAMPLES[0], other])[1].calls) == 1
+
+
+def test_parts_without_samples_are_null() -> None:
+    report, _ = run(lambda pool: pool[:1], SAMPLES[:1])
+    assert list(report["metrics"]) == ["overall", "w/o mask-ref", "w/ mask-ref"]
+    assert set(report["metrics"]["w/ mask-ref"].values()) == {0, None}
+
+
+def test_no_sample_is_an_error() -> None:
+    with pytest.raises(ValueError, match="has no sample"):
+        run(lambda pool: pool, [])
+
+
+def test_the_table_holds_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(run(lambda pool: pool[:1], SAMPLES)[0])
+    shown = capsys.readouterr().out
+    assert "stub on d s" in shown
+    assert "w/ mask-ref" in shown
+    assert "4.0 candidates an image" in shown
+
+
+def test_generated_scenes_with_ground_truth_alone_are_answered_perfectly() -> None:
+    samples = [one for scene in ask_scenes("test", 0, 2, (96, 96)) for one in scene.samples()]
+    for one in samples:
+
+        def right(pool: np.ndarray, one: Sample = one) -> np.ndarray:
+            return pool[4:][list(one.targets)]
+
+        metrics = run(right, [one], candidates_with_gt=True)[0]["metrics"]["overall"]
+        assert (metrics["gIoU"], metrics["F1"]) == (100.0, 100.0)

@@ -1,0 +1,99 @@
+"""Training runs: resuming is exact, frozen weights stay out of checkpoints, weights are written with their card."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
+
+from maskselect.data.groups import SceneGroups
+from maskselect.training.callbacks import SaveWeights, best_threshold, without_starts
+from maskselect.training.data import GroupsData
+from maskselect.training.module import TrainingModule
+from tests.systems.tiny import tiny_ras
+
+
+def _fit(folder: Path, steps: int, cache: Path, resume: Path | None = None, stop: int | None = None) -> list[float]:
+    """Train a tiny RAS for `stop` of `steps` steps and give its losses."""
+    data = GroupsData(
+        SceneGroups("train", 0, 6), SceneGroups("val", 0, 2), batch_size=2, prompts_per_image=3, cache_dir=cache
+    )
+    trainer = Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=CSVLogger(folder, "csv"),
+        callbacks=[SaveWeights(folder, 3, {"config": {}, "data_seed": 0}), _Stop(stop)],
+        log_every_n_steps=1,
+        limit_val_batches=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(TrainingModule(tiny_ras(), lr=1e-3), data, ckpt_path=resume)
+    (log,) = sorted(folder.rglob("metrics.csv"))[-1:]
+    with log.open() as lines:
+        return [float(row["train/loss"]) for row in csv.DictReader(lines) if row.get("train/loss")]
+
+
+class _Stop(Callback):
+    """Stops as if the power went out after `after` steps."""
+
+    def __init__(self, after: int | None) -> None:
+        self.after = after
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.after:
+            trainer.should_stop = True
+
+
+def test_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = _fit(tmp_path / "whole", 8, tmp_path / "cache")
+    _fit(tmp_path / "part", 8, tmp_path / "cache", stop=3)
+    rest = _fit(tmp_path / "rest", 8, tmp_path / "cache", resume=tmp_path / "part" / "last.ckpt")
+    assert len(whole) == 8 and len(rest) == 5
+    assert rest == pytest.approx(whole[3:], abs=1e-6)
+
+
+def test_checkpoints_hold_what_trains_and_weights_have_a_card(tmp_path: Path) -> None:
+    _fit(tmp_path, 3, tmp_path / "cache")
+    state = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
+    assert state and not any("vision_tower" in name and "position_ids" not in name for name in state)
+    card = json.loads((tmp_path / "ras.json").read_text())
+    assert card["system"] == "ras" and card["steps"] == 3 and card["data_seed"] == 0
+    assert (tmp_path / "ras.safetensors").is_file()
+
+
+def test_a_task_without_losses_is_refused() -> None:
+    with pytest.raises(ValueError, match="Linear cannot be trained"):
+        TrainingModule(torch.nn.Linear(1, 1))
+
+
+def test_best_threshold() -> None:
+    metrics = {"val/f1@0.3": 0.8, "val/f1@0.5": 0.9, "val/f1@0.8": 0.9, "val/loss": 1.0}
+    assert best_threshold(metrics) == {"threshold": 0.5} and best_threshold({"val/loss": 1.0}) == {}
+
+
+def test_starts_are_dropped_from_cards() -> None:
+    config = {"class_path": "x", "init_args": {"start": "a", "lmm": {"init_args": {"start": "b", "r": 1}}, "list": [{"start": 1}]}}
+    assert without_starts(config) == {"class_path": "x", "init_args": {"lmm": {"init_args": {"r": 1}}, "list": [{}]}}
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").rglob("*.yaml")), ids=str)
+def test_every_config_parses(path: Path) -> None:
+    from lightning.pytorch import LightningDataModule
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    parser = LightningArgumentParser()
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--every", type=int)
+    parser.add_argument("--seed_everything", type=int)
+    parser.add_lightning_class_args(TrainingModule, "model")
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+    parser.add_lightning_class_args(Trainer, "trainer")
+    config = yaml.safe_load(path.read_text())
+    parsed = parser.parse_object(config)
+    assert parsed.model.task.class_path == config["model"]["task"]["class_path"]
