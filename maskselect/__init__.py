@@ -1,8 +1,8 @@
 """maskselect: select masks by vision-language prompts.
 
-    import maskselect
-    model = maskselect.load("ras")
-    group = model.select("kitchen.jpg", "mugs left of <mask-ref>", references=[mask])
+import maskselect
+model = maskselect.load("ras")
+group = model.select("kitchen.jpg", "mugs left of <mask-ref>", references=[mask])
 """
 
 from typing import Any
@@ -14,5 +14,6 @@ __all__ = ["load"]
 def load(name_or_path: str, device: str = "auto") -> Any:
     """Load a model; see `maskselect.predictor.load`. Imported on use, so that importing the package is instant."""
     from maskselect.predictor import load as load_model
+    from maskselect.reports.overlay import draw_overlay
 
-    return load_model(name_or_path, device)
+    return load_model(name_or_path, device, draw_overlay)

@@ -6,7 +6,8 @@ Inside, everything happens on a working image whose longer side is bounded, so m
 Shape letters: H W the image's own pixels, h w the working image's, N candidates, R references.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 from torch import Tensor
 
 from maskselect.backends import checkpoints
 from maskselect.backends.building import build
+from maskselect.backends.devices import pick_device
 from maskselect.data.images import load_image
 from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import mask_nms
-from maskselect.reports.overlay import draw_overlay
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.protocols import PromptableProposer
@@ -33,6 +36,8 @@ from maskselect.systems.ras import RAS
 ImageLike = str | Path | Image.Image | np.ndarray
 Reference = np.ndarray | Tensor | BoxRef | PointRef | MaskRef
 
+Drawer = Callable[[MaskGroup], Image.Image]
+
 WORKING_SIDE = 1024
 """Longer side, in pixels, of the working image; a larger picture is scaled down to it."""
 
@@ -42,28 +47,32 @@ GROUP_NMS_IOU = 0.5
 
 @dataclass(frozen=True)
 class _Seen:
-    """An image and its candidates, ready for prompts."""
+    """An image and its candidates, ready for prompts. proposed: the proposer's own; candidates: with extra ones."""
 
     image: np.ndarray
     working: np.ndarray
+    proposed: MaskSet
     candidates: MaskSet
     features: Tensor
     read: Any
 
 
 class Model:
-    """A loaded system that answers prompts.
+    """A loaded system that answers prompts. It remembers the last image it read, so asking again costs only the prompt.
 
     Args:
         system: the system.
         threshold: score from which a candidate is in the group; chosen on validation data and stored in the card.
         name: what reports call it.
+        drawer: draws a group; what `MaskGroup.overlay` uses.
     """
 
-    def __init__(self, system: RAS, threshold: float = 0.5, name: str = "model") -> None:
+    def __init__(self, system: RAS, threshold: float = 0.5, name: str = "model", drawer: Drawer | None = None) -> None:
         self.system = system.eval()
+        self.drawer = drawer
         self.threshold = threshold
         self.name = name
+        self._last: tuple[str, _Seen] | None = None
 
     def select(
         self,
@@ -110,17 +119,31 @@ class Model:
 
     def candidates(self, image: ImageLike) -> MaskSet:
         """The proposer's candidates at the working size (the image's own up to 1024 px)."""
-        return self.system.proposer.propose(_scaled(load_image(image), WORKING_SIDE))
+        working = _scaled(load_image(image), WORKING_SIDE)
+        if self._last is not None and np.array_equal(self._last[1].working, working):
+            return self._last[1].proposed
+        return self.system.proposer.propose(working)
+
+    def _see(self, pixels: np.ndarray, working: np.ndarray, extra: np.ndarray | None) -> _Seen:
+        """What `_look` gives, remembered for the last image."""
+        digest = hashlib.sha256(pixels.tobytes())
+        digest.update(repr(pixels.shape).encode())
+        if extra is not None:
+            digest.update(extra.tobytes())
+        key = digest.hexdigest()
+        if self._last is None or self._last[0] != key:
+            self._last = (key, self._look(pixels, working, extra))
+        return self._last[1]
 
     @torch.inference_mode()
-    def _see(self, pixels: np.ndarray, working: np.ndarray, extra: np.ndarray | None) -> _Seen:
-        found = self.system.proposer.propose(working)
+    def _look(self, pixels: np.ndarray, working: np.ndarray, extra: np.ndarray | None) -> _Seen:
+        proposed = found = self.system.proposer.propose(working)
         if extra is not None and len(extra):
             more = resize_nearest(torch.as_tensor(extra, dtype=torch.bool), found.image_size)
             found = found.concat(MaskSet(more, torch.ones(len(more)), "extra"))
         features = self.system.pool_features(working, found)
         read = self.system.read(working, features) if len(found) else None
-        return _Seen(pixels, working, found, features, read)
+        return _Seen(pixels, working, proposed, found, features, read)
 
     @torch.inference_mode()
     def _scores(self, seen: _Seen, prompts: list[Prompt]) -> Tensor:
@@ -130,8 +153,11 @@ class Model:
         return self.system.score(seen.read, [p.text for p in prompts], pooled)
 
     def _group(self, seen: _Seen, prompt: Prompt, scores: Tensor, threshold: float) -> MaskGroup:
-        chosen = (scores >= threshold).nonzero()[:, 0]
-        chosen = chosen[mask_nms(seen.candidates.masks[chosen], scores[chosen], GROUP_NMS_IOU)] if len(chosen) else chosen
+        held = seen.candidates.masks.flatten(1).any(1).cpu()
+        chosen = ((scores >= threshold) & held).nonzero()[:, 0]
+        chosen = (
+            chosen[mask_nms(seen.candidates.masks[chosen], scores[chosen], GROUP_NMS_IOU)] if len(chosen) else chosen
+        )
         return MaskGroup(
             image=seen.image,
             prompt=prompt.text,
@@ -140,71 +166,58 @@ class Model:
             candidates=len(seen.candidates),
             threshold=threshold,
             references=_enlarged(prompt.references, seen.image.shape[:2]),
-            drawer=draw_overlay,
+            drawer=self.drawer,
         )
 
     def _reference_masks(self, references: list[Reference], pixels: np.ndarray, working: np.ndarray) -> Tensor:
         size = (working.shape[0], working.shape[1])
-        masks = [self._reference_mask(r, pixels.shape[:2], working) for r in references]
+        masks = [self._reference_mask(r, (pixels.shape[0], pixels.shape[1]), working) for r in references]
         return resize_nearest(torch.cat(masks), size) if masks else torch.zeros(0, *size, dtype=torch.bool)
 
-    def _reference_mask(self, reference: Reference, size: tuple[int, ...], working: np.ndarray) -> Tensor:
-        scale = working.shape[1] / size[1], working.shape[0] / size[0]
-        if isinstance(reference, BoxRef | PointRef):
-            proposer = self.system.proposer
-            if not isinstance(proposer, PromptableProposer):
-                raise ValueError("this model's proposer cannot turn a box or point into a mask; give a mask instead")
-            if isinstance(reference, BoxRef):
-                x0, y0, x1, y1 = reference.box_xyxy
-                box = (x0 * scale[0], y0 * scale[1], x1 * scale[0], y1 * scale[1])
-                found = proposer.segment_box(working, box)
-            else:
-                x, y = reference.point_xy
-                found = proposer.segment_point(working, (x * scale[0], y * scale[1]))
-            return found.bool().cpu()[None]
-        mask = torch.as_tensor(reference.mask if isinstance(reference, MaskRef) else reference).bool()
-        if tuple(mask.shape) != tuple(size[:2]):
-            raise ValueError(f"reference mask is {tuple(mask.shape)}, but the image is {tuple(size[:2])} (H, W)")
-        if not mask.any():
-            raise ValueError("reference mask is empty; expected at least one pixel inside")
-        return resize_nearest(mask[None], (working.shape[0], working.shape[1]))
+    def _reference_mask(self, reference: Reference, size: tuple[int, int], working: np.ndarray) -> Tensor:
+        if not isinstance(reference, BoxRef | PointRef | MaskRef):
+            reference = MaskRef(np.asarray(reference).astype(bool))
+        reference.check(size)
+        if isinstance(reference, MaskRef):
+            return resize_nearest(torch.from_numpy(reference.mask)[None], (working.shape[0], working.shape[1]))
+        proposer = self.system.proposer
+        if not isinstance(proposer, PromptableProposer):
+            raise ValueError("this model's proposer cannot turn a box or point into a mask; give a mask instead")
+        across, down = working.shape[1] / size[1], working.shape[0] / size[0]
+        if isinstance(reference, BoxRef):
+            x0, y0, x1, y1 = reference.box_xyxy
+            found = proposer.segment_box(working, (x0 * across, y0 * down, x1 * across, y1 * down))
+        else:
+            x, y = reference.point_xy
+            found = proposer.segment_point(working, (x * across, y * down))
+        return found.bool().cpu()[None]
 
 
-def load(name_or_path: str | Path, device: str = "auto") -> Model:
+def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None = None) -> Model:
     """Load a model: the name of a shipped checkpoint, a file, a folder, or `hf://org/name`.
 
-    device: "auto", "cpu" or "cuda".
+    device: "auto", "cpu" or "cuda".  drawer: what `MaskGroup.overlay` uses; `maskselect.load` passes ours.
 
-    Raises FileNotFoundError when there is no such checkpoint, ValueError when it is damaged, holds another kind of thing,
-    or the device is not there.
+    Raises FileNotFoundError when there is no such checkpoint, ValueError when it is damaged, holds another kind of
+    thing, or the device is not there.
     """
     if str(name_or_path).startswith("hf://"):
         name_or_path = _from_hub(str(name_or_path).removeprefix("hf://"))
     card = checkpoints.read_card(name_or_path)
     if card["system"] != "ras":
-        raise ValueError(f"checkpoint {name_or_path} is of system {card['system']!r}; expected one that selects masks: 'ras'")
+        raise ValueError(
+            f"checkpoint {name_or_path} is of system {card['system']!r}; expected one that selects masks: 'ras'"
+        )
     where = pick_device(device)
     system = build(card["config"])
     if not isinstance(system, RAS):
         raise ValueError(f"checkpoint {name_or_path} describes a {type(system).__name__}; expected a RAS system")
     system.load_learned(checkpoints.read_tensors(name_or_path), checkpoints.find_checkpoint(name_or_path))
-    return Model(system.to(where), float(card.get("threshold", 0.5)), str(card.get("name", Path(name_or_path).stem)))
-
-
-def pick_device(device: str) -> torch.device:
-    """ "auto" is CUDA where there is one. Raises ValueError for a device that is not there."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise ValueError("device cuda was asked for, but torch sees no CUDA device here")
-    return torch.device("cuda" if device != "cpu" and available else "cpu")
+    name = str(card.get("name", Path(name_or_path).stem))
+    return Model(system.to(where), float(card.get("threshold", 0.5)), name, drawer)
 
 
 def _from_hub(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
         return Path(snapshot_download(repository, allow_patterns=["*.safetensors", "*.json"]))
     except (HfHubHTTPError, OSError, ValueError) as error:

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from maskselect.backends.checkpoints import write_checkpoint
-from maskselect.predictor import WORKING_SIDE, Model, load, pick_device
+from maskselect.backends.devices import pick_device
+from maskselect.predictor import WORKING_SIDE, Model, load
 from maskselect.structures.references import BoxRef, PointRef
 from tests.systems.tiny import Nothing, tiny_ras
 
@@ -79,10 +80,12 @@ def test_a_large_image_is_worked_on_small_and_answered_large(model: Model) -> No
         ("", [], "prompt is empty"),
         ("left of <mask-ref>", [], "1 <mask-ref> but 0 reference"),
         ("stars", [np.ones((40, 60), bool)], "0 <mask-ref> but 1 reference"),
-        ("<mask-ref>", [np.ones((4, 6), bool)], r"reference mask is \(4, 6\), but the image is \(40, 60\)"),
+        ("<mask-ref>", [np.ones((4, 6), bool)], "is 6x4 but the image is 60x40"),
         ("<mask-ref>", [np.zeros((40, 60), bool)], "reference mask is empty"),
         ("<mask-ref>", [BoxRef((1, 1, 9, 9))], "cannot turn a box or point"),
         ("<mask-ref>", [PointRef((1, 1))], "cannot turn a box or point"),
+        ("<mask-ref>", [BoxRef((1, 1, 99, 9))], "box:1,1,99,9"),
+        ("<mask-ref>", [PointRef((70, 1))], "point:70,1"),
         ("mug " * 3000, [], "fit into the context"),
     ],
 )

@@ -15,6 +15,7 @@ On disk: `{split}.parquet`, `.json` or `.jsonl` (or parquet shards `{split}-*.pa
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,14 +70,29 @@ class MaskGroupsDataset:
         row = self._row(index)
         path = self._images / str(row["image"])
         size = row["image_size"] if row.get("image_size") is not None else image_size(path)
-        try:
+        with self._naming(row):
             return self._sample(row, path, (int(size[0]), int(size[1])))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"sample {row['id']} of {self.root}, split {self.split!r}: {error}") from error
+
+    def image_ids(self) -> list[str]:
+        """The image of each sample."""
+        return [str(image) for image in self._rows.column("image")[: self._count]]
+
+    def question(self, index: int) -> tuple[str, tuple[int, ...]]:
+        """Text and targets of a sample, without decoding a mask. Raises ValueError as access does."""
+        row = self._row(index)
+        with self._naming(row):
+            return _query(row["conversations"]), _targets(row["gt_mask_group"], len(row["gt_mask_pool"] or []))
 
     def mask_pool(self, index: int) -> list[rle.Rle]:
         """The stored candidates of a sample, not decoded; an empty list where the file has none."""
         return self._rows.pool(self._checked(index))
+
+    @contextmanager
+    def _naming(self, row: dict[str, Any]) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"sample {row['id']} of {self.root}, split {self.split!r}: {error}") from error
 
     def _checked(self, index: int) -> int:
         if not -self._count <= index < self._count:
@@ -145,6 +161,8 @@ class _Rows(Protocol):
 
     def row(self, index: int) -> dict[str, Any]: ...
 
+    def column(self, name: str) -> list[Any]: ...
+
     def pool(self, index: int) -> list[rle.Rle]: ...
 
 
@@ -165,6 +183,9 @@ class _JsonRows:
 
     def row(self, index: int) -> dict[str, Any]:
         return {name: value for name, value in self._rows[index].items() if name != _POOL}
+
+    def column(self, name: str) -> list[Any]:
+        return [row[name] for row in self._rows]
 
     def pool(self, index: int) -> list[rle.Rle]:
         return _plain(self._rows[index].get(_POOL)) or []
@@ -195,6 +216,9 @@ class _ParquetRows:
 
     def row(self, index: int) -> dict[str, Any]:
         return self._table.slice(index, 1).to_pylist()[0]
+
+    def column(self, name: str) -> list[Any]:
+        return self._table.column(name).to_pylist()
 
     def pool(self, index: int) -> list[rle.Rle]:
         if _POOL not in self.columns:

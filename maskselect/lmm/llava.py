@@ -83,6 +83,7 @@ class Llava(nn.Module):
     ) -> None:
         super().__init__()
         self.tokenizer: PreTrainedTokenizerBase
+        self.model: Any
         if model is None:
             self.tokenizer = compact_tokenizer.load_compact()
             self.model = _build(sizes or LlavaSizes(), len(self.tokenizer))
@@ -99,7 +100,8 @@ class Llava(nn.Module):
             add_lora(self.language_model, lora)
         self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
-            self.language_model.gradient_checkpointing_enable()
+            language_model: Any = self.language_model
+            language_model.gradient_checkpointing_enable()
         self.vision_tower.requires_grad_(False)
 
     @property
@@ -128,16 +130,17 @@ class Llava(nn.Module):
         return int(self.model.config.text_config.max_position_embeddings)
 
     def vision_features(self, images: Tensor) -> Tensor:
-        """Features of the vision tower (frozen unless someone unfreezes it): (B, 3, S, S) float in [0, 1], square, any side, to (B, T, E).
+        """Features of the vision tower: (B, 3, S, S) float in [0, 1], square, any side, to (B, T, E).
 
+        The tower is frozen unless someone unfreezes it.
         Layer and class-token choice are the checkpoint's own (`vision_feature_layer`, -2 in LLaVA-1.5).
         """
         config = self.model.config
         side = config.vision_config.image_size
         images = F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
-        pixels = ((images - mean) / std).to(self.vision_tower.dtype)
-        out = self.vision_tower(pixel_values=pixels, output_hidden_states=True)
+        tower: Any = self.vision_tower
+        out = tower(pixel_values=((images - mean) / std).to(tower.dtype), output_hidden_states=True)
         return cast(Tensor, out.hidden_states[config.vision_feature_layer][:, 1:])
 
     def project_image(self, features: Tensor) -> Tensor:
@@ -146,7 +149,8 @@ class Llava(nn.Module):
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Token embeddings: (..., L) int64 to (..., L, D)."""
-        return cast(Tensor, self.language_model.get_input_embeddings()(token_ids))
+        language_model: Any = self.language_model
+        return cast(Tensor, language_model.get_input_embeddings()(token_ids))
 
     def hidden(
         self,

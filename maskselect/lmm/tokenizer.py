@@ -14,7 +14,7 @@ SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<image>")
 def train_bpe(texts: Iterable[str], vocabulary_size: int, path: Path) -> None:
     """Train a byte-level BPE on `texts` and write it to `path` as a tokenizers JSON file.
 
-    All 256 bytes are in the vocabulary, so any text can be read; it is read in lower case, since the compact model is too
+    All 256 bytes are in the vocabulary, so any text can be read. It is read in lower case: the compact model is too
     small to learn every word twice.
     """
     tokenizer = Tokenizer(models.BPE())

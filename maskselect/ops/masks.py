@@ -14,12 +14,12 @@ def union(masks: Tensor) -> Tensor:
 
 
 def area(masks: Tensor) -> Tensor:
-    """Foreground pixels of each mask: (N, H, W) bool to (N,) int64."""
-    return masks.flatten(1).sum(dim=1)
+    """Foreground pixels of each mask: (N, H, W) bool to (N,) float32, exact below 2^24 (bools sum far slower)."""
+    return masks.flatten(1).float().sum(dim=1)
 
 
 def square_padding(height: int, width: int) -> tuple[int, int, int, int]:
-    """Left, right, top and bottom padding, in pixels, that centres an image on a square canvas (as LLaVA and Cambrian pad)."""
+    """Left, right, top and bottom padding, in pixels, that centres an image on a square canvas, as LLaVA pads."""
     side = max(height, width)
     left, top = (side - width) // 2, (side - height) // 2
     return left, side - width - left, top, side - height - top

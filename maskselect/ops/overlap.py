@@ -1,10 +1,12 @@
-"""Pairwise overlap of binary masks. All functions work by matrix products, in chunks that respect a memory budget.
+"""Pairwise overlap of binary masks, by matrix products, in chunks that respect a memory budget.
 
-IoU is intersection over union; IoP is intersection over the area of the *candidate* (LLM-Seg, Equation 2; "IoA" in VGent).
+IoU is intersection over union; IoP is intersection over the area of the *candidate* (LLM-Seg, Equation 2).
 """
 
 import torch
 from torch import Tensor
+
+from maskselect.ops.masks import area
 
 MEMORY_BUDGET_MB = 256
 
@@ -30,14 +32,14 @@ def pairwise_intersection(a: Tensor, b: Tensor, memory_budget_mb: int = MEMORY_B
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union, (N, M) float32 in [0, 1]. Two empty masks have IoU 0."""
     inter = pairwise_intersection(a, b)
-    unions = a.flatten(1).sum(1)[:, None] + b.flatten(1).sum(1)[None] - inter
+    unions = area(a)[:, None] + area(b)[None] - inter
     return inter / unions.clamp(min=1)
 
 
 def pairwise_iop(candidates: Tensor, targets: Tensor) -> Tensor:
     """Intersection over candidate area, (N, M) float32 in [0, 1]. An empty candidate has IoP 0."""
     inter = pairwise_intersection(candidates, targets)
-    return inter / candidates.flatten(1).sum(1)[:, None].clamp(min=1)
+    return inter / area(candidates)[:, None].clamp(min=1)
 
 
 def mask_nms(masks: Tensor, scores: Tensor, threshold: float) -> Tensor:

@@ -10,11 +10,12 @@ Rle = dict[str, Any]
 
 
 def encode(masks: np.ndarray) -> list[Rle]:
-    """(N, H, W) bool to N compressed RLEs whose counts are str, ready for JSON."""
-    if len(masks) == 0:
-        return []
-    stacked = np.asfortranarray(np.moveaxis(masks, 0, -1).astype(np.uint8))
-    return [{"size": [int(s) for s in r["size"]], "counts": r["counts"].decode()} for r in coco.encode(stacked)]
+    """(N, H, W) bool to N compressed RLEs whose counts are str, ready for JSON.
+
+    One mask at a time: the encoder wants a column-major copy, which for many large masks would not fit into memory.
+    """
+    codes = (coco.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks)
+    return [{"size": [int(side) for side in code["size"]], "counts": code["counts"].decode()} for code in codes]
 
 
 def to_compressed(segmentation: Rle | list[Any], size: tuple[int, int]) -> Rle:

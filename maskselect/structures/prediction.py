@@ -32,7 +32,7 @@ class MaskGroup:
     @property
     def mask(self) -> np.ndarray:
         """Union of the group, (H, W) bool."""
-        return self.masks.any(axis=0)
+        return np.asarray(self.masks.any(axis=0))
 
     @property
     def no_target(self) -> bool:

@@ -28,7 +28,9 @@ class Prompt:
             raise ValueError("prompt is empty; expected text such as 'the red mugs'")
         expected, given = self.text.count(MASK_REF), len(self.references)
         if expected != given:
-            raise ValueError(f"prompt has {expected} {MASK_REF} but {given} reference mask(s) were given: {self.text!r}")
+            raise ValueError(
+                f"prompt has {expected} {MASK_REF} but {given} reference mask(s) were given: {self.text!r}"
+            )
 
 
 @dataclass(frozen=True)

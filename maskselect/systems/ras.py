@@ -1,16 +1,16 @@
 """RAS: mask groups by reading all candidates at once (arXiv 2506.05342).
 
-    image -> proposer -> candidates -> encoders, mask pooling -> features -> projector -> mask tokens
+    image -> proposer -> candidates -> encoders, mask pooling -> features -> projector -> tokens
     mask tokens + prompt -> language model -> hidden state of each candidate -> head -> scores
 
-The proposer, the encoders and the vision tower are frozen. Stage 1 trains the mask projector alone, by captioning images
-from their mask tokens without image tokens. Stage 2 trains everything else.
+The proposer, the encoders and the vision tower are frozen. Stage 1 trains the mask projector alone, by captioning
+images from their mask tokens without image tokens. Stage 2 trains everything else.
 
 Shape letters: B images, P prompts, N candidates, R references, C pooled channels, D width.
 """
 
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ from maskselect.systems.scoring import AutoregressiveScorer, ParallelScorer, Rea
 from maskselect.tokens import sequence
 from maskselect.tokens.mask_tokenizer import MaskTokenizer, PreTokens
 from maskselect.tokens.sequence import SecondPass, Segment, Slot
-
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds that validation compares; the best by F1 is stored with the checkpoint."""
@@ -182,8 +181,8 @@ class RAS(nn.Module):
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """Validation scalars: the loss and, in stage 2, what each threshold would give.
 
-        "exact@t" is the share of prompts whose group is exactly right, "f1@t" the mean F1 of a prompt's candidates (1 for
-        two empty groups), both at threshold t. Candidates that the labels leave out are not counted.
+        "exact@t" is the share of prompts whose group is exactly right, "f1@t" the mean F1 of a prompt's candidates (1
+        for two empty groups), both at threshold t. Candidates that the labels leave out are not counted.
         """
         out = self.loss(batch)
         if self.stage == 1 or batch.labels is None:
@@ -235,7 +234,7 @@ class RAS(nn.Module):
     def pool_features(self, image: np.ndarray, masks: MaskSet | Tensor) -> Tensor:
         """Pooled features of masks of one image: (N, H, W) bool to (N, C)."""
         raw = masks.masks if isinstance(masks, MaskSet) else masks
-        return cast(Tensor, self.encoders.features(image, raw))
+        return self.encoders.features(image, raw)
 
     def describe(self) -> dict[str, Any]:
         """Parameter counts by part, trainable and in all."""

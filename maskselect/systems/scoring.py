@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from maskselect.heads.autoregressive import NextMaskHead
 from maskselect.heads.binary import BinaryHead
 from maskselect.losses.selection import selection_loss
-from maskselect.structures.sample import Batch
+from maskselect.structures.sample import MASK_REF, Batch
 from maskselect.systems.reading import Reader, Tokens
 from maskselect.tokens import sequence
 from maskselect.tokens.sequence import PackedRows, SecondPass, Segment, Slot
@@ -86,7 +86,7 @@ def lay_out_prompts(reader: Reader, prompts: list[str], start: int) -> list[Segm
     segments, first = [], 0
     for text in prompts:
         segments.append(reader.prompt(text, start, first))
-        first += text.count(sequence.MASK_REF)
+        first += text.count(MASK_REF)
     return segments
 
 
@@ -153,7 +153,9 @@ class ParallelScorer(nn.Module):
         parts = []
         for prefix, order, texts in zip(images.prefixes, images.orders, prompts, strict=True):
             segments = lay_out_prompts(reader, texts, len(prefix))
-            parts.append([[s, sequence.answer_segment(order, len(prefix) + len(s), self.second_pass)] for s in segments])
+            parts.append(
+                [[s, sequence.answer_segment(order, len(prefix) + len(s), self.second_pass)] for s in segments]
+            )
         packed, hidden = prompt_hidden(reader, images, parts, self.second_pass)
         row, column = torch.nonzero(packed.kinds == Slot.ANSWER, as_tuple=True)
         found = self.head(hidden[row, column]).float()
@@ -171,7 +173,7 @@ class ParallelScorer(nn.Module):
         out, taken = [], 0
         for start in range(0, len(prompts), PROMPTS_PER_PASS):
             some = prompts[start : start + PROMPTS_PER_PASS]
-            used = sum(text.count(sequence.MASK_REF) for text in some)
+            used = sum(text.count(MASK_REF) for text in some)
             held = replace(image, tokens=replace(image.tokens, references=references[None, taken : taken + used]))
             out.append(self._logits(reader, held, [some])[0].sigmoid().cpu())
             taken += used
@@ -198,7 +200,8 @@ class AutoregressiveScorer(nn.Module):
         if batch.labels is None:
             raise ValueError("a training batch needs labels")
         images = read_images(reader, batch, shuffle=self.training)
-        parts, steps = [], []
+        parts: list[list[list[Segment]]] = []
+        steps: list[tuple[int, int, list[int]]] = []
         for number, (prefix, order) in enumerate(zip(images.prefixes, images.orders, strict=True)):
             parts.append([])
             for block, prompt in enumerate(lay_out_prompts(reader, batch.prompts[number], len(prefix))):
@@ -232,7 +235,7 @@ class AutoregressiveScorer(nn.Module):
         """(P, N): the probability with which each candidate was named, at least 0.5; 0 when it was not."""
         out, taken = [], 0
         for text in prompts:
-            used = text.count(sequence.MASK_REF)
+            used = text.count(MASK_REF)
             out.append(self._decode(reader, image, text, references[taken : taken + used]))
             taken += used
         return torch.stack(out)

@@ -4,8 +4,8 @@
     suffix   prompt text with [ref-pre, reference] in place  ASSISTANT:  [candidate] x N
 
 The prefix is run once for an image and kept as a key-value cache. Several prompts may stand in one row behind it (or
-behind the prefix itself, in the same row); a block mask hides them from each other, so a row gives exactly what separate
-sequences would give.
+behind the prefix itself, in the same row); a block mask hides them from each other, so a row gives exactly what
+separate sequences would give.
 
 How candidates of the second pass see each other is not stated in the paper:
     causal       each sees those before it
@@ -15,6 +15,7 @@ How candidates of the second pass see each other is not stated in the paper:
 Shape letters: B rows, P prompts, L positions, N candidates, R references, D width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
@@ -132,7 +133,7 @@ class PackedRows:
         return PackedRows(*(t.to(device) for t in (self.kinds, self.values, self.positions, self.blocks)))
 
 
-def pack(rows: list[tuple[Segment | None, list[list[Segment]]]]) -> PackedRows:
+def pack(rows: Sequence[tuple[Segment | None, list[list[Segment]]]]) -> PackedRows:
     """Rows of one prefix (or none) and P prompts, each a list of segments, padded on the right to one length."""
     lengths = [len(prefix or ()) + sum(len(s) for parts in prompts for s in parts) for prefix, prompts in rows]
     shape = (len(rows), max(lengths))

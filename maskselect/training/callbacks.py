@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.predictor import Model
+from maskselect.reports.overlay import draw_overlay
 from maskselect.systems.ras import RAS
 from maskselect.training.data import GroupsData
 
@@ -36,7 +37,9 @@ class SaveWeights(ModelCheckpoint):
     """
 
     def __init__(self, folder: Path, every: int, card: dict[str, Any]) -> None:
-        super().__init__(dirpath=folder, filename="last", every_n_train_steps=every, save_top_k=1, enable_version_counter=False)
+        super().__init__(
+            dirpath=folder, filename="last", every_n_train_steps=every, save_top_k=1, enable_version_counter=False
+        )
         self.folder, self.card = folder, card
         self.started = time.time()
 
@@ -93,7 +96,7 @@ class ValidationPictures(Callback):
             return
         if not isinstance(data, GroupsData):
             return
-        model, source = Model(task), data.val_source
+        model, source = Model(task, drawer=draw_overlay), data.val_source
         for item in range(min(PICTURES, len(source))):
             annotated = source.load(item)
             query = source.queries(item, annotated.extra, 1, np.random.default_rng(item))[0]

@@ -81,7 +81,9 @@ class CaptionTask(nn.Module):
         rows = [(prefix, [[self._segment(ids, len(prefix))] for ids, _ in texts]) for texts in encoded]
         packed = sequence.pack(rows).to(images.device)
         embeddings = self.lmm.embed(torch.where(packed.kinds == Slot.TEXT, packed.values, 0))
-        embeddings = sequence.scatter(embeddings, packed, Slot.IMAGE, images, torch.arange(len(images), device=images.device))
+        embeddings = sequence.scatter(
+            embeddings, packed, Slot.IMAGE, images, torch.arange(len(images), device=images.device)
+        )
         hidden = self.lmm.hidden(embeddings, sequence.visibility(packed, "causal"), packed.positions)
         answered = torch.zeros_like(packed.kinds, dtype=torch.bool)
         for row, texts in enumerate(encoded):

@@ -17,7 +17,9 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The folder that everything is written to, and the weights' name."""
-        parser.add_argument("--output", type=Path, default=Path("runs/run"), help="folder of logs, checkpoints, weights")
+        parser.add_argument(
+            "--output", type=Path, default=Path("runs/run"), help="folder of logs, checkpoints, weights"
+        )
         parser.add_argument("--every", type=int, default=500, help="steps between resumable checkpoints")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -27,7 +29,11 @@ class TrainingCLI(LightningCLI):
         trainer_config = {**config.trainer, **kwargs}
         if trainer_config.get("logger") is None:
             trainer_config["logger"] = [TensorBoardLogger(folder, "tensorboard"), CSVLogger(folder, "csv")]
-        card = {"config": without_starts(_plain(config.model.task)), "data": _plain(config.data), "data_seed": _seed(config.data)}
+        card = {
+            "config": without_starts(_plain(config.model.task)),
+            "data": _plain(config.data),
+            "data_seed": _seed(config.data),
+        }
         own = [RateBar(), SaveWeights(folder, every, card), ValidationPictures()]
         init = self._get(self.config_init, "trainer") or {}
         trainer_config["callbacks"] = [*own, *(init.get("callbacks") or [])]

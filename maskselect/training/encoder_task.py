@@ -17,7 +17,7 @@ from maskselect.data.scenes.stream import SceneDataset
 from maskselect.encoders.timm import TimmEncoder
 from maskselect.ops.pooling import cell_weights
 from maskselect.training.encoder_masks import CLEAN, NOISY, MaskBatch, clean_masks, mixed_masks
-from maskselect.training.scene_augment import flip, photometric, rescale
+from maskselect.training.scene_augment import flip, photometric, rescale, swap_background
 
 ATTRIBUTES = {"category": len(CATEGORIES), "colour": len(COLOURS), "texture": len(TEXTURES), "size": len(SIZES)}
 """Classes of each attribute; category, colour and texture have one more, "not one object"."""
@@ -72,6 +72,7 @@ class EncoderTask(nn.Module):
         rescaled = bool(torch.rand(()) < self.rescale_share)
         if rescaled:
             images, index = rescale(images, index)
+        images = swap_background(images, index)
         small = _subsample(index, self.mask_side)
         masks = mixed_masks(small, labels.shape[1], self.junk)
         outputs = self.predict(photometric(images), masks.masks)

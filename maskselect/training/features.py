@@ -95,7 +95,9 @@ def fingerprint(system: RAS) -> str:
     digest = hashlib.sha256()
     frozen: list[object] = [system.encoders, system.lmm.vision_tower, system.proposer]
     for part in frozen:
-        modules = [part] if isinstance(part, nn.Module) else [v for v in vars(part).values() if isinstance(v, nn.Module)]
+        modules = (
+            [part] if isinstance(part, nn.Module) else [v for v in vars(part).values() if isinstance(v, nn.Module)]
+        )
         for module in modules:
             for name, tensor in sorted(module.state_dict().items()):
                 digest.update(name.encode())
@@ -121,9 +123,9 @@ def _unpack(tensors: dict[str, Tensor]) -> Record:
 class LabelRule:
     """Which candidates count as a target.
 
-    A candidate is positive when it is the best of a target and overlaps it by at least `best_iou`, or overlaps any target
-    by at least `positive_iou`. Others that overlap a target by `best_iou` or more are left out of the loss: they are
-    neither right nor clearly wrong. Everything else is negative.
+    A candidate is positive when it is the best of a target and overlaps it by at least `best_iou`, or overlaps any
+    target by at least `positive_iou`. Others that overlap a target by `best_iou` or more are left out of the loss: they
+    are neither right nor clearly wrong. Everything else is negative.
     """
 
     best_iou: float = 0.5

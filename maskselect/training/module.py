@@ -18,7 +18,7 @@ class TrainingModule(LightningModule):
         warmup_share: share of all steps with a linearly rising rate; a cosine to zero follows (LLaVA's schedule, 0.03).
         weight_decay: 0 in the papers; "Adam" is AdamW without decay.
         betas: of the optimiser.
-        seed: every step is seeded from this and its number, so that a resumed run draws what an uninterrupted one would.
+        seed: every step is seeded from this and its number, so a resumed run draws what an uninterrupted one would.
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""Changes to a batch of scenes that leave their words true: light, noise, blur; flips; scale and place.
+"""Changes to a batch of scenes that leave their words true: light, noise, blur; flips; scale and place; backgrounds.
+
+None of them imitates what `test-look` holds out (its backgrounds, finishes and lights by name); they are generic.
 
 Shape letters: B images of side S.
 """
@@ -23,8 +25,11 @@ def photometric(images: Tensor) -> Tensor:
     if torch.rand(()) < 0.25:
         kept = _uniform(size, 0.2, 1.0)
         out = kept * out + (1 - kept) * F.avg_pool2d(out, 3, 1, 1, count_include_pad=False)
+    if torch.rand(()) < 0.3:
+        field = _uniform((len(images), 1, 3, 3), 0.75, 1.15)
+        out = out * F.interpolate(field, images.shape[-2:], mode="bilinear", align_corners=True)
     if torch.rand(()) < 0.4:
-        out = out + torch.randn_like(out) * _uniform(size, 0.0, 0.04)
+        out = out + torch.randn_like(out) * _uniform(size, 0.0, 0.06)
     return out.clamp(0, 1)
 
 
@@ -53,6 +58,27 @@ def rescale(images: Tensor, index: Tensor, low: float = 0.6, high: float = 1.6) 
     moved = F.grid_sample(images - fill, grid, mode="bilinear", align_corners=False) + fill
     labels = F.grid_sample(index[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0]
     return moved, labels.to(torch.uint8)
+
+
+def swap_background(images: Tensor, index: Tensor, share: float = 0.35) -> Tensor:
+    """Other backgrounds behind the objects of a share of the images: a small piece of another one, magnified or tiled.
+
+    images: (B, 3, S, S) float; index: (B, S, S) uint8, 0 for background. Pieces are too small, or too much enlarged,
+    to show a whole object that no label names. S must be a multiple of 16.
+    """
+    out = images.clone()
+    side = images.shape[-1]
+    for i in (torch.rand(len(images)) < share).nonzero()[:, 0].tolist():
+        piece = side // (4, 8, 16)[int(torch.randint(0, 3, ()))]
+        top, left = torch.randint(0, side - piece + 1, (2,)).tolist()
+        source = images[int(torch.randint(0, len(images), ())), :, top : top + piece, left : left + piece]
+        if torch.rand(()) < 0.5:
+            behind = source.repeat(1, side // piece, side // piece)
+        else:
+            behind = F.interpolate(source[None], (side, side), mode="bilinear", align_corners=False)[0]
+        behind = behind * _uniform((3, 1, 1), 0.7, 1.2) + _uniform((3, 1, 1), -0.15, 0.15)
+        out[i] = torch.where(index[i] > 0, images[i], behind.clamp(0, 1))
+    return out
 
 
 def _uniform(size: tuple[int, ...], low: float, high: float) -> Tensor:

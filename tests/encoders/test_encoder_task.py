@@ -130,6 +130,8 @@ def test_augmentations_keep_picture_and_index_together() -> None:
         inside = moved[:, 0][labels > 0]
         assert inside.mean() > 0.95  # the white squares are still where the index says
         assert labels.dtype == torch.uint8
+    swapped = scene_augment.swap_background(images, index, share=1.0)
+    assert (swapped[:, 0][index > 0] == 1).all()
     light = scene_augment.photometric(images * 0.5)
     assert light.shape == images.shape
     assert light.min() >= 0

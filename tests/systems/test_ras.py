@@ -95,7 +95,7 @@ def test_caption_loss_is_the_plain_sequence_loss() -> None:
     batch = tiny_batch(system).row(1)
     reader, lmm = system.reader, system.lmm
     tokens = reader.tokens(Batch(**{**vars(batch), "image_features": None, "reference_features": [[]]}))
-    ids = torch.tensor([lmm.token_ids("a red mug" if batch.captions == ["a red mug"] else "two stars") + [2]])
+    ids = torch.tensor([[*lmm.token_ids(batch.captions[0]), 2]])
     begin, newline = (lmm.embed(torch.tensor([i])) for i in (reader.begin_ids, reader.newline_ids))
     pre = reader.mask_tokenizer.pool_pre
     masks = torch.stack([t for c in tokens.candidates[0] for t in (pre, c)])[None]

@@ -49,7 +49,9 @@ def tiny_batch(system: RAS, images: int = 2, candidates: int = 5, seed: int = 0)
     features = torch.randn(images, candidates, channels, generator=generator)
     valid = torch.ones(images, candidates, dtype=torch.bool)
     valid[0, -1] = False
-    references = [[torch.randn(t.count("<mask-ref>"), channels, generator=generator) for t in TEXTS] for _ in range(images)]
+    references = [
+        [torch.randn(t.count("<mask-ref>"), channels, generator=generator) for t in TEXTS] for _ in range(images)
+    ]
     labels = (torch.rand(images, len(TEXTS), candidates, generator=generator) < 0.3).float()
     labels[~valid[:, None].expand_as(labels)] = -1
     pixels = torch.randn(images, 4, system.lmm.vision_width, generator=generator)

@@ -9,8 +9,8 @@ from maskselect.tokens.sequence import PREFIX, Slot
 
 def test_prefix_holds_image_then_announced_candidates() -> None:
     segment = sequence.prefix_segment([1, 7], image_tokens=2, order=[2, 0], pool_pre=True, after_ids=[9])
-    T, I, P, C = int(Slot.TEXT), int(Slot.IMAGE), int(Slot.POOL_PRE), int(Slot.CANDIDATE)
-    assert segment.kinds == [T, T, I, I, P, C, P, C, T]
+    T, M, P, C = int(Slot.TEXT), int(Slot.IMAGE), int(Slot.POOL_PRE), int(Slot.CANDIDATE)
+    assert segment.kinds == [T, T, M, M, P, C, P, C, T]
     assert segment.values == [1, 7, 0, 1, 0, 2, 0, 0, 9]
     assert segment.positions == list(range(9))
 

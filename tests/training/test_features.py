@@ -42,7 +42,9 @@ def test_cached_batches_equal_fresh_ones(tmp_path: Path) -> None:
     system, source = tiny_ras(), SceneGroups("val", 3, 2)
     stores = FeatureStore(system, tmp_path), FeatureStore(system, None)
     stores[0].record(source, 0)
-    kept, fresh = (collect(s, source, [(0, 5), (1, 6)], 4, LabelRule(), False) for s in (FeatureStore(system, tmp_path), stores[1]))
+    kept, fresh = (
+        collect(s, source, [(0, 5), (1, 6)], 4, LabelRule(), False) for s in (FeatureStore(system, tmp_path), stores[1])
+    )
     assert kept.prompts == fresh.prompts
     torch.testing.assert_close(kept.candidate_features, fresh.candidate_features)
     torch.testing.assert_close(kept.labels, fresh.labels)

@@ -78,7 +78,10 @@ def test_best_threshold() -> None:
 
 
 def test_starts_are_dropped_from_cards() -> None:
-    config = {"class_path": "x", "init_args": {"start": "a", "lmm": {"init_args": {"start": "b", "r": 1}}, "list": [{"start": 1}]}}
+    config = {
+        "class_path": "x",
+        "init_args": {"start": "a", "lmm": {"init_args": {"start": "b", "r": 1}}, "list": [{"start": 1}]},
+    }
     assert without_starts(config) == {"class_path": "x", "init_args": {"lmm": {"init_args": {"r": 1}}, "list": [{}]}}
 
 

@@ -25,7 +25,7 @@ def outline_weight(fine: np.ndarray, style: str, width: int) -> np.ndarray:
     if style != "sketchy":
         return edge
     # Two wobbly strokes: the same edge seen through two slightly different shifts.
-    moved = [cv2.warpAffine(edge, np.float32([[1, 0, dx], [0, 1, dy]]), edge.shape[::-1])
+    moved = [cv2.warpAffine(edge, np.array([[1, 0, dx], [0, 1, dy]], np.float32), edge.shape[::-1])
              for dx, dy in ((width, 0.6 * width), (-width, -0.8 * width))]  # fmt: skip
     return cv2.min(cv2.max(moved[0], moved[1]), fine)
 
@@ -104,7 +104,7 @@ def develop(image: np.ndarray, style: str, seed: int) -> np.ndarray:
         return cv2.GaussianBlur(image, (0, 0), max(0.3, sigma))
     if style == "jpeg":
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 90))])
-        return cv2.imdecode(data, cv2.IMREAD_COLOR)
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     if style == "specks":
         chance = rng.random(image.shape[:2], dtype=np.float32)
         share = rng.uniform(0.004, 0.02)
