@@ -4,6 +4,7 @@ Shape letters: B images, N masks, H W pixels of the un-padded image, C channels 
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -28,12 +29,8 @@ class EncoderEnsemble(nn.Module):
     pad_value: what `features` puts around an image that is not square, in [0, 1]. 0 is what `SceneDataset` pads with;
         0.48 is the grey of Cambrian-1, for pretrained encoders.
 
-    `feature_mean` and `feature_scale` are buffers of the ensemble's state: identity until `fit_statistics`.
     Raises ValueError for no encoder, for equal names, or for an unknown resize.
     """
-
-    feature_mean: Tensor
-    feature_scale: Tensor
 
     def __init__(
         self,
@@ -58,8 +55,6 @@ class EncoderEnsemble(nn.Module):
         self.geometry = geometry
         self.pad_value = pad_value
         self.channels = sum(info.channels for info in self.info) + (GEOMETRY if geometry else 0)
-        self.register_buffer("feature_mean", torch.zeros(self.channels))
-        self.register_buffer("feature_scale", torch.ones(self.channels))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[FeatureMap]:
@@ -68,7 +63,7 @@ class EncoderEnsemble(nn.Module):
 
     @torch.no_grad()
     def pool(self, maps: Sequence[FeatureMap], masks: Tensor) -> Tensor:
-        """Standardised features of the masks of one image: (N, C) float32.
+        """Features of the masks of one image: (N, C) float32.
 
         maps: what `encode` gave for that image alone (B = 1).
         masks: (N, H, W) bool over the un-padded image, at any resolution of it; they are padded as the image was.
@@ -82,25 +77,13 @@ class EncoderEnsemble(nn.Module):
         parts = [mask_pool(m.features[0].float(), cell_weights(framed, m.info.grid, self.mask_resize)) for m in maps]
         if self.geometry:
             parts.append(mask_geometry(framed))
-        return (torch.cat(parts, 1) - self.feature_mean) * self.feature_scale
+        return torch.cat(parts, 1)
 
     @torch.no_grad()
     def features(self, image: np.ndarray, masks: Tensor) -> Tensor:
         """Encode and pool in one call: (H, W, 3) uint8 and (N, H, W) bool to (N, C) float32."""
-        return self.pool(self.encode(square_images(image, self.pad_value, self.feature_mean.device)), masks)
-
-    def fit_statistics(self, features: Tensor) -> None:
-        """Standardise from now on, so that every channel of `features` has mean 0 and standard deviation 1.
-
-        features: (N, C) pooled features as this ensemble gives them now. Channels that do not vary are only centred.
-        Raises ValueError for another number of channels or fewer than two rows.
-        """
-        if features.ndim != 2 or features.shape[1] != self.channels or len(features) < 2:
-            raise ValueError(f"statistics need (N >= 2, {self.channels}) features, got {tuple(features.shape)}")
-        raw = features.double() / self.feature_scale + self.feature_mean
-        deviation = raw.std(0)
-        self.feature_mean.copy_(raw.mean(0))
-        self.feature_scale.copy_(torch.where(deviation > 1e-4, 1 / deviation.clamp(min=1e-4), 1.0))
+        device = next(chain(self.parameters(), self.buffers())).device
+        return self.pool(self.encode(square_images(image, self.pad_value, device)), masks.to(device))
 
 
 def split(maps: Sequence[FeatureMap]) -> list[list[FeatureMap]]:

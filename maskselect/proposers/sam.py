@@ -68,8 +68,8 @@ class SamProposer:
         (2^i)^2 of them in layer i.
     min_mask_region_area: holes and islands smaller than this many image pixels are mended.
     mask_nms_thresh: suppression by mask IoU after all the others, on the low frame; None for none, as in the package.
-    refine: ask for every mask once more, by its own box and logits. It sharpens the masks of a small model for little
-        time; the package does not do it.
+    refine: ask for every mask once more, by its own box and logits. The package does not do it; it pays where the model
+        was trained long enough in further rounds.
     max_candidates: at most so many, those of highest predicted IoU; None for all.
 
     The defaults are tuned for the shipped compact SAM on generated scenes. Official weights want the package's: 32
@@ -80,20 +80,20 @@ class SamProposer:
         self,
         checkpoint: str | Path = "sam",
         model_type: str = "compact",
-        points_per_side: int = 16,
+        points_per_side: int = 12,
         points_per_batch: int = 64,
-        pred_iou_thresh: float = 0.5,
-        stability_score_thresh: float = 0.5,
+        pred_iou_thresh: float = 0.3,
+        stability_score_thresh: float = 0.4,
         stability_score_offset: float = 1.0,
-        box_nms_thresh: float = 0.9,
+        box_nms_thresh: float = 0.95,
         crop_n_layers: int = 0,
         crop_nms_thresh: float = 0.7,
         crop_overlap_ratio: float = 512 / 1500,
         crop_n_points_downscale_factor: int = 1,
         min_mask_region_area: int = 0,
-        mask_nms_thresh: float | None = 0.7,
+        mask_nms_thresh: float | None = 0.8,
         max_candidates: int | None = 64,
-        refine: bool = True,
+        refine: bool = False,
         device: str = "cpu",
     ) -> None:
         if points_per_side < 1 or points_per_batch < 1:

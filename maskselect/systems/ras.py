@@ -46,6 +46,8 @@ class RAS(nn.Module):
         scorer: "parallel" (the paper's system) or "autoregressive" (its baseline, Table 7).
         second_pass: how candidates see each other when they are read again; not stated in the paper.
         pre_tokens: RAS, Table C.
+        proposal_score: append the proposer's own score of a mask to its features (1 for a mask that was given). This is
+            ours, not the paper's: from a mean feature alone half an object looks like the object.
         image_tokens: whether the language model also sees the image itself.
         positive_weight: weight of positive candidates in the loss.
         start: checkpoint of an earlier stage to start from; its head, if it has none, stays new.
@@ -64,6 +66,7 @@ class RAS(nn.Module):
         scorer: Literal["parallel", "autoregressive"] = "parallel",
         second_pass: SecondPass = "mutual",
         pre_tokens: PreTokens = "different",
+        proposal_score: bool = True,
         image_tokens: bool = True,
         positive_weight: float = 5.0,
         start: str | None = None,
@@ -73,7 +76,9 @@ class RAS(nn.Module):
         self.encoders = encoders
         self.stage = stage
         self.image_tokens = image_tokens
-        self.reader = Reader(lmm, MaskTokenizer(encoders.channels, lmm.width, pre_tokens))
+        self.proposal_score = proposal_score
+        self.channels = encoders.channels + int(proposal_score)
+        self.reader = Reader(lmm, MaskTokenizer(self.channels, lmm.width, pre_tokens))
         self.scorer: ParallelScorer | AutoregressiveScorer
         if scorer == "parallel":
             self.scorer = ParallelScorer(lmm.width, second_pass, positive_weight)
@@ -134,7 +139,7 @@ class RAS(nn.Module):
         references: for each prompt the pooled features of its reference masks, (R, C).
         """
         device = image.tokens.candidates.device
-        features = torch.cat(references) if references else torch.zeros(0, self.encoders.channels)
+        features = torch.cat(references) if references else torch.zeros(0, self.channels)
         tokens = self.reader.mask_tokenizer(features.to(device))
         return self.scorer.score(self.reader, image, prompts, tokens)
 
@@ -145,7 +150,9 @@ class RAS(nn.Module):
         return self.scorer.logits(self.reader, self._seen(batch))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of the stage, by name; "loss" is minimised."""
+        """The loss of the stage, by name; "loss" is minimised. The first training batch sets the feature statistics."""
+        if self.training:
+            self.reader.mask_tokenizer.fit_statistics(batch.candidate_features[batch.candidate_valid])
         return self.caption_loss(batch) if self.stage == 1 else self.scorer.loss(self.reader, self._seen(batch))
 
     def _seen(self, batch: Batch) -> Batch:
@@ -232,9 +239,10 @@ class RAS(nn.Module):
         self.load_state_dict(complete, strict=False)
 
     def pool_features(self, image: np.ndarray, masks: MaskSet | Tensor) -> Tensor:
-        """Pooled features of masks of one image: (N, H, W) bool to (N, C)."""
-        raw = masks.masks if isinstance(masks, MaskSet) else masks
-        return self.encoders.features(image, raw)
+        """Features of masks of one image, proposed or given as (N, H, W) bool: (N, C)."""
+        given = MaskSet(masks, torch.ones(len(masks)), "given") if isinstance(masks, Tensor) else masks
+        pooled = self.encoders.features(image, given.masks)
+        return torch.cat([pooled, given.scores.to(pooled)[:, None]], 1) if self.proposal_score else pooled
 
     def describe(self) -> dict[str, Any]:
         """Parameter counts by part, trainable and in all."""

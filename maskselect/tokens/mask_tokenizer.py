@@ -12,6 +12,9 @@ PreTokens = Literal["none", "same", "different"]
 class MaskTokenizer(nn.Module):
     """Two-layer MLP projector and the learnable `<mask-pool-pre>` and `<mask-ref-pre>` (RAS, section 3.2).
 
+    Features of different encoders differ in scale by orders of magnitude, so they are standardised first, by statistics
+    that are taken once, from the first batch of the first stage, and kept as buffers.
+
     Args:
         channels: C of the pooled features.
         width: D of the language model.
@@ -20,6 +23,12 @@ class MaskTokenizer(nn.Module):
 
     def __init__(self, channels: int, width: int, pre_tokens: PreTokens = "different") -> None:
         super().__init__()
+        self.mean: Tensor
+        self.scale: Tensor
+        self.fitted: Tensor
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self.projector = nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
         self.pre_tokens = pre_tokens
         rows = {"none": 0, "same": 1, "different": 2}[pre_tokens]
@@ -27,7 +36,20 @@ class MaskTokenizer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., C) to mask tokens (..., D)."""
-        return cast(Tensor, self.projector(features))
+        return cast(Tensor, self.projector((features - self.mean) * self.scale))
+
+    @torch.no_grad()
+    def fit_statistics(self, features: Tensor) -> None:
+        """Standardise from now on so that `features`, (M, C), get mean 0 and deviation 1. Later calls change nothing.
+
+        A channel that hardly varies in them is centred and otherwise left alone.
+        """
+        if bool(self.fitted) or len(features) < 2:
+            return
+        deviation = features.float().std(0)
+        self.mean.copy_(features.float().mean(0))
+        self.scale.copy_(torch.where(deviation > 1e-3, 1 / deviation.clamp(min=1e-3), 1.0))
+        self.fitted.fill_(True)
 
     @property
     def pool_pre(self) -> Tensor | None:

@@ -34,7 +34,8 @@ class TrainingCLI(LightningCLI):
             "data": _plain(config.data),
             "data_seed": _seed(config.data),
         }
-        own = [RateBar(), SaveWeights(folder, every, card), ValidationPictures()]
+        bar = [] if trainer_config.get("enable_progress_bar") is False else [RateBar()]
+        own = [*bar, SaveWeights(folder, every, card), ValidationPictures()]
         init = self._get(self.config_init, "trainer") or {}
         trainer_config["callbacks"] = [*own, *(init.get("callbacks") or [])]
         trainer_config.setdefault("default_root_dir", str(folder))

@@ -39,6 +39,8 @@ class EncoderTask(nn.Module):
     smoothing: label smoothing of the cross entropies.
     """
 
+    system = "encoder"
+
     def __init__(
         self,
         encoder: TimmEncoder,
@@ -58,6 +60,10 @@ class EncoderTask(nn.Module):
         self.heads = nn.ModuleDict(heads)
         self.mask_side, self.junk, self.rescale_share = mask_side, junk, rescale_share
         self.accept, self.reject, self.smoothing = accept, reject, smoothing
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """The encoder alone; the heads have done their work."""
+        return dict(self.encoder.state_dict())
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
         """Sum of the cross entropies and of the IoU's binary cross entropy.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maskselect.data.groups import Annotated, GroupSource, Query
 from maskselect.ops.masks import pad_to_square, resize_nearest
 from maskselect.ops.overlap import pairwise_iou
+from maskselect.structures.masks import MaskSet
 from maskselect.structures.sample import Batch
 from maskselect.systems.ras import RAS
 
@@ -80,7 +81,8 @@ def compute(system: RAS, annotated: Annotated) -> Record:
     masks = resize_nearest(annotated.masks, found.image_size)
     device = next(system.lmm.parameters()).device
     square = pad_to_square(torch.from_numpy(annotated.image).permute(2, 0, 1)[None].float() / 255)
-    pooled = system.pool_features(annotated.image, torch.cat([found.masks, masks]))
+    everything = found.concat(MaskSet(masks, torch.ones(len(masks)), "annotated"))
+    pooled = system.pool_features(annotated.image, everything)
     return Record(
         pooled[: len(found)].half().cpu(),
         pooled[len(found) :].half().cpu(),
@@ -93,20 +95,25 @@ def compute(system: RAS, annotated: Annotated) -> Record:
 def fingerprint(system: RAS) -> str:
     """Twelve hex digits over everything that decides a record: frozen weights and the proposer's settings."""
     digest = hashlib.sha256()
-    frozen: list[object] = [system.encoders, system.lmm.vision_tower, system.proposer]
-    for part in frozen:
-        modules = (
-            [part] if isinstance(part, nn.Module) else [v for v in vars(part).values() if isinstance(v, nn.Module)]
-        )
-        for module in modules:
-            for name, tensor in sorted(module.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        # The tower is wholly described by its weights; what transformers keeps beside them changes as it runs.
-        own = {} if part is system.lmm.vision_tower else vars(part)
-        settings = {k: v for k, v in own.items() if k != "training" and isinstance(v, int | float | str)}
-        digest.update(repr(sorted(settings.items())).encode())
+    for part in (system.encoders, system.lmm.vision_tower, system.proposer):
+        _digest(part, digest)
     return digest.hexdigest()[:12]
+
+
+def _digest(part: object, digest: "hashlib._Hash") -> None:
+    """Weights of a module, settings of anything of ours, and the same of what it holds (a proposer within a proposer)."""
+    if isinstance(part, nn.Module):
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    if not type(part).__module__.startswith("maskselect."):
+        return  # what transformers keeps beside its weights changes as it runs
+    settings = {k: v for k, v in vars(part).items() if k != "training" and isinstance(v, int | float | str)}
+    digest.update(repr((type(part).__name__, sorted(settings.items()))).encode())
+    if not isinstance(part, nn.Module):
+        for held in vars(part).values():
+            if isinstance(held, nn.Module) or type(held).__module__.startswith("maskselect."):
+                _digest(held, digest)
 
 
 def _pack(record: Record) -> dict[str, Tensor]:

@@ -1,12 +1,14 @@
 """One Lightning module for every `Trainable`: optimiser, schedule, logging, and nothing that knows a system."""
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from maskselect.structures.protocols import Trainable
+from maskselect.training.muon import Muon, muon_groups
 
 
 class TrainingModule(LightningModule):
@@ -17,7 +19,9 @@ class TrainingModule(LightningModule):
         lr: peak learning rate.
         warmup_share: share of all steps with a linearly rising rate; a cosine to zero follows (LLaVA's schedule, 0.03).
         weight_decay: 0 in the papers; "Adam" is AdamW without decay.
-        betas: of the optimiser.
+        betas: of AdamW.
+        optimizer: "adamw", or "muon", which learns compact models from nothing in fewer steps (see `training/muon.py`).
+        adam_names: with "muon", parts of the names of parameters that AdamW keeps: embeddings and output layers.
         seed: every step is seeded from this and its number, so a resumed run draws what an uninterrupted one would.
     """
 
@@ -28,6 +32,8 @@ class TrainingModule(LightningModule):
         warmup_share: float = 0.03,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
+        optimizer: Literal["adamw", "muon"] = "adamw",
+        adam_names: Sequence[str] = ("embed", "head", "position", "auxiliary"),
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -38,6 +44,8 @@ class TrainingModule(LightningModule):
         self.warmup_share = warmup_share
         self.weight_decay = weight_decay
         self.betas = betas
+        self.optimizer = optimizer
+        self.adam_names = list(adam_names)
         self.seed = seed
 
     @property
@@ -62,9 +70,13 @@ class TrainingModule(LightningModule):
             self.log(f"val/{name}", value, prog_bar=name == "loss", on_epoch=True, batch_size=1)
 
     def configure_optimizers(self) -> Any:
-        """AdamW over what is trainable, linear warm-up, cosine to zero."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        """The optimiser over what is trainable, linear warm-up, cosine to zero."""
+        arguments: dict[str, Any] = {"lr": self.lr, "betas": self.betas, "weight_decay": self.weight_decay}
+        optimizer: torch.optim.Optimizer
+        if self.optimizer == "muon":
+            optimizer = Muon(muon_groups(self.task, self.adam_names), **arguments)
+        else:
+            optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], **arguments)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         warmup = max(1, round(self.warmup_share * total))
 

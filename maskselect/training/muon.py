@@ -5,7 +5,7 @@ scale that lets one learning rate serve both parts). PyTorch's own `torch.optim.
 ConvNet needs kernels as well, which are flattened to (out, in * height * width).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -86,9 +86,12 @@ class Muon(torch.optim.Optimizer):
         parameter.addcdiv_(state["first"] / bias1, (state["second"] / bias2).sqrt().add_(1e-8), value=-group["lr"])
 
 
-def muon_groups(trunk: nn.Module, others: Iterable[nn.Module] = ()) -> list[dict[str, Any]]:
-    """Parameter groups: kernels and matrices of `trunk` by Muon; its embeddings, and all of `others`, by AdamW."""
-    kernels = [p for name, p in trunk.named_parameters() if p.ndim > 1 and "pos_embed" not in name]
+def muon_groups(module: nn.Module, adam: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Parameter groups of what trains in a module: kernels and matrices by Muon, the rest by AdamW.
+
+    adam: parts of names whose parameters are AdamW's whatever their shape: embeddings and output layers.
+    """
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    kernels = [p for name, p in named if p.ndim > 1 and not any(part in name for part in adam)]
     chosen = {id(p) for p in kernels}
-    rest = [p for module in (trunk, *others) for p in module.parameters() if id(p) not in chosen]
-    return [{"params": kernels}, {"params": rest, "muon": False}]
+    return [{"params": kernels}, {"params": [p for _, p in named if id(p) not in chosen], "muon": False}]

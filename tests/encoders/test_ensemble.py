@@ -102,23 +102,6 @@ def test_no_masks_and_empty_masks() -> None:
     assert (ensemble.features(image, torch.zeros(1, 40, 50, dtype=torch.bool)) == 0).all()
 
 
-def test_statistics_standardise_and_travel_with_the_state() -> None:
-    ensemble = build()
-    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    masks = random_masks(20, 64, 64)
-    raw = ensemble.features(image, masks)
-    ensemble.fit_statistics(raw)
-    normal = ensemble.features(image, masks)
-    varies = raw.std(0) > 1e-3
-    torch.testing.assert_close(normal.mean(0), torch.zeros(ensemble.channels), atol=2e-3, rtol=0)
-    torch.testing.assert_close(normal.std(0)[varies], torch.ones(int(varies.sum())), atol=2e-2, rtol=0)
-    ensemble.fit_statistics(normal)  # fitting again on its own output changes nothing
-    torch.testing.assert_close(ensemble.features(image, masks), normal, atol=2e-2, rtol=1e-2)
-    other = build()
-    other.load_state_dict(ensemble.state_dict())
-    torch.testing.assert_close(other.features(image, masks), ensemble.features(image, masks))
-
-
 def test_gradient_reaches_nothing() -> None:
     ensemble = build()
     ensemble.train()
@@ -148,5 +131,3 @@ def test_bad_construction() -> None:
         EncoderEnsemble([SinusoidEncoder(), SinusoidEncoder()])
     with pytest.raises(ValueError, match="'bilinear' is unknown"):
         EncoderEnsemble([SinusoidEncoder()], mask_resize="bilinear")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="statistics need"):
-        build().fit_statistics(torch.zeros(4, 3))

@@ -151,9 +151,9 @@ def test_saving_refuses_to_leave_out_what_trains() -> None:
 def test_prompt_longer_than_the_context() -> None:
     system = tiny_ras().eval()
     image = np.zeros((16, 16, 3), np.uint8)
-    read = system.read(image, torch.zeros(2, system.encoders.channels))
+    read = system.read(image, torch.zeros(2, system.channels))
     with pytest.raises(ValueError, match="fit into the context"):
-        system.score(read, ["mug " * 3000], [torch.zeros(0, system.encoders.channels)])
+        system.score(read, ["mug " * 3000], [torch.zeros(0, system.channels)])
 
 
 def test_autoregressive_loss_and_decoding() -> None:

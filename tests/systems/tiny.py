@@ -45,7 +45,7 @@ def tiny_ras(proposer: Any = None, lmm: Llava | None = None, **arguments: Any) -
 
 def tiny_batch(system: RAS, images: int = 2, candidates: int = 5, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    channels = system.encoders.channels
+    channels = system.channels
     features = torch.randn(images, candidates, channels, generator=generator)
     valid = torch.ones(images, candidates, dtype=torch.bool)
     valid[0, -1] = False
