@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/scorers.py --parallel ras --autoregressive runs/ras_autoregressive/ras.safetensors
 
-Both sides get the same images, candidates, features and prompts. What is timed is what differs: scoring one prompt behind
-an image that has been read. The floor is one forward pass of the prompt's own tokens: the non-autoregressive side runs
-exactly one, the other one more for each mask that it names.
+Both sides get the same images, candidates, features and prompts. What is timed is what differs: scoring one prompt
+behind an image that has been read. The floor is one forward pass of the prompt's own tokens: the non-autoregressive
+side runs exactly one, the other one more for each mask that it names.
 """
 
 import argparse

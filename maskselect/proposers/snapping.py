@@ -1,8 +1,8 @@
 """`SnappingProposer`: another proposer's masks, pulled to the edges of the picture by GrabCut.
 
 A small SAM decides on a coarse grid, so its masks are right about the thing and a few pixels wrong about its outline.
-GrabCut (Rother et al. 2004, OpenCV's) settles those few pixels: in a band around the outline each pixel goes to the side
-whose colours it fits. This step is ours, not the papers'; official SAM weights do not need it.
+GrabCut (Rother et al. 2004, OpenCV's) settles those few pixels: in a band around the outline each pixel goes to the
+side whose colours it fits. This step is ours, not the papers'; official SAM weights do not need it.
 
 Shape letters: N masks, H W pixels of the image, h w of the frame in which masks are cut.
 """

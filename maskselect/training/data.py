@@ -22,20 +22,25 @@ class NumberedDraws(Sampler[int]):
     """The endless sequence of draws from one beginning: pass after pass, each in its own seeded order.
 
     count: items in the data.  start: draws that were already taken.
+    rank, world: of several processes each takes every `world`-th draw, beginning with its own.
     """
 
-    def __init__(self, count: int, seed: int, start: int = 0, length: int = _LONG) -> None:
+    def __init__(
+        self, count: int, seed: int, start: int = 0, length: int = _LONG, rank: int = 0, world: int = 1
+    ) -> None:
         self.count, self.seed, self.start, self.length = count, seed, start, length
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
-        return self.length - self.start
+        return (self.length - self.start) // self.world
 
     def __iter__(self) -> Iterator[int]:
         for number in range(self.start, self.length):
             passes, place = divmod(number, self.count)
             if place == 0 or number == self.start:
                 order = np.random.default_rng((self.seed, passes)).permutation(self.count)
-            yield int(order[place])
+            if (number - self.start) % self.world == self.rank:
+                yield int(order[place])
 
 
 class _Numbers(Dataset[tuple[int, int]]):
@@ -62,9 +67,10 @@ class _Resumable(LightningDataModule):
 
     def _train_loader(self, data: Dataset[Any], count: int, collate: Callable[[list[Any]], Any]) -> DataLoader[Any]:
         steps = self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
-        sampler = NumberedDraws(count, self.seed, steps * self.batch_size)
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = NumberedDraws(count, self.seed, steps * self.batch_size * world, rank=rank, world=world)
         if isinstance(data, _Numbers):
-            data.draws = sampler.start
+            data.draws = sampler.start + rank * _LONG
         return DataLoader(data, self.batch_size, sampler=sampler, collate_fn=collate)
 
 
@@ -74,6 +80,7 @@ class GroupsData(_Resumable):
     Args:
         train, val: where images and prompts come from.
         batch_size: images a step; each brings `prompts_per_image` prompts.
+        max_candidates: candidates of a training image beyond this go, if they match nothing; None keeps all.
         cache_dir: where frozen features are kept; the first visit of an image computes them. None keeps nothing.
         best_iou, positive_iou: see `LabelRule`.
         seed: order of images and prompts.
@@ -85,6 +92,7 @@ class GroupsData(_Resumable):
         val: GroupSource,
         batch_size: int = 8,
         prompts_per_image: int = 16,
+        max_candidates: int | None = 24,
         cache_dir: Path | None = Path(".cache/features"),
         best_iou: float = 0.5,
         positive_iou: float = 0.7,
@@ -93,6 +101,7 @@ class GroupsData(_Resumable):
         super().__init__()
         self.train_source, self.val_source = train, val
         self.batch_size, self.prompts_per_image = batch_size, prompts_per_image
+        self.max_candidates = max_candidates
         self.cache_dir, self.seed = cache_dir, seed
         self.rule = LabelRule(best_iou, positive_iou)
         self._store: FeatureStore | None = None
@@ -107,19 +116,21 @@ class GroupsData(_Resumable):
             self._store = FeatureStore(system, self.cache_dir)
         return self._store
 
-    def _collate(self, source: GroupSource) -> Callable[[list[tuple[int, int]]], Batch]:
+    def _collate(
+        self, source: GroupSource, max_candidates: int | None = None
+    ) -> Callable[[list[tuple[int, int]]], Batch]:
         store = self.store
         with_captions = store.system.stage == 1
 
         def collate(items: list[tuple[int, int]]) -> Batch:
-            return collect(store, source, items, self.prompts_per_image, self.rule, with_captions)
+            return collect(store, source, items, self.prompts_per_image, self.rule, with_captions, max_candidates)
 
         return collate
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Endless batches, from where the trainer stands."""
         data = _Numbers(len(self.train_source), self.seed, fresh=True)
-        return self._train_loader(data, len(self.train_source), self._collate(self.train_source))
+        return self._train_loader(data, len(self.train_source), self._collate(self.train_source, self.max_candidates))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation image once, with the same prompts every time."""

@@ -4,7 +4,7 @@ Shape letters: N candidates, M annotated masks, C pooled channels, T image token
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,7 @@ def fingerprint(system: RAS) -> str:
 
 
 def _digest(part: object, digest: "hashlib._Hash") -> None:
-    """Weights of a module, settings of anything of ours, and the same of what it holds (a proposer within a proposer)."""
+    """Weights of a module, settings of anything of ours, and the same of what it holds: a proposer within another."""
     if isinstance(part, nn.Module):
         for name, tensor in sorted(part.state_dict().items()):
             digest.update(name.encode())
@@ -152,6 +152,20 @@ class LabelRule:
         return out
 
 
+def thinned(record: Record, most: int, rng: np.random.Generator, useful_iou: float = 0.5) -> Record:
+    """A record of at most `most` candidates, if enough of them can go: only such that match no annotated mask do.
+
+    A few crowded images would otherwise decide how long every row of a batch is.
+    """
+    count = len(record.candidate_features)
+    if count <= most:
+        return record
+    matched = (record.overlap >= useful_iou).any(1).numpy()
+    spare = rng.permutation(np.flatnonzero(~matched))[: max(0, most - int(matched.sum()))]
+    kept = torch.from_numpy(np.sort(np.concatenate([np.flatnonzero(matched), spare])))
+    return replace(record, candidate_features=record.candidate_features[kept], overlap=record.overlap[kept])
+
+
 def make_batch(records: list[Record], queries: list[list[Query]], captions: list[str] | None, rule: LabelRule) -> Batch:
     """Pad records and prompts of B images to one `Batch`.
 
@@ -181,13 +195,14 @@ def collect(
     prompts_per_image: int,
     rule: LabelRule,
     with_captions: bool,
+    max_candidates: int | None = None,
 ) -> Batch:
-    """The batch for (image number, seed) pairs."""
+    """The batch for (image number, seed) pairs; see `thinned` for max_candidates."""
     records, queries, captions = [], [], []
     for item, seed in items:
         rng = np.random.default_rng(seed)
         record = store.record(source, item)
-        records.append(record)
+        records.append(record if max_candidates is None else thinned(record, max_candidates, rng))
         queries.append([] if with_captions else source.queries(item, record.extra, prompts_per_image, rng))
         captions.append(source.caption(item, record.extra, rng) if with_captions else "")
     if with_captions:

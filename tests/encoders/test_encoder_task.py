@@ -90,7 +90,7 @@ def test_targets_ask_only_what_the_mean_can_answer(batch: dict[str, object]) -> 
 def test_it_learns_a_batch_by_heart(batch: dict[str, object]) -> None:
     task = tiny_task()
     assert isinstance(task, Trainable)
-    optimiser = Muon(muon_groups(task, ['heads']), lr=5e-3)
+    optimiser = Muon(muon_groups(task, ["heads"]), lr=5e-3)
     first = float(task.loss(batch)["loss"])
     for _ in range(25):
         losses = task.loss(batch)

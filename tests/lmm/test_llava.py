@@ -74,6 +74,8 @@ def test_tokenizer_reads_anything_in_lower_case() -> None:
     assert upper == lower
 
 
-@pytest.mark.parametrize("word", "circle mug bottle lamp striped dotted shiny leftmost grey larger between".split())
+@pytest.mark.parametrize(
+    "word", ["circle", "mug", "bottle", "lamp", "striped", "dotted", "shiny", "leftmost", "grey", "larger", "between"]
+)
 def test_common_words_are_one_token(word: str) -> None:
     assert len(load_compact()(word, add_special_tokens=False)["input_ids"]) == 1

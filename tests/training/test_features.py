@@ -8,7 +8,16 @@ import torch
 
 from maskselect.data.groups import Annotated, Query, SceneGroups
 from maskselect.training.data import NumberedDraws
-from maskselect.training.features import FeatureStore, LabelRule, collect, compute, fingerprint, make_batch
+from maskselect.training.features import (
+    FeatureStore,
+    LabelRule,
+    Record,
+    collect,
+    compute,
+    fingerprint,
+    make_batch,
+    thinned,
+)
 from tests.systems.tiny import tiny_ras
 
 
@@ -71,7 +80,23 @@ def test_ragged_images_are_padded_and_not_counted() -> None:
     assert [len(r) for r in batch.reference_features[1]] == [1, 0]
 
 
+def test_thinning_drops_only_what_matches_nothing() -> None:
+    overlap = torch.tensor([[0.9], [0.0], [0.1], [0.6], [0.2], [0.0]])
+    empty = torch.zeros(0)
+    record = Record(torch.arange(6.0)[:, None], empty, empty, overlap, {})
+    kept = thinned(record, 3, np.random.default_rng(0)).candidate_features[:, 0].tolist()
+    assert len(kept) == 3 and {0.0, 3.0} <= set(kept) and kept == sorted(kept)
+    assert len(thinned(record, 1, np.random.default_rng(0)).overlap) == 2
+    assert thinned(record, 6, np.random.default_rng(0)) is record
+
+
 def test_numbered_draws_resume_where_they_stopped() -> None:
     whole = list(NumberedDraws(7, seed=1, length=30))
     assert whole[12:] == list(NumberedDraws(7, seed=1, start=12, length=30))
     assert sorted(whole[:7]) == list(range(7)) and whole[:7] != whole[7:14]
+
+
+def test_processes_share_the_draws() -> None:
+    whole = list(NumberedDraws(7, seed=1, start=4, length=24))
+    shares = [list(NumberedDraws(7, seed=1, start=4, length=24, rank=r, world=2)) for r in range(2)]
+    assert shares[0] == whole[::2] and shares[1] == whole[1::2]

@@ -21,7 +21,10 @@ def test_vectors_follow_torchs_adamw() -> None:
     torch.manual_seed(0)
     start = torch.randn(5)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    optimizers = Muon([ours], lr=0.01, betas=(0.9, 0.99)), torch.optim.AdamW([theirs], 0.01, (0.9, 0.99), weight_decay=0)
+    optimizers = (
+        Muon([ours], lr=0.01, betas=(0.9, 0.99)),
+        torch.optim.AdamW([theirs], 0.01, (0.9, 0.99), weight_decay=0),
+    )
     for step in range(5):
         for parameter, optimizer in zip((ours, theirs), optimizers, strict=True):
             parameter.grad = torch.sin(parameter.detach() * (step + 1))
