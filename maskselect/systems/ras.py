@@ -10,7 +10,7 @@ Shape letters: B images, P prompts, N candidates, R references, C pooled channel
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -243,14 +243,3 @@ class RAS(nn.Module):
         given = MaskSet(masks, torch.ones(len(masks)), "given") if isinstance(masks, Tensor) else masks
         pooled = self.encoders.features(image, given.masks)
         return torch.cat([pooled, given.scores.to(pooled)[:, None]], 1) if self.proposal_score else pooled
-
-    def describe(self) -> dict[str, Any]:
-        """Parameter counts by part, trainable and in all."""
-        parts = {"language model": self.lmm, "mask tokenizer": self.reader.mask_tokenizer, "head": self.scorer}
-        return {
-            name: {
-                "parameters": sum(p.numel() for p in part.parameters()),
-                "trainable": sum(p.numel() for p in part.parameters() if p.requires_grad),
-            }
-            for name, part in parts.items()
-        }

@@ -160,7 +160,7 @@ class ParallelScorer(nn.Module):
         row, column = torch.nonzero(packed.kinds == Slot.ANSWER, as_tuple=True)
         found = self.head(hidden[row, column]).float()
         shape = (len(prompts), max(len(p) for p in prompts), images.tokens.candidates.shape[1])
-        if len(packed.kinds) == len(prompts) and images.cache is None:
+        if images.cache is None:  # one row an image
             image, prompt = row, packed.blocks[row, column]
         else:
             places = [(i, p) for i, texts in enumerate(prompts) for p in range(len(texts))]
