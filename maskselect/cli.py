@@ -333,9 +333,12 @@ def _scenes(options: argparse.Namespace) -> int:
 
 
 def _load_model(options: argparse.Namespace) -> Any:
-    from maskselect.predictor import load
+    from maskselect.backends.startup import quick_imports
 
-    return load(options.model, device=options.device)
+    with quick_imports():
+        from maskselect.predictor import load
+
+        return load(options.model, device=options.device)
 
 
 VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argparse.Namespace], int]]] = {

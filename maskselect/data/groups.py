@@ -72,10 +72,12 @@ class SceneGroups:
     Args:
         split: of the scenes.
         seed, count: which of them.
+        no_target_share: share of prompts that nothing answers (0.12 in the test splits).
     """
 
-    def __init__(self, split: str = "train", seed: int = 0, count: int = 8000) -> None:
+    def __init__(self, split: str = "train", seed: int = 0, count: int = 8000, no_target_share: float = 0.12) -> None:
         self.split = split
+        self.no_target_share = no_target_share
         self.ids = list(scene_ids(split, seed, count))
 
     def __len__(self) -> int:
@@ -95,7 +97,7 @@ class SceneGroups:
 
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
         """Fresh prompts by the facts."""
-        drawn = draw_prompts(_facts(extra), count, rng, self.split)
+        drawn = draw_prompts(_facts(extra), count, rng, self.split, no_target_share=self.no_target_share)
         return [Query(p.text, p.references, p.targets) for p in drawn]
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:

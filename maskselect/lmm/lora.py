@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 
@@ -26,6 +25,8 @@ def add_lora(language_model: nn.Module, settings: LoraSettings) -> list[str]:
 
     Raises ValueError when no layer matches a target name.
     """
+    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415  slow, and few models have adapters
+
     leaves = {name.rpartition(".")[2] for name, _ in language_model.named_modules()}
     absent = sorted(set(settings.targets) - leaves)
     if absent:

@@ -14,6 +14,7 @@ from maskselect.structures.sample import Batch
 from maskselect.systems.ras import RAS
 from maskselect.training.caption_task import SceneTexts, collate_texts
 from maskselect.training.features import FeatureStore, LabelRule, collect
+from maskselect.training.stand_ins import StandIns
 
 _LONG = 10**9
 
@@ -83,6 +84,8 @@ class GroupsData(_Resumable):
         max_candidates: candidates of a training image beyond this go, if they match nothing; None keeps all.
         cache_dir: where frozen features are kept; the first visit of an image computes them. None keeps nothing.
         best_iou, positive_iou: see `LabelRule`.
+        stand_ins: in training, candidates made from the annotated masks in place of the proposer's; validation always
+            has the proposer's.
         seed: order of images and prompts.
     """
 
@@ -96,30 +99,27 @@ class GroupsData(_Resumable):
         cache_dir: Path | None = Path(".cache/features"),
         best_iou: float = 0.5,
         positive_iou: float = 0.7,
+        stand_ins: StandIns | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.stand_ins = stand_ins
         self.train_source, self.val_source = train, val
         self.batch_size, self.prompts_per_image = batch_size, prompts_per_image
         self.max_candidates = max_candidates
         self.cache_dir, self.seed = cache_dir, seed
         self.rule = LabelRule(best_iou, positive_iou)
-        self._store: FeatureStore | None = None
 
-    @property
-    def store(self) -> FeatureStore:
-        """The feature store over the system that is being trained. Raises TypeError for a task without candidates."""
-        if self._store is None:
-            system = self.trainer.lightning_module.task if self.trainer else None
-            if not isinstance(system, RAS):
-                raise TypeError(f"GroupsData trains systems that select candidates, not {type(system).__name__}")
-            self._store = FeatureStore(system, self.cache_dir)
-        return self._store
+    def _store(self, stand_ins: StandIns | None = None) -> FeatureStore:
+        """A feature store over the system that is being trained. Raises TypeError for a task without candidates."""
+        system = self.trainer.lightning_module.task if self.trainer else None
+        if not isinstance(system, RAS):
+            raise TypeError(f"GroupsData trains systems that select candidates, not {type(system).__name__}")
+        return FeatureStore(system, self.cache_dir, stand_ins)
 
     def _collate(
-        self, source: GroupSource, max_candidates: int | None = None
+        self, store: FeatureStore, source: GroupSource, max_candidates: int | None = None
     ) -> Callable[[list[tuple[int, int]]], Batch]:
-        store = self.store
         with_captions = store.system.stage == 1
 
         def collate(items: list[tuple[int, int]]) -> Batch:
@@ -130,12 +130,13 @@ class GroupsData(_Resumable):
     def train_dataloader(self) -> DataLoader[Any]:
         """Endless batches, from where the trainer stands."""
         data = _Numbers(len(self.train_source), self.seed, fresh=True)
-        return self._train_loader(data, len(self.train_source), self._collate(self.train_source, self.max_candidates))
+        collate = self._collate(self._store(self.stand_ins), self.train_source, self.max_candidates)
+        return self._train_loader(data, len(self.train_source), collate)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation image once, with the same prompts every time."""
         data = _Numbers(len(self.val_source), self.seed + 1, fresh=False)
-        return DataLoader(data, self.batch_size, collate_fn=self._collate(self.val_source))
+        return DataLoader(data, self.batch_size, collate_fn=self._collate(self._store(), self.val_source))
 
 
 class ScenesData(_Resumable):

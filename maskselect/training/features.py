@@ -18,6 +18,7 @@ from maskselect.ops.overlap import pairwise_iou
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.sample import Batch
 from maskselect.systems.ras import RAS
+from maskselect.training.stand_ins import StandIns
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ class FeatureStore:
     Args:
         system: whose proposer, encoders and vision tower are used.
         cache_dir: folder for records; None computes them at every visit.
+        stand_ins: makes candidates from annotated masks, in the proposer's place.
     """
 
-    def __init__(self, system: RAS, cache_dir: Path | None) -> None:
+    def __init__(self, system: RAS, cache_dir: Path | None, stand_ins: StandIns | None = None) -> None:
         self.system = system
-        self.folder = cache_dir / fingerprint(system) if cache_dir is not None else None
+        self.stand_ins = stand_ins
+        self.folder = cache_dir / fingerprint(system, stand_ins) if cache_dir is not None else None
         self.kept: dict[str, Record] = {}
 
     def record(self, source: GroupSource, item: int) -> Record:
@@ -57,7 +60,7 @@ class FeatureStore:
         if path is not None and path.is_file():
             record = _unpack(load_file(path))
         else:
-            record = compute(self.system, source.load(item))
+            record = self._compute(name, source.load(item))
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = path.with_suffix(f".{torch.randint(2**31, ()).item()}.part")
@@ -67,6 +70,12 @@ class FeatureStore:
             self.kept[name] = record
         return record
 
+    def _compute(self, name: str, annotated: Annotated) -> Record:
+        if self.stand_ins is None:
+            return compute(self.system, annotated)
+        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
+        return compute(self.system, annotated, self.stand_ins.propose(annotated.masks, rng))
+
     def _path(self, name: str) -> Path | None:
         if self.folder is None:
             return None
@@ -75,9 +84,9 @@ class FeatureStore:
 
 
 @torch.no_grad()
-def compute(system: RAS, annotated: Annotated) -> Record:
-    """Run the frozen parts on one image."""
-    found = system.proposer.propose(annotated.image)
+def compute(system: RAS, annotated: Annotated, candidates: MaskSet | None = None) -> Record:
+    """Run the frozen parts on one image. candidates: masks to take in place of the proposer's."""
+    found = system.proposer.propose(annotated.image) if candidates is None else candidates
     masks = resize_nearest(annotated.masks, found.image_size)
     device = next(system.lmm.parameters()).device
     square = pad_to_square(torch.from_numpy(annotated.image).permute(2, 0, 1)[None].float() / 255)
@@ -92,10 +101,10 @@ def compute(system: RAS, annotated: Annotated) -> Record:
     )
 
 
-def fingerprint(system: RAS) -> str:
-    """Twelve hex digits over everything that decides a record: frozen weights and the proposer's settings."""
+def fingerprint(system: RAS, stand_ins: StandIns | None = None) -> str:
+    """Twelve hex digits over everything that decides a record: frozen weights, and what makes the candidates."""
     digest = hashlib.sha256()
-    for part in (system.encoders, system.lmm.vision_tower, system.proposer):
+    for part in (system.encoders, system.lmm.vision_tower, stand_ins or system.proposer):
         _digest(part, digest)
     return digest.hexdigest()[:12]
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from maskselect.data.groups import Annotated, Query, SceneGroups
+from maskselect.structures.masks import MaskSet
 from maskselect.training.data import NumberedDraws
 from maskselect.training.features import (
     FeatureStore,
@@ -18,6 +19,7 @@ from maskselect.training.features import (
     make_batch,
     thinned,
 )
+from maskselect.training.stand_ins import StandIns
 from tests.systems.tiny import tiny_ras
 
 
@@ -65,6 +67,21 @@ def test_fingerprint_follows_the_frozen_weights() -> None:
     with torch.no_grad():
         next(two.lmm.vision_tower.parameters()).add_(1.0)
     assert fingerprint(one) != fingerprint(two)
+
+
+def test_stand_ins_take_the_proposers_place(tmp_path: Path) -> None:
+    system, source = tiny_ras(), SceneGroups("val", 3, 1)
+
+    def refuse(image: np.ndarray) -> MaskSet:
+        raise AssertionError("the proposer was asked")
+
+    real = FeatureStore(system, tmp_path)
+    system.proposer.propose = refuse  # type: ignore[method-assign]
+    store = FeatureStore(system, tmp_path, StandIns())
+    first, again = store.record(source, 0), FeatureStore(system, None, StandIns()).record(source, 0)
+    assert store.folder != real.folder
+    assert first.overlap.amax() > 0.7
+    torch.testing.assert_close(first.candidate_features, again.candidate_features)
 
 
 def test_ragged_images_are_padded_and_not_counted() -> None:
