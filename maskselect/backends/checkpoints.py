@@ -7,7 +7,7 @@ A card holds `system` (what it is, for example "ras" or "sam"), `config` (a `cla
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,25 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], card: dict[str, 
     temporary_card.write_text(card_text + "\n")
     os.replace(temporary, path)
     os.replace(temporary_card, path.with_suffix(".json"))
+
+
+def average_checkpoints(paths: Sequence[Path], output: Path, threshold: float) -> None:
+    """Write the mean of every tensor of several checkpoints of one system, with the last one's card.
+
+    threshold: least score in [0, 1] for the card; the metrics of the parts are not the average's and are left out.
+    Raises ValueError when the checkpoints are of different systems or their tensors differ in name or shape.
+    """
+    cards, parts = [read_card(path) for path in paths], [read_tensors(path) for path in paths]
+    for path, card, part in zip(paths, cards, parts, strict=True):
+        if card.get("system") != cards[0].get("system"):
+            raise ValueError(f"{path} is of system {card.get('system')}, but {paths[0]} of {cards[0].get('system')}")
+        if {k: v.shape for k, v in part.items()} != {k: v.shape for k, v in parts[0].items()}:
+            raise ValueError(f"{path} holds other tensors than {paths[0]}; expected the same names and shapes")
+    mean = {
+        name: torch.stack([part[name] for part in parts]).float().mean(0).to(v.dtype) for name, v in parts[0].items()
+    }
+    kept = {k: v for k, v in cards[-1].items() if k != "metrics"}
+    write_checkpoint(output, mean, kept | {"threshold": threshold, "average_of": [str(path) for path in paths]})
 
 
 def load_into(module: nn.Module, name_or_path: str | Path, system: str) -> None:

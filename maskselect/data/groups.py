@@ -17,7 +17,7 @@ from maskselect.data.maskgroups import MaskGroupsDataset
 from maskselect.data.scenes.captions import draw_caption
 from maskselect.data.scenes.facts import SceneFacts
 from maskselect.data.scenes.layout import scene_ids
-from maskselect.data.scenes.prompts import draw_prompts
+from maskselect.data.scenes.prompts import KIND_SHARES, draw_prompts
 from maskselect.data.scenes.render import render
 from maskselect.data.scenes.stream import SceneDataset
 
@@ -72,12 +72,22 @@ class SceneGroups:
     Args:
         split: of the scenes.
         seed, count: which of them.
-        no_target_share: share of prompts that nothing answers (0.12 in the test splits).
+        reference_share, no_target_share, kind_shares: which prompts, see `draw_prompts`; the defaults are those of the
+            test splits.
     """
 
-    def __init__(self, split: str = "train", seed: int = 0, count: int = 8000, no_target_share: float = 0.12) -> None:
+    def __init__(
+        self,
+        split: str = "train",
+        seed: int = 0,
+        count: int = 8000,
+        reference_share: float = 0.28,
+        no_target_share: float = 0.12,
+        kind_shares: dict[str, float] | None = None,
+    ) -> None:
         self.split = split
-        self.no_target_share = no_target_share
+        self.reference_share, self.no_target_share = reference_share, no_target_share
+        self.kind_shares = KIND_SHARES if kind_shares is None else kind_shares
         self.ids = list(scene_ids(split, seed, count))
 
     def __len__(self) -> int:
@@ -97,7 +107,8 @@ class SceneGroups:
 
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
         """Fresh prompts by the facts."""
-        drawn = draw_prompts(_facts(extra), count, rng, self.split, no_target_share=self.no_target_share)
+        shares = (self.reference_share, self.no_target_share, self.kind_shares)
+        drawn = draw_prompts(_facts(extra), count, rng, self.split, *shares)
         return [Query(p.text, p.references, p.targets) for p in drawn]
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:

@@ -293,6 +293,17 @@ def test_reference_share_is_kept_at_its_ends(share: float) -> None:
     assert len(prompts) == 60
 
 
+def test_kind_shares_can_be_changed() -> None:
+    rng = np.random.default_rng(3)
+    shares = {**dict.fromkeys(KIND_SHARES, 0.1), "comparison": 0.4}
+    kinds = Counter(
+        p.kind for _ in range(12) for p in draw_prompts(box_facts(rng), 30, rng, "train", kind_shares=shares)
+    )
+    assert abs(kinds["comparison"] / kinds.total() - 0.4) < 0.08
+    with pytest.raises(ValueError, match="kind_shares names comparison; expected category"):
+        draw_prompts(box_facts(rng), 1, rng, "train", kind_shares={"comparison": 1.0})
+
+
 def test_unknown_split_and_scene_with_one_object() -> None:
     scene, index = drawn(0, rectangles=1)
     scene = Scene(scene.id, scene.split, scene.image_size, scene.objects, (), LOOK, 0)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger
 
 from maskselect.data.groups import SceneGroups
@@ -85,11 +86,8 @@ def test_starts_are_dropped_from_cards() -> None:
     assert without_starts(config) == {"class_path": "x", "init_args": {"lmm": {"init_args": {"r": 1}}, "list": [{}]}}
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").rglob("*.yaml")), ids=str)
-def test_every_config_parses(path: Path) -> None:
-    from lightning.pytorch import LightningDataModule
-    from lightning.pytorch.cli import LightningArgumentParser
-
+@pytest.fixture
+def fit_parser() -> LightningArgumentParser:
     parser = LightningArgumentParser()
     parser.add_argument("--output", type=Path)
     parser.add_argument("--every", type=int)
@@ -97,6 +95,27 @@ def test_every_config_parses(path: Path) -> None:
     parser.add_lightning_class_args(TrainingModule, "model")
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
     parser.add_lightning_class_args(Trainer, "trainer")
+    return parser
+
+
+OVERLAYS = sorted(Path("configs/overlays").glob("*.yaml"))
+WHOLE = sorted(set(Path("configs").rglob("*.yaml")) - set(OVERLAYS))
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=str)
+def test_every_config_parses(fit_parser: LightningArgumentParser, path: Path) -> None:
     config = yaml.safe_load(path.read_text())
-    parsed = parser.parse_object(config)
+    parsed = fit_parser.parse_object(config)
     assert parsed.model.task.class_path == config["model"]["task"]["class_path"]
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=str)
+def test_every_overlay_changes_a_config_only_where_it_says(fit_parser: LightningArgumentParser, path: Path) -> None:
+    base = yaml.safe_load(Path("configs/ras.yaml").read_text())
+    overlay = yaml.safe_load(path.read_text())
+    parsed = fit_parser.parse_object(overlay, cfg_base=fit_parser.parse_object(base))
+    asked = overlay["data"]["init_args"]["train"]["init_args"]
+    source = parsed.data.init_args.train
+    assert {name: source.init_args[name] for name in asked} == asked
+    assert source.class_path == base["data"]["init_args"]["train"]["class_path"]
+    assert parsed.data.init_args.prompts_per_image == base["data"]["init_args"]["prompts_per_image"]

@@ -14,7 +14,7 @@ condition of a conjunction is no target, even if it is in the dead zone of anoth
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +59,7 @@ def draw_prompts(
     split: str,
     reference_share: float = 0.28,
     no_target_share: float = 0.12,
+    kind_shares: Mapping[str, float] = KIND_SHARES,
 ) -> list[ScenePrompt]:
     """`count` different prompts about one scene (fewer only if the scene has too little to say).
 
@@ -67,18 +68,22 @@ def draw_prompts(
         prompts and prefers those pairs.
     reference_share: share of prompts with `<mask-ref>`, of which about an eighth have two.
     no_target_share: share of prompts that nothing answers.
+    kind_shares: about how many of the prompts are of each kind. Raises ValueError unless it names all of KINDS.
     """
+    if set(kind_shares) != set(KINDS):
+        raise ValueError(f"kind_shares names {', '.join(kind_shares)}; expected {', '.join(KINDS)}")
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
     if facts.count == 0:
         return []
     writer = _Writer(facts, random.Random(int(rng.integers(2**63))), split)
+    weights = _kind_weights(kind_shares, reference_share)
     prompts: list[ScenePrompt] = []
     seen: set[tuple[str, tuple[int, ...]]] = set()
     for _ in range(4 * count):
         if len(prompts) == count:
             break
-        prompt = writer.draw(reference_share, no_target_share)
+        prompt = writer.draw(weights, reference_share, no_target_share)
         if prompt is None or (prompt.text.lower().rstrip("."), prompt.references) in seen:
             continue
         seen.add((prompt.text.lower().rstrip("."), prompt.references))
@@ -86,12 +91,12 @@ def draw_prompts(
     return prompts
 
 
-def _kind_weights(reference_share: float) -> tuple[list[float], list[float]]:
-    """Weights of KINDS without and with references that together give KIND_SHARES."""
+def _kind_weights(shares: Mapping[str, float], reference_share: float) -> tuple[list[float], list[float]]:
+    """Weights of KINDS without and with references that together give the shares."""
     share = min(max(reference_share, 0.0), 1.0)
-    total = sum(KIND_SHARES[k] for k in REFERRING)
-    referring = [KIND_SHARES[k] / total * (k in REFERRING) for k in KINDS]
-    rest = [max(KIND_SHARES[k] - share * r, 0.005) for k, r in zip(KINDS, referring, strict=True)]
+    total = sum(shares[k] for k in REFERRING)
+    referring = [shares[k] / total * (k in REFERRING) for k in KINDS]
+    rest = [max(shares[k] - share * r, 0.005) for k, r in zip(KINDS, referring, strict=True)]
     return rest, referring
 
 
@@ -111,12 +116,14 @@ class _Writer(Describer):
             "combination": self._combination,
         }
 
-    def draw(self, reference_share: float, no_target_share: float) -> ScenePrompt | None:
+    def draw(
+        self, kind_weights: tuple[list[float], list[float]], reference_share: float, no_target_share: float
+    ) -> ScenePrompt | None:
         """One prompt; another kind where the scene does not give the wanted one."""
         referring = self.rng.random() < reference_share
         references = (2 if self.rng.random() < TWO_REFERENCES else 1) if referring else 0
         empty = self.rng.random() < no_target_share
-        weights = _kind_weights(reference_share)[referring]
+        weights = kind_weights[referring]
         if len(self.judge.facts.relations):  # scenes without relations rarely give an interaction: make up for them
             weights = [w * (1 + MORE_INTERACTIONS * (k == "interaction")) for k, w in zip(KINDS, weights, strict=True)]
         for _ in range(6):
