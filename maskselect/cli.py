@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
 
     from maskselect.structures.references import Reference
+    from maskselect.structures.sample import Sample
 
 TRAINING_VERBS = ("fit", "validate", "test", "predict")
 _CONFIG = ("-c", "--config")
@@ -27,6 +30,7 @@ Training, with Lightning (fit --help tells all of its options):
 Use ({prog} VERB --help tells the options):
   predict --image FILE --prompt TEXT     select the masks that answer a prompt
   evaluate --model M --dataset D         measure a model on a data set
+  calibrate --model M --dataset D        choose a model's threshold on validation samples
   propose --images DIR --output DIR      candidate masks for a folder of images
   scenes --output DIR --split S          generate scenes with prompts and ground truth
 """
@@ -126,19 +130,34 @@ def _predict_parser(prog: str) -> argparse.ArgumentParser:
 
 def _evaluate_parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=prog, description="Measure a model through the same path that predict takes.")
-    parser.add_argument(
-        "--dataset", required=True, choices=("maskgroups", "scenes"), help="scenes are generated where --root has none"
-    )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder in MaskGroups-HQ's format")
-    parser.add_argument("--split", default="test", metavar="S", help="default: %(default)s")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples")
-    parser.add_argument("--scenes", type=_positive, metavar="N", help="generated scenes to ask about (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of generated scenes (default: %(default)s)")
-    parser.add_argument("--reference-column", metavar="NAME", help="column of the reference masks, if not mask_refs")
+    _add_samples(parser, "test")
     parser.add_argument("--with-gt-candidates", action="store_true", help="add the ground-truth masks to the pool")
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")
     _add_model(parser)
     return parser
+
+
+def _calibrate_parser(prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=prog, description="Choose the threshold of highest F1 on validation samples.")
+    _add_samples(parser, "val")
+    n_acc_help = "percent; only thresholds whose N-acc is at least this"
+    parser.add_argument("--least-n-acc", type=float, default=0.0, metavar="P", help=n_acc_help)
+    parser.add_argument("--output", type=Path, metavar="TABLE.json", help="what each threshold gives")
+    parser.add_argument("--write", action="store_true", help="store the threshold in the checkpoint's card")
+    _add_model(parser)
+    return parser
+
+
+def _add_samples(parser: argparse.ArgumentParser, split: str) -> None:
+    parser.add_argument(
+        "--dataset", required=True, choices=("maskgroups", "scenes"), help="scenes are generated where --root has none"
+    )
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder in MaskGroups-HQ's format")
+    parser.add_argument("--split", default=split, metavar="S", help="default: %(default)s")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples")
+    parser.add_argument("--scenes", type=_positive, metavar="N", help="generated scenes to ask about (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of generated scenes (default: %(default)s)")
+    parser.add_argument("--reference-column", metavar="NAME", help="column of the reference masks, if not mask_refs")
 
 
 def _propose_parser(prog: str) -> argparse.ArgumentParser:
@@ -251,20 +270,11 @@ def _tell_failed(failed: dict[Path, Exception], count: int) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from maskselect.data.questions import open_samples
     from maskselect.evaluation import evaluate
     from maskselect.reports.files import output_folder, write_json
     from maskselect.reports.table import print_report
 
-    samples, total = open_samples(
-        options.dataset,
-        options.root,
-        options.split,
-        limit=options.limit,
-        reference_column=options.reference_column,
-        scenes=options.scenes,
-        seed=options.seed,
-    )
+    samples, total = _samples(options)
     with output_folder(options.output.absolute().parent):
         report = evaluate(
             _load_model(options),
@@ -279,6 +289,41 @@ def _evaluate(options: argparse.Namespace) -> int:
     print_report(report)
     print(f"report: {options.output}")
     return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from maskselect.backends.checkpoints import change_card, find_checkpoint
+    from maskselect.calibration import choose, sweep
+    from maskselect.reports.files import write_json
+    from maskselect.reports.table import print_thresholds
+
+    if options.write:
+        find_checkpoint(options.model)  # a card on the hub cannot be changed: better told before the work than after
+    samples, total = _samples(options)
+    found = sweep(_load_model(options), samples, total)
+    if options.output is not None:
+        write_json({str(threshold): row for threshold, row in found.items()}, options.output)
+    chosen = choose(found, options.least_n_acc)
+    print_thresholds(found, chosen)
+    if options.write:
+        source = {"dataset": options.dataset, "split": options.split, "samples": found[chosen]["samples"]}
+        rule = {"threshold_from": source | {"least_n_acc": options.least_n_acc}}
+        print(f"threshold {chosen} -> {change_card(options.model, {'threshold': chosen} | rule)}")
+    return 0
+
+
+def _samples(options: argparse.Namespace) -> "tuple[Iterator[Sample], int | None]":
+    from maskselect.data.questions import open_samples
+
+    return open_samples(
+        options.dataset,
+        options.root,
+        options.split,
+        limit=options.limit,
+        reference_column=options.reference_column,
+        scenes=options.scenes,
+        seed=options.seed,
+    )
 
 
 def _propose(options: argparse.Namespace) -> int:
@@ -344,6 +389,7 @@ def _load_model(options: argparse.Namespace) -> Any:
 VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argparse.Namespace], int]]] = {
     "predict": (_predict_parser, _predict),
     "evaluate": (_evaluate_parser, _evaluate),
+    "calibrate": (_calibrate_parser, _calibrate),
     "propose": (_propose_parser, _propose),
     "scenes": (_scenes_parser, _scenes),
 }

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Average the weights of checkpoints of one system: points of one chain of training often generalise better together.
 
-tools/average.py runs/a/ras.safetensors runs/b/ras.safetensors --output runs/average/ras.safetensors --threshold 0.8
+tools/average.py runs/a/ras.safetensors runs/b/ras.safetensors --output runs/average/ras.safetensors
+
+The threshold is the last one's; tools/calibrate.py finds the average's own.
 """
 
 import argparse
@@ -18,10 +20,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+", type=Path)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
-    parser.add_argument("--threshold", type=float, required=True, help="of the average, as validation chose it")
     options = parser.parse_args()
     try:
-        average_checkpoints(options.checkpoints, options.output, options.threshold)
+        average_checkpoints(options.checkpoints, options.output)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2

@@ -92,17 +92,30 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], card: dict[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
     save_file(stored, temporary)
-    card_text = json.dumps({"commit": current_commit(), **card}, indent=1)
-    temporary_card = path.with_suffix(".json.part")
-    temporary_card.write_text(card_text + "\n")
+    temporary_card = _card_beside(path, {"commit": current_commit(), **card})
     os.replace(temporary, path)
     os.replace(temporary_card, path.with_suffix(".json"))
 
 
-def average_checkpoints(paths: Sequence[Path], output: Path, threshold: float) -> None:
+def change_card(name_or_path: str | Path, fields: Mapping[str, Any]) -> Path:
+    """Set fields of a checkpoint's card and give the card's path. Raises as `read_card` does."""
+    path = find_checkpoint(name_or_path)
+    temporary_card = _card_beside(path, read_card(path) | dict(fields))
+    os.replace(temporary_card, path.with_suffix(".json"))
+    return path.with_suffix(".json")
+
+
+def _card_beside(path: Path, card: Mapping[str, Any]) -> Path:
+    """The card of a checkpoint, written whole under a temporary name."""
+    temporary = path.with_suffix(".json.part")
+    temporary.write_text(json.dumps(card, indent=1) + "\n")
+    return temporary
+
+
+def average_checkpoints(paths: Sequence[Path], output: Path) -> None:
     """Write the mean of every tensor of several checkpoints of one system, with the last one's card.
 
-    threshold: least score in [0, 1] for the card; the metrics of the parts are not the average's and are left out.
+    The metrics of the parts are not the average's and are left out; the threshold stays the last one's.
     Raises ValueError when the checkpoints are of different systems or their tensors differ in name or shape.
     """
     cards, parts = [read_card(path) for path in paths], [read_tensors(path) for path in paths]
@@ -115,7 +128,7 @@ def average_checkpoints(paths: Sequence[Path], output: Path, threshold: float) -
         name: torch.stack([part[name] for part in parts]).float().mean(0).to(v.dtype) for name, v in parts[0].items()
     }
     kept = {k: v for k, v in cards[-1].items() if k != "metrics"}
-    write_checkpoint(output, mean, kept | {"threshold": threshold, "average_of": [str(path) for path in paths]})
+    write_checkpoint(output, mean, kept | {"average_of": [str(path) for path in paths]})
 
 
 def load_into(module: nn.Module, name_or_path: str | Path, system: str) -> None:

@@ -31,5 +31,18 @@ def print_report(report: dict[str, Any]) -> None:
     )
 
 
+def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float) -> None:
+    """Prints what `maskselect.calibration.sweep` gives, every fifth threshold and the chosen one, which is marked."""
+    columns = ("F1", "gIoU", "cIoU", "N-acc", "T-acc")
+    table = Table(title="percent on the validation samples", title_justify="left")
+    for name in ("threshold", *columns):
+        table.add_column(name, justify="right")
+    for threshold, row in found.items():
+        if round(100 * threshold) % 5 == 0 or threshold == chosen:
+            mark = "* " if threshold == chosen else ""
+            table.add_row(f"{mark}{threshold:.2f}", *(_cell(row[key]) for key in columns))
+    Console().print(table)
+
+
 def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"

@@ -16,11 +16,11 @@ def _written(path: Path, values: list[float], system: str = "ras") -> Path:
 
 def test_mean_of_two(tmp_path: Path) -> None:
     parts = [_written(tmp_path / "a.safetensors", [1.0, 2.0]), _written(tmp_path / "b.safetensors", [3.0, -2.0])]
-    average_checkpoints(parts, tmp_path / "mean.safetensors", 0.8)
+    average_checkpoints(parts, tmp_path / "mean.safetensors")
     assert read_tensors(tmp_path / "mean.safetensors")["weight"].tolist() == [2.0, 0.0]
     assert read_tensors(tmp_path / "mean.safetensors")["switch"].tolist() == [True, False]
     card = read_card(tmp_path / "mean.safetensors")
-    assert card["threshold"] == 0.8 and card["average_of"] == [str(p) for p in parts] and "metrics" not in card
+    assert card["threshold"] == 0.5 and card["average_of"] == [str(p) for p in parts] and "metrics" not in card
 
 
 @pytest.mark.parametrize(
@@ -32,5 +32,5 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, values: list[float], syste
         _written(tmp_path / "b.safetensors", values, system),
     ]
     with pytest.raises(ValueError, match=told):
-        average_checkpoints(parts, tmp_path / "mean.safetensors", 0.8)
+        average_checkpoints(parts, tmp_path / "mean.safetensors")
     assert not (tmp_path / "mean.safetensors").exists()
