@@ -16,6 +16,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+@pytest.fixture(autouse=True)
+def indexes_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indexes of annotation files lie beside them; the shared samples are not ours to write beside."""
+    monkeypatch.setenv("MASKSELECT_INDEX", str(tmp_path_factory.getbasetemp() / "indexes"))
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """Folder of real samples of public data sets; skips where it is absent."""

@@ -9,6 +9,13 @@ Rle = dict[str, Any]
 """`{"size": [H, W], "counts": str}`; counts is COCO's compressed string, as JSON files hold it."""
 
 
+MAX_SIDE = 100_000
+"""Pixels; a mask of more is a mistake in the file."""
+
+_MOST_GROUPS = 7  # 35 bits, more than any run of a 32-bit length needs
+_LONGEST = 1e7
+
+
 def encode(masks: np.ndarray) -> list[Rle]:
     """(N, H, W) bool to N compressed RLEs whose counts are str, ready for JSON.
 
@@ -22,23 +29,49 @@ def to_compressed(segmentation: Rle | list[Any], size: tuple[int, int]) -> Rle:
     """Any COCO segmentation (polygon list, uncompressed or compressed RLE, list of RLEs) to one RLE with bytes counts.
 
     size: (H, W) of the image, used by polygons, which carry none.
+
+    Everything is checked before pycocotools, which trusts its input, gets it.
     Raises ValueError when the segmentation is none of these, or is damaged.
     """
-    height, width = size
-    try:
-        if isinstance(segmentation, dict):
-            counts = segmentation["counts"]
-            if isinstance(counts, list):
-                return coco.frPyObjects(segmentation, height, width)
-            return {"size": segmentation["size"], "counts": counts.encode() if isinstance(counts, str) else counts}
-        if segmentation and isinstance(segmentation[0], dict):
-            return coco.merge([to_compressed(part, size) for part in segmentation])
-        polygons = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
-        if not polygons:
-            return coco.encode(np.zeros((height, width), np.uint8, order="F"))
-        return coco.merge(coco.frPyObjects(polygons, height, width))
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"not a COCO segmentation: {str(segmentation)[:80]}") from error
+    if isinstance(segmentation, dict):
+        return _checked_rle(segmentation)
+    if not isinstance(segmentation, list | tuple):
+        raise ValueError(f"not a COCO segmentation: {str(segmentation)[:80]}")
+    if segmentation and isinstance(segmentation[0], dict):
+        parts = [to_compressed(part, size) for part in segmentation]
+        if len({tuple(part["size"]) for part in parts}) > 1:
+            raise ValueError(f"a list of RLEs of different sizes: {[part['size'] for part in parts][:4]}")
+        return coco.merge(parts)
+    polygons = [p for p in map(_checked_polygon, segmentation) if len(p) >= 6 and len(p) % 2 == 0]
+    if not polygons:
+        return coco.encode(np.zeros(size, np.uint8, order="F"))
+    return coco.merge(coco.frPyObjects(polygons, *size))
+
+
+def run_lengths(counts: bytes) -> np.ndarray:
+    """The runs of a compressed RLE, background first: (R,) int64.
+
+    Each number is written in groups of five bits from the lowest, a sixth bit saying that more follow, as a difference
+    from the number two places before (from the fourth on).
+    Raises ValueError for bytes that are not such a string.
+    """
+    groups = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    if len(groups) == 0:
+        return groups
+    last = (groups & 32) == 0
+    if groups.min() < 0 or groups.max() > 63 or not last[-1]:
+        raise ValueError("its counts are not a run-length string of COCO")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _MOST_GROUPS:
+        raise ValueError("its counts hold a number that is too large")
+    place = np.arange(len(groups)) - np.repeat(starts, lengths)
+    values = np.add.reduceat((groups & 31) << (5 * place), starts)
+    values -= np.where(groups[ends] & 16, 1 << (5 * lengths), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
 
 
 def decode(segmentation: Rle | list[Any], size: tuple[int, int] | None = None) -> np.ndarray:
@@ -47,14 +80,10 @@ def decode(segmentation: Rle | list[Any], size: tuple[int, int] | None = None) -
     Raises ValueError for a segmentation that is not COCO's, or whose runs do not fill its size.
     """
     if size is None:
-        if not isinstance(segmentation, dict) or "size" not in segmentation:
+        if not isinstance(segmentation, dict):
             raise ValueError("a polygon has no size of its own: pass size=(H, W)")
-        size = (int(segmentation["size"][0]), int(segmentation["size"][1]))
-    compressed = to_compressed(segmentation, size)
-    try:
-        return coco.decode(compressed).astype(bool)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"undecodable RLE of size {compressed.get('size')}: {error}") from error
+        size = _checked_size(segmentation)
+    return coco.decode(to_compressed(segmentation, size)).astype(bool)
 
 
 def decode_many(segmentations: list[Rle], size: tuple[int, int]) -> np.ndarray:
@@ -62,3 +91,44 @@ def decode_many(segmentations: list[Rle], size: tuple[int, int]) -> np.ndarray:
     if not segmentations:
         return np.zeros((0, *size), bool)
     return np.stack([decode(s, size) for s in segmentations])
+
+
+def _checked_rle(segmentation: Rle) -> Rle:
+    size, counts = _checked_size(segmentation), segmentation.get("counts")
+    if isinstance(counts, str):
+        if not counts.isascii():
+            raise ValueError("its counts are not a run-length string of COCO")
+        counts = counts.encode()
+    if isinstance(counts, bytes):
+        runs = run_lengths(counts)
+    elif isinstance(counts, list) and all(isinstance(n, int) and 0 <= n < 2**32 for n in counts):
+        runs = np.array(counts, np.int64)
+    else:
+        raise ValueError(f"not a COCO segmentation: counts {str(counts)[:60]} are neither a text nor a list of runs")
+    if (runs < 0).any() or runs.sum() != size[0] * size[1]:
+        raise ValueError(f"undecodable RLE of size {list(size)}: its runs hold {runs.sum()} pixels")
+    if isinstance(counts, list):
+        return coco.frPyObjects({"size": list(size), "counts": counts}, *size)
+    return {"size": list(size), "counts": counts}
+
+
+def _checked_size(segmentation: Rle) -> tuple[int, int]:
+    size = segmentation.get("size")
+    sides = list(size) if isinstance(size, list | tuple) else []
+    if len(sides) != 2 or not all(isinstance(side, int) and 0 <= side <= MAX_SIDE for side in sides):
+        raise ValueError(f"RLE of size {str(size)[:40]}; expected [H, W] up to {MAX_SIDE}")
+    return sides[0], sides[1]
+
+
+def _checked_polygon(polygon: Any) -> list[float]:
+    """Corners x, y, x, y, … whose outline is not absurdly long: it is drawn pixel by pixel."""
+    try:
+        corners = np.asarray(polygon, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"polygon {str(polygon)[:60]} does not hold numbers alone") from error
+    if corners.ndim != 1 or not np.isfinite(corners).all():
+        raise ValueError(f"polygon {str(polygon)[:60]} is not a list of finite numbers")
+    points = corners[: len(corners) // 2 * 2].reshape(-1, 2)
+    if np.abs(points).max(initial=0) > _LONGEST or np.abs(np.diff(points, axis=0)).sum() > _LONGEST:
+        raise ValueError(f"polygon {str(polygon)[:60]} is more than {_LONGEST:.0e} pixels long")
+    return [float(value) for value in corners]

@@ -43,6 +43,7 @@ class Sample:
     targets: indices into gt_pool that answer the prompt; empty for a no-target prompt.
     reference_ids: for each reference its index in gt_pool, or -1 when it is a mask of its own.
     kind: prompt kind, "" where the dataset has none.
+    ignore: (H, W) bool, pixels that no measure counts, or None where the dataset knows none.
     """
 
     image: Path | np.ndarray
@@ -53,6 +54,7 @@ class Sample:
     targets: tuple[int, ...]
     reference_ids: tuple[int, ...] = ()
     kind: str = ""
+    ignore: Tensor | None = None
 
     @property
     def target_mask(self) -> Tensor:

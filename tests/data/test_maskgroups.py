@@ -145,7 +145,7 @@ def test_without_references_the_column_is_not_needed(tmp_path: Path, masks: np.n
         ({"conversations": [{"from": "gpt", "value": "hm"}]}, "no human turn"),
         ({"conversations": [{"from": "human", "value": "<mask_pool>\n"}]}, "prompt is empty"),
         ({"gt_mask_pool": [{"size": [12, 16]}] * 2}, "not a COCO segmentation"),
-        ({"mask_refs": [{"size": [12, 16], "counts": "0"}]}, "0 <mask-ref> but 1 reference"),
+        ({"mask_refs": [{"size": [12, 16], "counts": [192]}]}, "0 <mask-ref> but 1 reference"),
     ],
 )
 def test_a_bad_sample_is_named(tmp_path: Path, masks: np.ndarray, changes: dict[str, Any], said: str) -> None:

@@ -1,0 +1,91 @@
+"""EarthReason (SegEarth-R1, arXiv 2504.09644; https://huggingface.co/datasets/earth-insights/EarthReason): aerial
+images, about 2,371 / 1,135 / 1,928 of train, val and test.
+
+On disk, under the root (or its `rs_reason_seg/RSReasonSeg`): `{split}/images`, `{split}/labels` (PNG, non-zero is the
+target) and `{split}/QAs` (JSON of `questions` and `answer`), whose files belong together in the order of their names.
+
+Quirks: an empty `answer` says that nothing in the image answers; the published loader asks the first question only.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from maskselect.data.files import find_one, read_json
+from maskselect.data.images import image_size, list_images
+from maskselect.structures.sample import Prompt, Sample
+
+_HELP = "see https://huggingface.co/datasets/earth-insights/EarthReason"
+
+
+class EarthReasonDataset:
+    """Samples of one split: one an image, or with `paraphrases` one for each of its questions.
+
+    Raises FileNotFoundError when the layout is not there, ValueError when the three folders do not match.
+    """
+
+    def __init__(self, root: str | Path, split: str, paraphrases: bool = False) -> None:
+        home = find_one(Path(root), [split, f"rs_reason_seg/RSReasonSeg/{split}"], f"folder of split {split!r}", _HELP)
+        for part in ("images", "labels", "QAs"):
+            find_one(home, [part], f"folder {part}", _HELP)
+        images, labels = list_images(home / "images"), sorted((home / "labels").glob("*.png"))
+        questions = sorted((home / "QAs").glob("*.json"))
+        if not len(images) == len(labels) == len(questions):
+            counts = f"{len(images)} images, {len(labels)} labels and {len(questions)} question files"
+            raise ValueError(f"{home} has {counts}; expected one of each for every image")
+        self._triples = list(zip(images, labels, questions, strict=True))
+        self._rows = [
+            (place, number)
+            for place, (_, _, file) in enumerate(self._triples)
+            for number in range(len(_record(file)["questions"]) if paraphrases else 1)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Sample:
+        """Raises ValueError, naming the file, when a label is damaged or of another size than its image."""
+        place, which = self._rows[number]
+        image, label, file = self._triples[place]
+        record = _record(file)
+        size = image_size(image)
+        mask = torch.from_numpy(_label(label, size))
+        return Sample(
+            image=image,
+            image_id=image.stem,
+            sample_id=f"{image.stem}:{which}",
+            prompt=Prompt(str(record["questions"][which]).strip(), torch.zeros(0, *size, dtype=torch.bool)),
+            gt_pool=mask[None],
+            targets=(0,) if record["answer"] and mask.any() else (),
+            kind="reasoning",
+        )
+
+    def image_ids(self) -> list[str]:
+        """The image of each sample."""
+        return [self._triples[place][0].stem for place, _ in self._rows]
+
+
+def _record(file: Path) -> dict[str, Any]:
+    record = read_json(file)
+    if not isinstance(record, dict) or not record.get("questions") or not isinstance(record["questions"], list):
+        raise ValueError(f"{file} has no list of questions")
+    return {"answer": [], **record}
+
+
+def _label(path: Path, size: tuple[int, int]) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"label {path} is truncated or not an image") from error
+    mask = (pixels if pixels.ndim == 2 else pixels.any(-1)) != 0
+    if mask.shape != size:
+        raise ValueError(f"label {path} is of size {list(mask.shape)}, its image of {list(size)}")
+    return mask

@@ -1,0 +1,218 @@
+"""Records of large annotation files, read from an index beside the file instead of from memory.
+
+The first opening streams the file once (ijson) into an SQLite file; afterwards a record is one look-up, start-up takes
+no time, and processes share the pages of one file instead of holding a copy each.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ijson
+
+from maskselect.backends.progress import reading
+
+_VERSION = 1
+Record = dict[str, Any]
+Key = int | str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One list of records in a file.
+
+    path: where it is: "annotations" for a list under that key, "" where the file is the list itself.
+    key: field that names a record; None numbers them from 0.
+    group: field whose equal values belong together (an annotation's image), or None.
+    values: the section is an object, not a list: its values are the records, and its keys name them.
+    """
+
+    path: str
+    key: str | None = "id"
+    group: str | None = None
+    values: bool = False
+
+
+class Index:
+    """Look-ups in an indexed file. Cheap to pickle: a worker process opens the file anew.
+
+    Made by `open_index`; `source` is the annotation file, which messages name.
+    """
+
+    def __init__(self, file: Path, source: Path) -> None:
+        self.file, self.source = file, source
+        self._opened: tuple[int, sqlite3.Connection] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"file": self.file, "source": self.source, "_opened": None}
+
+    def count(self, section: str) -> int:
+        """Records of a section."""
+        return int(self._one("SELECT count(*) FROM records WHERE section = ?", section)[0])
+
+    def keys(self, section: str) -> list[Key]:
+        """Keys of a section, in the file's order."""
+        rows = self._rows("SELECT key FROM records WHERE section = ? ORDER BY place", section)
+        return [row[0] for row in rows]
+
+    def groups(self, section: str) -> list[Key]:
+        """Distinct groups of a section, in the order in which the file first names them."""
+        query = "SELECT grp FROM records WHERE section = ? AND grp IS NOT NULL GROUP BY grp ORDER BY min(place)"
+        return [row[0] for row in self._rows(query, section)]
+
+    def get(self, section: str, key: Key) -> Record:
+        """One record. Raises ValueError, naming the file, when there is none."""
+        row = self._one("SELECT record FROM records WHERE section = ? AND key = ?", section, key)
+        if row is None:
+            raise ValueError(f"{self.source} has no {section} with the id {key!r}")
+        return json.loads(row[0])
+
+    def of_group(self, section: str, group: Key) -> list[Record]:
+        """The records of a group, in the file's order; none for a group that is not there."""
+        query = "SELECT record FROM records WHERE section = ? AND grp = ? ORDER BY place"
+        return [json.loads(row[0]) for row in self._rows(query, section, group)]
+
+    def all(self, section: str) -> Iterator[Record]:
+        """Every record of a section, in the file's order, one at a time."""
+        query = "SELECT record FROM records WHERE section = ? ORDER BY place"
+        for row in self._connection().execute(query, (section,)):
+            yield json.loads(row[0])
+
+    def _connection(self) -> sqlite3.Connection:
+        # A connection must not travel into a forked process.
+        if self._opened is None or self._opened[0] != os.getpid():
+            uri = f"{self.file.absolute().as_uri()}?mode=ro&immutable=1"
+            self._opened = os.getpid(), sqlite3.connect(uri, uri=True, check_same_thread=False)
+        return self._opened[1]
+
+    def _rows(self, query: str, *values: Key) -> list[Any]:
+        return self._connection().execute(query, values).fetchall()
+
+    def _one(self, query: str, *values: Key) -> Any:
+        return self._connection().execute(query, values).fetchone()
+
+
+def open_index(
+    source: Path,
+    sections: Mapping[str, Section],
+    parse: Callable[[Path], Mapping[str, Iterable[Record]]] | None = None,
+) -> Index:
+    """The index of an annotation file, made when it is not there or the file has changed since.
+
+    sections: by the name under which they are asked for.
+    parse: reads files that are not JSON, giving the records of each section; they are held in memory once.
+
+    The index lies beside the file as `NAME.index`, or in the user's cache where the folder cannot be written, or in
+    the folder that the environment variable MASKSELECT_INDEX names.
+    Raises FileNotFoundError when there is no file, ValueError when it is damaged or not built as told.
+    """
+    if not source.is_file():
+        raise FileNotFoundError(f"{source} is not there, or not a file")
+    state = source.stat()
+    stamp = json.dumps([_VERSION, state.st_size, state.st_mtime_ns, repr(sorted(sections.items()))])
+    for place in _places(source):
+        if _is_current(place, stamp):
+            return Index(place, source)
+    for place in _places(source):
+        part = place.with_name(f"{place.name}.{os.getpid()}.part")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _build(part, source, sections, stamp, parse)
+            os.replace(part, place)
+            return Index(place, source)
+        except (OSError, sqlite3.OperationalError) as error:
+            refused = error
+        finally:
+            part.unlink(missing_ok=True)
+    raise ValueError(f"the index of {source} could not be written beside it or into the cache: {refused}")
+
+
+def _places(source: Path) -> list[Path]:
+    digest = hashlib.sha256(str(source.absolute()).encode()).hexdigest()[:16]
+    if chosen := os.environ.get("MASKSELECT_INDEX"):
+        return [Path(chosen) / f"{source.name}.{digest}.index"]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "maskselect" / "index"
+    return [source.with_name(f"{source.name}.index"), cache / f"{source.name}.{digest}.index"]
+
+
+def _is_current(place: Path, stamp: str) -> bool:
+    if not place.is_file():
+        return False
+    try:
+        connection = sqlite3.connect(f"{place.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            return bool(connection.execute("SELECT stamp FROM meta").fetchone() == (stamp,))
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _build(
+    part: Path,
+    source: Path,
+    sections: Mapping[str, Section],
+    stamp: str,
+    parse: Callable[[Path], Mapping[str, Iterable[Record]]] | None,
+) -> None:
+    parsed = None if parse is None else parse(source)
+    connection = sqlite3.connect(part)
+    try:
+        connection.execute("PRAGMA journal_mode=OFF")
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("CREATE TABLE records (section TEXT, place INTEGER, key, grp, record TEXT)")
+        for name, section in sections.items():
+            found = _streamed(source, section) if parsed is None else iter(parsed.get(name, ()))
+            _fill(connection, name, section, found, source)
+        connection.execute("CREATE INDEX by_key ON records (section, key)")
+        connection.execute("CREATE INDEX by_group ON records (section, grp, place)")
+        connection.execute("CREATE INDEX by_place ON records (section, place)")
+        connection.execute("CREATE TABLE meta (stamp TEXT)")
+        connection.execute("INSERT INTO meta VALUES (?)", (stamp,))
+        connection.commit()
+    finally:
+        connection.close()
+
+
+def _fill(connection: sqlite3.Connection, name: str, section: Section, found: Iterator[Record], source: Path) -> None:
+    place, rows = 0, []
+    for place, record in enumerate(found):
+        if not isinstance(record, dict):
+            raise ValueError(f"{source}, {name} number {place} is {str(record)[:40]!r}; expected an object")
+        try:
+            key = place if section.key is None else _keyed(record[section.key])
+            group = None if section.group is None else _keyed(record[section.group])
+        except KeyError as error:
+            raise ValueError(f"{source}, {name} number {place} has no field {error}") from error
+        except TypeError as error:
+            raise ValueError(f"{source}, {name} number {place}: {error}") from error
+        rows.append((name, place, key, group, json.dumps(record, separators=(",", ":"))))
+        if len(rows) >= 2000:
+            connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+            rows.clear()
+    connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _keyed(value: Any) -> Key:
+    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and abs(value) >= 2**63):
+        raise TypeError(f"the id {str(value)[:40]!r} is neither a whole number nor a text")
+    return value
+
+
+def _streamed(source: Path, section: Section) -> Iterator[Record]:
+    """The records of one section, without the file in memory."""
+    path = f"{section.path}.item" if section.path else "item"
+    with source.open("rb") as file, reading(file, source.stat().st_size, f"Indexing {source.name}") as counted:
+        try:
+            if not section.values:
+                yield from ijson.items(counted, path, use_float=True)
+                return
+            for name, record in ijson.kvitems(counted, section.path, use_float=True):
+                yield {section.key or "id": name, **record} if isinstance(record, dict) else record
+        except (ijson.JSONError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+            raise ValueError(f"{source} is truncated or not JSON: {' '.join(str(error).split())}") from error

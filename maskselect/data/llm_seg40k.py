@@ -1,0 +1,112 @@
+"""LLM-Seg40K (LLM-Seg, arXiv 2404.08767; https://github.com/wangjunchi/LLMSeg): about 11,000 / 1,000 / 2,000 images.
+
+On disk: `{train,validation,test}.json`, an object by image file name of `{from_dataset, qa_pairs}`, where the first is
+"coco" or "ego_objects" and the second a list of `{question, answer, rle_seg, segmentation_path}`; images in
+`coco/train2017` (or `train2017`) and `egoobjects/images` (or `images`). Masks of EgoObjects were made by SAM from boxes
+and are noisy; the pictures have COCO's and EgoObjects' own licences.
+
+Quirks: `answer` is a category; `rle_seg` is at the image's own size; the PNGs of `segmentation_path` are not in every
+release, so they are read only where there is no `rle_seg`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from maskselect.data.files import Images, find_one, inside
+from maskselect.data.images import image_size
+from maskselect.data.index import Section, open_index
+from maskselect.ops import rle
+from maskselect.structures.sample import Prompt, Sample
+
+_HELP = "the link is in https://github.com/wangjunchi/LLMSeg"
+_FOLDERS = {
+    "coco": ("coco/train2017", "train2017", "coco/images/train2017"),
+    "ego_objects": ("egoobjects/images", "EgoObjects/images", "ego_objects/images", "images"),
+}
+
+
+class LlmSeg40kDataset:
+    """Samples of one split: one a question, those of an image behind each other.
+
+    root: see the top of the file.  split: train, validation (also "val") or test.
+
+    The pool is the masks of all questions of the image, its targets the question's own.
+    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    """
+
+    def __init__(self, root: str | Path, split: str) -> None:
+        self.root = Path(root)
+        name = "validation" if split == "val" else split
+        places = [f"{name}.json", f"LLMSeg40K/{name}.json", f"annotations/{name}.json"]
+        self.file = find_one(self.root, places, f"file of split {split!r}", _HELP)
+        self.index = open_index(self.file, {"image": Section("", key="file_name", values=True)})
+        self._images: dict[str, Images] = {}
+        self._rows = [
+            (str(record["file_name"]), number)
+            for record in self.index.all("image")
+            for number in range(len(_pairs(self.file, record)))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Sample:
+        """Raises FileNotFoundError when the picture is missing, ValueError, naming the image, for a damaged record."""
+        name, which = self._rows[number]
+        record = self.index.get("image", name)
+        image = self._picture(name, str(record.get("from_dataset")))
+        size = image_size(image)
+        pairs = _pairs(self.file, record)
+        try:
+            masks = torch.stack([torch.from_numpy(self._mask(pair, size)) for pair in pairs])
+            prompt = Prompt(str(pairs[which]["question"]).strip(), torch.zeros(0, *size, dtype=torch.bool))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.file}, image {name!r}: {error}") from error
+        return Sample(
+            image=image,
+            image_id=name,
+            sample_id=f"{name}:{which}",
+            prompt=prompt,
+            gt_pool=masks,
+            targets=(which,) if masks[which].any() else (),
+            kind="reasoning",
+        )
+
+    def image_ids(self) -> list[str]:
+        """The image of each sample."""
+        return [name for name, _ in self._rows]
+
+    def _picture(self, name: str, source: str) -> Path:
+        if source not in _FOLDERS:
+            raise ValueError(f"{self.file}, image {name!r} is from {source!r}; expected {' or '.join(_FOLDERS)}")
+        if source not in self._images:
+            self._images[source] = Images([self.root / folder for folder in _FOLDERS[source]], _HELP)
+        return self._images[source].find(name)
+
+    def _mask(self, pair: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+        if pair.get("rle_seg"):
+            found = rle.decode(pair["rle_seg"])
+        else:
+            path = inside(self.root, str(pair["segmentation_path"]), "mask")
+            try:
+                found = np.asarray(Image.open(path).convert("L")) > 0
+            except (UnidentifiedImageError, OSError) as error:
+                raise ValueError(f"its mask {path} is missing or not an image") from error
+        if found.shape != size:
+            raise ValueError(f"a mask is of size {list(found.shape)}, the image of {list(size)}")
+        return found
+
+
+def _pairs(file: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    pairs = record.get("qa_pairs")
+    if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
+        raise ValueError(f"{file}, image {record.get('file_name')!r} has no list qa_pairs")
+    return pairs

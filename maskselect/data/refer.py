@@ -1,0 +1,185 @@
+"""The REFER family: RefCLEF, RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, Ref-ZOM and RRSIS-D.
+
+Sources: https://github.com/lichengunc/refer (RefCLEF, RefCOCO, RefCOCO+, RefCOCOg), https://github.com/henghuiding/gRefCOCO,
+https://github.com/toggle1995/RIS-DMMI (Ref-ZOM), https://github.com/Lsan2401/RMSIN (RRSIS-D).
+
+On disk, under the root (or its `refer_seg/`, as LISA lays it out):
+
+- `{folder}/refs({by}).p` or `.json`: a list of references, each with `ref_id`, `image_id`, `ann_id`, `split` and
+  `sentences` of `{sent_id, sent, raw, tokens}`.
+- `{folder}/instances.json`: a COCO file.
+- images in one of several folders, see `IMAGE_FOLDERS`.
+
+Quirks: `file_name` of a reference carries an annotation's suffix and is not used; polygons of one object overlap; some
+annotations have no outline (an empty mask); gRefCOCO's `ann_id` is a list, [-1] (in Ref-ZOM []) where nothing answers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskselect.data.coco_file import CocoFile, decode_masks, size_of
+from maskselect.data.files import Images, find_one, read_json, read_plain_pickle
+from maskselect.data.index import Record, Section, open_index
+from maskselect.structures.sample import Prompt, Sample
+
+_COCO_FOLDERS = (
+    "images/mscoco/images/train2014",
+    "images/train2014",
+    "refer_seg/images/mscoco/images/train2014",
+    "coco/train2014",
+    "coco_2014/train2014",
+    "images/coco_2014/train2014",
+    "train2014",
+)
+IMAGE_FOLDERS: Mapping[str, Sequence[str]] = {
+    "coco": _COCO_FOLDERS,
+    "saiapr": ("images/saiapr_tc-12", "refer_seg/images/saiapr_tc-12", "saiapr_tc-12"),
+    "rrsisd": ("images/rrsisd/JPEGImages", "rrsisd/images/rrsisd/JPEGImages", "rrsisd/JPEGImages", "JPEGImages"),
+}
+"""Where images are looked for, under the root and the folder above it."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One data set of the family.
+
+    folder: of its annotations.  by: whose split.  images: key into `IMAGE_FOLDERS`.
+    many: a reference may have many objects or none.
+    """
+
+    folder: str
+    by: str
+    images: str = "coco"
+    many: bool = False
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "refclef": Variant("refclef", "unc", "saiapr"),
+    "refclef-berkeley": Variant("refclef", "berkeley", "saiapr"),
+    "refcoco": Variant("refcoco", "unc"),
+    "refcoco-google": Variant("refcoco", "google"),
+    "refcoco+": Variant("refcoco+", "unc"),
+    "refcocog": Variant("refcocog", "umd"),
+    "refcocog-google": Variant("refcocog", "google"),
+    "grefcoco": Variant("grefcoco", "unc", many=True),
+    "refzom": Variant("refzom", "", many=True),
+    "rrsisd": Variant("rrsisd", "unc", "rrsisd"),
+}
+
+
+class ReferDataset:
+    """Samples of one split: one for each sentence, those of an image behind each other.
+
+    name: one of `VARIANTS`.  root: see the top of the file.  split: train, val, test, testA, testB or testC.
+
+    The ground-truth pool of a sample is every annotation of its image that is not a crowd; its targets are the
+    reference's.
+    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file or an unknown split.
+    """
+
+    def __init__(self, name: str, root: str | Path, split: str) -> None:
+        if name not in VARIANTS:
+            raise ValueError(f"unknown data set {name!r} of the REFER family; expected one of {', '.join(VARIANTS)}")
+        self.name, self.root, self.split, self.variant = name, Path(root), split, VARIANTS[name]
+        home = find_one(
+            self.root,
+            [self.variant.folder, f"refer_seg/{self.variant.folder}", f"refseg/{self.variant.folder}"],
+            f"annotations of {name}",
+            f"expected refs({self.variant.by}).p and instances.json there; links: https://github.com/lichengunc/refer",
+        )
+        self._refs_file = find_one(home, _refs_names(self.variant), f"references of {name}", "see the README's table")
+        self.coco = CocoFile(find_one(home, ["instances.json"], f"instances.json of {name}", "it comes with the refs"))
+        folders = IMAGE_FOLDERS[self.variant.images]
+        self.images = Images([base / f for base in (self.root, self.root.parent) for f in folders])
+        self.refs = open_index(self._refs_file, {"ref": Section("", key="ref_id", group="image_id")}, _parse_refs)
+        self._rows = self._of_split()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Sample:
+        """One sentence. Raises ValueError, naming the reference, when it contradicts itself or the annotations."""
+        key, which = self._rows[number]
+        ref = self.refs.get("ref", key)
+        image = self.coco.image(ref["image_id"])
+        size = size_of(image)
+        annotations = [a for a in self.coco.annotations(ref["image_id"]) if not a.get("iscrowd")]
+        try:
+            targets = self._targets(ref, annotations)
+            sentence = ref["sentences"][which]
+            prompt = Prompt(str(sentence.get("sent") or sentence.get("raw")).strip(), torch.zeros(0, *size).bool())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"reference {key} in {self._refs_file}: {error}") from error
+        return Sample(
+            image=self.images.find(str(image["file_name"])),
+            image_id=str(ref["image_id"]),
+            sample_id=f"{key}:{sentence.get('sent_id', which)}",
+            prompt=prompt,
+            gt_pool=self._pool(annotations, size),
+            targets=targets,
+        )
+
+    def image_ids(self) -> list[str]:
+        """The image of each sample."""
+        found = {key: str(self.refs.get("ref", key)["image_id"]) for key in dict.fromkeys(k for k, _ in self._rows)}
+        return [found[key] for key, _ in self._rows]
+
+    def _of_split(self) -> list[tuple[Any, int]]:
+        """(reference, number of the sentence) of each sample, by image."""
+        found, splits = [], set()
+        for ref in self.refs.all("ref"):
+            own = str(ref.get("split"))
+            splits.add(own)
+            if in_split(own, self.split):
+                count = len(ref["sentences"]) if isinstance(ref.get("sentences"), list) else 0
+                found += [(str(ref["image_id"]), ref["ref_id"], number) for number in range(count)]
+        if not found:
+            told = ", ".join(sorted(splits)) or "none"
+            raise ValueError(f"{self._refs_file} has no reference in split {self.split!r}; it has {told}")
+        order = {image: place for place, image in enumerate(dict.fromkeys(image for image, _, _ in found))}
+        return [(key, which) for image, key, which in sorted(found, key=lambda row: order[row[0]])]
+
+    def _targets(self, ref: Record, annotations: list[Record]) -> tuple[int, ...]:
+        wanted = ref.get("ann_id")
+        ids = [one for one in (wanted if isinstance(wanted, list) else [wanted]) if one not in (-1, None)]
+        places = {annotation["id"]: place for place, annotation in enumerate(annotations)}
+        # Loaders of gRefCOCO leave crowds out, and so do we; an id that no annotation has is a mistake of the file.
+        known = {annotation["id"] for annotation in self.coco.annotations(ref["image_id"])}
+        if missing := [one for one in ids if one not in known]:
+            raise ValueError(f"annotation {missing[0]!r} is not among those of image {ref['image_id']!r}")
+        if not ids and not self.variant.many:
+            raise ValueError("it has no annotation; expected one")
+        return tuple(places[one] for one in ids if one in places)
+
+    def _pool(self, annotations: list[Record], size: tuple[int, int]) -> Tensor:
+        return decode_masks(annotations, size)
+
+
+def in_split(own: str, asked: str) -> bool:
+    """REFER's rule: train and val by name; testA, testB and testC by their letter, so that "testAB" is both; "test" is
+    every one that holds the word."""
+    if asked in ("testA", "testB", "testC"):
+        return asked[-1] in own
+    return "test" in own if asked == "test" else own == asked
+
+
+def _refs_names(variant: Variant) -> list[str]:
+    if variant.folder == "refzom":
+        return ["Ref_ZOM.p", "Ref_ZOM.json"]
+    stem = "grefs" if variant.folder == "grefcoco" else "refs"
+    return [f"{stem}({variant.by}).{suffix}" for suffix in (("json", "p") if stem == "grefs" else ("p", "json"))]
+
+
+def _parse_refs(path: Path) -> Mapping[str, list[Record]]:
+    refs = read_json(path) if path.suffix == ".json" else read_plain_pickle(path)
+    if not isinstance(refs, list):
+        raise ValueError(f"{path} holds a {type(refs).__name__}; expected a list of references")
+    return {"ref": refs}
