@@ -32,6 +32,8 @@ Use ({prog} VERB --help tells the options):
   evaluate --model M --dataset D         measure a model on a data set
   calibrate --model M --dataset D        choose a model's threshold on validation samples
   propose --images DIR --output DIR      candidate masks for a folder of images
+  data list                              the data sets that can be read, and where to get them
+  data check NAME --root DIR             walk a data set: counts, missing images, damaged or empty masks
   scenes --output DIR --split S          generate scenes with prompts and ground truth
 """
 
@@ -149,10 +151,9 @@ def _calibrate_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _add_samples(parser: argparse.ArgumentParser, split: str) -> None:
-    parser.add_argument(
-        "--dataset", required=True, choices=("maskgroups", "scenes"), help="scenes are generated where --root has none"
-    )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder in MaskGroups-HQ's format")
+    dataset_help = "scenes (generated where --root has none), or a name that `maskselect data list` tells"
+    parser.add_argument("--dataset", required=True, metavar="NAME", help=dataset_help)
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
     parser.add_argument("--split", default=split, metavar="S", help="default: %(default)s")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples")
     parser.add_argument("--scenes", type=_positive, metavar="N", help="generated scenes to ask about (default: 1000)")
@@ -168,6 +169,21 @@ def _propose_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: %(default)s")
     parser.add_argument("--resume", action="store_true", help="leave out images that have their candidates already")
     _add_device(parser)
+    return parser
+
+
+def _data_parser(prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=prog, description="Data sets: what there is, and whether a copy is whole.")
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="list|check", parser_class=_Parser)
+    verbs.add_parser("list", help="the data sets that can be read, and where to get them")
+    check = verbs.add_parser("check", help="walk a data set", description="Walk a data set; status 1 with problems.")
+    check.add_argument("name", metavar="NAME")
+    check.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")
+    check.add_argument(
+        "--split", metavar="S", help="only this one; default: all of the published splits that are there"
+    )
+    check.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples of a split")
+    check.add_argument("--output", type=Path, metavar="REPORT.json", help="write the report too")
     return parser
 
 
@@ -350,6 +366,25 @@ def _propose(options: argparse.Namespace) -> int:
     return _tell_failed(failed, len(images))
 
 
+def _data(options: argparse.Namespace) -> int:
+    from maskselect.data.catalog import CATALOG, find_entry
+    from maskselect.reports.data import print_catalog, print_check
+
+    if options.action == "list":
+        print_catalog(CATALOG)
+        return 0
+    from maskselect.data.check import check
+    from maskselect.reports.files import write_json
+
+    entry = find_entry(options.name)
+    opened = entry.open_splits(options.root, options.split)
+    reports = {split: check(reader, options.limit) for split, reader in opened.items()}
+    print_check(options.name, entry, reports, options.limit is None)
+    if options.output is not None:
+        write_json({split: report.as_json() for split, report in reports.items()}, options.output)
+    return 1 if any(report.problems for report in reports.values()) else 0
+
+
 def _scenes(options: argparse.Namespace) -> int:
     from maskselect.data.scenes.writer import write_scenes
     from maskselect.reports.files import output_folder
@@ -391,5 +426,6 @@ VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argpa
     "evaluate": (_evaluate_parser, _evaluate),
     "calibrate": (_calibrate_parser, _calibrate),
     "propose": (_propose_parser, _propose),
+    "data": (_data_parser, _data),
     "scenes": (_scenes_parser, _scenes),
 }

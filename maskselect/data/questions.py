@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from maskselect.data.maskgroups import REFERENCE_COLUMN, MaskGroupsDataset
+from maskselect.data.catalog import find_entry
 from maskselect.data.scenes.samples import ask_scenes
 from maskselect.structures.sample import Sample
 
-DATASETS = ("maskgroups", "scenes")
 _PROMPTS_PER_SCENE = 3
 
 
@@ -24,18 +23,20 @@ def open_samples(
 ) -> tuple[Iterator[Sample], int]:
     """Samples of a data set, decoded as they are asked for, and how many there will be at most.
 
-    name: one of DATASETS. "scenes" without a root, or with one that is absent or empty, are generated on the spot.
+    name: of `maskselect.data.catalog`, or "scenes", which without a root, or with one that is absent or empty, are
+        generated on the spot; a root holds them in MaskGroups-HQ's format.
     limit: at most so many samples.  scenes, seed: how many scenes to generate, and from what.
+    reference_column: see `MaskGroupsDataset`.
     Raises FileNotFoundError or ValueError when the data set is not there or not as it should be.
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown dataset {name!r}; expected one of {', '.join(DATASETS)}")
     if name == "scenes" and (root is None or not root.exists() or (root.is_dir() and not any(root.iterdir()))):
         return _generated(split, limit, scenes, seed)
+    entry = find_entry("maskgroups" if name == "scenes" else name)
     if root is None:
-        raise ValueError(f"dataset {name!r} needs --root: a folder with the split and its images")
-    stored = MaskGroupsDataset(root, split, reference_column or REFERENCE_COLUMN, limit)
-    return iter(stored), len(stored)
+        raise ValueError(f"dataset {name!r} needs --root: a folder with the data; get it from {entry.page}")
+    stored = entry.open(root, split, **({"reference_column": reference_column} if reference_column else {}))
+    total = len(stored) if limit is None else min(limit, len(stored))
+    return (stored[number] for number in range(total)), total
 
 
 def _generated(split: str, limit: int | None, scenes: int | None, seed: int) -> tuple[Iterator[Sample], int]:

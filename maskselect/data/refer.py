@@ -79,7 +79,7 @@ class ReferDataset:
 
     The ground-truth pool of a sample is every annotation of its image that is not a crowd; its targets are the
     reference's.
-    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file or an unknown split.
+    Raises FileNotFoundError when the layout or the split is not there, ValueError for a damaged file.
     """
 
     def __init__(self, name: str, root: str | Path, split: str) -> None:
@@ -143,7 +143,7 @@ class ReferDataset:
                 found += [(str(ref["image_id"]), ref["ref_id"], number) for number in range(count)]
         if not found:
             told = ", ".join(sorted(splits)) or "none"
-            raise ValueError(f"{self._refs_file} has no reference in split {self.split!r}; it has {told}")
+            raise FileNotFoundError(f"{self._refs_file} has no reference in split {self.split!r}; it has {told}")
         order = {image: place for place, image in enumerate(dict.fromkeys(image for image, _, _ in found))}
         return [(key, which) for image, key, which in sorted(found, key=lambda row: order[row[0]])]
 

@@ -156,7 +156,7 @@ def test_layout_and_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown data set 'x'"):
         ReferDataset("x", tmp_path, "val")
     _root(tmp_path)
-    with pytest.raises(ValueError, match=r"no reference in split 'train'; it has testAB, val"):
+    with pytest.raises(FileNotFoundError, match=r"no reference in split 'train'; it has testAB, val"):
         ReferDataset("refcoco", tmp_path, "train")
     (tmp_path / "images/train2014/COCO_train2014_000000000001.jpg").unlink()
     with pytest.raises(FileNotFoundError, match="COCO_train2014_000000000001"):

@@ -1,0 +1,193 @@
+"""Every data set that can be evaluated or checked, by name: reader, splits, where to get it, what was published of it.
+
+Counts come from the data sets' papers and pages; those under `about` are second-hand and only tell whether a copy is
+roughly whole.
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from maskselect.structures.sample import Sample
+
+
+class SampleReader(Protocol):
+    """What every reader of questions about images offers. Samples of one image follow each other."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+    def __getitem__(self, number: int) -> Sample: ...
+
+    def image_ids(self) -> list[str]:
+        """The image of each sample."""
+        ...
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One data set.
+
+    reader: import path of the class; it is called with `arguments`, then root and split.
+    splits: those that the published files have.  page: where the data is had.
+    protocol: how its numbers are defined, see docs/metrics.md.
+    samples, about: published number of samples of a split, and numbers from other sources.
+    """
+
+    title: str
+    reader: str
+    splits: tuple[str, ...]
+    page: str
+    licence: str
+    protocol: str = "lisa"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    samples: Mapping[str, int] = field(default_factory=dict)
+    about: Mapping[str, int] = field(default_factory=dict)
+
+    def open(self, root: Path, split: str, **settings: Any) -> SampleReader:
+        """The reader of one split. settings: further arguments of the class. Raises as the class does."""
+        module, _, name = self.reader.rpartition(".")
+        made: SampleReader = getattr(importlib.import_module(module), name)(
+            **self.arguments, root=root, split=split, **settings
+        )
+        return made
+
+    def open_splits(self, root: Path, split: str | None = None) -> dict[str, SampleReader]:
+        """The readers of one split, or of every published split that is there.
+
+        Raises as the class does for the split that was asked for, or where none of them can be opened.
+        """
+        if split is not None:
+            return {split: self.open(root, split)}
+        found: dict[str, SampleReader] = {}
+        refused: FileNotFoundError | None = None
+        for name in self.splits:
+            try:
+                found[name] = self.open(root, name)
+            except FileNotFoundError as error:
+                refused = refused or error
+        if not found and refused is not None:
+            raise refused
+        return found
+
+
+_REFER = "https://github.com/lichengunc/refer"
+_REFER_LICENCE = "texts: Apache-2.0; pictures: COCO's"
+_REFER_READER = "maskselect.data.refer.ReferDataset"
+
+
+def _refer(name: str, title: str, splits: tuple[str, ...], **more: Any) -> CatalogEntry:
+    facts = {"page": _REFER, "licence": _REFER_LICENCE} | more
+    return CatalogEntry(title, _REFER_READER, splits, arguments={"name": name}, **facts)
+
+
+_AB, _ABC = ("train", "val", "testA", "testB"), ("train", "val", "testA", "testB", "testC")
+
+CATALOG: Mapping[str, CatalogEntry] = {
+    "maskgroups": CatalogEntry(
+        "MaskGroups-HQ and files in its format",
+        "maskselect.data.maskgroups.MaskGroupsDataset",
+        ("train", "validation"),
+        "https://huggingface.co/datasets/Shengcao1006/MaskGroups-HQ",
+        "see its page",
+        protocol="grefcoco",
+        samples={"train": 96_697, "validation": 3_599},
+    ),
+    "refclef": _refer("refclef", "RefCLEF (unc)", _ABC, licence="texts: Apache-2.0; pictures: SAIAPR TC-12's"),
+    "refclef-berkeley": _refer(
+        "refclef-berkeley",
+        "RefCLEF (berkeley)",
+        ("train", "val", "test"),
+        licence="texts: Apache-2.0; pictures: SAIAPR TC-12's",
+    ),
+    "refcoco": _refer(
+        "refcoco",
+        "RefCOCO (unc)",
+        _AB,
+        samples={"val": 10_834, "testA": 5_657, "testB": 5_095},
+        about={"train": 120_624},
+    ),
+    "refcoco-google": _refer("refcoco-google", "RefCOCO (google)", ("train", "val", "test")),
+    "refcoco+": _refer(
+        "refcoco+",
+        "RefCOCO+ (unc)",
+        _AB,
+        about={"train": 120_191, "val": 10_758, "testA": 5_726, "testB": 4_889},
+    ),
+    "refcocog": _refer(
+        "refcocog",
+        "RefCOCOg (umd)",
+        ("train", "val", "test"),
+        about={"train": 80_512, "val": 4_896, "test": 9_602},
+    ),
+    "refcocog-google": _refer("refcocog-google", "RefCOCOg (google)", ("train", "val")),
+    "grefcoco": _refer(
+        "grefcoco",
+        "gRefCOCO (many targets, or none)",
+        _AB,
+        page="https://github.com/henghuiding/gRefCOCO",
+        licence="see its page; pictures: COCO's",
+        protocol="grefcoco",
+        about={"train": 209_000},
+    ),
+    "refzom": _refer(
+        "refzom",
+        "Ref-ZOM (zero, one, many targets)",
+        ("train", "test"),
+        page="https://github.com/toggle1995/RIS-DMMI",
+        licence="see its page; pictures: COCO's",
+        protocol="grefcoco",
+    ),
+    "rrsisd": _refer(
+        "rrsisd",
+        "RRSIS-D (remote sensing)",
+        ("train", "val", "test"),
+        page="https://github.com/Lsan2401/RMSIN",
+        licence="see its page",
+        protocol="rmsin",
+        about={"train": 12_181, "val": 1_740, "test": 3_481},
+    ),
+    "reasonseg": CatalogEntry(
+        "ReasonSeg",
+        "maskselect.data.reasonseg.ReasonSegDataset",
+        ("train", "val", "test"),
+        "https://github.com/dvlab-research/LISA",
+        "annotations: Apache-2.0; pictures: OpenImages' and ScanNet's",
+        protocol="reasonseg",
+        samples={"val": 200, "test": 779},
+    ),
+    "llm-seg40k": CatalogEntry(
+        "LLM-Seg40K",
+        "maskselect.data.llm_seg40k.LlmSeg40kDataset",
+        ("train", "validation", "test"),
+        "https://github.com/wangjunchi/LLMSeg",
+        "see its page; pictures: COCO's and EgoObjects'",
+    ),
+    "muse": CatalogEntry(
+        "MUSE",
+        "maskselect.data.muse.MuseDataset",
+        ("train", "val", "test_less", "test_many"),
+        "https://github.com/MaverickRen/PixelLM",
+        "see its page; pictures: COCO's",
+        about={"train": 239_000, "val": 2_800},
+    ),
+    "earthreason": CatalogEntry(
+        "EarthReason",
+        "maskselect.data.earthreason.EarthReasonDataset",
+        ("train", "val", "test"),
+        "https://huggingface.co/datasets/earth-insights/EarthReason",
+        "see its page",
+        protocol="grefcoco",
+        about={"train": 2_371, "val": 1_135, "test": 1_928},
+    ),
+}
+
+
+def find_entry(name: str) -> CatalogEntry:
+    """The entry of a name. Raises ValueError, listing those that there are."""
+    if name not in CATALOG:
+        raise ValueError(f"unknown dataset {name!r}; expected one of {', '.join(CATALOG)}, scenes")
+    return CATALOG[name]
