@@ -87,6 +87,14 @@ def _refer(name: str, title: str, splits: tuple[str, ...], **more: Any) -> Catal
 _AB, _ABC = ("train", "val", "testA", "testB"), ("train", "val", "testA", "testB", "testC")
 
 CATALOG: Mapping[str, CatalogEntry] = {
+    "own": CatalogEntry(
+        "your own: COCO annotations and prompts",
+        "maskselect.data.own.OwnDataset",
+        ("train", "val", "test"),
+        "https://cocodataset.org/#format-data",
+        "your own",
+        protocol="grefcoco",
+    ),
     "maskgroups": CatalogEntry(
         "MaskGroups-HQ and files in its format",
         "maskselect.data.maskgroups.MaskGroupsDataset",

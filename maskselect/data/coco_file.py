@@ -3,6 +3,7 @@
 The base of most data sets here: `instances.json` of COCO, RefCOCO and gRefCOCO, LVIS, PACO, EntitySeg.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ SECTIONS = {
 class CocoFile:
     """Records of one file through its index.
 
+    more: further sections of the file, to be asked for through `index`.
     Raises FileNotFoundError when there is no file, ValueError when it is damaged or lacks a section.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, more: Mapping[str, Section] | None = None) -> None:
         self.path = path
-        self.index: Index = open_index(path, SECTIONS)
+        self.index: Index = open_index(path, SECTIONS | dict(more or {}))
         if self.index.count("image") == 0:
             raise ValueError(f"{path} has no images; expected a COCO file with images, annotations and categories")
 

@@ -1,9 +1,10 @@
 """Training groups: one image with many prompts, so that what is frozen or shared is computed once.
 
-Two sources give them: generated scenes, whose prompts are drawn anew at every visit, and any folder in MaskGroups-HQ's
-format, whose prompts are fixed.
+Two sources give them: generated scenes, whose prompts are drawn anew at every visit, and data sets, whose prompts are
+fixed.
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskselect.data.catalog import find_entry
 from maskselect.data.images import load_image
-from maskselect.data.maskgroups import MaskGroupsDataset
 from maskselect.data.scenes.captions import draw_caption
 from maskselect.data.scenes.facts import SceneFacts
 from maskselect.data.scenes.layout import scene_ids
@@ -122,54 +123,78 @@ def _facts(extra: dict[str, Tensor]) -> SceneFacts:
     return SceneFacts(image_size=(int(size[0]), int(size[1])), **arrays)
 
 
-class MaskGroupsGroups:
-    """A folder in MaskGroups-HQ's format.
+class DatasetGroups:
+    """Any data set of the catalog: the prompts are its samples.
 
     Args:
-        root, split, reference_column: see `MaskGroupsDataset`.
-        limit: at most so many samples.
+        dataset: name in `maskselect.data.catalog`.
+        root, split: see its reader.
+        limit: only the first so many samples.
     """
 
-    def __init__(
-        self, root: Path, split: str = "train", reference_column: str = "mask_refs", limit: int | None = None
-    ) -> None:
-        self.samples = MaskGroupsDataset(root, split, reference_column=reference_column, limit=limit)
-        self.by_image: dict[str, list[int]] = {}
-        for number, image in enumerate(self.samples.image_ids()):
-            self.by_image.setdefault(image, []).append(number)
-        self.images = list(self.by_image)
+    def __init__(self, dataset: str, root: Path, split: str = "train", limit: int | None = None) -> None:
+        self.dataset = dataset
+        self.samples = find_entry(dataset).open(root, split)
+        by_image: dict[str, list[int]] = {}
+        for number, image in enumerate(self.samples.image_ids()[:limit]):
+            by_image.setdefault(image, []).append(number)
+        self.images = list(by_image)
+        self._numbers = list(by_image.values())
 
     def __len__(self) -> int:
         return len(self.images)
 
     def image_id(self, item: int) -> str:
-        """The file name."""
-        return self.images[item]
+        """The data set's name and the image's."""
+        return f"{self.dataset}/{self.images[item]}"
 
     def load(self, item: int) -> Annotated:
-        """The image, and the annotated masks and reference masks of all its samples, one after another.
+        """The image and all masks of its samples, each pool and each reference once.
 
-        extra: "spans" (S, 3) int64, for each sample where its masks start, where its references start and end.
+        extra: "queries", the prompts as JSON in (K,) uint8, with numbers of these masks.
         """
-        samples = [self.samples[n] for n in self.by_image[self.images[item]]]
-        masks, spans, start = [], [], 0
+        samples = [self.samples[number] for number in self._numbers[item]]
+        masks = _Numbered()
+        asked = []
         for sample in samples:
-            masks += [sample.gt_pool, sample.prompt.references]
-            middle = start + len(sample.gt_pool)
-            spans.append((start, middle, middle + len(sample.prompt.references)))
-            start = spans[-1][2]
-        return Annotated(load_image(samples[0].image), torch.cat(masks), {"spans": torch.tensor(spans)})
+            pool = masks.add(sample.gt_pool)
+            known = sample.reference_ids or (-1,) * len(sample.prompt.references)
+            references = [
+                pool + number if number >= 0 else masks.add(mask[None])
+                for number, mask in zip(known, sample.prompt.references, strict=True)
+            ]
+            asked.append([sample.prompt.text, references, [pool + target for target in sample.targets]])
+        text = json.dumps(asked).encode()
+        extra = {"queries": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+        return Annotated(load_image(samples[0].image), masks.joined(), extra)
 
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
         """A random choice of the image's samples."""
-        numbers = self.by_image[self.images[item]]
-        found = []
-        for place in rng.permutation(len(numbers))[:count]:
-            text, targets = self.samples.question(numbers[place])
-            start, middle, end = (int(v) for v in extra["spans"][place])
-            found.append(Query(text, tuple(range(middle, end)), tuple(start + t for t in targets)))
-        return found
+        asked = json.loads(bytes(extra["queries"].numpy()))
+        chosen = rng.permutation(len(asked))[:count]
+        return [Query(text, tuple(refs), tuple(targets)) for text, refs, targets in (asked[n] for n in chosen)]
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
-        """MaskGroups-HQ has no captions."""
-        raise ValueError("MaskGroups-HQ has no captions; train stage 1 on scenes or LLaVA-Pretrain")
+        """Samples have no captions."""
+        raise ValueError(f"{self.dataset} has no captions; train stage 1 on scenes or LLaVA-Pretrain")
+
+
+class _Numbered:
+    """Stacks of masks behind each other; a stack that is there already is not added again."""
+
+    def __init__(self) -> None:
+        self._stacks: list[tuple[int, Tensor]] = []
+        self._count = 0
+
+    def add(self, stack: Tensor) -> int:
+        """The number of the stack's first mask."""
+        for start, known in self._stacks:
+            if known.shape == stack.shape and torch.equal(known, stack):
+                return start
+        self._stacks.append((self._count, stack))
+        self._count += len(stack)
+        return self._stacks[-1][0]
+
+    def joined(self) -> Tensor:
+        """(M, H, W) bool."""
+        return torch.cat([stack for _, stack in self._stacks])

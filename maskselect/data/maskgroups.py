@@ -77,12 +77,6 @@ class MaskGroupsDataset:
         """The image of each sample."""
         return [str(image) for image in self._rows.column("image")[: self._count]]
 
-    def question(self, index: int) -> tuple[str, tuple[int, ...]]:
-        """Text and targets of a sample, without decoding a mask. Raises ValueError as access does."""
-        row = self._row(index)
-        with self._naming(row):
-            return _query(row["conversations"]), _targets(row["gt_mask_group"], len(row["gt_mask_pool"] or []))
-
     def mask_pool(self, index: int) -> list[rle.Rle]:
         """The stored candidates of a sample, not decoded; an empty list where the file has none."""
         return self._rows.pool(self._checked(index))

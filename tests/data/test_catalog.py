@@ -27,7 +27,7 @@ def test_every_entry_opens_its_reader_and_says_what_is_missing(tmp_path: Path, n
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match="unknown dataset 'x'; expected one of maskgroups, "):
+    with pytest.raises(ValueError, match="unknown dataset 'x'; expected one of own, maskgroups, "):
         find_entry("x")
 
 
