@@ -114,8 +114,10 @@ def test_every_overlay_changes_a_config_only_where_it_says(fit_parser: Lightning
     base = yaml.safe_load(Path("configs/ras.yaml").read_text())
     overlay = yaml.safe_load(path.read_text())
     parsed = fit_parser.parse_object(overlay, cfg_base=fit_parser.parse_object(base))
-    asked = overlay["data"]["init_args"]["train"]["init_args"]
+    asked = {**base["data"]["init_args"]["train"], **overlay["data"]["init_args"]["train"]}
     source = parsed.data.init_args.train
-    assert {name: source.init_args[name] for name in asked} == asked
-    assert source.class_path == base["data"]["init_args"]["train"]["class_path"]
+    assert source.class_path == asked["class_path"]
+    assert {name: str(source.init_args[name]) for name in asked["init_args"]} == {
+        name: str(value) for name, value in asked["init_args"].items()
+    }
     assert parsed.data.init_args.prompts_per_image == base["data"]["init_args"]["prompts_per_image"]
