@@ -6,6 +6,7 @@ status 2; set MASKSELECT_TRACEBACK=1 to see where it arose.
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -31,6 +32,8 @@ Use ({prog} VERB --help tells the options):
   predict --image FILE --prompt TEXT     select the masks that answer a prompt
   evaluate --model M --dataset D         measure a model on a data set
   calibrate --model M --dataset D        choose a model's threshold on validation samples
+  compare A.json B.json                  two evaluations of the same samples, paired
+  recall --proposer P --dataset D        the most that any selector can reach with a proposer's candidates
   propose --images DIR --output DIR      candidate masks for a folder of images
   data list                              the data sets that can be read, and where to get them
   data check NAME --root DIR             walk a data set: counts, missing images, damaged or empty masks
@@ -132,7 +135,9 @@ def _predict_parser(prog: str) -> argparse.ArgumentParser:
 
 def _evaluate_parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=prog, description="Measure a model through the same path that predict takes.")
-    _add_samples(parser, "test")
+    _add_samples(parser, "test", several=True)
+    protocol_help = "how the numbers are defined, see docs/metrics.md; default: the data set's own"
+    parser.add_argument("--protocol", metavar="NAME", help=protocol_help)
     parser.add_argument("--with-gt-candidates", action="store_true", help="add the ground-truth masks to the pool")
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")
     _add_model(parser)
@@ -150,9 +155,28 @@ def _calibrate_parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_samples(parser: argparse.ArgumentParser, split: str) -> None:
+def _compare_parser(prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=prog, description="Compare two evaluations sample by sample.")
+    parser.add_argument("first", type=Path, metavar="A.json")
+    parser.add_argument("second", type=Path, metavar="B.json")
+    parser.add_argument("--cases", type=_positive, default=10, metavar="N", help="changed most (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="COMPARISON.json")
+    return parser
+
+
+def _recall_parser(prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=prog, description="The ceiling of any selector over a proposer's candidates.")
+    _add_samples(parser, "test")
+    parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help="default: %(default)s")
+    parser.add_argument("--output", type=Path, metavar="REPORT.json")
+    _add_device(parser)
+    return parser
+
+
+def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = False) -> None:
     dataset_help = "scenes (generated where --root has none), or a name that `maskselect data list` tells"
-    parser.add_argument("--dataset", required=True, metavar="NAME", help=dataset_help)
+    count = {"nargs": "+"} if several else {}
+    parser.add_argument("--dataset", required=True, metavar="NAME", help=dataset_help, **count)
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
     parser.add_argument("--split", default=split, metavar="S", help="default: %(default)s")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples")
@@ -286,24 +310,108 @@ def _tell_failed(failed: dict[Path, Exception], count: int) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from maskselect.evaluation import evaluate
-    from maskselect.reports.files import output_folder, write_json
+    from maskselect.reports.files import output_folder
+
+    with output_folder(options.output.absolute().parent):
+        opened = {name: _samples(options, name) for name in options.dataset}
+        model = _load_model(options)
+        for name, (samples, total) in opened.items():
+            several = f"{options.output.stem}-{name}{options.output.suffix}"
+            output = options.output if len(opened) == 1 else options.output.with_name(several)
+            _evaluate_one(options, model, name, samples, total, output)
+    return 0
+
+
+def _evaluate_one(
+    options: argparse.Namespace, model: Any, name: str, samples: "Iterator[Sample]", total: int | None, output: Path
+) -> None:
+    """Scores what was not scored before, then writes report, samples, and page."""
+    from maskselect.data.catalog import CATALOG
+    from maskselect.evaluation import build_report, score_samples
+    from maskselect.reports.cases import CaseKeeper
+    from maskselect.reports.files import write_json, write_text
+    from maskselect.reports.page import draw_page
+    from maskselect.reports.records import RecordFile, records_path
     from maskselect.reports.table import print_report
 
-    samples, total = _samples(options)
-    with output_folder(options.output.absolute().parent):
-        report = evaluate(
-            _load_model(options),
-            samples,
-            dataset=options.dataset,
-            split=options.split,
-            model_name=options.model,
-            total=total,
-            candidates_with_gt=options.with_gt_candidates,
-        )
-        write_json(report, options.output)
+    protocol = options.protocol or (CATALOG[name].protocol if name in CATALOG else "maskselect")
+    settings = {"seed": options.seed, "with_gt": options.with_gt_candidates, "protocol": protocol}
+    key = {"model": getattr(model, "fingerprint", ""), "data": [name, str(options.root), options.split]} | settings
+    keeper, pictures, asked = CaseKeeper(), output.with_suffix(".cases.json"), set[str]()
+
+    def noted() -> "Iterator[Sample]":
+        for sample in samples:
+            asked.add(sample.sample_id)
+            yield sample
+
+    with RecordFile(records_path(output), key) as records:
+        if records.rows and pictures.is_file():
+            keeper.load(pictures)
+        done = [row.sample_id for row in records.rows]
+        try:
+            for row in score_samples(
+                model,
+                noted(),
+                total=total,
+                what=f"{name} {options.split}",
+                with_gt=options.with_gt_candidates,
+                protocol=protocol,
+                done=done,
+                watch=keeper.watch,
+            ):
+                records.add(row)
+        finally:
+            keeper.save(pictures)
+    rows = [row for row in records.rows if row.sample_id in asked]
+    report = build_report(rows, name, options.split, options.model, options.with_gt_candidates, protocol)
+    write_json(report, output)
+    write_text(draw_page(report, rows, keeper.cases(), _command(options)), output.with_suffix(".html"))
     print_report(report)
-    print(f"report: {options.output}")
+    print(f"report: {output}, page: {output.with_suffix('.html')}")
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The evaluation's own command line, for the page."""
+    words = [
+        "tools/evaluate.py",
+        "--model",
+        str(options.model),
+        "--dataset",
+        *options.dataset,
+        "--split",
+        options.split,
+    ]
+    for flag in ("root", "limit", "scenes", "seed", "protocol"):
+        value = getattr(options, flag)
+        words += [f"--{flag}", str(value)] if value not in (None, "") else []
+    return shlex.join(words + (["--with-gt-candidates"] if options.with_gt_candidates else []))
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from maskselect.reports.compare import compare, print_comparison
+    from maskselect.reports.files import write_json
+    from maskselect.reports.records import in_order, read_records
+
+    first, second = in_order(read_records(options.first), read_records(options.second))
+    found = compare(first, second, options.cases)
+    print_comparison(found, str(options.first), str(options.second))
+    if options.output is not None:
+        write_json(found, options.output)
+    return 0
+
+
+def _recall(options: argparse.Namespace) -> int:
+    from maskselect.evaluation import measure_ceiling
+    from maskselect.proposers.loading import load_proposer
+    from maskselect.reports.files import write_json
+    from maskselect.reports.table import print_ceiling
+
+    samples, total = _samples(options, options.dataset)
+    proposer, identity = load_proposer(options.proposer, options.device)
+    found = measure_ceiling(proposer, samples, total)
+    print_ceiling(found, f"{options.proposer} on {options.dataset} {options.split}")
+    if options.output is not None:
+        write_json({"dataset": options.dataset, "split": options.split, "proposer": identity, **found}, options.output)
     return 0
 
 
@@ -315,7 +423,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 
     if options.write:
         find_checkpoint(options.model)  # a card on the hub cannot be changed: better told before the work than after
-    samples, total = _samples(options)
+    samples, total = _samples(options, options.dataset)
     found = sweep(_load_model(options), samples, total)
     if options.output is not None:
         write_json({str(threshold): row for threshold, row in found.items()}, options.output)
@@ -328,11 +436,11 @@ def _calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(options: argparse.Namespace) -> "tuple[Iterator[Sample], int | None]":
+def _samples(options: argparse.Namespace, name: str) -> "tuple[Iterator[Sample], int | None]":
     from maskselect.data.questions import open_samples
 
     return open_samples(
-        options.dataset,
+        name,
         options.root,
         options.split,
         limit=options.limit,
@@ -424,6 +532,8 @@ def _load_model(options: argparse.Namespace) -> Any:
 VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argparse.Namespace], int]]] = {
     "predict": (_predict_parser, _predict),
     "evaluate": (_evaluate_parser, _evaluate),
+    "compare": (_compare_parser, _compare),
+    "recall": (_recall_parser, _recall),
     "calibrate": (_calibrate_parser, _calibrate),
     "propose": (_propose_parser, _propose),
     "data": (_data_parser, _data),

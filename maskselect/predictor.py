@@ -65,10 +65,19 @@ class Model:
         threshold: score from which a candidate is in the group; chosen on validation data and stored in the card.
         name: what reports call it.
         drawer: draws a group; what `MaskGroup.overlay` uses.
+        fingerprint: digest of the weights and their card, "" where there are none; results are kept under it.
     """
 
-    def __init__(self, system: RAS, threshold: float = 0.5, name: str = "model", drawer: Drawer | None = None) -> None:
+    def __init__(
+        self,
+        system: RAS,
+        threshold: float = 0.5,
+        name: str = "model",
+        drawer: Drawer | None = None,
+        fingerprint: str = "",
+    ) -> None:
         self.system = system.eval()
+        self.fingerprint = fingerprint
         self.drawer = drawer
         self.threshold = threshold
         self.name = name
@@ -166,6 +175,7 @@ class Model:
             candidates=len(seen.candidates),
             threshold=threshold,
             references=_enlarged(prompt.references, seen.image.shape[:2]),
+            candidate_scores=scores.numpy(),
             drawer=self.drawer,
         )
 
@@ -212,9 +222,11 @@ def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None =
     system = build(card["config"])
     if not isinstance(system, RAS):
         raise ValueError(f"checkpoint {name_or_path} describes a {type(system).__name__}; expected a RAS system")
-    system.load_learned(checkpoints.read_tensors(name_or_path), checkpoints.find_checkpoint(name_or_path))
+    file = checkpoints.find_checkpoint(name_or_path)
+    system.load_learned(checkpoints.read_tensors(file), file)
     name = str(card.get("name", Path(name_or_path).stem))
-    return Model(system.to(where), float(card.get("threshold", 0.5)), name, drawer)
+    digest = hashlib.sha256(file.read_bytes() + file.with_suffix(".json").read_bytes()).hexdigest()
+    return Model(system.to(where), float(card.get("threshold", 0.5)), name, drawer, digest)
 
 
 def _from_hub(repository: str) -> Path:

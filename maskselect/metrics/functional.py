@@ -9,11 +9,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from maskselect.metrics.canvas import canvas_pixels
 from maskselect.ops.boxes import masks_to_boxes_xyxy
-from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iou
+from maskselect.ops.packed import pairwise_counts
 
-EmptyRule = Literal["gres", "lisa", "zero"]
+EmptyRule = Literal["gres", "gsva", "refzom", "lisa", "zero"]
 F1Overlap = Literal["box", "mask"]
 CANVAS = 1024  # pixels a side, for ncIoU
 
@@ -34,15 +35,23 @@ def intersection_union(prediction: Tensor, target: Tensor) -> tuple[int, int]:
 
 
 def overlap(
-    intersection: int, union: int, predicted_none: bool, target_none: bool, empty_rule: EmptyRule = "gres"
+    intersection: int,
+    union: int,
+    predicted_none: bool,
+    target_none: bool,
+    empty_rule: EmptyRule = "gres",
+    epsilon: float = 0.0,
 ) -> Overlap:
     """What a sample counts for, with a rule for empty answers and empty ground truth.
 
     predicted_none, target_none: whether "nothing answers the prompt" was said, and whether it is true. Flags, because
         the rule of GRES asks for the decision, not for pixels.
     empty_rule: "gres" is the evaluator of gRefCOCO (ReLA): a right "nothing" is IoU 1 and adds nothing to the sums, a
-        wrong one is IoU 0, and an answer where nothing was asked for adds its pixels to the union. "lisa" looks at
-        pixels alone and counts an empty union as 1; "zero" counts it as 0, as the mean IoU of LAVT and RMSIN does.
+        wrong one is IoU 0, and an answer where nothing was asked for adds its pixels to the union. "gsva" differs for
+        a target wrongly rejected, whose mask still counts; "refzom" besides for an answer where nothing was asked for,
+        which adds nothing to the union. "lisa" looks at pixels alone and counts an empty union as 1; "zero" counts it
+        as 0, as the mean IoU of LAVT and RMSIN does.
+    epsilon: added to the union in the sample's IoU, unless the union is empty.
 
     >>> overlap(0, 0, predicted_none=True, target_none=True)
     Overlap(intersection=0, union=0, iou=1.0)
@@ -54,23 +63,31 @@ def overlap(
     Overlap(intersection=30, union=60, iou=0.5)
     >>> overlap(0, 0, predicted_none=True, target_none=True, empty_rule="zero")
     Overlap(intersection=0, union=0, iou=0.0)
+    >>> overlap(30, 60, predicted_none=True, target_none=False, empty_rule="gsva")
+    Overlap(intersection=30, union=60, iou=0.5)
+    >>> overlap(0, 100, predicted_none=False, target_none=True, empty_rule="refzom")
+    Overlap(intersection=0, union=0, iou=0.0)
     """
-    if empty_rule == "gres":
+    if empty_rule in ("gres", "gsva", "refzom"):
         if target_none and predicted_none:
             return Overlap(0, 0, 1.0)
-        if target_none or predicted_none:
+        if target_none:
+            return Overlap(0, 0 if empty_rule == "refzom" else union, 0.0)
+        if predicted_none and empty_rule == "gres":
             return Overlap(0, union, 0.0)
     when_empty = 1.0 if empty_rule == "lisa" else 0.0
-    return Overlap(intersection, union, intersection / union if union else when_empty)
+    return Overlap(intersection, union, intersection / (union + epsilon) if union else when_empty)
 
 
 def canvas_intersection_union(prediction: Tensor, target: Tensor, side: int = CANVAS) -> tuple[int, int]:
     """As `intersection_union` after both masks are brought to one square canvas, so that image size does not weigh.
 
-    Nearest neighbour, aspect not kept (LLM-Seg's ncIoU).
+    Nearest neighbour, aspect not kept (LLM-Seg's ncIoU). Raises ValueError when their sizes differ.
     """
-    pair = resize_nearest(torch.stack([prediction, target]), (side, side))
-    return intersection_union(pair[0], pair[1])
+    if prediction.shape != target.shape:
+        raise ValueError(f"masks must share one size, got {tuple(prediction.shape)} and {tuple(target.shape)}")
+    inter, union = canvas_pixels(torch.stack([prediction & target, prediction | target]), side).tolist()
+    return inter, union
 
 
 def box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
@@ -114,7 +131,36 @@ def best_candidates(candidates: Tensor, targets: Tensor) -> Tensor:
 
     candidates: (N, H, W) bool.  targets: (G, H, W) bool. A target that no candidate touches gets none (RAS, Table 6).
     """
-    if len(candidates) == 0 or len(targets) == 0:
+    return best_of(candidates, *pairwise_counts(targets, candidates))
+
+
+def best_of(candidates: Tensor, intersection: Tensor, union: Tensor) -> Tensor:
+    """`best_candidates` where the pixels of every pair are known: (G, N) int64 each, of targets and candidates."""
+    if 0 in intersection.shape:
         return candidates.new_zeros(candidates.shape[1:])
-    best = pairwise_iou(targets, candidates).max(dim=1)
+    best = (intersection.float() / union.float().clamp(min=1)).max(dim=1)
     return candidates[best.indices[best.values > 0]].any(dim=0)
+
+
+def best_overlaps(intersection: Tensor, union: Tensor) -> Tensor:
+    """IoU of each target with its best candidate, of `pairwise_counts`: (G, N) int64 each to (G,) float64 in [0, 1].
+
+    0 where there is no candidate. In float64, so that 3 pixels of 5 are an IoU of 0.6, and not a hair less.
+    """
+    if intersection.shape[1] == 0:
+        return torch.zeros(len(intersection), dtype=torch.float64, device=intersection.device)
+    return (intersection.double() / union.clamp(min=1)).amax(dim=1)
+
+
+def one_to_one(prediction: Tensor, targets: Tensor) -> list[tuple[int, int]]:
+    """Intersection and union of each pair, where answered and true masks are paired for the greatest summed IoU.
+
+    prediction: (M, H, W) bool.  targets: (G, H, W) bool.  Gives max(M, G) pairs: the smaller side is filled up with
+    empty masks, and two empty masks are an IoU of 1.
+    """
+    size = max(len(prediction), len(targets))
+    sides = [torch.cat([each, each.new_zeros(size - len(each), *each.shape[1:])]) for each in (prediction, targets)]
+    inter, union = pairwise_counts(sides[0], sides[1])
+    iou = torch.where(union > 0, inter / union.clamp(min=1).double(), 1.0)
+    rows, columns = linear_sum_assignment(iou.cpu().numpy(), maximize=True)
+    return [(int(inter[pair]), int(union[pair])) for pair in zip(rows, columns, strict=True)]

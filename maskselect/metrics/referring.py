@@ -2,6 +2,7 @@
 
 Definitions: gIoU, cIoU, N-acc, T-acc and Pr@X as in gRefCOCO's evaluator (ReLA, arXiv 2306.00968); ncIoU as in LLM-Seg;
 F1 as VGent reports it (arXiv 2512.11099), whose matching rule is not published; ours: `functional.matched_overlaps`.
+Where evaluators differ, a protocol of `maskselect.metrics.protocols` says how; docs/metrics.md lists them.
 """
 
 import math
@@ -12,7 +13,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from maskselect.metrics import functional
-from maskselect.metrics.functional import EmptyRule, F1Overlap
+from maskselect.metrics.functional import F1Overlap, Overlap
+from maskselect.metrics.mask_box import is_hit
+from maskselect.metrics.protocols import RECALL, RECALL_AT, Protocol, protocol_named
+from maskselect.ops.packed import pairwise_counts
 
 PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
 F1_AT = tuple(0.5 + 0.05 * step for step in range(10))
@@ -20,6 +24,7 @@ _SCALARS = (
     "samples", "iou", "intersection", "union", "canvas_intersection", "canvas_union",
     "target_samples", "target_found", "none_samples", "none_found", "predicted", "targets",
     "oracle_samples", "oracle_iou", "oracle_intersection", "oracle_union",
+    "plain_iou", "box_hits", "pool_targets",
 )  # fmt: skip
 
 
@@ -27,14 +32,27 @@ class ReferringMetrics(Metric):
     """State is sums only, so batches, processes and subsets add up exactly.
 
     f1_overlap: match predicted and true masks by the IoU of their boxes, or of the masks.
-    empty_rule: see `functional.overlap`.
+    protocol: whose rules to follow: a name of `maskselect.metrics.protocols.PROTOCOLS`, or a `Protocol` of your own.
 
-    `compute` gives fractions in [0, 1], NaN where nothing was there to measure:
+    `compute` gives those of these that the protocol measures, as fractions in [0, 1], NaN where nothing was there to
+    measure; a protocol may change a rule:
     gIoU: mean IoU of the united answer.  cIoU: summed intersection over summed union.  ncIoU: the same on one canvas.
     N-acc: share of no-target samples answered with nothing.  T-acc: share of the others answered with something.
     F1: per-sample F1 at IoU 0.5, then the mean.  F1@.5:.95: mean over ten thresholds.  F1 micro: counts summed first.
     Pr@X: share of samples with a target whose IoU is at least X.
     oracle_gIoU, oracle_cIoU: the same for the best choice from the candidates; of samples that came with candidates.
+    mIoU: mean IoU of the united answer by pixels alone, 0 for an empty union, whatever the protocol.
+    Acc@0.5: share of samples with a target whose box, through the mask, is hit; see `mask_box`.
+    recall@X: share of targets with a candidate of IoU at least X; of samples that came with candidates.
+
+    Raises ValueError when there is no protocol of that name.
+
+    >>> metrics = ReferringMetrics(protocol="lisa")
+    >>> target = torch.ones(1, 4, 4, dtype=torch.bool)
+    >>> metrics.update(target, target)
+    >>> metrics.update(torch.zeros_like(target), target)
+    >>> metrics.report()["gIoU"]
+    50.0
     """
 
     full_state_update = False
@@ -45,17 +63,25 @@ class ReferringMetrics(Metric):
     at_least: Tensor
     f1_sums: Tensor
     true_positives: Tensor
+    recalled: Tensor
+    pool_targets: Tensor
 
-    def __init__(self, f1_overlap: F1Overlap = "box", empty_rule: EmptyRule = "gres") -> None:
+    def __init__(self, f1_overlap: F1Overlap = "box", protocol: str | Protocol = "maskselect") -> None:
         super().__init__(compute_with_cache=False)  # merge_state would not clear the cache
-        self.f1_overlap, self.empty_rule = f1_overlap, empty_rule
-        shapes = {name: () for name in _SCALARS} | {"at_least": (len(PRECISION_AT),)}
+        self.f1_overlap = f1_overlap
+        self.protocol = protocol_named(protocol) if isinstance(protocol, str) else protocol
+        shapes = {name: () for name in _SCALARS} | {"at_least": (len(PRECISION_AT),), "recalled": (len(RECALL_AT),)}
         shapes |= {"f1_sums": (len(F1_AT),), "true_positives": (len(F1_AT),)}
         for name, shape in shapes.items():  # float64 counts pixels exactly up to 2^53
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(
-        self, prediction: Tensor, targets: Tensor, candidates: Tensor | None = None, predicted_none: bool | None = None
+        self,
+        prediction: Tensor,
+        targets: Tensor,
+        candidates: Tensor | None = None,
+        predicted_none: bool | None = None,
+        ignore: Tensor | None = None,
     ) -> None:
         """One sample.
 
@@ -63,34 +89,42 @@ class ReferringMetrics(Metric):
         targets: (G, H, W) bool, the true ones.
         candidates: (N, H, W) bool, the pool that was chosen from, for the oracle.
         predicted_none: the model's own decision where it is more than M = 0.
+        ignore: (H, W) bool, pixels that count neither for nor against, where the protocol knows such.
 
         Raises ValueError when sizes or types differ.
         """
-        _check(prediction, targets, candidates)
-        none = len(prediction) == 0 if predicted_none is None else predicted_none
-        self._add_overlap(prediction.any(dim=0), targets.any(dim=0), none, len(targets) == 0)
+        _check(prediction, targets, candidates, ignore)
+        prediction, targets = self._scored(prediction, ignore), self._scored(targets, ignore)
+        none = self.protocol.says_none(prediction) if predicted_none is None else predicted_none
+        target_none = self.protocol.has_no_target(targets)
+        self._add_overlap(prediction, targets, none, target_none)
         self._add_f1(prediction, targets)
         if candidates is not None:
-            self._add_oracle(candidates, targets)
+            self._add_oracle(self._scored(candidates, ignore), targets, target_none)
 
     def compute(self) -> dict[str, Tensor]:
         """Fractions by name, see the class."""
-        per_sample = self.f1_sums / self.samples
+        per_sample, rule = self.f1_sums / self.samples, self.protocol
+        counts, sums = rule.count_epsilon, rule.sum_epsilon
         result = {
-            "gIoU": self._ratio("iou", "samples"),
-            "cIoU": self._ratio("intersection", "union"),
-            "ncIoU": self._ratio("canvas_intersection", "canvas_union"),
+            "gIoU": self._ratio("iou", "samples", counts, "samples"),
+            "cIoU": self._ratio("intersection", "union", sums, "samples"),
+            "ncIoU": self._ratio("canvas_intersection", "canvas_union", sums, "samples"),
             "N-acc": self._ratio("none_found", "none_samples"),
             "T-acc": self._ratio("target_found", "target_samples"),
             "F1": per_sample[0],
             "F1@.5:.95": per_sample.mean(),
             "F1 micro": 2 * self.true_positives[0] / (self._sum("predicted") + self._sum("targets")),
         }
-        for limit, count in zip(PRECISION_AT, self.at_least, strict=True):
-            result[f"Pr@{limit}"] = count / self.target_samples
-        result["oracle_gIoU"] = self._ratio("oracle_iou", "oracle_samples")
-        result["oracle_cIoU"] = self._ratio("oracle_intersection", "oracle_union")
-        return result
+        of = self.target_samples if rule.share == "targets" else self.samples
+        result |= {f"Pr@{limit}": count / of for limit, count in zip(PRECISION_AT, self.at_least, strict=True)}
+        result["oracle_gIoU"] = self._ratio("oracle_iou", "oracle_samples", counts, "oracle_samples")
+        result["oracle_cIoU"] = self._ratio("oracle_intersection", "oracle_union", sums, "oracle_samples")
+        result["mIoU"] = self._ratio("plain_iou", "samples")
+        result["Acc@0.5"] = self._ratio("box_hits", "target_samples")
+        recall = self.recalled / self.pool_targets
+        result |= dict(zip(RECALL, [*recall, recall.mean()], strict=True))
+        return {name: result[name] for name in rule.measures}
 
     def report(self) -> dict[str, float | None]:
         """`compute` in percent, two decimals, with None where nothing was there to measure, and the sample count."""
@@ -100,17 +134,29 @@ class ReferringMetrics(Metric):
         rounded = {name: None if math.isnan(value) else round(value, 2) for name, value in percent.items()}
         return {"samples": int(self.samples), **rounded}
 
-    def _add_overlap(self, prediction: Tensor, target: Tensor, none: bool, target_none: bool) -> None:
-        inter, union, iou = self._overlap(prediction, target, none, target_none)
+    def _scored(self, masks: Tensor, ignore: Tensor | None) -> Tensor:
+        """The masks as they are compared: without ignored pixels, at the protocol's size."""
+        if ignore is not None and self.protocol.ignores:
+            masks = masks & ~ignore
+        return self.protocol.to_canvas(masks)
+
+    def _add_overlap(self, prediction: Tensor, targets: Tensor, none: bool, target_none: bool) -> None:
+        answer, truth = prediction.any(dim=0), targets.any(dim=0)
+        united = functional.intersection_union(answer, truth)
+        counts = functional.one_to_one(prediction, targets) if self.protocol.paired else [united]
+        inter, union, iou = self._overlaps(counts, none, target_none)
         self._increase(samples=1, iou=iou, intersection=inter, union=union)
-        canvas = functional.canvas_intersection_union(prediction, target)
-        inter, union, _ = functional.overlap(*canvas, none, target_none, self.empty_rule)
+        self._increase(plain_iou=functional.overlap(*united, none, target_none, "zero").iou)
+        canvas = functional.canvas_intersection_union(answer, truth)
+        inter, union, _ = functional.overlap(*canvas, none, target_none, self.protocol.empty_rule)
         self._increase(canvas_intersection=inter, canvas_union=union)
+        right = [iou > limit if self.protocol.strict else iou >= limit for limit in PRECISION_AT]
         if target_none:
             self._increase(none_samples=1, none_found=none)
         else:
-            self._increase(target_samples=1, target_found=not none)
-            self.at_least += torch.tensor([iou >= limit for limit in PRECISION_AT], device=self.device)
+            self._increase(target_samples=1, target_found=not none, box_hits=is_hit(answer, truth))
+        if not target_none or self.protocol.share == "all":
+            self.at_least += torch.tensor(right, device=self.device)
 
     def _add_f1(self, prediction: Tensor, targets: Tensor) -> None:
         matched = functional.matched_overlaps(prediction, targets, self.f1_overlap).to(self.device, torch.float64)
@@ -120,15 +166,23 @@ class ReferringMetrics(Metric):
         self.true_positives += right
         self._increase(predicted=len(prediction), targets=len(targets))
 
-    def _add_oracle(self, candidates: Tensor, targets: Tensor) -> None:
-        target_none = len(targets) == 0  # the best choice from any pool is then to choose nothing: perfect
-        best = functional.best_candidates(candidates, targets)
-        inter, union, iou = self._overlap(best, targets.any(dim=0), target_none, target_none)
+    def _add_oracle(self, candidates: Tensor, targets: Tensor, target_none: bool) -> None:
+        # Where there is no target the best choice from any pool is to choose nothing: perfect.
+        counts = pairwise_counts(targets, candidates)
+        united = functional.intersection_union(functional.best_of(candidates, *counts), targets.any(dim=0))
+        inter, union, iou = self._overlaps([united], target_none, target_none)
         self._increase(oracle_samples=1, oracle_iou=iou, oracle_intersection=inter, oracle_union=union)
+        best = functional.best_overlaps(*counts)[targets.flatten(1).any(1)]  # a target without a pixel is no target
+        self.recalled += (best[:, None].cpu() >= torch.tensor(RECALL_AT, dtype=torch.float64)).sum(0).to(self.device)
+        self._increase(pool_targets=len(best))
 
-    def _overlap(self, prediction: Tensor, target: Tensor, none: bool, target_none: bool) -> functional.Overlap:
-        counts = functional.intersection_union(prediction, target)
-        return functional.overlap(*counts, none, target_none, self.empty_rule)
+    def _overlaps(self, counts: list[tuple[int, int]], none: bool, target_none: bool) -> Overlap:
+        """The sums of a sample over its pairs' intersections and unions, and their mean IoU."""
+        rule = self.protocol
+        counts = counts or [(0, 0)]  # neither an answer nor a target, where masks are paired
+        each = [functional.overlap(*pair, none, target_none, rule.empty_rule, rule.iou_epsilon) for pair in counts]
+        iou = sum(one.iou for one in each) / len(each)
+        return Overlap(sum(one.intersection for one in each), sum(one.union for one in each), iou)
 
     def _increase(self, **amounts: float) -> None:
         for name, amount in amounts.items():
@@ -138,11 +192,13 @@ class ReferringMetrics(Metric):
         value: Tensor = getattr(self, name)
         return value
 
-    def _ratio(self, above: str, below: str) -> Tensor:
-        return self._sum(above) / self._sum(below)
+    def _ratio(self, above: str, below: str, epsilon: float = 0.0, counted: str = "samples") -> Tensor:
+        """One sum over another, NaN where nothing was counted; with an epsilon 0 / 0 is 0, as protocols have it."""
+        value = self._sum(above) / (self._sum(below) + epsilon)
+        return torch.where(self._sum(counted) > 0, value, torch.nan)
 
 
-def _check(prediction: Tensor, targets: Tensor, candidates: Tensor | None) -> None:
+def _check(prediction: Tensor, targets: Tensor, candidates: Tensor | None, ignore: Tensor | None) -> None:
     for name, masks in {"prediction": prediction, "targets": targets, "candidates": candidates}.items():
         if masks is None:
             continue
@@ -150,3 +206,8 @@ def _check(prediction: Tensor, targets: Tensor, candidates: Tensor | None) -> No
             raise ValueError(f"{name} must be (K, H, W) bool, got {tuple(masks.shape)} {masks.dtype}")
         if masks.shape[1:] != targets.shape[1:]:
             raise ValueError(f"{name} must be of the targets' size {tuple(targets.shape[1:])}, got {masks.shape[1:]}")
+    if ignore is not None and (ignore.dtype != torch.bool or ignore.shape != targets.shape[1:]):
+        size = tuple(targets.shape[1:])
+        raise ValueError(
+            f"ignore must be bool and of the targets' size {size}, got {tuple(ignore.shape)} {ignore.dtype}"
+        )

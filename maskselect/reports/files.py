@@ -90,6 +90,11 @@ def write_json(record: dict[str, Any], path: Path) -> None:
     _write_together({path: lambda file: file.write(_json_bytes(record))})
 
 
+def write_text(text: str, path: Path) -> None:
+    """One text file."""
+    _write_together({path: lambda file: file.write(text.encode())})
+
+
 def _json_bytes(record: dict[str, Any]) -> bytes:
     return (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 

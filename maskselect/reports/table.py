@@ -44,5 +44,17 @@ def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float)
     Console().print(table)
 
 
+def print_ceiling(found: dict[str, Any], title: str) -> None:
+    """Prints what `maskselect.evaluation.measure_ceiling` gives."""
+    names = [name for name in found if name not in ("images", "samples", "candidates_per_image")]
+    table = Table(
+        title=f"{title}: {found['images']} images, {found['samples']} samples (percent)", title_justify="left"
+    )
+    for name in ("candidates an image", *names):
+        table.add_column(name, justify="right")
+    table.add_row(str(found["candidates_per_image"]), *(_cell(found[name]) for name in names))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
 def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"

@@ -18,6 +18,7 @@ class MaskGroup:
     masks: (M, H, W) bool.  scores: (M,) float32 in [0, 1].
     candidates: how many candidates were scored.
     references: (R, H, W) bool, the reference masks that the prompt pointed to.
+    candidate_scores: (N,) float32, the score of every candidate in the order of the pool; None where it is not known.
     """
 
     image: np.ndarray
@@ -27,6 +28,7 @@ class MaskGroup:
     candidates: int
     threshold: float
     references: np.ndarray
+    candidate_scores: np.ndarray | None = field(default=None, repr=False)
     drawer: Callable[["MaskGroup"], Image.Image] | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -68,10 +68,10 @@ def test_a_rejection_counts_whatever_pixels_it_comes_with() -> None:
 
 
 def test_the_empty_rules_of_others() -> None:
-    for rule, giou in (("lisa", 1.0), ("zero", 0.0)):
-        metrics = ReferringMetrics(empty_rule=rule)
+    for rule, giou in (("lisa", 1.0), ("rmsin", 0.0)):
+        metrics = ReferringMetrics(protocol=rule)
         metrics.update(NONE, NONE)
-        assert float(metrics.compute()["gIoU"]) == giou
+        assert metrics.report()["gIoU"] == 100 * giou
 
 
 def test_ciou_weighs_pixels_and_giou_samples() -> None:

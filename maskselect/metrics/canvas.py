@@ -1,0 +1,73 @@
+"""Masks of different sizes on one square canvas, where a protocol compares them there."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskselect.ops.masks import resize_nearest
+
+
+def letterbox(masks: Tensor, side: int) -> Tensor:
+    """(K, H, W) bool to (K, side, side) bool: the longer side fills the canvas, the other is centred, margins empty.
+
+    Nearest neighbour by the upper left corner of a pixel, sizes rounded down, as OpenCV resizes (SegEarth-R1).
+
+    >>> letterbox(torch.ones(1, 2, 4, dtype=torch.bool), 4)[0].int()
+    tensor([[0, 0, 0, 0],
+            [1, 1, 1, 1],
+            [1, 1, 1, 1],
+            [0, 0, 0, 0]], dtype=torch.int32)
+    """
+    height, width = masks.shape[1:]
+    scale = side / max(height, width)
+    new_height, new_width = max(1, int(height * scale)), max(1, int(width * scale))
+    rows, columns = _corners(height, new_height).to(masks.device), _corners(width, new_width).to(masks.device)
+    top, left = (side - new_height) // 2, (side - new_width) // 2
+    out = masks.new_zeros(len(masks), side, side)
+    out[:, top : top + new_height, left : left + new_width] = masks[:, rows][:, :, columns]
+    return out
+
+
+def stretch(masks: Tensor, side: int) -> Tensor:
+    """(K, H, W) bool to (K, side, side) bool, nearest neighbour by the centres of pixels, aspect not kept.
+
+    As Pillow resizes (LAVT, RMSIN), to the pixel: where a centre falls between two, 640 to 480 being such a case,
+    Pillow takes the side to which its running sum of steps has strayed, and torch the other.
+    """
+    rows, columns = (_centres(size, side).to(masks.device) for size in masks.shape[1:])
+    return masks[:, rows][:, :, columns]
+
+
+def canvas_pixels(masks: Tensor, side: int) -> Tensor:
+    """Pixels of each mask after it is stretched to a canvas: (K, H, W) bool to (K,) int64, without making the canvas.
+
+    A pixel of the mask becomes as many as the rows that take its row times the columns that take its column, so the
+    count is a weighted sum at the mask's own size. Equal to `resize_nearest` and counting, up to a side of 4096.
+    """
+    rows, columns = (_taken(size, side).to(masks.device) for size in masks.shape[1:])
+    return (masks.float() @ columns @ rows).long()
+
+
+def _corners(size: int, new_size: int) -> Tensor:
+    """Which of `size` pixels each of `new_size` takes, (new_size,) int64, in the float64 that OpenCV reckons in."""
+    inverse = 1.0 / (new_size / size)
+    return (torch.arange(new_size, dtype=torch.float64) * inverse).floor().long().clamp(max=size - 1)
+
+
+@lru_cache(maxsize=256)
+def _centres(size: int, new_size: int) -> Tensor:
+    """Which of `size` pixels each of `new_size` takes, (new_size,) int64, in Pillow's running sum of float64."""
+    steps = np.full(new_size, size / new_size)
+    steps[0] /= 2
+    return torch.from_numpy(np.cumsum(steps).astype(np.int64))
+
+
+@lru_cache(maxsize=256)
+def _taken(size: int, side: int) -> Tensor:
+    """How many of `side` places take each of `size` pixels: (size,) float32, by asking `resize_nearest` itself."""
+    bits = torch.arange(max(size.bit_length(), 1))[:, None]
+    numbers = (torch.arange(size)[None] >> bits & 1).bool()  # (bits, size): each pixel holds its number
+    places = (resize_nearest(numbers[:, None], (1, side))[:, 0].long() << bits).sum(0)
+    return torch.bincount(places, minlength=size).float()

@@ -1,0 +1,148 @@
+"""The samples that say most about a model, as pictures: its best, its worst, and where it was surest and wrong."""
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from maskselect.data.images import load_image
+from maskselect.structures.prediction import MaskGroup
+from maskselect.structures.sample import Sample
+from maskselect.structures.scored import Scored
+
+SIDE = 260
+"""Longer side of each picture, px."""
+WRONG_BELOW = 0.1
+_TARGET, _ANSWER, _REFERENCE = (60, 220, 110), (255, 170, 40), (255, 0, 200)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sample with three pictures side by side, as a JPEG: targets, answer, candidates."""
+
+    row: Scored
+    jpeg: bytes
+
+    @property
+    def source(self) -> str:
+        """For the `src` of an HTML image."""
+        return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode()
+
+
+def _best(row: Scored) -> tuple[float, ...] | None:
+    return None if row.no_target else (row.iou, row.targets)
+
+
+def _worst(row: Scored) -> tuple[float, ...] | None:
+    return None if row.no_target else (-row.iou, row.target_share)
+
+
+def _surely_wrong(row: Scored) -> tuple[float, ...] | None:
+    return (max(row.scores),) if row.chosen and row.iou < WRONG_BELOW and row.scores else None
+
+
+RANKS: dict[str, Callable[[Scored], tuple[float, ...] | None]] = {
+    "best": _best,
+    "worst": _worst,
+    "surest and wrong": _surely_wrong,
+}
+"""How good an example of its kind a sample is; None for no example at all."""
+
+
+class CaseKeeper:
+    """Keeps the most telling samples of each kind while they pass by, and draws only those.
+
+    each: how many of each kind.
+    """
+
+    def __init__(self, each: int = 6) -> None:
+        self.each = each
+        self._kept: dict[str, list[tuple[tuple[float, ...], Case]]] = {kind: [] for kind in RANKS}
+
+    def watch(self, row: Scored, sample: Sample, answer: MaskGroup, pool: Tensor) -> None:
+        """A `Watcher` of `maskselect.evaluation.score_samples`."""
+        drawn: Case | None = None
+        for kind, rank_of in RANKS.items():
+            kept, rank = self._kept[kind], rank_of(row)
+            if rank is None or (len(kept) >= self.each and rank <= kept[-1][0]):
+                continue
+            drawn = drawn or Case(row, _drawn(sample, answer, pool.numpy()))
+            kept.append((rank, drawn))
+            kept.sort(key=lambda one: one[0], reverse=True)
+            del kept[self.each :]
+
+    def save(self, path: Path) -> None:
+        """As JSON, for a run that goes on later."""
+        kept = {kind: [[case.row.as_json(), case.source] for case in cases] for kind, cases in self.cases().items()}
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(json.dumps(kept))
+        part.replace(path)
+
+    def load(self, path: Path) -> None:
+        """What `save` wrote, instead of what is kept now. Raises ValueError when it is damaged."""
+        try:
+            for kind, cases in json.loads(path.read_text()).items():
+                loaded = [Case(Scored.from_json(row), base64.b64decode(source.split(",")[1])) for row, source in cases]
+                self._kept[kind] = [(RANKS[kind](case.row) or (), case) for case in loaded]
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); remove it to begin anew") from error
+
+    def cases(self) -> dict[str, list[Case]]:
+        """By kind, the most telling first."""
+        return {kind: [case for _, case in kept] for kind, kept in self._kept.items()}
+
+
+def _drawn(sample: Sample, answer: MaskGroup, pool: np.ndarray) -> bytes:
+    image = load_image(sample.image)
+    factor = SIDE / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+    def scaled(masks: np.ndarray) -> list[np.ndarray]:
+        return [cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool) for m in masks]
+
+    references = scaled(sample.prompt.references.numpy())
+    targets = scaled(sample.gt_pool[list(sample.targets)].numpy())
+    panels = [
+        _tinted(small, targets, _TARGET, references),
+        _tinted(small, scaled(answer.masks), _ANSWER, references),
+        _outlined(small, scaled(pool)),
+    ]
+    gap = np.full((small.shape[0], 6, 3), 255, np.uint8)
+    strip = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
+    data = io.BytesIO()
+    Image.fromarray(strip).save(data, "JPEG", quality=82)
+    return data.getvalue()
+
+
+def _tinted(
+    image: np.ndarray, masks: list[np.ndarray], colour: tuple[int, int, int], references: list[np.ndarray]
+) -> np.ndarray:
+    out = image.copy()
+    for mask in masks:
+        out[mask] = (0.5 * out[mask] + 0.5 * np.array(colour)).astype(np.uint8)
+    for shown, ink in ((masks, colour), (references, _REFERENCE)):
+        for mask in shown:
+            _draw_outline(out, mask, ink, 2)
+    return out
+
+
+def _outlined(image: np.ndarray, masks: list[np.ndarray]) -> np.ndarray:
+    out = image.copy()
+    for number, mask in enumerate(masks):
+        hue = np.array([[[number * 47 % 180, 220, 255]]], np.uint8)
+        red, green, blue = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
+        _draw_outline(out, mask, (red, green, blue), 1)
+    return out
+
+
+def _draw_outline(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, outlines, -1, colour, width)

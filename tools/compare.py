@@ -1,0 +1,11 @@
+#!/usr/bin/env python3
+"""`maskselect compare` as a script. `--help` tells its options."""
+
+import sys
+
+import _environment  # noqa: F401  finds the repository's own environment
+
+from maskselect.cli import tool
+
+if __name__ == "__main__":
+    sys.exit(tool("compare"))
