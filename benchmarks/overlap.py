@@ -37,7 +37,7 @@ def things(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def speckled(count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, SIDE, SIDE) bool: noise of patches 4 pixels a side, which is hard on runs: over a hundred thousand each."""
+    """(count, SIDE, SIDE) bool: noise in patches of 4 x 4, hard on runs: each mask has about 131,000 of them."""
     patches = rng.random((count, SIDE // 4, SIDE // 4)) < 0.5
     return patches.repeat(4, axis=1).repeat(4, axis=2)
 

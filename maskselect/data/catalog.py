@@ -93,7 +93,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
         ("train", "val", "test"),
         "https://cocodataset.org/#format-data",
         "your own",
-        protocol="grefcoco",
+        protocol="maskselect",
     ),
     "maskgroups": CatalogEntry(
         "MaskGroups-HQ and files in its format",
@@ -101,7 +101,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
         ("train", "validation"),
         "https://huggingface.co/datasets/Shengcao1006/MaskGroups-HQ",
         "see its page",
-        protocol="grefcoco",
+        protocol="maskselect",
         samples={"train": 96_697, "validation": 3_599},
     ),
     "refclef": _refer("refclef", "RefCLEF (unc)", _ABC, licence="texts: Apache-2.0; pictures: SAIAPR TC-12's"),
@@ -147,7 +147,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
         ("train", "test"),
         page="https://github.com/toggle1995/RIS-DMMI",
         licence="see its page; pictures: COCO's",
-        protocol="grefcoco",
+        protocol="gsva-refzom",
     ),
     "rrsisd": _refer(
         "rrsisd",
@@ -173,6 +173,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
         ("train", "validation", "test"),
         "https://github.com/wangjunchi/LLMSeg",
         "see its page; pictures: COCO's and EgoObjects'",
+        protocol="llmseg",
     ),
     "muse": CatalogEntry(
         "MUSE",
@@ -181,6 +182,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
         "https://github.com/MaverickRen/PixelLM",
         "see its page; pictures: COCO's",
         about={"train": 239_000, "val": 2_800},
+        protocol="muse",
     ),
     "earthreason": CatalogEntry(
         "EarthReason",
@@ -188,7 +190,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
         ("train", "val", "test"),
         "https://huggingface.co/datasets/earth-insights/EarthReason",
         "see its page",
-        protocol="grefcoco",
+        protocol="segearth",
         about={"train": 2_371, "val": 1_135, "test": 1_928},
     ),
 }

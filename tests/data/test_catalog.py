@@ -12,6 +12,7 @@ from PIL import Image
 from maskselect import cli
 from maskselect.data.catalog import CATALOG, find_entry
 from maskselect.data.check import DAMAGED, EMPTY, MISSING, OTHER_SIZE, check
+from maskselect.metrics.protocols import PROTOCOLS
 from maskselect.structures.sample import Prompt, Sample
 
 
@@ -23,6 +24,7 @@ def test_every_entry_opens_its_reader_and_says_what_is_missing(tmp_path: Path, n
             entry.open(tmp_path, split)
     with pytest.raises(FileNotFoundError, match="looked for"):
         entry.open_splits(tmp_path)
+    assert entry.protocol in PROTOCOLS
     assert set(entry.samples) | set(entry.about) <= set(entry.splits) and entry.page.startswith("https://")
 
 

@@ -106,7 +106,7 @@ def test_several_data_sets_in_one_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert cli.tool("evaluate", [*words, "--output", str(tmp_path / "r.json")]) == 0
     found = {name: json.loads((tmp_path / f"r-{name}.json").read_text()) for name in ("refcoco", "own")}
     assert {name: (r["samples"], r["protocol"]["name"]) for name, r in found.items()} == {
-        "refcoco": (4, "lisa"), "own": (4, "grefcoco"),
+        "refcoco": (4, "lisa"), "own": (4, "maskselect"),
     }  # fmt: skip
     assert cli.tool("evaluate", [*words, "--protocol", "x", "--output", str(tmp_path / "s.json")]) == 2
 
