@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from maskselect import cli
+from maskselect.cli import loading
 from maskselect.predictor import load
 
 PARTS = {
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--model", default="ras")
     options = parser.parse_args()
     model = load(options.model)
-    cli._load_model = lambda _: model  # loading is not evaluating
+    loading.load_model = lambda _: model  # loading is not evaluating
     profile = cProfile.Profile()
     with tempfile.TemporaryDirectory() as folder:
         words = ["--model", options.model, "--dataset", "scenes", "--scenes", str(options.scenes), "--seed", "77"]

@@ -12,6 +12,7 @@ from torch import Tensor
 from maskselect import cli
 from maskselect.backends.checkpoints import change_card, read_card, read_tensors, write_checkpoint
 from maskselect.calibration import THRESHOLDS, choose, sweep
+from maskselect.cli import loading
 from maskselect.data.scenes.samples import ask_scenes
 from maskselect.evaluation import evaluate
 from maskselect.predictor import Model
@@ -67,7 +68,7 @@ def test_choice() -> None:
 def test_the_card_gets_it(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "tiny.safetensors"
     write_checkpoint(path, {"weight": torch.ones(2)}, {"system": "ras", "config": {}, "threshold": 0.5, "name": "tiny"})
-    monkeypatch.setattr(cli, "_load_model", lambda options: model)
+    monkeypatch.setattr(loading, "load_model", lambda options: model)
     asked = ["--model", str(path), "--dataset", "scenes", "--scenes", "3", "--output", str(tmp_path / "table.json")]
     assert cli.tool("calibrate", asked) == 0
     assert read_card(path)["threshold"] == 0.5
@@ -85,6 +86,6 @@ def test_a_card_that_is_not_there_cannot_be_changed(
 ) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         change_card(tmp_path / "nowhere.safetensors", {})
-    monkeypatch.setattr(cli, "_load_model", lambda options: model)
+    monkeypatch.setattr(loading, "load_model", lambda options: model)
     assert cli.tool("calibrate", ["--model", "hf://a/b", "--dataset", "scenes", "--scenes", "3", "--write"]) == 2
     assert "hf://a/b" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from maskselect import cli
+from maskselect.cli import loading
 from maskselect.ops import rle
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
@@ -50,7 +51,7 @@ class StubModel:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
     stub = StubModel()
-    monkeypatch.setattr(cli, "_load_model", lambda options: stub)
+    monkeypatch.setattr(loading, "load_model", lambda options: stub)
     return stub
 
 
@@ -59,7 +60,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(options: object) -> None:
         raise AssertionError("the model was loaded before the input was checked")
 
-    monkeypatch.setattr(cli, "_load_model", refuse)
+    monkeypatch.setattr(loading, "load_model", refuse)
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_a_model_that_cannot_be_loaded(
     def fail(options: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_load_model", fail)
+    monkeypatch.setattr(loading, "load_model", fail)
     files = [image, image.with_name("other.jpg")]
     for images in (files[:1], files):
         said = refused(capsys, predict("--image", *images, "--prompt", "x", "--output", tmp_path / "out"))
@@ -332,7 +333,7 @@ def test_a_proposer_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixt
 )
 def test_training_verbs_go_to_lightning(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     passed: list[list[str]] = []
-    monkeypatch.setattr(cli, "_train", lambda given: passed.append(given) or 0)
+    monkeypatch.setattr("maskselect.cli.program._train", lambda given: passed.append(given) or 0)
     assert cli.main(arguments, prog="lightning") == 0
     assert passed == [arguments]
 

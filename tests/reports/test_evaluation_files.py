@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from maskselect import cli
+from maskselect.cli import loading
 from maskselect.data.scenes.samples import ask_scenes
 from maskselect.evaluation import build_report, measure_ceiling, score_samples
 from maskselect.reports import charts
@@ -62,7 +63,7 @@ def scored() -> tuple[list[Scored], CaseKeeper]:
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_load_model", lambda options: model)
+    monkeypatch.setattr(loading, "load_model", lambda options: model)
     words = [
         "--model",
         "x",
@@ -95,7 +96,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_several_data_sets_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
-    monkeypatch.setattr(cli, "_load_model", lambda options: Halves())
+    monkeypatch.setattr(loading, "load_model", lambda options: Halves())
     own = Path(__file__).parents[2] / "examples" / "own"
     root = tmp_path / "data"
     for source, target in ((shared_data / "refcoco_mini" / "refcoco", "refcoco"), (own / "images", "images")):

@@ -1,0 +1,14 @@
+"""Loading the model that a command was asked to use."""
+
+import argparse
+from typing import Any
+
+
+def load_model(options: argparse.Namespace) -> Any:
+    """The model of `--model` on `--device`."""
+    from maskselect.backends.startup import quick_imports
+
+    with quick_imports():
+        from maskselect.predictor import load
+
+        return load(options.model, device=options.device)

@@ -1,0 +1,158 @@
+"""Commands that measure: evaluate, calibrate, compare, recall. Each imports what it needs when it runs."""
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskselect.cli import loading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from maskselect.structures.sample import Sample
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Score a model on data sets, one report each, going on where an earlier run stopped."""
+    from maskselect.reports.files import output_folder
+
+    with output_folder(options.output.absolute().parent):
+        opened = {name: _samples(options, name) for name in options.dataset}
+        model = loading.load_model(options)
+        for name, (samples, total) in opened.items():
+            several = f"{options.output.stem}-{name}{options.output.suffix}"
+            output = options.output if len(opened) == 1 else options.output.with_name(several)
+            _evaluate_one(options, model, name, samples, total, output)
+    return 0
+
+
+def _evaluate_one(
+    options: argparse.Namespace, model: Any, name: str, samples: "Iterator[Sample]", total: int | None, output: Path
+) -> None:
+    """Scores what was not scored before, then writes report, samples, and page."""
+    from maskselect.data.catalog import CATALOG
+    from maskselect.evaluation import build_report, score_samples
+    from maskselect.reports.cases import CaseKeeper
+    from maskselect.reports.files import write_json, write_text
+    from maskselect.reports.page import draw_page
+    from maskselect.reports.records import RecordFile, records_path
+    from maskselect.reports.table import print_report
+
+    protocol = options.protocol or (CATALOG[name].protocol if name in CATALOG else "maskselect")
+    settings = {"seed": options.seed, "with_gt": options.with_gt_candidates, "protocol": protocol}
+    key = {"model": getattr(model, "fingerprint", ""), "data": [name, str(options.root), options.split]} | settings
+    keeper, pictures, asked = CaseKeeper(), output.with_suffix(".cases.json"), set[str]()
+
+    def noted() -> "Iterator[Sample]":
+        for sample in samples:
+            asked.add(sample.sample_id)
+            yield sample
+
+    with RecordFile(records_path(output), key) as records:
+        if records.rows and pictures.is_file():
+            keeper.load(pictures)
+        done = [row.sample_id for row in records.rows]
+        try:
+            for row in score_samples(
+                model,
+                noted(),
+                total=total,
+                what=f"{name} {options.split}",
+                with_gt=options.with_gt_candidates,
+                protocol=protocol,
+                done=done,
+                watch=keeper.watch,
+            ):
+                records.add(row)
+        finally:
+            keeper.save(pictures)
+    rows = [row for row in records.rows if row.sample_id in asked]
+    report = build_report(rows, name, options.split, options.model, options.with_gt_candidates, protocol)
+    write_json(report, output)
+    write_text(draw_page(report, rows, keeper.cases(), _command(options)), output.with_suffix(".html"))
+    print_report(report)
+    print(f"report: {output}, page: {output.with_suffix('.html')}")
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The evaluation's own command line, for the page."""
+    words = [
+        "tools/evaluate.py",
+        "--model",
+        str(options.model),
+        "--dataset",
+        *options.dataset,
+        "--split",
+        options.split,
+    ]
+    for flag in ("root", "limit", "scenes", "seed", "protocol"):
+        value = getattr(options, flag)
+        words += [f"--{flag}", str(value)] if value not in (None, "") else []
+    return shlex.join(words + (["--with-gt-candidates"] if options.with_gt_candidates else []))
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Two evaluations of the same samples, paired."""
+    from maskselect.reports.compare import compare, print_comparison
+    from maskselect.reports.files import write_json
+    from maskselect.reports.records import in_order, read_records
+
+    first, second = in_order(read_records(options.first), read_records(options.second))
+    found = compare(first, second, options.cases)
+    print_comparison(found, str(options.first), str(options.second))
+    if options.output is not None:
+        write_json(found, options.output)
+    return 0
+
+
+def recall(options: argparse.Namespace) -> int:
+    """The ceiling of any selector over a proposer."""
+    from maskselect.evaluation import measure_ceiling
+    from maskselect.proposers.loading import load_proposer
+    from maskselect.reports.files import write_json
+    from maskselect.reports.table import print_ceiling
+
+    samples, total = _samples(options, options.dataset)
+    proposer, identity = load_proposer(options.proposer, options.device)
+    found = measure_ceiling(proposer, samples, total)
+    print_ceiling(found, f"{options.proposer} on {options.dataset} {options.split}")
+    if options.output is not None:
+        write_json({"dataset": options.dataset, "split": options.split, "proposer": identity, **found}, options.output)
+    return 0
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """Choose a threshold on validation samples, and store it when asked."""
+    from maskselect.backends.checkpoints import change_card, find_checkpoint
+    from maskselect.calibration import choose, sweep
+    from maskselect.reports.files import write_json
+    from maskselect.reports.table import print_thresholds
+
+    if options.write:
+        find_checkpoint(options.model)  # a card on the hub cannot be changed: better told before the work than after
+    samples, total = _samples(options, options.dataset)
+    found = sweep(loading.load_model(options), samples, total)
+    if options.output is not None:
+        write_json({str(threshold): row for threshold, row in found.items()}, options.output)
+    chosen = choose(found, options.least_n_acc)
+    print_thresholds(found, chosen)
+    if options.write:
+        source = {"dataset": options.dataset, "split": options.split, "samples": found[chosen]["samples"]}
+        rule = {"threshold_from": source | {"least_n_acc": options.least_n_acc}}
+        print(f"threshold {chosen} -> {change_card(options.model, {'threshold': chosen} | rule)}")
+    return 0
+
+
+def _samples(options: argparse.Namespace, name: str) -> "tuple[Iterator[Sample], int | None]":
+    from maskselect.data.questions import open_samples
+
+    return open_samples(
+        name,
+        options.root,
+        options.split,
+        limit=options.limit,
+        reference_column=options.reference_column,
+        scenes=options.scenes,
+        seed=options.seed,
+    )

@@ -1,0 +1,103 @@
+"""The commands. `maskselect` and `lightning` are this same program; `tools/*.py` call one verb each.
+
+Imports happen inside the verbs, so that `--help` is instant. Bad input ends in one sentence on standard error and
+status 2; set MASKSELECT_TRACEBACK=1 to see where it arose.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from maskselect.cli import measuring, options, using
+
+TRAINING_VERBS = ("fit", "validate", "test", "predict")
+_CONFIG = ("-c", "--config")
+USAGE = """usage: {prog} VERB [options]
+
+Training, with Lightning (fit --help tells all of its options):
+  fit|validate|test|predict -c CONFIG    for example: {prog} fit -c configs/ras.yaml
+
+Use ({prog} VERB --help tells the options):
+  predict --image FILE --prompt TEXT     select the masks that answer a prompt
+  evaluate --model M --dataset D         measure a model on a data set
+  calibrate --model M --dataset D        choose a model's threshold on validation samples
+  compare A.json B.json                  two evaluations of the same samples, paired
+  recall --proposer P --dataset D        the most that any selector can reach with a proposer's candidates
+  propose --images DIR --output DIR      candidate masks for a folder of images
+  data list                              the data sets that can be read, and where to get them
+  data check NAME --root DIR             walk a data set: counts, missing images, damaged or empty masks
+  scenes --output DIR --split S          generate scenes with prompts and ground truth
+"""
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Runs one command and gives its exit status: 0 done, 1 some images of a batch failed, 2 bad input.
+
+    argv: verb and options; the command line's by default. prog: the name to answer with.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    prog = prog or Path(sys.argv[0]).name
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE.format(prog=prog), end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"maskselect {version('maskselect')}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if _is_training(verb, rest):
+        return _guarded(lambda: _train(arguments), f"{prog} {verb}")
+    if verb not in VERBS:
+        known = ", ".join(dict.fromkeys((*TRAINING_VERBS, *VERBS)))
+        print(f"{prog}: error: unknown verb {verb!r}; expected one of {known}", file=sys.stderr)
+        return 2
+    return tool(verb, rest, f"{prog} {verb}")
+
+
+def tool(verb: str, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """One verb with its options, the command line's by default: what `tools/*.py` call."""
+    make_parser, run = VERBS[verb]
+    parser = make_parser(prog or Path(sys.argv[0]).name)
+    asked = parser.parse_args(argv)
+    return _guarded(lambda: run(asked), parser.prog)
+
+
+def _is_training(verb: str, rest: list[str]) -> bool:
+    """`predict` is both: Lightning's with a config, mask selection without."""
+    configured = any(word in _CONFIG or word.startswith(tuple(f"{flag}=" for flag in _CONFIG)) for word in rest)
+    return verb in TRAINING_VERBS and (verb != "predict" or configured)
+
+
+def _train(arguments: list[str]) -> int:
+    from maskselect.training.cli import run
+
+    run(arguments)
+    return 0
+
+
+def _guarded(run: Callable[[], int], prog: str) -> int:
+    """The status of `run`; errors that a user can cause become one sentence."""
+    try:
+        return run()
+    except (ValueError, OSError) as error:
+        if os.environ.get("MASKSELECT_TRACEBACK"):
+            raise
+        print(f"{prog}: error: {using.sentence(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+
+
+VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argparse.Namespace], int]]] = {
+    "predict": (options.predict_parser, using.predict),
+    "evaluate": (options.evaluate_parser, measuring.evaluate),
+    "compare": (options.compare_parser, measuring.compare),
+    "recall": (options.recall_parser, measuring.recall),
+    "calibrate": (options.calibrate_parser, measuring.calibrate),
+    "propose": (options.propose_parser, using.propose),
+    "data": (options.data_parser, using.data),
+    "scenes": (options.scenes_parser, using.scenes),
+}

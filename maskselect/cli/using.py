@@ -1,0 +1,152 @@
+"""Commands that use what is there: predict, propose, data, scenes. Each imports what it needs when it runs."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskselect.cli import loading
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from maskselect.structures.references import Reference
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Everything that is cheap to check comes before the model is loaded."""
+    import torch
+
+    from maskselect.data.images import collect_images, parse_reference
+    from maskselect.reports.files import output_folder, refuse_overwriting
+    from maskselect.structures.sample import Prompt
+
+    Prompt(options.prompt, torch.zeros(len(options.reference), 1, 1, dtype=torch.bool))  # refuses what does not fit
+    images = collect_images(options.image, options.output)
+    refuse_overwriting(images, options.output)
+    references = [parse_reference(text) for text in options.reference]
+    with output_folder(options.output):
+        if len(images) == 1 and not options.image[0].is_dir():
+            image = _read(images[0], references)
+            _answer(loading.load_model(options), image, images[0], options, references)
+            return 0
+        model = loading.load_model(options)
+        failed: dict[Path, Exception] = {}
+        for path in images:
+            try:
+                _answer(model, _read(path, references), path, options, references)
+            except (ValueError, OSError) as error:
+                failed[path] = error
+    return _tell_failed(failed, len(images))
+
+
+def _read(path: Path, references: "list[Reference]") -> "np.ndarray":
+    """The image, with the references checked against its size."""
+    from maskselect.data.images import load_image
+
+    image = load_image(path)
+    for reference in references:
+        reference.check((image.shape[0], image.shape[1]))
+    return image
+
+
+def _answer(
+    model: Any, image: "np.ndarray", path: Path, options: argparse.Namespace, references: "list[Reference]"
+) -> None:
+    from maskselect.reports.files import write_answer
+
+    group = model.select(image, options.prompt, references=references, threshold=options.threshold)
+    write_answer(group, options.output, path, options.model)
+    found = "nothing answers the prompt" if group.no_target else f"{len(group.masks)} mask(s)"
+    files = f"{options.output / path.stem}.json, .mask.png, .overlay.png"
+    print(f"{path}: {found}, of {group.candidates} candidates -> {files}", flush=True)
+
+
+def _tell_failed(failed: dict[Path, Exception], count: int) -> int:
+    """Names the images of a batch that failed, and gives the exit status."""
+    if failed:
+        print(f"error: {len(failed)} of {count} images failed:", file=sys.stderr)
+    for path, error in failed.items():
+        text = sentence(error)
+        print(f"  {text}" if str(path) in text else f"  {path}: {text}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def propose(options: argparse.Namespace) -> int:
+    """Candidates for a folder of images; status 1 when some failed."""
+    from maskselect.backends.progress import track
+    from maskselect.data.images import list_images, load_image
+    from maskselect.proposers.loading import load_proposer
+    from maskselect.proposers.precomputed import PrecomputedProposer
+    from maskselect.reports.files import output_folder
+
+    if options.engine == "ray":
+        raise ValueError("engine 'ray' is not there yet; expected local")
+    images = list_images(options.images)
+    failed: dict[Path, Exception] = {}
+    with output_folder(options.output):
+        proposer, identity = load_proposer(options.proposer, options.device)
+        store = PrecomputedProposer(options.output, identity)
+        left = [path for path in images if not (options.resume and store.has(path.name))]
+        for path in track(left, len(left), "Proposing", "images"):
+            try:
+                store.write(path.name, proposer.propose(load_image(path)))
+            except (ValueError, OSError) as error:
+                failed[path] = error
+    print(f"{len(left) - len(failed)} images done, {len(images) - len(left)} were there already -> {options.output}")
+    return _tell_failed(failed, len(images))
+
+
+def data(options: argparse.Namespace) -> int:
+    """The catalog, or the check of one data set; status 1 when it has problems."""
+    from maskselect.data.catalog import CATALOG, find_entry
+    from maskselect.reports.data import print_catalog, print_check
+
+    if options.action == "list":
+        print_catalog(CATALOG)
+        return 0
+    from maskselect.data.check import check
+    from maskselect.reports.files import write_json
+
+    entry = find_entry(options.name)
+    opened = entry.open_splits(options.root, options.split)
+    reports = {split: check(reader, options.limit) for split, reader in opened.items()}
+    print_check(options.name, entry, reports, options.limit is None)
+    if options.output is not None:
+        write_json({split: report.as_json() for split, report in reports.items()}, options.output)
+    return 1 if any(report.problems for report in reports.values()) else 0
+
+
+def scenes(options: argparse.Namespace) -> int:
+    """Generated scenes on disk."""
+    from maskselect.data.scenes.writer import write_scenes
+    from maskselect.reports.files import output_folder
+
+    if len(options.size) > 2:
+        raise ValueError(f"--size has {len(options.size)} numbers; expected a side, or height and width")
+    height, width = options.size if len(options.size) == 2 else options.size * 2
+    with output_folder(options.output):
+        propose = None
+        if options.proposer is not None:
+            from maskselect.proposers.loading import load_proposer
+
+            proposer, _ = load_proposer(options.proposer, options.device)
+            propose = lambda image: proposer.propose(image).masks.cpu().numpy()  # noqa: E731
+        path = write_scenes(
+            options.output,
+            options.split,
+            options.count,
+            options.seed,
+            (height, width),
+            options.prompts_per_scene,
+            propose,
+        )
+    print(f"{options.count} scenes with up to {options.prompts_per_scene} prompts each -> {path}")
+    return 0
+
+
+def sentence(error: BaseException) -> str:
+    """An error as one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
