@@ -54,6 +54,14 @@ def size_of(image: Record) -> tuple[int, int]:
     return int(size[0]), int(size[1])  # type: ignore[arg-type]
 
 
+def file_name_of(image: Record) -> str:
+    """The file name of an image record. Raises ValueError when there is none."""
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"image {image.get('id')!r} has the file_name {str(name)[:40]!r}; expected a name")
+    return name
+
+
 def decode_masks(annotations: list[Record], size: tuple[int, int], field: str = "segmentation") -> Tensor:
     """The masks of annotations, (G, H, W) bool; polygons that overlap are united, one without outline is empty.
 

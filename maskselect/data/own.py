@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from maskselect.data.coco_file import CocoFile, decode_masks, size_of
+from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, size_of
 from maskselect.data.files import Images, find_one
 from maskselect.data.index import Key, Record, Section
 from maskselect.structures.sample import Prompt, Sample
@@ -80,7 +80,7 @@ class OwnDataset:
         pool = decode_masks(annotations, size)
         references, targets = (_places(row, field, places) for field in ("references", "targets"))
         return Sample(
-            image=self.images.find(str(image["file_name"])),
+            image=self.images.find(file_name_of(image)),
             image_id=str(row["image_id"]),
             sample_id=str(row.get("id", name)),
             prompt=Prompt(str(row.get("text", "")).strip(), pool[list(references)]),

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskselect.data.coco_file import CocoFile, decode_masks, size_of
+from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, size_of
 from maskselect.data.files import Images, find_one, read_json, read_plain_pickle
 from maskselect.data.index import Record, Section, open_index
 from maskselect.structures.sample import Prompt, Sample
@@ -119,7 +119,7 @@ class ReferDataset:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"reference {key} in {self._refs_file}: {error}") from error
         return Sample(
-            image=self.images.find(str(image["file_name"])),
+            image=self.images.find(file_name_of(image)),
             image_id=str(ref["image_id"]),
             sample_id=f"{key}:{sentence.get('sent_id', which)}",
             prompt=prompt,

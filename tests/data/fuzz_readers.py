@@ -1,0 +1,164 @@
+"""Damages valid data sets at random and reads them: every reader must give samples or one sentence, nothing else.
+
+    .venv/bin/python -m tests.data.fuzz_readers --minutes 10
+
+Two kinds of damage: a value somewhere inside an annotation becomes another value, or bytes of the file change. A case
+that raises anything but ValueError or FileNotFoundError is kept in a folder and named, and the exit status is 1.
+"""
+
+import argparse
+import json
+import pickle
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskselect.data.catalog import CATALOG
+from maskselect.ops import rle
+from tests.data import test_own, test_reasoning_sets, test_refer
+
+LARGE = 2**63 - 1
+ODD: list[Any] = [
+    None, True, -1, 0, 1, 10**6, LARGE, 1e300, -0.5, "", "x", "../x", "\0", "é", [], [[]], [1], {}, {"a": 1},
+    [[0, 0, 1]], {"size": [8, 10], "counts": "0"}, {"size": [8, 10], "counts": [80]}, [float("inf")],
+]  # fmt: skip
+
+Maker = Callable[[Path], object]
+MAKERS: dict[str, tuple[Maker, str]] = {
+    "own": (lambda folder: test_own._own(folder, test_own.PROMPTS), "train"),
+    "refcoco": (test_refer._root, "val"),
+    "grefcoco": (lambda folder: test_refer._root(folder, "grefcoco"), "val"),
+    "reasonseg": (test_reasoning_sets._reason, "val"),
+    "llm-seg40k": (test_reasoning_sets._llm_seg, "val"),
+    "muse": (test_reasoning_sets._muse, "val"),
+    "earthreason": (test_reasoning_sets._earth, "val"),
+}
+
+
+def fuzz(seconds: float, seed: int, keep: Path | None = None) -> tuple[Counter[str], list[str]]:
+    """Cases of each data set and outcome, and a line for each crash. keep: where data that crashed goes."""
+    rng = random.Random(seed)
+    counts: Counter[str] = Counter()
+    crashes: list[str] = []
+    with tempfile.TemporaryDirectory() as base:
+        whole = {name: Path(base) / name for name in MAKERS}
+        for name, (make, _) in MAKERS.items():
+            whole[name].mkdir()
+            make(whole[name])
+        end = time.monotonic() + seconds
+        number = 0
+        while time.monotonic() < end:
+            name = rng.choice(list(MAKERS))
+            folder = Path(base) / "case"
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(whole[name], folder)
+            done = _damage(folder, rng)
+            outcome = _read(name, folder)
+            counts[f"{name}: {outcome if outcome in ('read', 'refused') else 'crashed'}"] += 1
+            if outcome not in ("read", "refused"):
+                crashes.append(f"{name}, case {number}, {done}: {outcome}")
+                if keep is not None:
+                    shutil.copytree(folder, keep / f"{name}-{number}", dirs_exist_ok=True)
+            number += 1
+        counts["run lengths"] = _fuzz_codes(rng, min(20.0, seconds / 10), crashes)
+    return counts, crashes
+
+
+def _read(name: str, folder: Path) -> str:
+    try:
+        reader = CATALOG[name].open(folder, MAKERS[name][1])
+        reader.image_ids()
+        for number in range(len(reader)):
+            try:
+                reader[number]
+            except (ValueError, FileNotFoundError):
+                continue
+    except (ValueError, FileNotFoundError):
+        return "refused"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "read"
+
+
+def _damage(folder: Path, rng: random.Random) -> str:
+    files = [
+        path for path in folder.rglob("*") if path.is_file() and (path.suffix in (".json", ".p") or rng.random() < 0.1)
+    ]
+    path = rng.choice(files)
+    if path.suffix in (".json", ".p") and rng.random() < 0.7:
+        plain = json.loads(path.read_text()) if path.suffix == ".json" else pickle.loads(path.read_bytes())
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            plain = _changed(plain, rng)
+        path.write_text(json.dumps(plain)) if path.suffix == ".json" else path.write_bytes(pickle.dumps(plain, 2))
+        return f"values in {path.name}"
+    data = bytearray(path.read_bytes())
+    if rng.random() < 0.3:
+        del data[rng.randrange(len(data) + 1) :]
+    for _ in range(rng.choice((0, 1, 3, 20))):
+        if data:
+            data[rng.randrange(len(data))] = rng.randrange(256)
+    path.write_bytes(data)
+    return f"bytes of {path.name}"
+
+
+def _changed(value: Any, rng: random.Random) -> Any:
+    """The value with something in it replaced, removed or doubled."""
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        key = rng.choice(list(value))
+        if rng.random() < 0.1:
+            return {k: v for k, v in value.items() if k != key}
+        return {**value, key: _changed(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.9:
+        place = rng.randrange(len(value))
+        if rng.random() < 0.1:
+            return value[:place] + value[place + 1 :] if rng.random() < 0.5 else [*value, value[place]]
+        return [*value[:place], _changed(value[place], rng), *value[place + 1 :]]
+    return rng.choice(ODD)
+
+
+def _fuzz_codes(rng: random.Random, seconds: float, crashes: list[str]) -> int:
+    """Random and damaged run-length texts; those that decode must hold as many pixels as their runs say."""
+    end, count = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        height, width = rng.randrange(1, 30), rng.randrange(1, 30)
+        mask = np.array([[rng.random() < 0.4 for _ in range(width)] for _ in range(height)])
+        code = bytearray(rle.encode(mask[None])[0]["counts"].encode())
+        for _ in range(rng.choice((0, 1, 2, 5))):
+            code[rng.randrange(len(code))] = rng.randrange(40, 120)
+        count += 1
+        try:
+            found = rle.decode({"size": [height, width], "counts": bytes(code)})
+            if found.sum() != rle.run_lengths(bytes(code))[1::2].sum():
+                crashes.append(f"run lengths {bytes(code)!r} of {height}x{width}: other pixels than its runs")
+        except ValueError:
+            continue
+        except Exception as error:
+            crashes.append(f"run lengths {bytes(code)!r} of {height}x{width}: {type(error).__name__}: {error}")
+    return count
+
+
+def main() -> int:
+    """Print the counts; 1 when something crashed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for data that crashed a reader")
+    options = parser.parse_args()
+    counts, crashes = fuzz(60 * options.minutes, options.seed, options.keep)
+    for name, count in sorted(counts.items()):
+        print(f"{name:28} {count}")
+    print(f"{sum(counts.values())} cases, {len(crashes)} crashes")
+    print("\n".join(crashes[:40]))
+    return 1 if crashes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
