@@ -103,11 +103,18 @@ def score_samples(
 
 
 def build_report(
-    rows: Sequence[Scored], dataset: str, split: str, model_name: str, with_gt: bool, protocol: str
+    rows: Sequence[Scored],
+    dataset: str,
+    split: str,
+    model_name: str,
+    with_gt: bool,
+    protocol: str,
+    overlap: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The report as JSON: dataset, split, model, samples, protocol, metrics {overall, w/o mask-ref, w/ mask-ref},
-    intervals, by_kind, by_targets, by_size, images, candidates_per_image and latency.
+    intervals, by_kind, by_targets, by_size, images, candidates_per_image, latency and overlap.
 
+    overlap: sentences on what the model may have seen of this in training, see `maskselect.data.leakage`.
     Metrics are percent, null where nothing was there to measure. Raises ValueError when there is no sample.
     """
     if not rows:
@@ -141,6 +148,7 @@ def build_report(
             "seconds_per_prompt": round(seconds / len(rows), 4),
             "prompts_per_image": round(len(rows) / len(images), 2),
         },
+        "overlap": list(overlap),
     }
 
 

@@ -66,6 +66,7 @@ class Model:
         name: what reports call it.
         drawer: draws a group; what `MaskGroup.overlay` uses.
         fingerprint: digest of the weights and their card, "" where there are none; results are kept under it.
+        trained_on: the training source as the card holds it, None where it is not known.
     """
 
     def __init__(
@@ -75,9 +76,10 @@ class Model:
         name: str = "model",
         drawer: Drawer | None = None,
         fingerprint: str = "",
+        trained_on: dict[str, Any] | None = None,
     ) -> None:
         self.system = system.eval()
-        self.fingerprint = fingerprint
+        self.fingerprint, self.trained_on = fingerprint, trained_on
         self.drawer = drawer
         self.threshold = threshold
         self.name = name
@@ -226,7 +228,8 @@ def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None =
     system.load_learned(checkpoints.read_tensors(file), file)
     name = str(card.get("name", Path(name_or_path).stem))
     digest = hashlib.sha256(file.read_bytes() + file.with_suffix(".json").read_bytes()).hexdigest()
-    return Model(system.to(where), float(card.get("threshold", 0.5)), name, drawer, digest)
+    source = card.get("data", {}).get("init_args", {}).get("train")
+    return Model(system.to(where), float(card.get("threshold", 0.5)), name, drawer, digest, source)
 
 
 def _from_hub(repository: str) -> Path:

@@ -32,6 +32,7 @@ def _evaluate_one(
 ) -> None:
     """Scores what was not scored before, then writes report, samples, and page."""
     from maskselect.data.catalog import CATALOG
+    from maskselect.data.leakage import find_overlaps
     from maskselect.evaluation import build_report, score_samples
     from maskselect.reports.cases import CaseKeeper
     from maskselect.reports.files import write_json, write_text
@@ -68,7 +69,8 @@ def _evaluate_one(
         finally:
             keeper.save(pictures)
     rows = [row for row in records.rows if row.sample_id in asked]
-    report = build_report(rows, name, options.split, options.model, options.with_gt_candidates, protocol)
+    overlap = find_overlaps(getattr(model, "trained_on", None), name, options.split, options.seed)
+    report = build_report(rows, name, options.split, options.model, options.with_gt_candidates, protocol, overlap)
     write_json(report, output)
     write_text(draw_page(report, rows, keeper.cases(), _command(options)), output.with_suffix(".html"))
     print_report(report)

@@ -34,6 +34,8 @@ class CatalogEntry:
     reader: import path of the class; it is called with `arguments`, then root and split.
     splits: those that the published files have.  page: where the data is had.
     protocol: how its numbers are defined, see docs/metrics.md.
+    pictures: whose they are, where several data sets share them: RefCOCO's validation and test pictures, for example,
+        are all in COCO's train2014, and so in train2017.
     samples, about: published number of samples of a split, and numbers from other sources.
     """
 
@@ -43,6 +45,7 @@ class CatalogEntry:
     page: str
     licence: str
     protocol: str = "lisa"
+    pictures: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     samples: Mapping[str, int] = field(default_factory=dict)
     about: Mapping[str, int] = field(default_factory=dict)
@@ -80,7 +83,7 @@ _REFER_READER = "maskselect.data.refer.ReferDataset"
 
 
 def _refer(name: str, title: str, splits: tuple[str, ...], **more: Any) -> CatalogEntry:
-    facts = {"page": _REFER, "licence": _REFER_LICENCE} | more
+    facts = {"page": _REFER, "licence": _REFER_LICENCE, "pictures": "COCO"} | more
     return CatalogEntry(title, _REFER_READER, splits, arguments={"name": name}, **facts)
 
 
@@ -104,12 +107,15 @@ CATALOG: Mapping[str, CatalogEntry] = {
         protocol="maskselect",
         samples={"train": 96_697, "validation": 3_599},
     ),
-    "refclef": _refer("refclef", "RefCLEF (unc)", _ABC, licence="texts: Apache-2.0; pictures: SAIAPR TC-12's"),
+    "refclef": _refer(
+        "refclef", "RefCLEF (unc)", _ABC, licence="texts: Apache-2.0; pictures: SAIAPR TC-12's", pictures="SAIAPR TC-12"
+    ),
     "refclef-berkeley": _refer(
         "refclef-berkeley",
         "RefCLEF (berkeley)",
         ("train", "val", "test"),
         licence="texts: Apache-2.0; pictures: SAIAPR TC-12's",
+        pictures="SAIAPR TC-12",
     ),
     "refcoco": _refer(
         "refcoco",
@@ -155,6 +161,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
         ("train", "val", "test"),
         page="https://github.com/Lsan2401/RMSIN",
         licence="see its page",
+        pictures="",
         protocol="rmsin",
         about={"train": 12_181, "val": 1_740, "test": 3_481},
     ),
@@ -174,6 +181,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
         "https://github.com/wangjunchi/LLMSeg",
         "see its page; pictures: COCO's and EgoObjects'",
         protocol="llmseg",
+        pictures="COCO",
     ),
     "muse": CatalogEntry(
         "MUSE",
@@ -183,6 +191,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
         "see its page; pictures: COCO's",
         about={"train": 239_000, "val": 2_800},
         protocol="muse",
+        pictures="COCO",
     ),
     "earthreason": CatalogEntry(
         "EarthReason",

@@ -28,6 +28,7 @@ def draw_page(
         f"<h1>{escape(title)}</h1>",
         f"<p>{report['samples']} samples, {report['images']} images, {report['candidates_per_image']} candidates an "
         "image; percent, with 95 % intervals from a bootstrap over images.</p>",
+        *(f'<p class="beware">Beware: {escape(sentence)}.</p>' for sentence in report.get("overlap", [])),
         _headline(report),
         *(_table(report, name, heading) for name, heading in _SECTIONS.items() if report.get(name)),
         _published(report),

@@ -29,6 +29,8 @@ def print_report(report: dict[str, Any]) -> None:
         f"{report['candidates_per_image']} candidates an image; {latency['seconds_per_image']:.2f} s an image with "
         f"{latency['prompts_per_image']:.1f} prompts, {latency['seconds_per_prompt']:.2f} s a prompt"
     )
+    for sentence in report.get("overlap", []):
+        console.print(f"Beware: {sentence}.", highlight=False, markup=False)
 
 
 def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float) -> None:
