@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from maskselect.data.files import find_one, read_json
-from maskselect.data.images import image_size, list_images
+from maskselect.data.images import image_size, list_images, load_mask
 from maskselect.structures.sample import Prompt, Sample
 
 _HELP = "see https://huggingface.co/datasets/earth-insights/EarthReason"
@@ -80,12 +79,7 @@ def _record(file: Path) -> dict[str, Any]:
 
 
 def _label(path: Path, size: tuple[int, int]) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"label {path} is truncated or not an image") from error
-    mask = (pixels if pixels.ndim == 2 else pixels.any(-1)) != 0
+    mask = load_mask(path)
     if mask.shape != size:
         raise ValueError(f"label {path} is of size {list(mask.shape)}, its image of {list(size)}")
     return mask

@@ -191,7 +191,10 @@ def _fill(connection: sqlite3.Connection, name: str, section: Section, found: It
             raise ValueError(f"{source}, {name} number {place} has no field {error}") from error
         except TypeError as error:
             raise ValueError(f"{source}, {name} number {place}: {error}") from error
-        rows.append((name, place, key, group, json.dumps(record, separators=(",", ":"))))
+        try:
+            rows.append((name, place, key, group, json.dumps(record, separators=(",", ":"))))
+        except (TypeError, ValueError) as error:  # a pickle may hold bytes, or itself
+            raise ValueError(f"{source}, {name} number {place} is not made of texts and numbers: {error}") from error
         if len(rows) >= 2000:
             connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
             rows.clear()

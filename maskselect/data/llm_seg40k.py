@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from maskselect.data.files import Images, find_one, inside
-from maskselect.data.images import image_size
+from maskselect.data.images import image_size, load_mask
 from maskselect.data.index import Section, open_index
 from maskselect.ops import rle
 from maskselect.structures.sample import Prompt, Sample
@@ -95,11 +94,7 @@ class LlmSeg40kDataset:
         if pair.get("rle_seg"):
             found = rle.decode(pair["rle_seg"])
         else:
-            path = inside(self.root, str(pair["segmentation_path"]), "mask")
-            try:
-                found = np.asarray(Image.open(path).convert("L")) > 0
-            except (UnidentifiedImageError, OSError) as error:
-                raise ValueError(f"its mask {path} is missing or not an image") from error
+            found = load_mask(inside(self.root, str(pair["segmentation_path"]), "mask"))
         if found.shape != size:
             raise ValueError(f"a mask is of size {list(found.shape)}, the image of {list(size)}")
         return found

@@ -68,7 +68,13 @@ class OwnDataset:
         for image in self.coco.index.groups("annotation"):
             groups: dict[Key, list[Key]] = {}
             for annotation in self.coco.annotations(image):
-                groups.setdefault(annotation["category_id"], []).append(annotation["id"])
+                category = annotation.get("category_id")
+                if not isinstance(category, int | str):
+                    raise ValueError(
+                        f"annotation {annotation['id']!r} in {self.coco.path} has the category_id {str(category)[:40]!r}; "
+                        "expected a number, or prompts beside the annotations"
+                    )
+                groups.setdefault(category, []).append(annotation["id"])
             for category, targets in groups.items():
                 row = {"image_id": image, "text": names.get(category, ""), "targets": targets, "kind": "category"}
                 yield f"category {category} of image {image}", row

@@ -116,7 +116,7 @@ class ReferDataset:
             targets = self._targets(ref, annotations)
             sentence = ref["sentences"][which]
             prompt = Prompt(str(sentence.get("sent") or sentence.get("raw")).strip(), torch.zeros(0, *size).bool())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"reference {key} in {self._refs_file}: {error}") from error
         return Sample(
             image=self.images.find(file_name_of(image)),

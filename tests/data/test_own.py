@@ -72,6 +72,14 @@ def test_prompts_that_contradict_themselves(tmp_path: Path, prompt: dict[str, An
         list(OwnDataset(_own(tmp_path, [prompt])))
 
 
+def test_a_category_that_is_none(tmp_path: Path) -> None:
+    data = json.loads((_own(tmp_path) / "train.json").read_text())
+    data["annotations"][0]["category_id"] = [1]
+    (tmp_path / "train.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"annotation 10 in .* has the category_id '\[1\]'"):
+        OwnDataset(tmp_path)
+
+
 def test_layout(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"looked for val\.json or annotations/val\.json"):
         OwnDataset(tmp_path, "val")
