@@ -71,8 +71,8 @@ class OwnDataset:
                 category = annotation.get("category_id")
                 if not isinstance(category, int | str):
                     raise ValueError(
-                        f"annotation {annotation['id']!r} in {self.coco.path} has the category_id {str(category)[:40]!r}; "
-                        "expected a number, or prompts beside the annotations"
+                        f"annotation {annotation['id']!r} in {self.coco.path} has the category_id "
+                        f"{str(category)[:40]!r}; expected a number, or prompts beside the annotations"
                     )
                 groups.setdefault(category, []).append(annotation["id"])
             for category, targets in groups.items():
