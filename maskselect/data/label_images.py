@@ -1,0 +1,134 @@
+"""Label images, a class number for each pixel: reading them, and knowing which of a folder hold which classes.
+
+A data set of such images has no list of what is in them, and decoding all takes minutes. So it is done once: what was
+found is kept in a file beside the folder, and an image that has changed since is read anew.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from maskselect.backends.progress import track
+
+_VERSION = 1
+_THREADS = 4  # decoding does not hold Python's lock
+_LEFT_OUT = ("_labelTrainIds", "_instanceTrainIds")
+"""Endings of files in somebody else's numbering that lie beside the published ones."""
+
+
+def read_label(path: Path) -> np.ndarray:
+    """The value of each pixel of a label image, its index in a palette image: (H, W) uint8.
+
+    Raises FileNotFoundError when it is not there, ValueError when it is truncated or has not one channel of 8 bits.
+    """
+    try:
+        with Image.open(path) as picture:
+            mode, label = picture.mode, np.asarray(picture)
+    except FileNotFoundError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"label {path} is truncated or not an image: {error}") from error
+    if mode not in ("L", "P"):
+        raise ValueError(f"label {path} is of mode {mode}; expected one channel of 8 bits, or a palette")
+    return label
+
+
+def values_of(label: np.ndarray) -> list[int]:
+    """The values that an (H, W) uint8 label has, ascending."""
+    return [int(value) for value in np.flatnonzero(np.bincount(label.ravel(), minlength=256))]
+
+
+def present_values(folder: Path) -> dict[str, list[int] | None]:
+    """Of each label image of a folder, by its name without suffix and in that order, the values of its pixels; None for
+    a damaged one.
+
+    Raises FileNotFoundError when the folder has no label images.
+    """
+    stamps = _stamps(folder)
+    if not stamps:
+        raise FileNotFoundError(f"{folder} has no .png files; expected label images")
+    kept = _kept(folder)
+    found: dict[str, list[int] | None] = {
+        name: kept[name][1] for name, stamp in stamps.items() if name in kept and kept[name][0] == stamp
+    }
+    missing = sorted(stamps.keys() - found.keys())
+    try:
+        for name, values in _scanned(folder, missing):
+            found[name] = values
+    finally:  # an interrupted scan goes on from here
+        if missing:
+            _keep(folder, {name: [stamps[name], values] for name, values in found.items() if values is not None})
+    return {name: found[name] for name in sorted(stamps)}
+
+
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    """Size and time of each label image."""
+    stamps = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name, suffix = os.path.splitext(entry.name)
+            if suffix == ".png" and not name.endswith(_LEFT_OUT):
+                state = entry.stat()
+                stamps[name] = [state.st_size, state.st_mtime_ns]
+    return stamps
+
+
+def _scanned(folder: Path, names: list[str]) -> Iterator[tuple[str, list[int] | None]]:
+    def scan(name: str) -> tuple[str, list[int] | None]:
+        try:
+            return name, values_of(read_label(folder / f"{name}.png"))
+        except (ValueError, OSError):
+            return name, None
+
+    if not names:
+        return
+    with ThreadPool(_THREADS) as pool:
+        yield from track(pool.imap(scan, names, chunksize=8), len(names), f"Reading labels of {folder.name}", "labels")
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    """What was kept, by name: the stamp and the values; nothing where there is no file, or one of something else."""
+    for place in _places(folder):
+        try:
+            content = json.loads(place.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict) and content.get("version") == _VERSION and isinstance(content.get("labels"), dict):
+            return {name: row for name, row in content["labels"].items() if _is_row(row)}
+    return {}
+
+
+def _is_row(row: Any) -> bool:
+    lists = isinstance(row, list) and len(row) == 2 and all(isinstance(part, list) for part in row)
+    return lists and all(isinstance(value, int) for part in row for value in part)
+
+
+def _keep(folder: Path, labels: dict[str, list[Any]]) -> None:
+    """Where neither place can be written, the labels are read again next time."""
+    for place in _places(folder):
+        part = place.with_name(f"{place.name}.{os.getpid()}.part")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps({"version": _VERSION, "labels": labels}, separators=(",", ":")))
+            os.replace(part, place)
+            return
+        except OSError:
+            continue
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _places(folder: Path) -> list[Path]:
+    """As of the indexes of annotation files: beside it, or in the user's cache, or where MASKSELECT_INDEX says."""
+    digest = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    if chosen := os.environ.get("MASKSELECT_INDEX"):
+        return [Path(chosen) / f"{folder.name}.{digest}.classes.json"]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "maskselect" / "index"
+    return [folder.with_name(f"{folder.name}.classes.json"), cache / f"{folder.name}.{digest}.classes.json"]

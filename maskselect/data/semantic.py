@@ -1,0 +1,207 @@
+"""ADE20K, COCO-Stuff and Mapillary Vistas: a class for each pixel, as LISA trains on them.
+
+One sample for each image and class that it has. A mask is a class, all its instances in one; the pool is every class of
+the image, and `ignore` its pixels without one. Which image has which classes is found at the first opening, from the
+labels themselves, and kept beside their folder (`NAME.classes.json`), or in the user's cache.
+
+**ADE20K** (ADEChallengeData2016, https://groups.csail.mit.edu/vision/datasets/ADE20K/; BSD-3 for the annotations,
+images for research only): about 20,210 training and 2,000 validation images, 150 classes. On disk, under the root, its
+`ade20k/` or `ADEChallengeData2016/`: `images/{training,validation}/*.jpg` and `annotations/{…}/*.png`.
+Quirks: 0 is unlabelled (in LISA 255), n is the n-th class.
+
+**COCO-Stuff** (https://github.com/nightrome/cocostuff, `stuffthingmaps_trainval2017.zip`; CC BY 4.0, images COCO's):
+the images of COCO 2017, 182 classes of which 171 occur. On disk, under the root, its `cocostuff/` or `stuffthingmaps/`:
+`{split}/*.png`; the images in `coco/{split}` or `{split}`.
+Quirks: the pixel n is the class n + 1 of the published list, whose 0 is "unlabeled"; 255 is unlabelled. Classes with a
+dash in their name (`wall-brick`, `water-other`) are left out, as LISA does: their pixels are ignored. Files ending on
+`_labelTrainIds.png` are somebody else's numbering and are passed over.
+
+**Mapillary Vistas v2.0** (https://www.mapillary.com/dataset/vistas; research licence): about 18,000 / 2,000 / 5,000
+images of training, validation and testing (without labels), 124 classes. On disk, under the root or its `mapillary/`:
+`config_v2.0.json`, `{split}/images/*.jpg` and `{split}/v2.0/labels/*.png`.
+Quirks: a label is a palette image whose index is the place in the configuration's list; 255 is never a class. Classes
+that Vistas does not evaluate ("unlabeled", "ego vehicle") are ignored; LISA asks for these too (`every=True`).
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from maskselect.data.asked import Asked, ImageQuestions, Question
+from maskselect.data.coco import coco_split, folders
+from maskselect.data.files import Images, find_one, read_json
+from maskselect.data.images import image_size
+from maskselect.data.index import Key
+from maskselect.data.label_images import present_values, read_label, values_of
+
+_ADE_PAGE = "get ADEChallengeData2016 from https://groups.csail.mit.edu/vision/datasets/ADE20K/"
+_STUFF_PAGE = "get stuffthingmaps_trainval2017.zip from https://github.com/nightrome/cocostuff"
+_VISTAS_PAGE = "get it from https://www.mapillary.com/dataset/vistas"
+_UNLABELLED = 255
+
+ADE20K = (
+    "wall", "building", "sky", "floor", "tree", "ceiling", "road", "bed", "windowpane", "grass", "cabinet", "sidewalk",
+    "person", "earth", "door", "table", "mountain", "plant", "curtain", "chair", "car", "water", "painting", "sofa",
+    "shelf", "house", "sea", "mirror", "rug", "field", "armchair", "seat", "fence", "desk", "rock", "wardrobe", "lamp",
+    "bathtub", "railing", "cushion", "base", "box", "column", "signboard", "chest of drawers", "counter", "sand",
+    "sink", "skyscraper", "fireplace", "refrigerator", "grandstand", "path", "stairs", "runway", "case", "pool table",
+    "pillow", "screen door", "stairway", "river", "bridge", "bookcase", "blind", "coffee table", "toilet", "flower",
+    "book", "hill", "bench", "countertop", "stove", "palm", "kitchen island", "computer", "swivel chair", "boat",
+    "bar", "arcade machine", "hovel", "bus", "towel", "light", "truck", "tower", "chandelier", "awning", "streetlight",
+    "booth", "television receiver", "airplane", "dirt track", "apparel", "pole", "land", "bannister", "escalator",
+    "ottoman", "bottle", "buffet", "poster", "stage", "van", "ship", "fountain", "conveyer belt", "canopy", "washer",
+    "plaything", "swimming pool", "stool", "barrel", "basket", "waterfall", "tent", "bag", "minibike", "cradle",
+    "oven", "ball", "food", "step", "tank", "trade name", "microwave", "pot", "animal", "bicycle", "lake",
+    "dishwasher", "screen", "blanket", "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan",
+    "pier", "crt screen", "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
+)  # fmt: skip
+"""Classes of ADE20K: the pixel n is the n-th of them."""
+
+COCO_STUFF = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "street sign", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep",
+    "cow", "elephant", "bear", "zebra", "giraffe", "hat", "backpack", "umbrella", "shoe", "eye glasses", "handbag",
+    "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove",
+    "skateboard", "surfboard", "tennis racket", "bottle", "plate", "wine glass", "cup", "fork", "knife", "spoon",
+    "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake",
+    "chair", "couch", "potted plant", "bed", "mirror", "dining table", "window", "desk", "toilet", "door", "tv",
+    "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator",
+    "blender", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush", "hair brush", "banner",
+    "blanket", "branch", "bridge", "building-other", "bush", "cabinet", "cage", "cardboard", "carpet", "ceiling-other",
+    "ceiling-tile", "cloth", "clothes", "clouds", "counter", "cupboard", "curtain", "desk-stuff", "dirt", "door-stuff",
+    "fence", "floor-marble", "floor-other", "floor-stone", "floor-tile", "floor-wood", "flower", "fog", "food-other",
+    "fruit", "furniture-other", "grass", "gravel", "ground-other", "hill", "house", "leaves", "light", "mat", "metal",
+    "mirror-stuff", "moss", "mountain", "mud", "napkin", "net", "paper", "pavement", "pillow", "plant-other",
+    "plastic", "platform", "playingfield", "railing", "railroad", "river", "road", "rock", "roof", "rug", "salad",
+    "sand", "sea", "shelf", "sky", "skyscraper", "snow", "solid-other", "stairs", "stone", "straw", "structural-other",
+    "table", "tent", "textile-other", "towel", "tree", "vegetable", "wall-brick", "wall-concrete", "wall-other",
+    "wall-panel", "wall-stone", "wall-tile", "wall-wood", "water-other", "waterdrops", "window-blind", "window-other",
+    "wood",
+)  # fmt: skip
+"""Classes of COCO-Stuff in the order of its list, without "unlabeled": the pixel 0 is the first."""
+
+
+class SemanticDataset(ImageQuestions):
+    """Samples of one folder of label images: one for each of them and class that it has.
+
+    labels: folder of 8-bit images.  images: where the pictures lie, `.jpg` or `.png` of the same stem.
+    names: what a pixel's value is called; values of one name are one class.  void: values that no measure counts.
+
+    Raises FileNotFoundError when there are no labels; one that is damaged is told of when it is asked for.
+    """
+
+    def __init__(self, labels: Path, images: Images, names: Mapping[int, str], void: Iterable[int]) -> None:
+        self.images, self.names, self.void = images, dict(names), frozenset(void)
+        values = present_values(labels)
+        # A damaged label counts as one sample, so that a walk through the data meets it.
+        asks = ((stem, "c" * (1 if own is None else len(self._questions(own)))) for stem, own in values.items())
+        super().__init__(labels, asks, "c")
+
+    def _questions(self, values: Iterable[int]) -> list[Question]:
+        """One for each name, in the order of the smallest value that has it; its places are those in `_classes`."""
+        return [
+            Question("c", str(own[0]), self.names[own[0]], (place,)) for place, own in enumerate(self._classes(values))
+        ]
+
+    def _classes(self, values: Iterable[int]) -> list[list[int]]:
+        """Values by name."""
+        found: dict[str, list[int]] = {}
+        for value in sorted(values):
+            if value in self.names and value not in self.void:
+                found.setdefault(self.names[value], []).append(value)
+        return list(found.values())
+
+    def _read(self, key: Key) -> Asked:
+        path = self.source / f"{key}.png"
+        label = read_label(path)
+        values = values_of(label)
+        if unknown := [value for value in values if value not in self.names and value not in self.void]:
+            raise ValueError(f"label {path} has the value {unknown[0]}, which is no class")
+        image = self._picture(str(key))
+        if (size := image_size(image)) != label.shape:
+            raise ValueError(f"label {path} is of size {list(label.shape)}, its image of {list(size)}")
+        classes = self._classes(values)
+        masks = torch.zeros(len(classes), *label.shape, dtype=torch.bool)
+        for mask, own in zip(masks, classes, strict=True):
+            mask[:] = torch.from_numpy(np.isin(label, own))
+        void = torch.from_numpy(np.isin(label, list(self.void)))
+        return Asked(image, str(key), masks, len(masks), self._questions(values), void)
+
+    def _picture(self, stem: str) -> Path:
+        try:
+            return self.images.find(f"{stem}.jpg")
+        except FileNotFoundError:
+            # Where labels and images share a folder, the .png there is the label.
+            found = next((root / f"{stem}.png" for root in self.images.roots if root != self.source), None)
+            if found is None or not found.is_file():
+                raise
+            return found
+
+
+class Ade20kDataset(SemanticDataset):
+    """Samples of ADE20K. root: see the top of the file.  split: training or validation, or short, train or val.
+
+    Raises FileNotFoundError when the layout is not there.
+    """
+
+    def __init__(self, root: str | Path, split: str = "validation") -> None:
+        split = _long_split(split)
+        choices = [f"{home}annotations/{split}" for home in ("", "ade20k/", "ADEChallengeData2016/")]
+        labels = find_one(Path(root), choices, f"ADE20K labels of {split}", _ADE_PAGE)
+        images = Images([labels.parent.parent / "images" / split], _ADE_PAGE)
+        super().__init__(labels, images, dict(enumerate(ADE20K, 1)), (0, _UNLABELLED))
+
+
+class CocoStuffDataset(SemanticDataset):
+    """Samples of COCO-Stuff. root: see the top of the file.  split: train2017 or val2017, or short, train or val.
+
+    Raises FileNotFoundError when the layout is not there.
+    """
+
+    def __init__(self, root: str | Path, split: str = "val2017") -> None:
+        root, split = Path(root), coco_split(split)
+        homes = ("cocostuff", "stuffthingmaps", "stuffthingmaps_trainval2017", "../cocostuff", ".")
+        labels = find_one(root, [f"{home}/{split}" for home in homes], f"COCO-Stuff labels of {split}", _STUFF_PAGE)
+        pictures = folders(root, split, f"images/{split}")
+        if next(labels.glob("*.jpg"), None):  # beside the labels, as in copies made for LISA
+            pictures.append(labels)
+        images = Images(pictures, _STUFF_PAGE)
+        names = dict(enumerate(COCO_STUFF))
+        void = [value for value, name in names.items() if "-" in name]
+        super().__init__(labels, images, names, (*void, _UNLABELLED))
+
+
+class VistasDataset(SemanticDataset):
+    """Samples of Mapillary Vistas v2.0. root: see the top of the file.  split: training or validation (train, val).
+
+    every: ask for the classes too that Vistas does not evaluate.
+
+    Raises FileNotFoundError when the layout is not there, ValueError for a damaged configuration.
+    """
+
+    def __init__(self, root: str | Path, split: str = "validation", every: bool = False) -> None:
+        split, name = _long_split(split), "config_v2.0.json"
+        config = find_one(Path(root), [name, f"mapillary/{name}"], f"configuration {name}", _VISTAS_PAGE)
+        home = config.parent / split
+        labels = find_one(home, ["v2.0/labels"], f"Vistas labels of {split}", _VISTAS_PAGE)
+        names, unjudged = _vistas_classes(config)
+        void = (_UNLABELLED,) if every else (*unjudged, _UNLABELLED)
+        super().__init__(labels, Images([home / "images"], _VISTAS_PAGE), names, void)
+
+
+def _long_split(split: str) -> str:
+    return {"train": "training", "val": "validation"}.get(split, split)
+
+
+def _vistas_classes(config: Path) -> tuple[dict[int, str], list[int]]:
+    """Names by place in the configuration, and the places of those that are not evaluated."""
+    content = read_json(config)
+    listed = content.get("labels") if isinstance(content, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(one, dict) and one.get("readable") for one in listed):
+        raise ValueError(f"{config} has no list of labels, each with its readable name")
+    if len(listed) > _UNLABELLED:
+        raise ValueError(f"{config} has {len(listed)} labels; expected at most {_UNLABELLED}, since a pixel has 8 bits")
+    names = {place: str(one["readable"]).strip().lower() for place, one in enumerate(listed)}
+    return names, [place for place, one in enumerate(listed) if one.get("evaluate") is False]
