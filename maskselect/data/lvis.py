@@ -125,10 +125,12 @@ class EgoObjectsDataset(CocoQuestions):
         return str(image.get("subset", ""))
 
     def _questions(self, image: Record, annotations: list[Record], pool: int) -> list[Question]:
-        places: dict[Any, list[int]] = {}
+        places: dict[Key, list[int]] = {}
         for place, annotation in enumerate(annotations[:pool]):
-            places.setdefault(annotation.get("category_id"), []).append(place)
-        return [Question("c", str(key), self.names[key], tuple(places[key])) for key in places if key in self.names]
+            category = annotation.get("category_id")
+            if isinstance(category, int | str) and category in self.names:
+                places.setdefault(category, []).append(place)
+        return [Question("c", str(key), self.names[key], tuple(own)) for key, own in places.items()]
 
     def _picture(self, image: Record) -> Path:
         return self.images.find(str(image.get("file_name") or image.get("url") or "").rpartition("/")[2])
@@ -183,6 +185,10 @@ def _ego_names(folder: Path) -> dict[Key, str]:
         return {}
     metadata = read_json(file)
     listed = metadata.get("cat_det_cats") or metadata.get("categories") if isinstance(metadata, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(one, dict) and "id" in one for one in listed):
+    if not isinstance(listed, list) or not all(_has_id(one) for one in listed):
         raise ValueError(f"{file} has no list cat_det_cats of categories with an id")
     return {one["id"]: str(one.get("name", one["id"])).replace("_", " ") for one in listed}
+
+
+def _has_id(category: Any) -> bool:
+    return isinstance(category, dict) and isinstance(category.get("id"), int | str)

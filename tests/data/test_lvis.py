@@ -219,7 +219,7 @@ def test_box_edges() -> None:
     assert filled_box({"bbox": [9.9, 7.9, 0.1, 0.1]}, (20, 30)) == (10, 8, 11, 9)
 
 
-@pytest.mark.parametrize("names", [5, [1], [{"name": "a"}]])
+@pytest.mark.parametrize("names", [5, [1], [{"name": "a"}], [{"id": [5]}]])
 def test_metadata_that_is_none(tmp_path: Path, names: Any) -> None:
     with pytest.raises(ValueError, match=r"unified_metadata\.json has no list cat_det_cats"):
         EgoObjectsDataset(ego_root(tmp_path, names=names))

@@ -234,8 +234,8 @@ def test_samples_by_name(tmp_path: Path, masks: np.ndarray) -> None:
     assert open_samples("maskgroups", tmp_path / "set", "val", limit=1)[1] == 1
     with pytest.raises(ValueError, match="needs --root"):
         open_samples("maskgroups", None, "val")
-    with pytest.raises(ValueError, match="unknown dataset 'coco'"):
-        open_samples("coco", tmp_path, "val")
+    with pytest.raises(ValueError, match="unknown dataset 'nosuch'"):
+        open_samples("nosuch", tmp_path, "val")
 
 
 def test_real_masks_survive_the_format(tmp_path: Path, shared_data: Path) -> None:
