@@ -30,12 +30,14 @@ class Section:
     key: field that names a record; None numbers them from 0.
     group: field whose equal values belong together (an annotation's image), or None.
     values: the section is an object, not a list: its values are the records, and its keys name them.
+    partial: records without their key are left out instead of refused.
     """
 
     path: str
     key: str | None = "id"
     group: str | None = None
     values: bool = False
+    partial: bool = False
 
 
 class Index:
@@ -71,6 +73,10 @@ class Index:
         if row is None:
             raise ValueError(f"{self.source} has no {section} with the id {key!r}")
         return json.loads(row[0])
+
+    def has(self, section: str, key: Key) -> bool:
+        """Whether a section has a record of this key."""
+        return self._one("SELECT 1 FROM records WHERE section = ? AND key = ?", section, key) is not None
 
     def of_group(self, section: str, group: Key) -> list[Record]:
         """The records of a group, in the file's order; none for a group that is not there."""
@@ -184,6 +190,8 @@ def _fill(connection: sqlite3.Connection, name: str, section: Section, found: It
     for place, record in enumerate(found):
         if not isinstance(record, dict):
             raise ValueError(f"{source}, {name} number {place} is {str(record)[:40]!r}; expected an object")
+        if section.partial and section.key not in record:
+            continue
         try:
             key = place if section.key is None else _keyed(record[section.key])
             group = None if section.group is None else _keyed(record[section.group])

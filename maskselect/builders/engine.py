@@ -1,0 +1,223 @@
+"""Runs a builder's units of work shard by shard, in this process or on Ray Data, and goes on where it stopped.
+
+A shard is a fixed run of units and becomes one file, written whole or not at all. What a unit gives must depend on the
+unit alone, so that the files are equal whoever made them, in whatever order.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from maskselect.backends.optional import require
+from maskselect.backends.progress import track
+
+Record = dict[str, Any]
+"""Plain containers, texts and numbers, such as JSON holds."""
+Engine = Literal["local", "ray"]
+STATE = "build.json"
+
+
+@dataclass
+class Built:
+    """What came of a unit: its records, and how often what happened on the way (kept, rejected and why)."""
+
+    records: list[Record] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class Worker(Protocol):
+    """Makes records. It must be picklable, and open files, models and connections when they are first needed."""
+
+    def build(self, unit: Record) -> Built:
+        """The records of one unit. Raises ValueError or OSError when it cannot be done; the build then stops."""
+        ...
+
+
+class ShardForm(Protocol):
+    """How the records of a shard are stored. It must be picklable."""
+
+    suffix: str
+
+    def write(self, path: Path, records: list[Record]) -> None:
+        """One file."""
+        ...
+
+
+class JsonLines:
+    """A record a line."""
+
+    suffix = "jsonl"
+
+    def write(self, path: Path, records: list[Record]) -> None:
+        """One file."""
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    @staticmethod
+    def read(path: Path) -> list[Record]:
+        """The records of a shard that was written so."""
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Where the shards of a build go.
+
+    folder: theirs.  stem: of their names, `{stem}-00000-of-00012.{suffix}`.
+    """
+
+    folder: Path
+    stem: str
+    form: ShardForm
+    total: int
+
+    def path(self, number: int) -> Path:
+        """The file of a shard."""
+        return self.folder / f"{self.stem}-{number:05d}-of-{self.total:05d}.{self.form.suffix}"
+
+    def counts_path(self, number: int) -> Path:
+        """What was counted while it was made. It is written last: a shard that has it is done."""
+        return self.folder / ".counts" / f"{self.path(number).name}.json"
+
+    def is_done(self, number: int) -> bool:
+        """Whether it need not be made again."""
+        return self.counts_path(number).is_file() and self.path(number).is_file()
+
+    def write(self, number: int, built: Built) -> None:
+        """A shard and its counts, each whole or not at all."""
+        self.counts_path(number).parent.mkdir(exist_ok=True)
+        _whole(self.path(number), lambda part: self.form.write(part, built.records))
+        counts = json.dumps(dict(sorted(built.counts.items())))
+        _whole(self.counts_path(number), lambda part: part.write_text(counts))
+
+
+def run(
+    worker: Worker,
+    units: Sequence[Record],
+    folder: Path,
+    stem: str,
+    form: ShardForm,
+    settings: Record,
+    per_shard: int = 64,
+    engine: Engine = "local",
+    workers: int = 1,
+) -> tuple[list[Path], Counter[str]]:
+    """Makes the shards that are not there yet, and gives all of them with everything that was counted.
+
+    units: plain records, each with all that `worker` needs to know.
+    settings: everything that the result depends on. They are kept in the folder: a folder begun with others is refused.
+    per_shard: units a file.  workers: processes, with Ray.
+
+    Raises ValueError when the folder holds another build or Ray is not installed, and whatever `worker` raises; what
+    was done until then stays, and the next call goes on.
+    """
+    total = max(1, -(-len(units) // per_shard))
+    shards = Shards(folder, stem, form, total)
+    _claim(folder, stem, {"settings": settings, "per_shard": per_shard, "units": _digest(units)})
+    left = [number for number in range(total) if not shards.is_done(number)]
+    job = _Job(worker, shards)
+    parts = [{"number": number, "units": list(units[number * per_shard : (number + 1) * per_shard])} for number in left]
+    made = _on_ray(job, parts, workers) if engine == "ray" and parts else map(job, parts)
+    for _ in track(made, len(parts), "Building", "shards"):
+        continue
+    counts: Counter[str] = Counter()
+    for number in range(total):
+        counts.update(json.loads(shards.counts_path(number).read_text()))
+    return [shards.path(number) for number in range(total)], counts
+
+
+class _Job:
+    """One shard."""
+
+    def __init__(self, worker: Worker, shards: Shards) -> None:
+        self.worker, self.shards = worker, shards
+
+    def __call__(self, part: Record) -> Record:
+        whole = Built()
+        for unit in part["units"]:
+            built = self.worker.build(unit)
+            whole.records += built.records
+            whole.counts.update(built.counts)
+        self.shards.write(int(part["number"]), whole)
+        return {"number": int(part["number"])}
+
+
+class _RayJob:
+    """One shard, in one of Ray's processes, which make it once and keep what it opened.
+
+    The units travel as JSON text: Arrow, which Ray Data passes rows in, would give their fields one common type.
+    An error travels as text too: Ray would wrap it into a page of its own.
+    """
+
+    def __init__(self, job: _Job) -> None:
+        self.job = job
+
+    def __call__(self, row: Record) -> Record:
+        try:
+            self.job(json.loads(row["part"]))
+        except (ValueError, OSError) as error:
+            return {"error": str(error)}
+        return {"error": ""}
+
+
+def _on_ray(job: _Job, parts: list[Record], workers: int) -> Iterator[Record]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    ray = require("ray", "ray")
+    data = require("ray.data", "ray")
+    own = not ray.is_initialized()
+    if own:
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        data.DataContext.get_current().enable_progress_bars = False
+        rows = data.from_items([{"part": json.dumps(part)} for part in parts], override_num_blocks=len(parts))
+        mapped = rows.map(_RayJob, fn_constructor_args=(job,), concurrency=workers, num_cpus=1)
+        for row in mapped.iter_rows():
+            if row["error"]:
+                raise ValueError(row["error"])
+            yield row
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _claim(folder: Path, stem: str, wanted: Record) -> None:
+    """Keeps what is built in the folder, or refuses one that was begun otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / STATE
+    state = json.loads(file.read_text()) if file.is_file() else {}
+    wanted = json.loads(json.dumps(wanted))
+    if state.get(stem, wanted) != wanted:
+        changed = sorted(_changed(state[stem], wanted))
+        raise ValueError(
+            f"{folder} holds a build that was begun with other settings ({', '.join(changed)}); "
+            "go on with the same ones, or choose another folder"
+        )
+    _whole(file, lambda part: part.write_text(json.dumps(state | {stem: wanted}, indent=1)))
+
+
+def _changed(before: Record, now: Record) -> Iterator[str]:
+    old, new = before["settings"], now["settings"]
+    yield from (name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    yield from (name for name in ("per_shard", "units") if before[name] != now[name])
+
+
+def _digest(units: Iterable[Record]) -> str:
+    whole = hashlib.sha256()
+    for unit in units:
+        whole.update(json.dumps(unit, sort_keys=True).encode())
+    return whole.hexdigest()[:16]
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    """A file written under another name first, so that it is there whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
