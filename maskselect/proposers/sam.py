@@ -135,26 +135,41 @@ class SamProposer:
         height, width = ResizeLongestSide.get_preprocess_shape(height, width, self.side)
         return max(height, 1), max(width, 1)
 
-    @torch.inference_mode()
     def segment_box(self, image: np.ndarray, box_xyxy: tuple[float, float, float, float]) -> Tensor:
         """The best mask for a box in pixels: (H, W) bool."""
-        corners = self._to_model(torch.tensor(box_xyxy).reshape(1, 2, 2), image).reshape(1, 4)
-        return self._best(image, self.sam.prompt_encoder(None, corners, None)[0])
+        return self.segment_boxes(image, torch.tensor([box_xyxy])).masks[0]
+
+    @torch.inference_mode()
+    def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
+        """The best mask for each box in pixels, (K, 4), in their order, some perhaps empty. Scores: predicted IoU."""
+        corners = boxes_xyxy.float().reshape(-1, 2, 2).to(self.device)
+        corners = self._to_model(corners, image).reshape(-1, 4)
+        return self._best(image, [self.sam.prompt_encoder(None, c, None)[0] for c in self._batches(corners)])
 
     @torch.inference_mode()
     def segment_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> Tensor:
         """The best mask for a point in pixels: (H, W) bool."""
-        point = self._to_model(torch.tensor(point_xy).reshape(1, 1, 2), image)
+        point = self._to_model(torch.tensor(point_xy, device=self.device).reshape(1, 1, 2), image)
         label = torch.ones(1, 1, device=self.device)
-        return self._best(image, self.sam.prompt_encoder((point, label), None, None)[0])
+        return self._best(image, [self.sam.prompt_encoder((point, label), None, None)[0]]).masks[0]
 
-    def _best(self, image: np.ndarray, sparse: Tensor) -> Tensor:
-        """Of the three multimask outputs for one prompt, the one of highest predicted IoU."""
-        tokens, pixels, iou = attend_prompts(self.sam, self._embed(image), sparse[None])
-        low = draw_masks(self.sam, tokens, pixels)[0, 1 + int(iou[0, 1:].argmax())]
-        height, width = image.shape[:2]
-        crop = torch.tensor([[0, 0, width, height]])
-        return self._draw(low[None], crop, (height, width), (height, width))[0]
+    def _best(self, image: np.ndarray, prompts: list[Tensor]) -> MaskSet:
+        """Of the three multimask outputs for each prompt, the one of highest predicted IoU."""
+        size = (image.shape[0], image.shape[1])
+        embedding, lows, scores = self._embed(image), [], []
+        for sparse in prompts:
+            tokens, pixels, iou = attend_prompts(self.sam, embedding, sparse[None])
+            chosen = 1 + iou[:, 1:].argmax(1)
+            rows = torch.arange(len(chosen), device=chosen.device)
+            lows.append(draw_masks(self.sam, tokens, pixels)[rows, chosen])
+            scores.append(iou[rows, chosen].float().cpu())
+        if not lows:
+            return MaskSet.empty(size, "sam")
+        low, crop = torch.cat(lows), torch.tensor([[0, 0, size[1], size[0]]])
+        return MaskSet(self._draw(low, crop.expand(len(low), -1), size, size), torch.cat(scores), "sam")
+
+    def _batches(self, prompts: Tensor) -> tuple[Tensor, ...]:
+        return prompts.split(self.points_per_batch) if len(prompts) else ()
 
     @torch.inference_mode()
     def _propose(self, image: np.ndarray, height: int, width: int) -> MaskSet:

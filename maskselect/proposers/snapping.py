@@ -57,6 +57,14 @@ class SnappingProposer:
         found = self.proposer.segment_box(frame, (x0 * across, y0 * down, x1 * across, y1 * down))
         return _enlarged(self._cut(frame, found)[None], image)[0]
 
+    def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
+        """The masks inside boxes (K, 4) given in pixels, in their order, with the inner proposer's scores."""
+        frame, scale = self._framed(image)
+        found = self.proposer.segment_boxes(frame, boxes_xyxy * torch.tensor(scale * 2))
+        masks = [_enlarged(self._cut(frame, mask)[None], image) for mask in found.masks]
+        size = (image.shape[0], image.shape[1])
+        return MaskSet(torch.cat([torch.zeros(0, *size, dtype=torch.bool), *masks]), found.scores, found.source)
+
     def segment_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> Tensor:
         """The mask under a point given in pixels: (H, W) bool."""
         frame, (across, down) = self._framed(image)

@@ -26,6 +26,13 @@ class PromptableProposer(Proposer, Protocol):
         """The mask inside a box given in pixels: (H, W) bool."""
         ...
 
+    def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
+        """The masks inside boxes (K, 4) given in pixels, in their order: K masks, some of which may be empty.
+
+        Scores are the proposer's own estimate of how good each mask is.
+        """
+        ...
+
     def segment_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> Tensor:
         """The mask under a point given in pixels: (H, W) bool."""
         ...

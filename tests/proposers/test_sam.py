@@ -73,6 +73,12 @@ def test_prompts_equal_the_packages_predictor(checkpoint: Path) -> None:
     np.testing.assert_array_equal(proposer.segment_point(image, (30.0, 20.0)).numpy(), masks[scores.argmax()])
     masks, scores, _ = predictor.predict(box=np.array([5.0, 6.0, 50.0, 40.0]))
     np.testing.assert_array_equal(proposer.segment_box(image, (5, 6, 50, 40)).numpy(), masks[scores.argmax()])
+    boxes = torch.tensor([[30.0, 3, 70, 30], [5, 6, 50, 40], [0, 0, 80, 48]])
+    proposer.points_per_batch = 2
+    found = proposer.segment_boxes(image, boxes)
+    assert len(found) == 3 and float(found.scores[1]) == pytest.approx(float(scores.max()), abs=1e-5)
+    np.testing.assert_array_equal(found.masks[1].numpy(), masks[scores.argmax()])
+    assert len(proposer.segment_boxes(image, torch.zeros(0, 4))) == 0
 
 
 def test_it_is_a_promptable_proposer(checkpoint: Path) -> None:

@@ -24,6 +24,10 @@ class Coarse:
     def segment_box(self, image: np.ndarray, box_xyxy: tuple[float, float, float, float]) -> torch.Tensor:
         return self.masks[0]
 
+    def segment_boxes(self, image: np.ndarray, boxes_xyxy: torch.Tensor) -> MaskSet:
+        self.boxes = boxes_xyxy
+        return MaskSet(self.masks[:1].expand(len(boxes_xyxy), -1, -1), torch.ones(len(boxes_xyxy)), "coarse")
+
     def segment_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> torch.Tensor:
         return self.masks[0]
 
@@ -47,6 +51,17 @@ def test_outlines_get_better_and_duplicates_merge() -> None:
     assert before < 0.9 and after > 0.97
     for mask in (proposer.segment_box(image, (1, 1, 90, 90)), proposer.segment_point(image, (48, 48))):
         assert torch.equal(mask, found.masks[0])
+    many = proposer.segment_boxes(image, torch.tensor([[1.0, 1, 90, 90]] * 2))
+    assert torch.equal(many.masks, found.masks.expand(2, -1, -1)) and many.scores.tolist() == [1, 1]
+
+
+def test_boxes_are_given_in_the_images_own_pixels() -> None:
+    image, _, coarse = _disc()
+    large = image.repeat(2, 0).repeat(2, 1)
+    inner = Coarse(coarse[None])
+    masks = SnappingProposer(inner, side=96).segment_boxes(large, torch.tensor([[2.0, 4, 180, 160]])).masks
+    assert inner.boxes.tolist() == [[1, 2, 90, 80]] and masks.shape == (1, 192, 192)
+    assert SnappingProposer(inner, side=96).segment_boxes(large, torch.zeros(0, 4)).masks.shape == (0, 192, 192)
 
 
 def test_the_same_twice() -> None:
