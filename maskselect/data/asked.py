@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from maskselect.data.index import Index, Key, Record, Section, open_index
@@ -29,6 +28,7 @@ class Question:
 
     tag: a letter for its sort, by which a reader chooses.  key: its name among those of the image, "" for the only one.
     targets: places in the pool.  unsure: places among all masks of what may or may not answer, which no measure counts.
+    references: places in the pool, one for each `<mask-ref>` of the text.
     """
 
     tag: str
@@ -37,6 +37,7 @@ class Question:
     targets: tuple[int, ...]
     kind: str = "category"
     unsure: tuple[int, ...] = ()
+    references: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class ImageQuestions(ABC):
         question = asked.questions[which]
         pool = asked.masks[: asked.pool]
         try:
-            prompt = Prompt(question.text.strip(), torch.zeros(0, *pool.shape[1:], dtype=torch.bool))
+            prompt = Prompt(question.text.strip(), pool[list(question.references)])
         except ValueError as error:
             raise ValueError(f"image {asked.image_id} in {self.source}, question {question.key!r}: {error}") from error
         return Sample(
@@ -104,6 +105,7 @@ class ImageQuestions(ABC):
             prompt=prompt,
             gt_pool=pool,
             targets=question.targets,
+            reference_ids=question.references,
             kind=question.kind,
             ignore=_ignored(asked, question),
         )

@@ -107,6 +107,15 @@ CATALOG: Mapping[str, CatalogEntry] = {
         protocol="maskselect",
         samples={"train": 96_697, "validation": 3_599},
     ),
+    "maskgroups-2m": CatalogEntry(
+        "MaskGroups-2M as `data build` makes it",
+        "maskselect.data.maskgroups_2m.MaskGroups2MDataset",
+        ("train",),
+        "https://github.com/Shengcao-Cao/RAS",
+        "its sources'",
+        protocol="maskselect",
+        pictures="COCO",
+    ),
     "refclef": _refer(
         "refclef", "RefCLEF (unc)", _ABC, licence="texts: Apache-2.0; pictures: SAIAPR TC-12's", pictures="SAIAPR TC-12"
     ),
@@ -263,6 +272,13 @@ CATALOG: Mapping[str, CatalogEntry] = {
         ("train", "val"),
         "https://github.com/adobe-research/EntitySeg-Dataset",
         "Adobe research licence, non-commercial",
+    ),
+    "visual-genome": CatalogEntry(
+        "Visual Genome (boxes)",
+        "maskselect.data.visual_genome.VisualGenomeDataset",
+        ("all",),
+        "https://homes.cs.washington.edu/~ranjay/visualgenome/api.html",
+        "CC BY 4.0",
     ),
     "egoobjects": CatalogEntry(
         "EgoObjects v1.0 (boxes)",

@@ -57,6 +57,10 @@ class CocoQuestions(ImageQuestions):
             chosen = "" if part is None else f" of the part {part!r}"
             raise ValueError(f"{file} asks nothing{chosen}: no image has an annotation of a category that is asked for")
 
+    def picture(self, key: Key) -> Path:
+        """The file of an image. Raises FileNotFoundError when no folder has it."""
+        return self._picture(self.coco.image(key))
+
     def _readable(self) -> dict[Key, str]:
         """Names of categories by id, as a person would write them."""
         return self.coco.category_names()

@@ -1,7 +1,7 @@
 """MaskGroups-HQ's format (RAS, arXiv 2506.05342; https://huggingface.co/datasets/Shengcao1006/MaskGroups-HQ).
 
 On disk: `{split}.parquet`, `.json` or `.jsonl` (or parquet shards `{split}-*.parquet`, also in `data/`), with images in
-`images_resized/` or `images/`. Columns, one row a question:
+`images_resized/` or `images/`, or in `images_resized.zip`, which is then unpacked. Columns, one row a question:
 
 - `id`; `image`: file name within the image folder.
 - `conversations`: [{from, value}]; the human turn is "<image>\\n<mask_pool>\\n{query}".
@@ -14,22 +14,25 @@ On disk: `{split}.parquet`, `.json` or `.jsonl` (or parquet shards `{split}-*.pa
 """
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from maskselect.data.files import inside, unpack
 from maskselect.data.images import image_size
+from maskselect.data.rows import JsonRows, ParquetRows, Rows
 from maskselect.ops import masks, rle
 from maskselect.structures.sample import MASK_REF, Prompt, Sample
 
 REFERENCE_COLUMN = "mask_refs"
 IMAGE_FOLDERS = ("images_resized", "images")
+IMAGE_ZIP = "images_resized.zip"
 _PLACEHOLDERS = (MASK_REF, "<mask_ref>")  # the paper's spelling, and the one that <mask_pool> lets expect
 _POOL = "mask_pool"
 _NEEDED = {"id", "image", "conversations", "gt_mask_pool", "gt_mask_group"}
@@ -52,7 +55,7 @@ class MaskGroupsDataset:
         self.root, self.split, self.reference_column = Path(root), split, reference_column
         files = find_split(self.root, split)
         self._images = _find_images(self.root)
-        self._rows: _Rows = _ParquetRows(files) if files[0].suffix == ".parquet" else _JsonRows(files[0])
+        self._rows: Rows = ParquetRows(files) if files[0].suffix == ".parquet" else JsonRows(files[0])
         self._count = len(self._rows) if limit is None else min(limit, len(self._rows))
         self._check_columns(files[0])
 
@@ -68,7 +71,7 @@ class MaskGroupsDataset:
         Raises ValueError, naming the sample, when it contradicts itself; FileNotFoundError when its image is missing.
         """
         row = self._row(index)
-        path = self._images / str(row["image"])
+        path = inside(self._images, str(row["image"]), "image")
         size = row["image_size"] if row.get("image_size") is not None else image_size(path)
         with self._naming(row):
             return self._sample(row, path, (int(size[0]), int(size[1])))
@@ -79,7 +82,9 @@ class MaskGroupsDataset:
 
     def mask_pool(self, index: int) -> list[rle.Rle]:
         """The stored candidates of a sample, not decoded; an empty list where the file has none."""
-        return self._rows.pool(self._checked(index))
+        if _POOL not in self._rows.columns:
+            return []
+        return _plain(self._rows.row(self._checked(index), frozenset({_POOL})).get(_POOL)) or []
 
     @contextmanager
     def _naming(self, row: dict[str, Any]) -> Iterator[None]:
@@ -94,7 +99,8 @@ class MaskGroupsDataset:
         return index % self._count
 
     def _row(self, index: int) -> dict[str, Any]:
-        return {name: _plain(value) for name, value in self._rows.row(self._checked(index)).items()}
+        wanted = frozenset(self._rows.columns - {_POOL})  # the candidates are most of the bytes
+        return {name: _plain(value) for name, value in self._rows.row(self._checked(index), wanted).items()}
 
     def _sample(self, row: dict[str, Any], path: Path, size: tuple[int, int]) -> Sample:
         pool_codes, reference_codes = row["gt_mask_pool"] or [], row.get(self.reference_column) or []
@@ -113,12 +119,12 @@ class MaskGroupsDataset:
 
     def _check_columns(self, file: Path) -> None:
         found = self._rows.columns
-        if missing := sorted(_NEEDED - found):
+        if len(self._rows) and (missing := sorted(_NEEDED - found)):
             raise ValueError(f"{file} has no column(s) {', '.join(missing)}; found {', '.join(sorted(found))}")
         if self.reference_column in found:
             return
-        for index in range(len(self)):
-            if MASK_REF in _text(self._rows.row(index)):
+        for told in self._rows.column("conversations"):
+            if MASK_REF in _text(told):
                 raise ValueError(
                     f"{file} has prompts with {MASK_REF} but no column {self.reference_column!r} of reference masks; "
                     f"found {', '.join(sorted(found))}: name the right one as reference_column"
@@ -143,84 +149,20 @@ def _find_images(root: Path) -> Path:
     for name in IMAGE_FOLDERS:
         if (root / name).is_dir():
             return root / name
-    raise FileNotFoundError(f"no image folder in {root}: looked for {' and '.join(n + '/' for n in IMAGE_FOLDERS)}")
+    if (root / IMAGE_ZIP).is_file():
+        return _unpacked(root)
+    looked = ", ".join(f"{name}/" for name in IMAGE_FOLDERS)
+    raise FileNotFoundError(f"no image folder in {root}: looked for {looked} and {IMAGE_ZIP}")
 
 
-class _Rows(Protocol):
-    """The rows of a split in whatever file format."""
-
-    columns: set[str]
-
-    def __len__(self) -> int: ...
-
-    def row(self, index: int) -> dict[str, Any]: ...
-
-    def column(self, name: str) -> list[Any]: ...
-
-    def pool(self, index: int) -> list[rle.Rle]: ...
-
-
-class _JsonRows:
-    def __init__(self, file: Path) -> None:
-        text = file.read_text()
-        try:
-            lines = file.suffix == ".jsonl"
-            self._rows = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is not valid JSON: {error}") from error
-        if not isinstance(self._rows, list) or not all(isinstance(row, dict) for row in self._rows):
-            raise ValueError(f"{file} must hold a list of objects, one a sample")
-        self.columns = set().union(*self._rows) if self._rows else set(_NEEDED)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def row(self, index: int) -> dict[str, Any]:
-        return {name: value for name, value in self._rows[index].items() if name != _POOL}
-
-    def column(self, name: str) -> list[Any]:
-        return [row[name] for row in self._rows]
-
-    def pool(self, index: int) -> list[rle.Rle]:
-        return _plain(self._rows[index].get(_POOL)) or []
-
-
-class _ParquetRows:
-    """Everything but the candidates in memory as Arrow; those, which are most of the bytes, are read when asked for."""
-
-    def __init__(self, files: list[Path]) -> None:
-        try:
-            self._files = [pq.ParquetFile(file) for file in files]
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{files[0]} is truncated or not parquet: {error}") from error
-        self.columns = set(self._files[0].schema_arrow.names)
-        kept = [name for name in self._files[0].schema_arrow.names if name != _POOL]
-        self._table = pa.concat_tables([file.read(columns=kept) for file in self._files])
-        # (rows before it, file, row group), for finding the candidates of a row.
-        self._groups: list[tuple[int, int, int]] = []
-        before = 0
-        for number, file in enumerate(self._files):
-            for group in range(file.num_row_groups):
-                self._groups.append((before, number, group))
-                before += file.metadata.row_group(group).num_rows
-        self._read: tuple[int, pa.ChunkedArray] | None = None
-
-    def __len__(self) -> int:
-        return self._table.num_rows
-
-    def row(self, index: int) -> dict[str, Any]:
-        return self._table.slice(index, 1).to_pylist()[0]
-
-    def column(self, name: str) -> list[Any]:
-        return self._table.column(name).to_pylist()
-
-    def pool(self, index: int) -> list[rle.Rle]:
-        if _POOL not in self.columns:
-            return []
-        before, number, group = max(g for g in self._groups if g[0] <= index)
-        if self._read is None or self._read[0] != before:
-            self._read = before, self._files[number].read_row_group(group, columns=[_POOL]).column(0)
-        return _plain(self._read[1][index - before].as_py()) or []
+def _unpacked(root: Path) -> Path:
+    """The published zip, unpacked beside itself. The folder has its name only when it is whole."""
+    part = root / f".{IMAGE_FOLDERS[0]}.part"
+    unpack(root / IMAGE_ZIP, part)
+    inner = part / IMAGE_FOLDERS[0]  # some zips hold the folder, some what is in it
+    os.replace(inner if inner.is_dir() else part, root / IMAGE_FOLDERS[0])
+    shutil.rmtree(part, ignore_errors=True)
+    return root / IMAGE_FOLDERS[0]
 
 
 def _plain(value: Any) -> Any:
@@ -228,10 +170,10 @@ def _plain(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
 
 
-def _text(row: dict[str, Any]) -> str:
+def _text(conversations: Any) -> str:
     """The question, or nothing for a row without one: it is refused when it is asked for."""
     try:
-        return _query(_plain(row["conversations"]))
+        return _query(_plain(conversations))
     except (ValueError, KeyError, TypeError):
         return ""
 

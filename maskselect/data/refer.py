@@ -15,6 +15,7 @@ annotations have no outline (an empty mask); gRefCOCO's `ann_id` is a list, [-1]
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, size_of
 from maskselect.data.files import Images, find_one, read_json, read_plain_pickle
-from maskselect.data.index import Record, Section, open_index
+from maskselect.data.index import Key, Record, Section, open_index
 from maskselect.structures.sample import Prompt, Sample
 
 _COCO_FOLDERS = (
@@ -72,7 +73,34 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
-class ReferDataset:
+class ReferFiles:
+    """The annotations of one data set of the family, of all splits.
+
+    name: one of `VARIANTS`.  root: see the top of the file.
+
+    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    """
+
+    def __init__(self, name: str, root: str | Path) -> None:
+        if name not in VARIANTS:
+            raise ValueError(f"unknown data set {name!r} of the REFER family; expected one of {', '.join(VARIANTS)}")
+        self.name, self.root, self.variant = name, Path(root), VARIANTS[name]
+        home = find_one(
+            self.root,
+            [self.variant.folder, f"refer_seg/{self.variant.folder}", f"refseg/{self.variant.folder}"],
+            f"annotations of {name}",
+            f"expected refs({self.variant.by}).p and instances.json there; links: https://github.com/lichengunc/refer",
+        )
+        self._refs_file = find_one(home, _refs_names(self.variant), f"references of {name}", "see the README's table")
+        self.coco = CocoFile(find_one(home, ["instances.json"], f"instances.json of {name}", "it comes with the refs"))
+        self.refs = open_index(self._refs_file, {"ref": Section("", key="ref_id", group="image_id")}, _parse_refs)
+
+    def evaluation_images(self) -> set[Key]:
+        """Images with a reference outside the training split."""
+        return {ref["image_id"] for ref in self.refs.all("ref") if ref.get("split") != "train"}
+
+
+class ReferDataset(ReferFiles):
     """Samples of one split: one for each sentence, those of an image behind each other.
 
     name: one of `VARIANTS`.  root: see the top of the file.  split: train, val, test, testA, testB or testC.
@@ -83,20 +111,10 @@ class ReferDataset:
     """
 
     def __init__(self, name: str, root: str | Path, split: str) -> None:
-        if name not in VARIANTS:
-            raise ValueError(f"unknown data set {name!r} of the REFER family; expected one of {', '.join(VARIANTS)}")
-        self.name, self.root, self.split, self.variant = name, Path(root), split, VARIANTS[name]
-        home = find_one(
-            self.root,
-            [self.variant.folder, f"refer_seg/{self.variant.folder}", f"refseg/{self.variant.folder}"],
-            f"annotations of {name}",
-            f"expected refs({self.variant.by}).p and instances.json there; links: https://github.com/lichengunc/refer",
-        )
-        self._refs_file = find_one(home, _refs_names(self.variant), f"references of {name}", "see the README's table")
-        self.coco = CocoFile(find_one(home, ["instances.json"], f"instances.json of {name}", "it comes with the refs"))
+        super().__init__(name, root)
+        self.split = split
         folders = IMAGE_FOLDERS[self.variant.images]
         self.images = Images([base / f for base in (self.root, self.root.parent) for f in folders])
-        self.refs = open_index(self._refs_file, {"ref": Section("", key="ref_id", group="image_id")}, _parse_refs)
         self._rows = self._of_split()
 
     def __len__(self) -> int:
@@ -112,12 +130,10 @@ class ReferDataset:
         image = self.coco.image(ref["image_id"])
         size = size_of(image)
         annotations = [a for a in self.coco.annotations(ref["image_id"]) if not a.get("iscrowd")]
-        try:
+        with self._naming(key):
             targets = self._targets(ref, annotations)
             sentence = ref["sentences"][which]
-            prompt = Prompt(str(sentence.get("sent") or sentence.get("raw")).strip(), torch.zeros(0, *size).bool())
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"reference {key} in {self._refs_file}: {error}") from error
+            prompt = Prompt(_told(sentence), torch.zeros(0, *size).bool())
         return Sample(
             image=self.images.find(file_name_of(image)),
             image_id=str(ref["image_id"]),
@@ -131,6 +147,27 @@ class ReferDataset:
         """The image of each sample."""
         found = {key: str(self.refs.get("ref", key)["image_id"]) for key in dict.fromkeys(k for k, _ in self._rows)}
         return [found[key] for key, _ in self._rows]
+
+    def sentences_of(self, image: Key) -> list[tuple[str, list[Key]]]:
+        """The sentences of this split about an image, each with the ids of the annotations that answer it.
+
+        Raises ValueError, naming the reference, when it contradicts itself or the annotations.
+        """
+        annotations = [a for a in self.coco.annotations(image) if not a.get("iscrowd")]
+        found: list[tuple[str, list[Key]]] = []
+        for ref in self.refs.of_group("ref", image):
+            if in_split(str(ref.get("split")), self.split):
+                with self._naming(ref["ref_id"]):
+                    ids = [annotations[place]["id"] for place in self._targets(ref, annotations)]
+                    found += [(_told(sentence), ids) for sentence in ref["sentences"]]
+        return found
+
+    @contextmanager
+    def _naming(self, key: Key) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"reference {key} in {self._refs_file}: {error}") from error
 
     def _of_split(self) -> list[tuple[Any, int]]:
         """(reference, number of the sentence) of each sample, by image."""
@@ -161,6 +198,10 @@ class ReferDataset:
 
     def _pool(self, annotations: list[Record], size: tuple[int, int]) -> Tensor:
         return decode_masks(annotations, size)
+
+
+def _told(sentence: Record) -> str:
+    return str(sentence.get("sent") or sentence.get("raw")).strip()
 
 
 def in_split(own: str, asked: str) -> bool:

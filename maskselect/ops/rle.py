@@ -86,6 +86,11 @@ def decode(segmentation: Rle | list[Any], size: tuple[int, int] | None = None) -
     return coco.decode(to_compressed(segmentation, size)).astype(bool)
 
 
+def area(code: Rle) -> int:
+    """Pixels of a COCO RLE. Raises ValueError as `decode`."""
+    return int(coco.area(to_compressed(code, _checked_size(code))))
+
+
 def decode_many(segmentations: list[Rle], size: tuple[int, int]) -> np.ndarray:
     """N RLEs to (N, H, W) bool. An empty list gives (0, *size)."""
     if not segmentations:

@@ -1,4 +1,5 @@
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_the_missing_layout_is_described(tmp_path: Path, masks: np.ndarray) -> N
     with pytest.raises(FileNotFoundError, match=r"no split 'val' in .*: looked for val\.parquet, val\.jsonl"):
         MaskGroupsDataset(tmp_path, "val")
     (tmp_path / "val.json").write_text("[]")
-    with pytest.raises(FileNotFoundError, match="looked for images_resized/ and images/"):
+    with pytest.raises(FileNotFoundError, match=r"looked for images_resized/, images/ and images_resized\.zip"):
         MaskGroupsDataset(tmp_path, "val")
 
 
@@ -158,9 +159,28 @@ def test_damaged_files(tmp_path: Path, masks: np.ndarray) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
     (tmp_path / "b.json").write_text('[{"id": ')
     (tmp_path / "c.jsonl").write_text('{"id": 1}')
-    for split, said in {"a": "not parquet", "b": "not valid JSON", "c": "no column.* conversations, gt_mask"}.items():
+    for split, said in {"a": "not parquet", "b": "truncated or not JSON", "c": "no column.* conversations, gt_mask"}.items():
         with pytest.raises(ValueError, match=said):
             MaskGroupsDataset(tmp_path, split)
+
+
+@pytest.mark.parametrize("inner", ["", "images_resized/"])
+def test_the_published_zip_is_unpacked(tmp_path: Path, masks: np.ndarray, inner: str) -> None:
+    source = folder(tmp_path / "source") / "images/a.png"
+    root = tmp_path / "copy"
+    write_maskgroups(root, "val", rows(masks))
+    with zipfile.ZipFile(root / "images_resized.zip", "w") as zipped:
+        zipped.write(source, f"{inner}a.png")
+    sample = MaskGroupsDataset(root, "val")[0]
+    assert sample.image == root / "images_resized/a.png" and sample.image.read_bytes() == source.read_bytes()
+    assert sorted(path.name for path in root.iterdir()) == ["images_resized", "images_resized.zip", "val.parquet"]
+
+
+def test_images_cannot_leave_the_folder(tmp_path: Path, masks: np.ndarray) -> None:
+    row = MaskGroupRow("one", "../../secret.png", "the mugs", rle.encode(masks), (0,), (12, 16))
+    write_maskgroups(folder(tmp_path), "val", [row])
+    with pytest.raises(ValueError, match="leads out of its folder"):
+        MaskGroupsDataset(tmp_path, "val")[0]
 
 
 def test_a_missing_image_is_named(tmp_path: Path, masks: np.ndarray) -> None:

@@ -1,0 +1,96 @@
+"""How the prompts of MaskGroups-2M are worded. The wording is ours; the paper gives examples only.
+
+Names come from annotators, in singular and plural, so that no template depends on which; a predicate may be a verb or a
+preposition ("wears", "on top of"), so that a relationship is quoted as it was written.
+"""
+
+from collections.abc import Mapping, Sequence
+
+NAMED: Mapping[str, Sequence[str]] = {
+    "category": (
+        "{name}",
+        "every {name}",
+        "all instances of {name}",
+        "find each {name} in the image",
+        "whatever in the picture counts as {name}",
+        "mark all that is {name}",
+    ),
+    "attribute": (
+        "everything that is {attribute}",
+        "all {attribute} things",
+        "the objects one would call {attribute}",
+        "which objects are {attribute}?",
+        "mark whatever is {attribute}",
+    ),
+    "left": (
+        "{name} on the left",
+        "{name} on the left side of the image",
+        "each {name} in the left part of the picture",
+    ),
+    "right": (
+        "{name} on the right",
+        "{name} on the right side of the image",
+        "each {name} in the right part of the picture",
+    ),
+    "top": ("{name} at the top", "{name} in the upper part of the image", "each {name} near the top of the picture"),
+    "bottom": (
+        "{name} at the bottom",
+        "{name} in the lower part of the image",
+        "each {name} near the bottom of the picture",
+    ),
+    "leftmost": ("the leftmost {name}", "the {name} closest to the left edge"),
+    "rightmost": ("the rightmost {name}", "the {name} closest to the right edge"),
+    "topmost": ("the topmost {name}", "the {name} closest to the top edge"),
+    "bottommost": ("the bottommost {name}", "the {name} closest to the bottom edge"),
+}
+"""Without a reference."""
+
+OTHERS: Mapping[str, Sequence[str]] = {
+    "category": (
+        "all other objects of the same kind as <mask-ref>",
+        "everything else that is what <mask-ref> is",
+        "the remaining members of the category that <mask-ref> belongs to",
+        "what else in the image is of the category of <mask-ref>?",
+    ),
+    "attribute": (
+        "other things that are {attribute}, as <mask-ref> is",
+        "everything {attribute} besides <mask-ref>",
+        "<mask-ref> is {attribute}; what else is?",
+    ),
+}
+"""With a reference that is not part of the answer."""
+
+WITH_ITSELF: Mapping[str, Sequence[str]] = {
+    "category": (
+        "<mask-ref> and everything of its kind",
+        "all objects in the category of <mask-ref>, itself included",
+        "the whole group of things that are the same as <mask-ref>, with it",
+    ),
+    "attribute": (
+        "<mask-ref> and all else that is {attribute}",
+        "all {attribute} things, <mask-ref> among them",
+    ),
+}
+"""With a reference that is part of the answer."""
+
+BESIDE: Mapping[str, Sequence[str]] = {
+    "left of": ("{name} to the left of <mask-ref>", "each {name} further left than <mask-ref>"),
+    "right of": ("{name} to the right of <mask-ref>", "each {name} further right than <mask-ref>"),
+    "above": ("{name} above <mask-ref>", "each {name} higher up than <mask-ref>"),
+    "below": ("{name} below <mask-ref>", "each {name} further down than <mask-ref>"),
+}
+"""Objects of a name on one side of a reference."""
+
+RELATED: Mapping[str, Sequence[str]] = {
+    "target": (
+        "<mask-ref> {predicate} which objects?",
+        "the objects that complete the statement: <mask-ref> {predicate} ...",
+        "everything of which one can say that <mask-ref> {predicate} it",
+    ),
+    "subject": (
+        "which objects {predicate} <mask-ref>?",
+        "the objects that complete the statement: ... {predicate} <mask-ref>",
+        "everything of which one can say that it {predicate} <mask-ref>",
+    ),
+}
+"""Relationships of a reference: what it has them to, or what has them to it."""

@@ -1,0 +1,120 @@
+"""MaskGroups-2M's form, ours: parquet shards with a row an image, which `maskselect data build maskgroups-2m` writes.
+
+MaskGroups-2M (RAS, arXiv 2506.05342, section 4.1) is not published; the paper tells how to make it. Two million rows
+in MaskGroups-HQ's form would hold every mask of an image once a prompt, so here the masks of an image stand in one row
+with all that is asked of it.
+
+On disk: `train-00000-of-00012.parquet`, ..., and `images/`, in which links lead to the folders of the source images.
+An image of which two sources know something has a row for each. Columns: `image` (file name within `images/`),
+`image_id` ("coco/139"), `source` ("coco", "vg" or "refer"), `height`, `width`, `masks` (COCO RLE), `asked` (how many
+prompts), `prompts`: list of {`text` with a `<mask-ref>` for each reference, `kind`, `references`, `targets`: places
+among the masks}.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from maskselect.data.asked import Asked, ImageQuestions, Question
+from maskselect.data.files import Images, inside
+from maskselect.data.index import Key
+from maskselect.data.maskgroups import find_split
+from maskselect.data.rows import ParquetRows
+from maskselect.ops import rle
+
+IMAGES = "images"
+_ROWS_PER_GROUP = 16  # what is read and decompressed for one image
+_PLACES = pa.list_(pa.int32())
+_SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        ("image_id", pa.string()),
+        ("source", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("masks", pa.list_(pa.struct([("size", _PLACES), ("counts", pa.string())]))),
+        ("asked", pa.int32()),
+        (
+            "prompts",
+            pa.list_(
+                pa.struct([("text", pa.string()), ("kind", pa.string()), ("references", _PLACES), ("targets", _PLACES)])
+            ),
+        ),
+    ]
+)
+
+
+class ImageRows:
+    """How a shard is stored; see the top of the file."""
+
+    suffix = "parquet"
+
+    def write(self, path: Path, records: list[dict[str, Any]]) -> None:
+        """One file."""
+        rows = iter(records)
+        with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+            while group := list(islice(rows, _ROWS_PER_GROUP)):
+                writer.write_table(pa.Table.from_pylist(group, _SCHEMA))
+
+
+class MaskGroups2MDataset(ImageQuestions):
+    """Samples of what was built, those of an image behind each other; masks are read when they are asked for.
+
+    root: see the top of the file.  split: "train".
+
+    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    """
+
+    def __init__(self, root: str | Path, split: str = "train") -> None:
+        self.root = Path(root)
+        self.files = find_split(self.root, split)
+        self.images = Images([self.root / IMAGES], "it is made beside the shards")
+        self._table = ParquetRows(self.files)
+        if missing := sorted(set(_SCHEMA.names) - self._table.columns):
+            what = "expected what data build maskgroups-2m writes"
+            raise ValueError(f"{self.files[0]} has no column(s) {', '.join(missing)}; {what}")
+        self._names = self._table.column("image_id")
+        super().__init__(self.root, _asks(self._names, self._table.column("asked")), "p")
+
+    def _name(self, key: Key) -> str:
+        return str(self._names[int(key)])
+
+    def _read(self, key: Key) -> Asked:
+        row = self._table.row(int(key))
+        size = (row["height"], row["width"])
+        try:
+            masks = _decoded(row["masks"], size)
+            asked = [_question(number, told, len(masks)) for number, told in enumerate(row["prompts"])]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"image {row['image_id']!r} in {self.root}: {error}") from error
+        path = inside(self.root / IMAGES, str(row["image"]), "image")
+        return Asked(path, str(row["image_id"]), masks, len(masks), asked)
+
+
+def _asks(images: Sequence[str], asked: Sequence[int]) -> Iterator[tuple[Key, str]]:
+    """The number of each row, and a letter for each of its prompts; rows of one image behind each other."""
+    first: dict[str, int] = {}
+    for number, image in enumerate(images):
+        first.setdefault(image, number)
+    order = sorted(range(len(images)), key=lambda number: first[images[number]])
+    return ((number, "p" * asked[number]) for number in order)
+
+
+def _question(number: int, told: dict[str, Any], pool: int) -> Question:
+    targets, references = tuple(told["targets"]), tuple(told["references"])
+    if wrong := [place for place in targets + references if not 0 <= place < pool]:
+        raise ValueError(f"prompt {number} speaks of mask {wrong[0]} of {pool}")
+    return Question("p", str(number), told["text"], targets, told["kind"] or "", references=references)
+
+
+def _decoded(codes: list[rle.Rle], size: tuple[int, int]) -> Tensor:
+    """(N, H, W) bool."""
+    if wrong := [code["size"] for code in codes if tuple(code["size"]) != size]:
+        raise ValueError(f"a mask is of size {wrong[0]}; expected {list(size)}")
+    return torch.from_numpy(rle.decode_many(codes, size))

@@ -1,0 +1,138 @@
+"""Rows of a table on disk, parquet or JSON, read where they are asked for. Nothing large stays in memory."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from maskselect.data.index import Record, Section, open_index
+
+_KEPT_GROUPS = 4  # decoded row groups that a reader keeps
+
+
+class Rows(Protocol):
+    """The rows of a split in whatever file format. Nested values may be kept as JSON text."""
+
+    columns: set[str]
+
+    def __len__(self) -> int: ...
+
+    def row(self, number: int, columns: frozenset[str] | None = None) -> Record:
+        """One row, all columns or some."""
+        ...
+
+    def column(self, name: str) -> list[Any]:
+        """One column, whole."""
+        ...
+
+
+class ParquetRows:
+    """Rows over several parquet files with the same columns.
+
+    A row is found by its row group, which is read as a whole, and kept until others are asked for.
+    Raises ValueError for a damaged file, or one that lacks columns of the first.
+    """
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+        self.columns: set[str] = set()
+        starts, self._groups, before = [], [], 0
+        for number, file in enumerate(files):
+            opened = _opened(file)
+            own = set(opened.schema_arrow.names)
+            self.columns = self.columns or own
+            if missing := sorted(self.columns - own):
+                raise ValueError(f"{file} has no column(s) {', '.join(missing)}, which {files[0].name} has")
+            for group in range(opened.num_row_groups):
+                starts.append(before)
+                self._groups.append((number, group))
+                before += opened.metadata.row_group(group).num_rows
+        self._starts, self._count = np.array(starts), before
+        self._kept: OrderedDict[tuple[int, frozenset[str]], pa.Table] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": OrderedDict()}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def row(self, number: int, columns: frozenset[str] | None = None) -> Record:
+        """One row, all columns or some."""
+        place = int(np.searchsorted(self._starts, number, side="right")) - 1
+        table = self._group(place, frozenset(self.columns) if columns is None else columns)
+        found: Record = table.slice(number - int(self._starts[place]), 1).to_pylist()[0]
+        return found
+
+    def column(self, name: str) -> list[Any]:
+        """One column, whole."""
+        return [value for file in self.files for value in _opened(file).read(columns=[name]).column(0).to_pylist()]
+
+    def _group(self, place: int, columns: frozenset[str]) -> pa.Table:
+        key = (place, columns)
+        if key not in self._kept:
+            file, group = self._groups[place]
+            self._kept[key] = _read_group(self.files[file], group, sorted(columns))
+            if len(self._kept) > _KEPT_GROUPS:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+
+class JsonRows:
+    """Rows of a JSON list, or of JSON lines, by way of an index beside the file.
+
+    Raises ValueError for a damaged file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        lines = file.suffix == ".jsonl"
+        sections = {"row": Section("", key=None)}
+        self._index = open_index(file, sections, (lambda path: {"row": _lines(path)}) if lines else None)
+
+        def columns(_: Path) -> dict[str, Iterable[Record]]:
+            names = dict.fromkeys(name for record in self._index.all("row") for name in record)
+            return {"column": ({"name": name} for name in names)}
+
+        found = open_index(self._index.file, {"column": Section("columns of rows", key="name")}, columns)
+        self.columns = {str(name) for name in found.keys("column")}
+
+    def __len__(self) -> int:
+        return self._index.count("row")
+
+    def row(self, number: int, columns: frozenset[str] | None = None) -> Record:
+        """One row, all columns or some."""
+        record = self._index.get("row", number)
+        return record if columns is None else {name: record[name] for name in columns if name in record}
+
+    def column(self, name: str) -> list[Any]:
+        """One column, whole."""
+        return [record[name] for record in self._index.all("row")]
+
+
+def _lines(path: Path) -> Iterator[Record]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+                    raise ValueError(f"{path}, line {number}, is not valid JSON: {error}") from error
+
+
+def _opened(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is truncated or not parquet: {error}") from error
+
+
+def _read_group(file: Path, group: int, columns: list[str]) -> pa.Table:
+    try:
+        return _opened(file).read_row_group(group, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is damaged in row group {group}: {error}") from error
