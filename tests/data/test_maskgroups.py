@@ -159,7 +159,8 @@ def test_damaged_files(tmp_path: Path, masks: np.ndarray) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
     (tmp_path / "b.json").write_text('[{"id": ')
     (tmp_path / "c.jsonl").write_text('{"id": 1}')
-    for split, said in {"a": "not parquet", "b": "truncated or not JSON", "c": "no column.* conversations, gt_mask"}.items():
+    expected = {"a": "not parquet", "b": "truncated or not JSON", "c": "no column.* conversations, gt_mask"}
+    for split, said in expected.items():
         with pytest.raises(ValueError, match=said):
             MaskGroupsDataset(tmp_path, split)
 
