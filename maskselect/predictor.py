@@ -21,7 +21,6 @@ from PIL import Image
 from torch import Tensor
 
 from maskselect.backends import checkpoints
-from maskselect.backends.building import build
 from maskselect.backends.devices import pick_device
 from maskselect.data.images import load_image
 from maskselect.ops.masks import resize_nearest
@@ -31,6 +30,7 @@ from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.protocols import PromptableProposer
 from maskselect.structures.references import BoxRef, MaskRef, PointRef
 from maskselect.structures.sample import Prompt
+from maskselect.systems.loading import load_ras
 from maskselect.systems.ras import RAS
 
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -215,17 +215,9 @@ def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None =
     """
     if str(name_or_path).startswith("hf://"):
         name_or_path = _from_hub(str(name_or_path).removeprefix("hf://"))
-    card = checkpoints.read_card(name_or_path)
-    if card["system"] != "ras":
-        raise ValueError(
-            f"checkpoint {name_or_path} is of system {card['system']!r}; expected one that selects masks: 'ras'"
-        )
     where = pick_device(device)
-    system = build(card["config"])
-    if not isinstance(system, RAS):
-        raise ValueError(f"checkpoint {name_or_path} describes a {type(system).__name__}; expected a RAS system")
+    system, card = load_ras(name_or_path)
     file = checkpoints.find_checkpoint(name_or_path)
-    system.load_learned(checkpoints.read_tensors(file), file)
     name = str(card.get("name", Path(name_or_path).stem))
     digest = hashlib.sha256(file.read_bytes() + file.with_suffix(".json").read_bytes()).hexdigest()
     source = card.get("data", {}).get("init_args", {}).get("train")

@@ -2,20 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
 
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose complaint is one sentence, without the usage above it."""
-
-    def error(self, message: str) -> NoReturn:
-        """Status 2 with the message alone."""
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+from maskselect.cli.building import add_builders
+from maskselect.cli.parsing import Parser, add_device, fraction, positive
 
 
 def predict_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `predict`."""
-    parser = _Parser(prog=prog, description="Select the group of masks that answers a prompt.")
+    parser = Parser(prog=prog, description="Select the group of masks that answers a prompt.")
     parser.add_argument("--image", nargs="+", type=Path, required=True, metavar="FILE_OR_DIR")
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="may hold <mask-ref> for things pointed at")
     parser.add_argument(
@@ -27,7 +21,7 @@ def predict_parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help="default: %(default)s/")
     parser.add_argument(
-        "--threshold", type=_fraction, metavar="T", help="least score in [0, 1]; default: the model's own"
+        "--threshold", type=fraction, metavar="T", help="least score in [0, 1]; default: the model's own"
     )
     _add_model(parser)
     return parser
@@ -35,7 +29,7 @@ def predict_parser(prog: str) -> argparse.ArgumentParser:
 
 def evaluate_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `evaluate`."""
-    parser = _Parser(prog=prog, description="Measure a model through the same path that predict takes.")
+    parser = Parser(prog=prog, description="Measure a model through the same path that predict takes.")
     _add_samples(parser, "test", several=True)
     protocol_help = "how the numbers are defined, see docs/metrics.md; default: the data set's own"
     parser.add_argument("--protocol", metavar="NAME", help=protocol_help)
@@ -47,7 +41,7 @@ def evaluate_parser(prog: str) -> argparse.ArgumentParser:
 
 def calibrate_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `calibrate`."""
-    parser = _Parser(prog=prog, description="Choose the threshold of highest F1 on validation samples.")
+    parser = Parser(prog=prog, description="Choose the threshold of highest F1 on validation samples.")
     _add_samples(parser, "val")
     n_acc_help = "percent; only thresholds whose N-acc is at least this"
     parser.add_argument("--least-n-acc", type=float, default=0.0, metavar="P", help=n_acc_help)
@@ -59,21 +53,21 @@ def calibrate_parser(prog: str) -> argparse.ArgumentParser:
 
 def compare_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `compare`."""
-    parser = _Parser(prog=prog, description="Compare two evaluations sample by sample.")
+    parser = Parser(prog=prog, description="Compare two evaluations sample by sample.")
     parser.add_argument("first", type=Path, metavar="A.json")
     parser.add_argument("second", type=Path, metavar="B.json")
-    parser.add_argument("--cases", type=_positive, default=10, metavar="N", help="changed most (default: %(default)s)")
+    parser.add_argument("--cases", type=positive, default=10, metavar="N", help="changed most (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="COMPARISON.json")
     return parser
 
 
 def recall_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `recall`."""
-    parser = _Parser(prog=prog, description="The ceiling of any selector over a proposer's candidates.")
+    parser = Parser(prog=prog, description="The ceiling of any selector over a proposer's candidates.")
     _add_samples(parser, "test")
     parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help="default: %(default)s")
     parser.add_argument("--output", type=Path, metavar="REPORT.json")
-    _add_device(parser)
+    add_device(parser)
     return parser
 
 
@@ -83,52 +77,53 @@ def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = Fa
     parser.add_argument("--dataset", required=True, metavar="NAME", help=dataset_help, **count)
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
     parser.add_argument("--split", default=split, metavar="S", help="default: %(default)s")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples")
-    parser.add_argument("--scenes", type=_positive, metavar="N", help="generated scenes to ask about (default: 1000)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N samples")
+    parser.add_argument("--scenes", type=positive, metavar="N", help="generated scenes to ask about (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of generated scenes (default: %(default)s)")
     parser.add_argument("--reference-column", metavar="NAME", help="column of the reference masks, if not mask_refs")
 
 
 def propose_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `propose`."""
-    parser = _Parser(prog=prog, description="Write candidate masks for a folder of images.")
+    parser = Parser(prog=prog, description="Write candidate masks for a folder of images.")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help="default: %(default)s")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: %(default)s")
     parser.add_argument("--resume", action="store_true", help="leave out images that have their candidates already")
-    _add_device(parser)
+    add_device(parser)
     return parser
 
 
 def data_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `data`."""
-    parser = _Parser(prog=prog, description="Data sets: what there is, and whether a copy is whole.")
-    verbs = parser.add_subparsers(dest="action", required=True, metavar="list|check", parser_class=_Parser)
+    parser = Parser(prog=prog, description="Data sets: what there is, whether a copy is whole, and two that are built.")
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="list|check|build", parser_class=Parser)
     verbs.add_parser("list", help="the data sets that can be read, and where to get them")
+    add_builders(verbs.add_parser("build", help="make a training set out of others"))
     check = verbs.add_parser("check", help="walk a data set", description="Walk a data set; status 1 with problems.")
     check.add_argument("name", metavar="NAME")
     check.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")
     check.add_argument(
         "--split", metavar="S", help="only this one; default: all of the published splits that are there"
     )
-    check.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples of a split")
+    check.add_argument("--limit", type=positive, metavar="N", help="only the first N samples of a split")
     check.add_argument("--output", type=Path, metavar="REPORT.json", help="write the report too")
     return parser
 
 
 def scenes_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `scenes`."""
-    parser = _Parser(prog=prog, description="Generate scenes with prompts and ground truth, in MaskGroups-HQ's format.")
+    parser = Parser(prog=prog, description="Generate scenes with prompts and ground truth, in MaskGroups-HQ's format.")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--split", required=True, metavar="S", help="train, val, test, test-words or test-look")
-    parser.add_argument("--count", type=_positive, required=True, metavar="N", help="number of scenes")
+    parser.add_argument("--count", type=positive, required=True, metavar="N", help="number of scenes")
     parser.add_argument("--seed", type=int, required=True, metavar="K")
     size_help = "side, or height and width (default: 256)"
-    parser.add_argument("--size", type=_positive, nargs="+", default=[256], metavar="PX", help=size_help)
-    parser.add_argument("--prompts-per-scene", type=_positive, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument("--size", type=positive, nargs="+", default=[256], metavar="PX", help=size_help)
+    parser.add_argument("--prompts-per-scene", type=positive, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument("--proposer", metavar="CONFIG_OR_NAME", help="fill mask_pool with its candidates")
-    _add_device(parser)
+    add_device(parser)
     return parser
 
 
@@ -136,22 +131,4 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="ras", metavar="NAME_OR_PATH", help="shipped name, file, folder or hf://… (default: ras)"
     )
-    _add_device(parser)
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not within [0, 1]")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+    add_device(parser)

@@ -29,6 +29,7 @@ Use ({prog} VERB --help tells the options):
   propose --images DIR --output DIR      candidate masks for a folder of images
   data list                              the data sets that can be read, and where to get them
   data check NAME --root DIR             walk a data set: counts, missing images, damaged or empty masks
+  data build NAME --output DIR           make maskgroups-2m or llm-seg40k out of other data sets
   scenes --output DIR --split S          generate scenes with prompts and ground truth
 """
 

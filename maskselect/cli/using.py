@@ -98,7 +98,11 @@ def propose(options: argparse.Namespace) -> int:
 
 
 def data(options: argparse.Namespace) -> int:
-    """The catalog, or the check of one data set; status 1 when it has problems."""
+    """The catalog, the check of one data set (status 1 when it has problems), or a builder."""
+    if options.action == "build":
+        from maskselect.cli.building import build
+
+        return build(options)
     from maskselect.data.catalog import CATALOG, find_entry
     from maskselect.reports.data import print_catalog, print_check
 

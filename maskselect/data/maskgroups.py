@@ -71,10 +71,10 @@ class MaskGroupsDataset:
         Raises ValueError, naming the sample, when it contradicts itself; FileNotFoundError when its image is missing.
         """
         row = self._row(index)
-        path = inside(self._images, str(row["image"]), "image")
-        size = row["image_size"] if row.get("image_size") is not None else image_size(path)
         with self._naming(row):
-            return self._sample(row, path, (int(size[0]), int(size[1])))
+            path = inside(self._images, str(row["image"]), "image")
+            told = row.get("image_size")
+            return self._sample(row, path, image_size(path) if told is None else _size(told))
 
     def image_ids(self) -> list[str]:
         """The image of each sample."""
@@ -90,8 +90,13 @@ class MaskGroupsDataset:
     def _naming(self, row: dict[str, Any]) -> Iterator[None]:
         try:
             yield
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"sample {row['id']} of {self.root}, split {self.split!r}: {error}") from error
+        except KeyError as error:
+            raise ValueError(f"{self._sample_named(row)}: it has no {error}") from error
+        except (ValueError, IndexError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self._sample_named(row)}: {error}") from error
+
+    def _sample_named(self, row: dict[str, Any]) -> str:
+        return f"sample {row.get('id')} of {self.root}, split {self.split!r}"
 
     def _checked(self, index: int) -> int:
         if not -self._count <= index < self._count:
@@ -187,6 +192,14 @@ def _query(conversations: list[dict[str, str]]) -> str:
     for spelling in _PLACEHOLDERS:
         query = query.replace(spelling, MASK_REF)
     return query.strip()
+
+
+def _size(told: Any) -> tuple[int, int]:
+    """(H, W). Raises ValueError for anything else."""
+    sides = list(told) if isinstance(told, list | tuple) else []
+    if len(sides) != 2 or not all(isinstance(side, int) and 0 < side <= rle.MAX_SIDE for side in sides):
+        raise ValueError(f"image_size is {str(told)[:40]}; expected [height, width], 1 to {rle.MAX_SIDE}")
+    return sides[0], sides[1]
 
 
 def _targets(group: list[Any] | None, pool: int) -> tuple[int, ...]:

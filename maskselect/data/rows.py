@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,13 +70,15 @@ class ParquetRows:
 
     def column(self, name: str) -> list[Any]:
         """One column, whole."""
-        return [value for file in self.files for value in _opened(file).read(columns=[name]).column(0).to_pylist()]
+        return [
+            value for file in self.files for value in _reading(file, lambda f: f.read([name])).column(0).to_pylist()
+        ]
 
     def _group(self, place: int, columns: frozenset[str]) -> pa.Table:
         key = (place, columns)
         if key not in self._kept:
             file, group = self._groups[place]
-            self._kept[key] = _read_group(self.files[file], group, sorted(columns))
+            self._kept[key] = _reading(self.files[file], lambda f: f.read_row_group(group, sorted(columns)))
             if len(self._kept) > _KEPT_GROUPS:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
@@ -110,8 +112,8 @@ class JsonRows:
         return record if columns is None else {name: record[name] for name in columns if name in record}
 
     def column(self, name: str) -> list[Any]:
-        """One column, whole."""
-        return [record[name] for record in self._index.all("row")]
+        """One column, whole; None where a row lacks it."""
+        return [record.get(name) for record in self._index.all("row")]
 
 
 def _lines(path: Path) -> Iterator[Record]:
@@ -128,11 +130,15 @@ def _opened(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} is truncated or not parquet: {error}") from error
+        raise ValueError(f"{file} is truncated or not parquet: {_one_line(error)}") from error
 
 
-def _read_group(file: Path, group: int, columns: list[str]) -> pa.Table:
+def _reading(file: Path, read: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
     try:
-        return _opened(file).read_row_group(group, columns=columns)
+        return read(_opened(file))
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} is damaged in row group {group}: {error}") from error
+        raise ValueError(f"{file} is damaged: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -90,9 +90,11 @@ class VisualGenome:
         return self.pictures.find(f"{image_id}.jpg")
 
     def coco_id(self, image_id: int) -> int | None:
-        """The image's number in COCO, or None where it is not from there."""
+        """The image's number in COCO, or None where it is not from there. Raises ValueError for another value."""
         found = self.images.get("image", image_id).get("coco_id")
-        return None if found is None else int(found)
+        if found is not None and (isinstance(found, bool) or not isinstance(found, int)):
+            raise ValueError(f"image {image_id} in {self.images.source} has the coco_id {str(found)[:40]!r}")
+        return found
 
     def describe(self, image_id: int) -> GenomeImage:
         """Everything about an image. Raises ValueError, naming file and image, for a damaged record."""

@@ -1,7 +1,8 @@
 """Data sets as tables for the terminal: what there is, and what a check found."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -37,6 +38,43 @@ def print_check(name: str, entry: CatalogEntry, reports: Mapping[str, CheckRepor
             console.print(f"{split}: {kind}: {count}", highlight=False)
             for sentence in report.examples[kind]:
                 console.print(f"    {sentence}", highlight=False, markup=False)
+
+
+def print_composition(rows: Sequence[tuple[str, str, bool, int, int]], counts: Mapping[str, int]) -> None:
+    """Prompts of MaskGroups-2M by source and kind beside the paper's Table 2, then what else was counted."""
+    table = Table(title="prompts", title_justify="left")
+    for column in ("source", "kind", "reference", "built", "paper (thousands)"):
+        table.add_column(column, justify="right" if column in ("built", "paper (thousands)") else "left")
+    for source, kind, with_reference, built, paper in rows:
+        table.add_row(source, kind, "with" if with_reference else "without", str(built), str(paper))
+    table.add_row("all", "", "", str(sum(row[3] for row in rows)), str(sum(row[4] for row in rows)), style="bold")
+    console = _console()
+    console.print(table)
+    for name, count in sorted(counts.items()):
+        if not name.startswith("prompts "):
+            console.print(f"{name}: {count}", highlight=False)
+
+
+def print_questions(report: Mapping[str, Any]) -> None:
+    """A build of LLM-Seg40K: images by sort, questions by split, what was refused and why, images left out."""
+    console = _console()
+    sampled = Table("images", *("wanted", "found", "taken", "published"), title_justify="left")
+    for name, tally in report["sampled"].items():
+        sampled.add_row(
+            name, *(str(tally[key]) for key in ("wanted", "found", "taken")), str(report["published"]["images"][name])
+        )
+    console.print(sampled)
+    splits = Table("split", "images", "questions", "an image", "words", "categories")
+    for name, found in report["splits"].items():
+        splits.add_row(name, *(str(value) for value in found.values()))
+    console.print(splits)
+    questions = report["questions"]
+    console.print(f"{questions['replies']} replies, {questions['offered']} questions offered, {questions['kept']} kept")
+    for reason, count in questions["rejected"].items():
+        if count:
+            console.print(f"    refused, {reason}: {count}", highlight=False)
+    for sentence in report["images"]["skipped"]:
+        console.print(f"left out: {sentence}", highlight=False, markup=False)
 
 
 def _published(entry: CatalogEntry, split: str) -> str:

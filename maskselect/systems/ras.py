@@ -43,6 +43,7 @@ class RAS(nn.Module):
         encoders: the frozen ensemble under whose maps masks are pooled.
         lmm: the language model.
         stage: 1 trains the mask projector by captioning; 2 trains all but the visual encoders by selection.
+        stage_1_trains: "projector" alone, as in the paper, or "all", which makes a model that captions.
         scorer: "parallel" (the paper's system) or "autoregressive" (its baseline, Table 7).
         second_pass: how candidates see each other when they are read again; not stated in the paper.
         pre_tokens: RAS, Table C.
@@ -63,6 +64,7 @@ class RAS(nn.Module):
         encoders: EncoderEnsemble,
         lmm: Llava,
         stage: Literal[1, 2] = 2,
+        stage_1_trains: Literal["projector", "all"] = "projector",
         scorer: Literal["parallel", "autoregressive"] = "parallel",
         second_pass: SecondPass = "mutual",
         pre_tokens: PreTokens = "different",
@@ -74,7 +76,7 @@ class RAS(nn.Module):
         super().__init__()
         self.proposer = proposer
         self.encoders = encoders
-        self.stage = stage
+        self.stage, self.stage_1_trains = stage, stage_1_trains
         self.image_tokens = image_tokens
         self.proposal_score = proposal_score
         self.channels = encoders.channels + int(proposal_score)
@@ -92,7 +94,7 @@ class RAS(nn.Module):
         self.encoders.requires_grad_(False)
         if isinstance(self.proposer, nn.Module):
             self.proposer.requires_grad_(False)
-        if self.stage == 1:
+        if self.stage == 1 and self.stage_1_trains == "projector":
             self.requires_grad_(False)
             self.reader.mask_tokenizer.requires_grad_(True)
 
@@ -142,6 +144,19 @@ class RAS(nn.Module):
         features = torch.cat(references) if references else torch.zeros(0, self.channels)
         tokens = self.reader.mask_tokenizer(features.to(device))
         return self.scorer.score(self.reader, image, prompts, tokens)
+
+    @torch.no_grad()
+    def caption(self, candidate_features: Tensor, max_new_tokens: int = 64) -> str:
+        """What stage 1 lets the language model say of an image from its mask tokens alone: (N, C) to a greedy caption.
+
+        After stage 2 it has mostly forgotten how.
+        """
+        device = next(self.lmm.parameters()).device
+        valid = torch.ones(1, len(candidate_features), dtype=torch.bool, device=device)
+        batch = Batch(candidate_features[None].to(device), valid, None, [[]], [[]])
+        prefix = self.reader.prefix(list(range(len(candidate_features))), 0)
+        packed = sequence.pack([(prefix, [])]).to(device)
+        return self.lmm.generate(self.reader.embed(packed, self.reader.tokens(batch)), max_new_tokens)
 
     # --- training -----------------------------------------------------------------------------------------------
 

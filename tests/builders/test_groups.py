@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskselect.builders.groups import (
+from maskselect.builders.maskgroups_2m.groups import (
     GroupPrompt,
     beside_reference,
     by_position,
@@ -13,7 +13,7 @@ from maskselect.builders.groups import (
     by_word,
     named_groups,
 )
-from maskselect.builders.objects import Drawn, merge
+from maskselect.builders.maskgroups_2m.objects import Drawn, merge
 from maskselect.ops import rle
 from maskselect.structures.sample import MASK_REF
 

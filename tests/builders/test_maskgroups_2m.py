@@ -10,9 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from maskselect.builders import genome as genome_module
-from maskselect.builders.maskgroups_2m import COMPOSITION, Roots, build_maskgroups_2m, evaluation_images
-from maskselect.builders.sources import Rules
+from maskselect.builders.maskgroups_2m.build import COMPOSITION, Roots, build_maskgroups_2m, evaluation_images
+from maskselect.builders.maskgroups_2m.sources import Rules
 from maskselect.data.catalog import find_entry
 from maskselect.data.groups import DatasetGroups
 from maskselect.data.maskgroups_2m import MaskGroups2MDataset
@@ -148,14 +147,7 @@ def refer(root: Path) -> Path:
 class Boxes:
     """Fills boxes; the one at (30, 30) with little confidence."""
 
-    def propose(self, image: np.ndarray) -> MaskSet:
-        return MaskSet.empty((image.shape[0], image.shape[1]))
-
-    def segment_box(self, image: np.ndarray, box_xyxy: tuple[float, float, float, float]) -> torch.Tensor:
-        return self.segment_boxes(image, torch.tensor([box_xyxy])).masks[0]
-
-    def segment_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> torch.Tensor:
-        raise AssertionError("nobody asks for a point")
+    name = "boxes"
 
     def segment_boxes(self, image: np.ndarray, boxes_xyxy: torch.Tensor) -> MaskSet:
         masks = torch.zeros(len(boxes_xyxy), *image.shape[:2], dtype=torch.bool)
@@ -166,8 +158,7 @@ class Boxes:
 
 
 @pytest.fixture
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
-    monkeypatch.setattr(genome_module, "load_proposer", lambda name, device: (Boxes(), "hash"))
+def roots(tmp_path: Path) -> Roots:
     sources = tmp_path / "sources"
     made = {"coco": coco(sources / "coco"), "lvis": lvis(sources / "lvis"), "genome": genome(sources / "vg")}
     return Roots(refer(sources / "refer"), **made)
@@ -177,7 +168,7 @@ SETS = ("refcoco", "grefcoco")
 
 
 def build(roots: Roots, output: Path, **more: Any) -> tuple[dict[tuple[str, str, bool], int], Any, list[Sample]]:
-    rows, counts = build_maskgroups_2m(roots, output, **({"sets": SETS} | more))
+    rows, counts = build_maskgroups_2m(roots, output, **({"sets": SETS, "boxes": Boxes()} | more))
     return {row[:3]: row.built for row in rows}, counts, list(MaskGroups2MDataset(output))
 
 
@@ -245,7 +236,9 @@ def test_images_of_validation_and_test_are_nowhere(roots: Roots, tmp_path: Path)
 
 def test_a_set_that_is_not_there_stops_the_build(roots: Roots, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"annotations of refcoco\+"):
-        build_maskgroups_2m(roots, tmp_path / "out")
+        build_maskgroups_2m(roots, tmp_path / "out", boxes=Boxes())
+    with pytest.raises(ValueError, match="Visual Genome has boxes only"):
+        build_maskgroups_2m(roots, tmp_path / "out", sets=SETS)
     assert not (tmp_path / "out").exists()
 
 

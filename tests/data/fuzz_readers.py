@@ -22,14 +22,47 @@ from typing import Any
 import numpy as np
 
 from maskselect.data.catalog import CATALOG
+from maskselect.data.llava import LlavaDataset
 from maskselect.ops import rle
-from tests.data import test_own, test_reasoning_sets, test_refer
+from tests.builders import test_maskgroups_2m
+from tests.data import (
+    test_coco,
+    test_llava,
+    test_lvis,
+    test_maskgroups,
+    test_own,
+    test_panoptic,
+    test_parts,
+    test_reasoning_sets,
+    test_refer,
+    test_semantic,
+    test_visual_genome,
+)
 
 LARGE = 2**63 - 1
 ODD: list[Any] = [
     None, True, -1, 0, 1, 10**6, LARGE, 1e300, -0.5, "", "x", "../x", "\0", "é", [], [[]], [1], {}, {"a": 1},
     [[0, 0, 1]], {"size": [8, 10], "counts": "0"}, {"size": [8, 10], "counts": [80]}, [float("inf")],
 ]  # fmt: skip
+
+
+def _write_maskgroups(folder: Path) -> None:
+    rows = test_maskgroups.rows(test_maskgroups.three_masks())
+    test_maskgroups.write_maskgroups(test_maskgroups.folder(folder), "val", rows, form="json")
+
+
+def _build_maskgroups(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as sources:
+        roots = test_maskgroups_2m.Roots(
+            test_maskgroups_2m.refer(Path(sources) / "refer"), test_maskgroups_2m.coco(Path(sources) / "coco")
+        )
+        test_maskgroups_2m.build_maskgroups_2m(roots, folder, test_maskgroups_2m.SETS, per_shard=1)
+    # The pictures themselves instead of links to the sources, which are gone.
+    for link in list((folder / "images").iterdir()):
+        link.unlink()
+        for name in ("COCO_train2014_000000000011.jpg", "000000000011.jpg"):
+            test_maskgroups_2m.picture(folder / "images" / link.name / name)
+
 
 Maker = Callable[[Path], object]
 MAKERS: dict[str, tuple[Maker, str]] = {
@@ -40,7 +73,24 @@ MAKERS: dict[str, tuple[Maker, str]] = {
     "llm-seg40k": (test_reasoning_sets._llm_seg, "val"),
     "muse": (test_reasoning_sets._muse, "val"),
     "earthreason": (test_reasoning_sets._earth, "val"),
+    "maskgroups": (_write_maskgroups, "val"),
+    "maskgroups-2m": (_build_maskgroups, "train"),
+    "coco": (test_coco.coco_root, "val2017"),
+    "entityseg": (test_coco.entity_root, "val"),
+    "lvis": (test_lvis.lvis_root, "val"),
+    "egoobjects": (test_lvis.ego_root, "val"),
+    "paco": (test_parts.paco_root, "val"),
+    "pascal-part": (test_parts.pascal_root, "train"),
+    "coco-panoptic": (test_panoptic.root_of, "val2017"),
+    "pix2cap": (lambda folder: test_panoptic.root_of(folder, test_panoptic.CAPTIONED, "pix2cap_coco_val.json"), "val"),
+    "coco-stuff": (test_semantic.stuff_root, "val2017"),
+    "ade20k": (test_semantic.ade_root, "training"),
+    "mapillary": (test_semantic.vistas_root, "validation"),
+    "visual-genome": (test_visual_genome.write, "all"),
+    "llava": (lambda folder: test_llava.write(folder, "llava_v1_5_mix665k.json", test_llava.TALKS), "mix-665k"),
 }
+OUTSIDE: dict[str, Callable[..., Any]] = {"llava": LlavaDataset}
+"""Readers that the catalog of image questions does not have."""
 
 
 def fuzz(seconds: float, seed: int, keep: Path | None = None) -> tuple[Counter[str], list[str]]:
@@ -74,8 +124,7 @@ def fuzz(seconds: float, seed: int, keep: Path | None = None) -> tuple[Counter[s
 
 def _read(name: str, folder: Path) -> str:
     try:
-        reader = CATALOG[name].open(folder, MAKERS[name][1])
-        reader.image_ids()
+        reader = OUTSIDE[name](folder, MAKERS[name][1]) if name in OUTSIDE else _opened(name, folder)
         for number in range(len(reader)):
             try:
                 reader[number]
@@ -88,10 +137,15 @@ def _read(name: str, folder: Path) -> str:
     return "read"
 
 
+def _opened(name: str, folder: Path) -> Any:
+    reader = CATALOG[name].open(folder, MAKERS[name][1])
+    reader.image_ids()
+    return reader
+
+
 def _damage(folder: Path, rng: random.Random) -> str:
-    files = [
-        path for path in folder.rglob("*") if path.is_file() and (path.suffix in (".json", ".p") or rng.random() < 0.1)
-    ]
+    told = (".json", ".p", ".parquet", ".png")
+    files = [path for path in folder.rglob("*") if path.is_file() and (path.suffix in told or rng.random() < 0.1)]
     path = rng.choice(files)
     if path.suffix in (".json", ".p") and rng.random() < 0.7:
         plain = json.loads(path.read_text()) if path.suffix == ".json" else pickle.loads(path.read_bytes())

@@ -18,11 +18,15 @@ from maskselect.data.scenes.writer import write_scenes
 from maskselect.ops import rle
 
 
-@pytest.fixture
-def masks() -> np.ndarray:
+def three_masks() -> np.ndarray:
     pool = np.zeros((3, 12, 16), bool)
     pool[0, :4, :4] = pool[1, 4:9, 4:9] = pool[2, :, 12:] = True
     return pool
+
+
+@pytest.fixture
+def masks() -> np.ndarray:
+    return three_masks()
 
 
 def rows(masks: np.ndarray) -> list[MaskGroupRow]:

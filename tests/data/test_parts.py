@@ -146,9 +146,8 @@ def test_missing_layout(tmp_path: Path) -> None:
         PascalPartDataset(tmp_path)
 
 
-@pytest.mark.parametrize("home", ["vlpart/pascal_part", "pascal_part", "."])
-def test_pascal_parts(tmp_path: Path, home: str) -> None:
-    picture(tmp_path / home / "VOCdevkit/VOC2010/JPEGImages/2008_000002.jpg")
+def pascal_root(root: Path, home: str = "pascal_part") -> Path:
+    picture(root / home / "VOCdevkit/VOC2010/JPEGImages/2008_000002.jpg")
     data = {
         "images": [{"id": 2, "file_name": "2008_000002.jpg", "height": 8, "width": 10}],
         "annotations": [
@@ -158,7 +157,13 @@ def test_pascal_parts(tmp_path: Path, home: str) -> None:
         ],
         "categories": [{"id": 8, "name": "tvmonitor:screen"}, {"id": 9, "name": "dog:leg"}],
     }
-    (tmp_path / home / "train.json").write_text(json.dumps(data))
+    (root / home / "train.json").write_text(json.dumps(data))
+    return root
+
+
+@pytest.mark.parametrize("home", ["vlpart/pascal_part", "pascal_part", "."])
+def test_pascal_parts(tmp_path: Path, home: str) -> None:
+    pascal_root(tmp_path, home)
     samples = list(PascalPartDataset(tmp_path))
     assert [(s.sample_id, s.prompt.text, s.targets, s.kind) for s in samples] == [
         ("2:9", "the leg of the dog", (0, 2), "part"),

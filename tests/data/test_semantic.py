@@ -75,9 +75,14 @@ def test_ade20k(tmp_path: Path) -> None:
     assert not report.problems and report.targets == 4
 
 
-def test_coco_stuff_leaves_out_what_has_a_dash(tmp_path: Path) -> None:
+def stuff_root(root: Path) -> Path:
     rows = [[0, 2, 95, 4], [255, 1, 181, 5]]  # person and building-other; unlabelled and wood
-    pair(tmp_path, "cocostuff/val2017/000000000009.png", "coco/val2017/000000000009.jpg", rows)
+    pair(root, "cocostuff/val2017/000000000009.png", "coco/val2017/000000000009.jpg", rows)
+    return root
+
+
+def test_coco_stuff_leaves_out_what_has_a_dash(tmp_path: Path) -> None:
+    stuff_root(tmp_path)
     save(tmp_path / "cocostuff/val2017/000000000009_labelTrainIds.png", label_of([[3, 6], [3, 6]]))
     samples = list(CocoStuffDataset(tmp_path))
     assert [(s.sample_id, s.prompt.text) for s in samples] == [

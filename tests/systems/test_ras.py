@@ -83,6 +83,20 @@ def test_stage_one_trains_the_projector_alone() -> None:
     assert any("projector" in name for name in touched)
 
 
+def test_stage_one_may_train_the_language_model_too_and_then_captions() -> None:
+    system = tiny_ras(stage=1, stage_1_trains="all", image_tokens=False).train()
+    batch = tiny_batch(system)
+    optimizer = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        system.loss(batch)["loss"].backward()
+        optimizer.step()
+    system.eval()
+    for row, caption in enumerate(batch.captions):
+        assert system.caption(batch.candidate_features[row][batch.candidate_valid[row]]) == caption
+    assert not any(p.requires_grad for p in system.encoders.parameters())
+
+
 def test_stage_one_needs_captions() -> None:
     system = tiny_ras(stage=1)
     with pytest.raises(ValueError, match="captions"):

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from maskselect.builders.engine import Built
-from maskselect.builders.groups import by_word, named_groups
-from maskselect.builders.objects import Drawn, merge
-from maskselect.builders.sources import COCO, Links, Rules, built
+from maskselect.builders.maskgroups_2m.groups import by_word, named_groups
+from maskselect.builders.maskgroups_2m.objects import Drawn, merge
+from maskselect.builders.maskgroups_2m.sources import COCO, Links, Rules, built
 from maskselect.data.coco import CocoDataset, CocoQuestions
 from maskselect.data.coco_file import decode_masks, size_of
 from maskselect.data.lvis import LvisDataset

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
+from maskselect.builders.box_masks import BoxSegmenter
 from maskselect.builders.engine import Built
-from maskselect.builders.groups import (
+from maskselect.builders.maskgroups_2m.groups import (
     GroupPrompt,
     beside_reference,
     by_position,
@@ -18,26 +19,23 @@ from maskselect.builders.groups import (
     by_word,
     named_groups,
 )
-from maskselect.builders.objects import Drawn, merge
-from maskselect.builders.sources import GENOME, Links, Rules, built
+from maskselect.builders.maskgroups_2m.objects import Drawn, merge
+from maskselect.builders.maskgroups_2m.sources import GENOME, Links, Rules, built
 from maskselect.data.images import load_image
 from maskselect.data.visual_genome import GenomeImage, VisualGenome
 from maskselect.ops import rle
 from maskselect.ops.boxes import masks_to_boxes_xyxy
-from maskselect.proposers.loading import load_proposer
-from maskselect.structures.protocols import PromptableProposer
 
 
 @dataclass
 class Genome:
     """Visual Genome: SAM's masks of its boxes, the bad ones left out, asked for in every way that its texts allow.
 
-    root: of the data set.  proposer, device: see `load_proposer`; it must take boxes.
+    root: of the data set.  boxes: makes the masks.
     """
 
     root: Path
-    proposer: str
-    device: str
+    boxes: BoxSegmenter
     links: Links
     rules: Rules
 
@@ -45,14 +43,6 @@ class Genome:
     def reader(self) -> VisualGenome:
         """The annotations."""
         return VisualGenome(self.root)
-
-    @cached_property
-    def segmenter(self) -> PromptableProposer:
-        """What makes a mask of a box. Raises ValueError when the proposer cannot."""
-        loaded, _ = load_proposer(self.proposer, self.device)
-        if not isinstance(loaded, PromptableProposer):
-            raise ValueError(f"proposer {self.proposer} cannot turn boxes into masks; expected one of SAM's kind")
-        return loaded
 
     def images(self) -> list[int]:
         """Images that have objects."""
@@ -106,7 +96,7 @@ class Genome:
         if pixels.shape[:2] != told.size:
             raise ValueError(f"image {picture} is {list(pixels.shape[:2])}; its annotations say {list(told.size)}")
         given = torch.tensor([thing.box_xyxy for thing in told.things], dtype=torch.float32)
-        found = self.segmenter.segment_boxes(pixels, given)
+        found = self.boxes.segment_boxes(pixels, given)
         around = masks_to_boxes_xyxy(found.masks).float()
         agree = torch.diagonal(box_iou(around, given)).nan_to_num(0) >= self.rules.box_iou
         sure = found.scores >= self.rules.box_score

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from maskselect.builders import templates
-from maskselect.builders.objects import Drawn
+from maskselect.builders.maskgroups_2m import templates
+from maskselect.builders.maskgroups_2m.objects import Drawn
 
 LEAST = 2
 """Objects of a group that is asked for by category, attribute or relationship."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from maskselect.builders.engine import Built, Record
-from maskselect.builders.groups import GroupPrompt
-from maskselect.builders.objects import Drawn
-from maskselect.builders.sources import FREE, REFER, Links, Rules, built
+from maskselect.builders.maskgroups_2m.groups import GroupPrompt
+from maskselect.builders.maskgroups_2m.objects import Drawn
+from maskselect.builders.maskgroups_2m.sources import FREE, REFER, Links, Rules, built
 from maskselect.data.coco_file import decode_masks, file_name_of, size_of
 from maskselect.data.refer import ReferDataset
 from maskselect.ops import rle

@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from maskselect.builders.engine import Built
-from maskselect.builders.groups import GroupPrompt
-from maskselect.builders.objects import Drawn
+from maskselect.builders.maskgroups_2m.groups import GroupPrompt
+from maskselect.builders.maskgroups_2m.objects import Drawn
 from maskselect.data.index import Key
 from maskselect.data.maskgroups_2m import IMAGES
 

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from maskselect.builders.coco_lvis import CocoLvis
+from maskselect.builders.box_masks import BoxSegmenter
 from maskselect.builders.engine import Built, Engine, Record, run
-from maskselect.builders.genome import Genome
-from maskselect.builders.sentences import Sentences
-from maskselect.builders.sources import COCO, FREE, GENOME, REFER, Links, Rules, Source, composition_key
+from maskselect.builders.maskgroups_2m.coco_lvis import CocoLvis
+from maskselect.builders.maskgroups_2m.genome import Genome
+from maskselect.builders.maskgroups_2m.sentences import Sentences
+from maskselect.builders.maskgroups_2m.sources import COCO, FREE, GENOME, REFER, Links, Rules, Source, composition_key
 from maskselect.data.maskgroups_2m import ImageRows
 from maskselect.data.refer import ReferFiles
 
@@ -78,8 +79,7 @@ def build_maskgroups_2m(
     output: Path,
     sets: Sequence[str] = SETS,
     rules: Rules | None = None,
-    proposer: str = "sam",
-    device: str = "auto",
+    boxes: BoxSegmenter | None = None,
     limit: int | None = None,
     per_shard: int = 256,
     engine: Engine = "local",
@@ -88,7 +88,7 @@ def build_maskgroups_2m(
     """Shards in `output`, read by `maskselect.data.maskgroups_2m`, and `composition.json`.
 
     sets: of the REFER family, see `SETS`.
-    proposer, device: what makes masks of Visual Genome's boxes.
+    boxes: makes masks of Visual Genome's boxes; needed where its root is given.
     limit: only the first so many images of each source.
     per_shard, engine, workers: see `engine.run`. An interrupted build goes on; equal settings give equal files.
 
@@ -102,7 +102,9 @@ def build_maskgroups_2m(
     if roots.coco is not None or roots.lvis is not None:
         sources[COCO] = CocoLvis(roots.coco, roots.lvis, links, rules)
     if roots.genome is not None:
-        sources[GENOME] = Genome(roots.genome, proposer, device, links, rules)
+        if boxes is None:
+            raise ValueError("Visual Genome has boxes only; expected a proposer that makes masks of them, such as SAM")
+        sources[GENOME] = Genome(roots.genome, boxes, links, rules)
     units = [
         {"source": name, "image": image}
         for name, source in sources.items()
@@ -112,7 +114,7 @@ def build_maskgroups_2m(
         "rules": asdict(rules),
         "sets": list(sets),
         "sources": sorted(sources),
-        "proposer": proposer if roots.genome is not None else None,
+        "boxes": boxes.name if boxes is not None and roots.genome is not None else "",
     }
     _, counts = run(_Build(sources), units, output, SPLIT, ImageRows(), settings, per_shard, engine, workers)
     counts["images left out, of validation and test"] = len(excluded)

@@ -1,0 +1,235 @@
+"""What a language model wrote about an image: read out of its reply, and checked.
+
+The checks are those of LLM-Seg (arXiv 2404.08767), section 4.2, as far as rules can make them: the answer is one of the
+image's objects, and the question neither names it nor says where it is. English only. A question that was refused
+wrongly costs little, so words with another sense ("the right tool") are refused too. Every refusal has a reason, and
+is counted.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+UNREADABLE = "unreadable"
+NO_QUESTION = "no question"
+NOT_LISTED = "answer not in the list"
+NAMED = "question names the object"
+LOCATED = "question locates the object"
+DUPLICATE = "duplicate"
+LENGTH = "too short or too long"
+SURPLUS = "more than were asked for"
+REASONS = (UNREADABLE, NO_QUESTION, NOT_LISTED, NAMED, LOCATED, DUPLICATE, LENGTH, SURPLUS)
+"""Why a question, or as "unreadable" a whole reply, can be refused."""
+
+PLACES = (
+    "left", "right", "top", "bottom", "middle", "center", "centre", "corner", "foreground", "background", "upper",
+    "lower", "leftmost", "rightmost", "topmost", "bottommost", "nearest", "farthest", "furthest", "closest", "side",
+    "edge", "next to", "close to", "near", "beside", "besides", "adjacent to", "behind", "in front of", "above",
+    "below", "beneath", "underneath", "under the", "between", "to the side", "far away",
+)  # fmt: skip
+"""Words, and groups of words, that say where something is in a picture."""
+
+_IRREGULAR = {
+    "men": "man", "people": "person", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose",
+    "mice": "mouse", "oxen": "ox",
+}  # fmt: skip
+_ARTICLES = ("a", "an", "the")
+_BRACKETS = re.compile(r"[\[{]")
+_MOST_TRIES = 200  # brackets at which JSON is looked for, and letters of a reply: it may be anything
+_MOST_LETTERS = 100_000
+_SPECIAL = re.compile(r"<[^<>\s]+>|\[[A-Z]+\]")
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object of an image.
+
+    name: as it is listed.  also: other names of the same.
+    """
+
+    name: str
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is asked for.
+
+    most: questions an image.  min_words, max_words: of a question.
+    """
+
+    most: int = 5
+    min_words: int = 5
+    max_words: int = 60
+
+    def __post_init__(self) -> None:
+        if self.most < 1 or not 1 <= self.min_words <= self.max_words:
+            raise ValueError(
+                "questions and min_words must be at least 1, max_words not below min_words; "
+                f"got {self.most}, {self.min_words} and {self.max_words}"
+            )
+
+
+class Asked(NamedTuple):
+    """A question that passed. answer: a name as listed."""
+
+    question: str
+    answer: str
+
+
+def read_reply(reply: str) -> list[Any] | None:
+    """The entries of a reply: of a JSON list, of an object that holds one, or of several objects one after another;
+    with any text or code fence around. None where there is nothing such.
+
+    >>> read_reply('Here they are: ```json [{"question": "Why?", "answer": "cup"}] ```')
+    [{'question': 'Why?', 'answer': 'cup'}]
+    >>> read_reply("[{'question': 'Why?'}]") is None
+    True
+    """
+    entries: list[Any] = []
+    readable = False
+    for value in _json_values(reply[:_MOST_LETTERS]):
+        if (found := _entries(value)) is not None:
+            readable = True
+            entries += found
+    return entries if readable else None
+
+
+def check(entries: Iterable[Any], things: Sequence[Thing], rules: Rules) -> tuple[list[Asked], Counter[str]]:
+    """The entries that pass, and how many were refused for which reason; each is refused for the first that holds.
+
+    things: all objects of the image.
+    """
+    kept: list[Asked] = []
+    refused: Counter[str] = Counter()
+    for entry in entries:
+        found = _judged(entry, things, rules, kept)
+        if isinstance(found, str):
+            refused[found] += 1
+        else:
+            kept.append(found)
+    return kept, refused
+
+
+def listed(answer: str, things: Sequence[Thing]) -> Thing | None:
+    """The object that an answer means, whatever its case, article and number; None unless it is exactly one.
+
+    >>> listed("The Cups.", [Thing("cup"), Thing("saucer")])
+    Thing(name='cup', also=())
+    """
+    wanted = answer.strip().casefold()
+    meant = _joined_forms(answer)
+    for same in (
+        [thing for thing in things if thing.name.casefold() == wanted],
+        [thing for thing in things if _joined_forms(thing.name) & meant],
+        [thing for thing in things if _joined_forms(_without_sense(thing.name)) & meant],
+    ):
+        if len(same) == 1:
+            return same[0]
+    return None
+
+
+def names(question: str, thing: Thing) -> bool:
+    """Whether a question uses a name of an object, in singular or plural, in one word or several.
+
+    >>> names("Who hugs teddybears at night?", Thing("teddy bear"))
+    True
+    """
+    said = words(question)
+    known = [_without_sense(name) for name in (thing.name, *thing.also)]
+    forms = frozenset().union(*(_joined_forms(name) for name in known))
+    longest = max(len(words(name)) for name in known) + 1
+    return any(
+        _forms("".join(said[start : start + length])) & forms
+        for start in range(len(said))
+        for length in range(1, longest + 1)
+    )
+
+
+def locates(question: str) -> bool:
+    """Whether a question says where something is."""
+    said = f" {' '.join(words(question))} "
+    return any(f" {place} " in said for place in PLACES)
+
+
+def words(text: str) -> list[str]:
+    """Words in lower case, without punctuation and the 's of a possessive."""
+    return re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text.casefold()))
+
+
+def _judged(entry: Any, things: Sequence[Thing], rules: Rules, kept: list[Asked]) -> Asked | str:
+    """The question of an entry, or why it is refused."""
+    if not isinstance(entry, dict):
+        return UNREADABLE
+    question = entry.get("question")
+    question = " ".join(question.split()) if isinstance(question, str) else ""
+    if not question.endswith("?") or not words(question):
+        return NO_QUESTION
+    if not question.isprintable() or _SPECIAL.search(question):  # a reader would take `<mask-ref>` for a reference
+        return UNREADABLE
+    answer = entry.get("answer")
+    thing = listed(answer, things) if isinstance(answer, str) else None
+    if thing is None:
+        return NOT_LISTED
+    if not rules.min_words <= len(question.split()) <= rules.max_words:
+        return LENGTH
+    if names(question, thing):
+        return NAMED
+    if locates(question):
+        return LOCATED
+    if any(words(question) == words(other.question) for other in kept):
+        return DUPLICATE
+    return Asked(question, thing.name) if len(kept) < rules.most else SURPLUS
+
+
+def _json_values(text: str) -> Iterable[Any]:
+    """Every JSON list and object in a text, the outermost ones, in order."""
+    decoder, place = json.JSONDecoder(), 0
+    for _ in range(_MOST_TRIES):
+        if (found := _BRACKETS.search(text, place)) is None:
+            return
+        try:
+            value, place = decoder.raw_decode(text, found.start())
+        except (ValueError, RecursionError):
+            place = found.end()
+        else:
+            yield value
+
+
+def _entries(value: Any) -> list[Any] | None:
+    """The entries of one JSON value; None where it holds none, as the [1] of a text's first footnote."""
+    if isinstance(value, list):
+        return value if not value or any(isinstance(entry, dict) for entry in value) else None
+    if "question" in value:
+        return [value]
+    lists = [found for inner in value.values() if isinstance(inner, list) and (found := _entries(inner)) is not None]
+    return [entry for found in lists for entry in found] if lists else None
+
+
+def _without_sense(name: str) -> str:
+    """A name without the sense that LVIS puts in brackets behind it."""
+    return re.split(r"[ _]*\(", name)[0] or name
+
+
+def _joined_forms(name: str) -> frozenset[str]:
+    found = words(name.replace("_", " "))
+    return _forms("".join(found[1:] if len(found) > 1 and found[0] in _ARTICLES else found))
+
+
+@lru_cache(maxsize=65536)
+def _forms(word: str) -> frozenset[str]:
+    """A word and all that it may be the plural of. Some are no words, which does no harm: they are only compared."""
+    forms = {word}
+    for plural, singular in _IRREGULAR.items():
+        if word.endswith(plural):
+            forms.add(word.removesuffix(plural) + singular)
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        forms.add(word[:-1])
+        for ending, instead in (("es", ("",)), ("ies", ("y",)), ("ves", ("f", "fe"))):
+            if word.endswith(ending):
+                forms.update(word.removesuffix(ending) + end for end in instead)
+    return frozenset(forms - {""})
