@@ -69,7 +69,8 @@ def _evaluate_one(
         finally:
             keeper.save(pictures)
     rows = [row for row in records.rows if row.sample_id in asked]
-    overlap = find_overlaps(getattr(model, "trained_on", None), name, options.split, options.seed)
+    source, pictures_seen = getattr(model, "trained_on", None), [row.image_id for row in rows]
+    overlap = find_overlaps(source, name, options.split, options.seed, pictures_seen)
     report = build_report(rows, name, options.split, options.model, options.with_gt_candidates, protocol, overlap)
     write_json(report, output)
     write_text(draw_page(report, rows, keeper.cases(), _command(options)), output.with_suffix(".html"))

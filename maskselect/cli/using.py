@@ -103,16 +103,16 @@ def data(options: argparse.Namespace) -> int:
         from maskselect.cli.building import build
 
         return build(options)
-    from maskselect.data.catalog import CATALOG, find_entry
+    from maskselect.data.catalog_others import EVERYTHING, find_any
     from maskselect.reports.data import print_catalog, print_check
 
     if options.action == "list":
-        print_catalog(CATALOG)
+        print_catalog(EVERYTHING)
         return 0
     from maskselect.data.check import check
     from maskselect.reports.files import write_json
 
-    entry = find_entry(options.name)
+    entry = find_any(options.name)
     opened = entry.open_splits(options.root, options.split)
     reports = {split: check(reader, options.limit) for split, reader in opened.items()}
     print_check(options.name, entry, reports, options.limit is None)

@@ -305,7 +305,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
 
 
 def find_entry(name: str) -> CatalogEntry:
-    """The entry of a name. Raises ValueError, listing those that there are."""
+    """The entry of a name. Raises ValueError, listing those that there are: all that ask about one image."""
     if name not in CATALOG:
         raise ValueError(f"unknown dataset {name!r}; expected one of {', '.join(CATALOG)}, scenes")
     return CATALOG[name]

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from maskselect.backends.progress import track
-from maskselect.data.catalog import SampleReader
 from maskselect.data.images import image_size
+from maskselect.data.llava import Conversation
 from maskselect.structures.sample import Sample
+from maskselect.structures.video import VideoSample
 
 EXAMPLES = 5
 """Problems of one kind that are told one by one."""
@@ -39,24 +42,62 @@ class CheckReport:
         return asdict(self) | {"problems": dict(self.problems)}
 
 
-def check(reader: SampleReader, limit: int | None = None) -> CheckReport:
-    """Every sample of a reader (the first `limit`) decoded once; what raises is counted, and the walk goes on."""
+class _Reader(Protocol):
+    """Any reader of the catalog: of samples, videos or conversations."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> Sample | VideoSample | Conversation: ...
+
+
+def check(reader: _Reader, limit: int | None = None) -> CheckReport:
+    """Everything that a reader has (the first `limit`) decoded once; what raises is counted, and the walk goes on.
+
+    Of videos, `images` counts videos, and of LLaVA's records those that have a picture.
+    """
     report = CheckReport()
-    images = reader.image_ids()
     total = len(reader) if limit is None else min(limit, len(reader))
-    report.images = len(set(images[:total]))
+    report.images = len(set(_image_ids(reader)[:total]))
     for number in track(range(total), total, "Checking", "samples"):
         report.samples += 1
         try:
-            sample = reader[number]
-            size = image_size(sample.image) if not hasattr(sample.image, "shape") else sample.image.shape[:2]
+            _look(report, reader[number])
         except FileNotFoundError as error:
             report.note(MISSING, str(error))
         except (ValueError, OSError) as error:
             report.note(DAMAGED, str(error))
-        else:
-            _count(report, sample, (int(size[0]), int(size[1])))
     return report
+
+
+def _image_ids(reader: Any) -> list[str]:
+    names = [name for name in ("image_ids", "video_ids") if hasattr(reader, name)]
+    return getattr(reader, names[0])() if names else []
+
+
+def _look(report: CheckReport, item: Sample | VideoSample | Conversation) -> None:
+    if isinstance(item, VideoSample):
+        _look_at_video(report, item)
+    elif isinstance(item, Conversation):
+        if item.image is not None:
+            image_size(item.image)
+            report.images += 1
+    else:
+        size = item.image.shape[:2] if isinstance(item.image, np.ndarray) else image_size(item.image)
+        _count(report, item, (int(size[0]), int(size[1])))
+
+
+def _look_at_video(report: CheckReport, sample: VideoSample) -> None:
+    sizes = {image_size(frame) for frame in sample.frames}
+    if sizes != {sample.size}:
+        told = f"masks of {list(sample.size)}, frames of {sorted(sizes)}"
+        report.note(OTHER_SIZE, f"sample {sample.sample_id}: {told}")
+    if sample.masks is None:
+        return
+    report.targets += len(sample.object_ids)
+    report.no_target += not sample.object_ids
+    seen = [bool(sample.masks[frame].any()) for frame in range(len(sample.masks))]
+    if sample.object_ids and not any(seen):
+        report.note(EMPTY, f"sample {sample.sample_id}: its objects are to be seen in none of {len(seen)} frames")
 
 
 def _count(report: CheckReport, sample: Sample, size: tuple[int, int]) -> None:

@@ -30,6 +30,7 @@ class Section:
     key: field that names a record; None numbers them from 0.
     group: field whose equal values belong together (an annotation's image), or None.
     values: the section is an object, not a list: its values are the records, and its keys name them.
+    wrapped: as `values`, for values that are no objects: a record is {key: its key, "value": the value}.
     partial: records without their key are left out instead of refused.
     """
 
@@ -37,6 +38,7 @@ class Section:
     key: str | None = "id"
     group: str | None = None
     values: bool = False
+    wrapped: bool = False
     partial: bool = False
 
 
@@ -220,10 +222,13 @@ def _streamed(source: Path, section: Section) -> Iterator[Record]:
     path = f"{section.path}.item" if section.path else "item"
     with source.open("rb") as file, reading(file, source.stat().st_size, f"Indexing {source.name}") as counted:
         try:
-            if not section.values:
+            if not (section.values or section.wrapped):
                 yield from ijson.items(counted, path, use_float=True)
                 return
             for name, record in ijson.kvitems(counted, section.path, use_float=True):
-                yield {section.key or "id": name, **record} if isinstance(record, dict) else record
+                if section.wrapped:
+                    yield {section.key or "id": name, "value": record}
+                else:
+                    yield {section.key or "id": name, **record} if isinstance(record, dict) else record
         except (ijson.JSONError, UnicodeDecodeError, RecursionError, OverflowError) as error:
             raise ValueError(f"{source} is truncated or not JSON: {' '.join(str(error).split())}") from error

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from maskselect.data.catalog import CATALOG
-from maskselect.data.llava import LlavaDataset
+from maskselect.data.catalog_others import EVERYTHING
 from maskselect.ops import rle
+from maskselect.structures.video import stacked
 from tests.builders import test_maskgroups_2m
 from tests.data import (
     test_coco,
@@ -36,6 +36,7 @@ from tests.data import (
     test_reasoning_sets,
     test_refer,
     test_semantic,
+    test_video,
     test_visual_genome,
 )
 
@@ -87,10 +88,12 @@ MAKERS: dict[str, tuple[Maker, str]] = {
     "ade20k": (test_semantic.ade_root, "training"),
     "mapillary": (test_semantic.vistas_root, "validation"),
     "visual-genome": (test_visual_genome.write, "all"),
+    "ref-youtube-vos": (test_video.youtube, "train"),
+    "ref-davis17": (test_video.davis, "valid"),
+    "revos": (test_video.revos, "valid"),
+    "mevis": (test_video.mevis, "valid_u"),
     "llava": (lambda folder: test_llava.write(folder, "llava_v1_5_mix665k.json", test_llava.TALKS), "mix-665k"),
 }
-OUTSIDE: dict[str, Callable[..., Any]] = {"llava": LlavaDataset}
-"""Readers that the catalog of image questions does not have."""
 
 
 def fuzz(seconds: float, seed: int, keep: Path | None = None) -> tuple[Counter[str], list[str]]:
@@ -124,10 +127,14 @@ def fuzz(seconds: float, seed: int, keep: Path | None = None) -> tuple[Counter[s
 
 def _read(name: str, folder: Path) -> str:
     try:
-        reader = OUTSIDE[name](folder, MAKERS[name][1]) if name in OUTSIDE else _opened(name, folder)
+        reader: Any = EVERYTHING[name].open(folder, MAKERS[name][1])
+        if hasattr(reader, "image_ids"):
+            reader.image_ids()
         for number in range(len(reader)):
             try:
-                reader[number]
+                found = reader[number]
+                if getattr(found, "masks", None) is not None:
+                    stacked(found.masks)
             except (ValueError, FileNotFoundError):
                 continue
     except (ValueError, FileNotFoundError):
@@ -135,12 +142,6 @@ def _read(name: str, folder: Path) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "read"
-
-
-def _opened(name: str, folder: Path) -> Any:
-    reader = CATALOG[name].open(folder, MAKERS[name][1])
-    reader.image_ids()
-    return reader
 
 
 def _damage(folder: Path, rng: random.Random) -> str:

@@ -11,26 +11,33 @@ from PIL import Image
 
 from maskselect import cli
 from maskselect.data.catalog import CATALOG, find_entry
+from maskselect.data.catalog_others import EVERYTHING, find_any
 from maskselect.data.check import DAMAGED, EMPTY, MISSING, OTHER_SIZE, check
 from maskselect.metrics.protocols import PROTOCOLS
+from maskselect.metrics.video_protocols import VIDEO_PROTOCOLS
 from maskselect.structures.sample import Prompt, Sample
+from tests.data import test_llava, test_video
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_every_entry_opens_its_reader_and_says_what_is_missing(tmp_path: Path, name: str) -> None:
-    entry = CATALOG[name]
+    entry = EVERYTHING[name]
     for split in entry.splits:
         with pytest.raises(FileNotFoundError, match=str(tmp_path)):
             entry.open(tmp_path, split)
     with pytest.raises(FileNotFoundError, match="looked for"):
         entry.open_splits(tmp_path)
-    assert entry.protocol in PROTOCOLS
+    assert entry.protocol in (PROTOCOLS if name in CATALOG else {**VIDEO_PROTOCOLS, "": None})
     assert set(entry.samples) | set(entry.about) <= set(entry.splits) and entry.page.startswith("https://")
 
 
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match="unknown dataset 'x'; expected one of own, maskgroups, "):
         find_entry("x")
+    with pytest.raises(ValueError, match=r"unknown dataset 'x'; expected one of own, .*, mevis, llava"):
+        find_any("x")
+    with pytest.raises(ValueError, match="unknown dataset 'revos'"):
+        find_entry("revos")  # it cannot be evaluated as images
 
 
 class StubReader:
@@ -68,6 +75,28 @@ class StubReader:
         return ["a", "a", "a", "a", "b", "a"]
 
 
+def test_videos_are_walked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = test_video.revos(tmp_path / "good")
+    assert cli.main(["data", "check", "revos", "--root", str(root), "--split", "valid"]) == 0
+    capsys.readouterr()
+    report = check(find_any("revos").open(root, "valid"))
+    assert (report.samples, report.images, report.targets, report.no_target) == (3, 1, 3, 1)
+    nothing = np.zeros_like(test_video.FIRST)
+    masks = {"70": test_video.codes(nothing), "71": test_video.codes(nothing)[:1]}
+    root = test_video.revos(tmp_path / "bad", masks)
+    report = check(find_any("revos").open(root, "valid"))
+    assert report.problems == {EMPTY: 1, DAMAGED: 1}
+    assert cli.main(["data", "check", "revos", "--root", str(root), "--split", "valid"]) == 1
+    assert "its objects are to be seen in none of 3 frames" in capsys.readouterr().out
+
+
+def test_conversations_are_walked_too(tmp_path: Path) -> None:
+    root = test_llava.write(tmp_path, "llava_v1_5_mix665k.json", test_llava.TALKS)
+    (root / "vg/VG_100K/b.jpg").unlink()
+    report = check(find_any("llava").open(root, "mix-665k"))
+    assert (report.samples, report.images) == (2, 1) and report.problems == {MISSING: 1}
+
+
 def test_a_walk_counts_and_goes_on(tmp_path: Path) -> None:
     report = check(StubReader(tmp_path))
     assert (report.samples, report.images, report.targets) == (6, 2, 3)
@@ -101,4 +130,4 @@ def test_the_command_tells_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureF
     assert f"{MISSING}: 1" in capsys.readouterr().out
     assert cli.tool("data", ["list"], "p") == 0
     out = capsys.readouterr().out
-    assert [name for name in CATALOG if name not in out] == []
+    assert [name for name in EVERYTHING if name not in out] == []

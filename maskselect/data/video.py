@@ -1,0 +1,294 @@
+"""Referring video segmentation: Ref-YouTube-VOS, Ref-DAVIS17, ReVOS and MeViS.
+
+**Ref-YouTube-VOS** (https://youtube-vos.org/dataset/rvos/, CC BY 4.0): 3,471 training videos. On disk, under the root
+or its `ref_youtube_vos/`: `meta_expressions/{split}/meta_expressions.json`, `{split}/JPEGImages/{video}/{frame}.jpg`,
+and for train `train/Annotations/{video}/{frame}.png`, whose index is the object's number.
+Quirks: the file of valid lists valid and test, 507 videos; valid are the 202 that the file of test does not list. Their
+masks are not public: `video_writer.py` writes what the server wants.
+
+**Ref-DAVIS17** as ReferFormer lays it out (https://github.com/wjn922/ReferFormer; texts by
+https://www.mpi-inf.mpg.de/departments/computer-vision-and-machine-learning/research/video-segmentation/): 60 videos of
+train and 30 of valid. On disk, under the root or its `davis17/` or `ref_davis/`: as above, with `Annotations` for both.
+Quirks: four expressions an object, one behind the other: first annotator by the first frame and by the whole video,
+then the second; so expression 4 (n - 1) + a is about object n, and `annotator` 0 to 3 chooses one of the four runs that
+the classic protocol averages. Index 255 is void.
+
+**ReVOS** (https://github.com/cilinyan/ReVOS-api, CC BY-NC-SA 4.0). On disk, under the root or its `ReVOS/`:
+`meta_expressions_{split}_.json` (train, valid; the name does end so), `mask_dict.json`, for R
+`mask_dict_foreground.json`, frames in `JPEGImages/{video}/` or `{video}/`. Quirks: a video's folder has a slash in its
+name; `type_id` 0 is a referring expression, 1 a reasoning one, 2 one without a valid object.
+
+**MeViS** (https://github.com/henghuiding/MeViS, CC BY-NC-SA 4.0): train, valid_u (with masks) and valid. On disk, under
+the root or its `MeViS/` or `mevis/`: `{split}/meta_expressions.json`, `{split}/mask_dict.json`,
+`{split}/JPEGImages/{video}/`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from maskselect.data.files import find_one, inside, read_json
+from maskselect.data.frames import VOID, PngMasks, RleMasks
+from maskselect.data.images import image_size
+from maskselect.data.index import Index, Record, Section, open_index
+from maskselect.ops import rle
+from maskselect.structures.video import FrameMasks, VideoSample
+
+_KINDS = {0: "referring", 1: "reasoning", 2: "none"}
+
+
+class VideoDataset(ABC):
+    """Expressions of videos, those of one video behind each other. Masks are read when they are asked for."""
+
+    def __init__(self, file: Path, split: str) -> None:
+        self.file, self.split = file, split
+        self._videos = _videos(file)
+        self._rows = [(video, key) for video in self._videos for key in self._keys(video)]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[VideoSample]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> VideoSample:
+        """One expression.
+
+        Raises ValueError, naming it, when it contradicts itself, FileNotFoundError when a frame is not there.
+        """
+        video, key = self._rows[number]
+        try:
+            return self._sample(video, key, self._videos[video])
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise ValueError(f"video {video!r}, expression {key!r} in {self.file}: {error}") from error
+
+    def video_ids(self) -> list[str]:
+        """The video of each sample."""
+        return [video for video, _ in self._rows]
+
+    def _keys(self, video: str) -> list[str]:
+        """The expressions of a video that are read."""
+        told = self._videos[video].get("expressions")
+        if not isinstance(told, dict):
+            raise ValueError(f"video {video!r} in {self.file} has no object of expressions")
+        return list(told)
+
+    def _sample(self, video: str, key: str, record: Record) -> VideoSample:
+        told = record["expressions"][key]
+        names = record.get("frames")
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"frames is {str(names)[:40]!r}; expected a list of names")
+        text = told.get("exp")
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"exp is {str(text)[:40]!r}; expected a text")
+        folder = self._folder(video)
+        frames = tuple(_there(inside(folder, f"{name}.jpg", "frame")) for name in names)
+        sample = VideoSample(
+            video_id=video,
+            sample_id=f"{video}/{key}",
+            prompt=text.strip(),
+            frames=frames,
+            frame_names=tuple(names),
+            size=_size(record, frames[0]),
+        )
+        return self._answered(sample, key, told)
+
+    @abstractmethod
+    def _folder(self, video: str) -> Path:
+        """Of the frames."""
+
+    @abstractmethod
+    def _answered(self, sample: VideoSample, key: str, told: Record) -> VideoSample:
+        """The sample with objects and masks, where they are public."""
+
+
+class RefYoutubeVosDataset(VideoDataset):
+    """Samples of Ref-YouTube-VOS.
+
+    root: see the top of the file.  split: train, valid or test.
+
+    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    """
+
+    def __init__(self, root: str | Path, split: str = "valid") -> None:
+        page = "get it from https://youtube-vos.org/dataset/rvos/"
+        self.home, file = _meta(Path(root), ("", "ref_youtube_vos/", "ref-youtube-vos/"), split, page)
+        super().__init__(file, split)
+        if split == "valid":
+            others = set(_videos(_meta(self.home, ("",), "test", f"valid's file lists it too; {page}")[1]))
+            self._rows = [row for row in self._rows if row[0] not in others]
+
+    def _folder(self, video: str) -> Path:
+        return inside(self.home / self.split / "JPEGImages", video, "video")
+
+    def _answered(self, sample: VideoSample, key: str, told: Record) -> VideoSample:
+        if self.split != "train":
+            return sample
+        return _by_index(sample, self.home / self.split, _index(told.get("obj_id")))
+
+
+class RefDavis17Dataset(VideoDataset):
+    """Samples of Ref-DAVIS17.
+
+    root: see the top of the file.  split: train or valid.
+    annotator: 0 to 3, only that run's expressions, one an object; None for all.
+
+    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file or another annotator.
+    """
+
+    def __init__(self, root: str | Path, split: str = "valid", annotator: int | None = None) -> None:
+        if annotator not in (None, 0, 1, 2, 3):
+            raise ValueError(f"annotator is {annotator}; expected 0 to 3, or None for all")
+        self.annotator = annotator
+        page = "how to make it: https://github.com/wjn922/ReferFormer/blob/main/docs/data.md"
+        self.home, file = _meta(Path(root), ("", "davis17/", "ref_davis/", "ref-davis17/"), split, page)
+        super().__init__(file, split)
+
+    def _keys(self, video: str) -> list[str]:
+        keys = super()._keys(video)
+        if wrong := [key for key in keys if not key.isdecimal()]:
+            raise ValueError(f"video {video!r} in {self.file} has the expression {wrong[0]!r}; expected whole numbers")
+        keys.sort(key=int)
+        return [key for key in keys if self.annotator in (None, int(key) % 4)]
+
+    def _folder(self, video: str) -> Path:
+        return inside(self.home / self.split / "JPEGImages", video, "video")
+
+    def _answered(self, sample: VideoSample, key: str, told: Record) -> VideoSample:
+        return _by_index(sample, self.home / self.split, _index(told.get("obj_id", int(key) // 4 + 1)), void=True)
+
+
+class RevosDataset(VideoDataset):
+    """Samples of ReVOS.
+
+    root: see the top of the file.  split: train or valid.
+
+    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    """
+
+    def __init__(self, root: str | Path, split: str = "valid") -> None:
+        page = "get it from https://github.com/cilinyan/ReVOS-api"
+        choices = [f"{home}meta_expressions_{split}_.json" for home in ("", "ReVOS/", "revos/")]
+        file = find_one(Path(root), choices, f"ReVOS file of {split}", page)
+        self.home = file.parent
+        self.masks = _mask_index(find_one(self.home, ["mask_dict.json"], "masks of ReVOS", page))
+        whole = self.home / "mask_dict_foreground.json"
+        self.foreground = _foreground_index(whole) if whole.is_file() else None
+        super().__init__(file, split)
+
+    def _folder(self, video: str) -> Path:
+        folder = inside(self.home / "JPEGImages", video, "video")
+        return folder if folder.is_dir() else inside(self.home, video, "video")
+
+    def _answered(self, sample: VideoSample, key: str, told: Record) -> VideoSample:
+        kind = told.get("type_id", 0)
+        if kind not in _KINDS:
+            raise ValueError(f"type_id is {str(kind)[:20]!r}; expected 0, 1 or 2")
+        foreground = None
+        if self.foreground is not None:
+            frames = len(sample.frames)
+            foreground = RleMasks(self.foreground, (sample.video_id,), frames, sample.size, _foreground)
+        return _by_annotations(sample, self.masks, told, _KINDS[kind], foreground)
+
+
+class MevisDataset(VideoDataset):
+    """Samples of MeViS.
+
+    root: see the top of the file.  split: train, valid_u or valid, whose masks are not public.
+
+    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    """
+
+    def __init__(self, root: str | Path, split: str = "valid_u") -> None:
+        page = "get it from https://github.com/henghuiding/MeViS"
+        choices = [f"{home}{split}/meta_expressions.json" for home in ("", "MeViS/", "mevis/")]
+        file = find_one(Path(root), choices, f"MeViS file of {split}", page)
+        self.home = file.parent
+        self.masks = None
+        if split != "valid":
+            self.masks = _mask_index(find_one(self.home, ["mask_dict.json"], f"masks of MeViS, {split}", page))
+        super().__init__(file, split)
+
+    def _folder(self, video: str) -> Path:
+        return inside(self.home / "JPEGImages", video, "video")
+
+    def _answered(self, sample: VideoSample, key: str, told: Record) -> VideoSample:
+        return sample if self.masks is None else _by_annotations(sample, self.masks, told)
+
+
+def _meta(root: Path, homes: tuple[str, ...], split: str, page: str) -> tuple[Path, Path]:
+    """The folder of the data, and the file of a split's expressions."""
+    name = f"meta_expressions/{split}/meta_expressions.json"
+    file = find_one(root, [home + name for home in homes], f"expressions of {split}", page)
+    return file.parents[2], file
+
+
+def _videos(file: Path) -> dict[str, Any]:
+    told = read_json(file)
+    videos = told.get("videos") if isinstance(told, dict) else None
+    if not isinstance(videos, dict) or not all(isinstance(record, dict) for record in videos.values()):
+        raise ValueError(f"{file} has no object of videos; expected videos with frames and expressions")
+    return videos
+
+
+def _there(frame: Path) -> Path:
+    if not frame.is_file():
+        raise FileNotFoundError(f"frame {frame} is not there")
+    return frame
+
+
+def _size(record: Record, first: Path) -> tuple[int, int]:
+    """(H, W) as the record tells it, or of the first frame."""
+    told = record.get("height"), record.get("width")
+    if told == (None, None):
+        return image_size(first)
+    if not all(isinstance(side, int) and 0 < side <= rle.MAX_SIDE for side in told):
+        raise ValueError(f"height and width are {told}; expected 1 to {rle.MAX_SIDE}")
+    return int(told[0]), int(told[1])  # type: ignore[arg-type]
+
+
+def _index(told: Any) -> int:
+    """The number of an object, 1 to 254."""
+    number = int(told) if isinstance(told, int) or (isinstance(told, str) and told.isdecimal()) else 0
+    if not 0 < number < VOID:
+        raise ValueError(f"obj_id is {str(told)[:20]!r}; expected the number of an object, 1 to {VOID - 1}")
+    return number
+
+
+def _by_index(sample: VideoSample, home: Path, number: int, void: bool = False) -> VideoSample:
+    folder = inside(home / "Annotations", sample.video_id, "video")
+    files = tuple(inside(folder, f"{name}.png", "mask") for name in sample.frame_names)
+    masks = PngMasks(files, (number,), sample.size)
+    nowhere = PngMasks(files, (VOID,), sample.size) if void else None
+    return replace(sample, object_ids=(str(number),), masks=masks, void=nowhere)
+
+
+def _by_annotations(
+    sample: VideoSample, index: Index, told: Record, kind: str = "", foreground: FrameMasks | None = None
+) -> VideoSample:
+    listed = told.get("anno_id")
+    if not isinstance(listed, list) or not all(isinstance(one, int | str) for one in listed):
+        raise ValueError(f"anno_id is {str(listed)[:40]!r}; expected a list of annotations")
+    keys = tuple(str(one) for one in listed)
+    if missing := [key for key in keys if not index.has("mask", key)]:
+        raise ValueError(f"annotation {missing[0]} is not in {index.source}")
+    masks = RleMasks(index, keys, len(sample.frames), sample.size, _value)
+    return replace(sample, object_ids=keys, masks=masks, kind=kind, foreground=foreground)
+
+
+def _mask_index(file: Path) -> Index:
+    return open_index(file, {"mask": Section("", key="annotation", wrapped=True)})
+
+
+def _foreground_index(file: Path) -> Index:
+    return open_index(file, {"mask": Section("", key="video", values=True)})
+
+
+def _value(record: Record) -> Any:
+    return record["value"]
+
+
+def _foreground(record: Record) -> Any:
+    return record.get("masks_rle")
