@@ -217,6 +217,8 @@ def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None =
         name_or_path = _from_hub(str(name_or_path).removeprefix("hf://"))
     where = pick_device(device)
     system, card = load_ras(name_or_path)
+    if system.stage == 1:
+        raise ValueError(f"checkpoint {name_or_path} is of stage 1, which captions; expected one of stage 2, as ras is")
     file = checkpoints.find_checkpoint(name_or_path)
     name = str(card.get("name", Path(name_or_path).stem))
     digest = hashlib.sha256(file.read_bytes() + file.with_suffix(".json").read_bytes()).hexdigest()

@@ -109,6 +109,8 @@ def test_checkpoint_errors(tmp_path: Path) -> None:
         load("no-such-model")
     other = tmp_path / "other.safetensors"
     write_checkpoint(other, {"w": torch.zeros(1)}, {"system": "sam", "config": {}})
+    with pytest.raises(ValueError, match="captioner is of stage 1, which captions; expected one of stage 2"):
+        load("captioner", device="cpu")
     with pytest.raises(ValueError, match="of system 'sam'"):
         load(other)
     pickled = tmp_path / "model.ckpt"

@@ -10,6 +10,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from maskselect.backends import checkpoints
 from maskselect.backends.devices import pick_device
+from maskselect.structures.masks import MaskSet
 from maskselect.systems.loading import load_ras
 from maskselect.systems.ras import RAS
 
@@ -60,7 +61,9 @@ class RasCaptioner:
         """(H, W, 3) uint8 to a greedy caption."""
         system = self._load()
         found = system.proposer.propose(image)
-        return system.caption(system.pool_features(image, found), self.max_new_tokens) if len(found) else ""
+        if len(found) == 0:  # a plain picture: what there is of it is one thing
+            found = MaskSet(torch.ones(1, *image.shape[:2], dtype=torch.bool), torch.ones(1), "whole")
+        return system.caption(system.pool_features(image, found), self.max_new_tokens)
 
     def _load(self) -> RAS:
         if self._loaded is None:
