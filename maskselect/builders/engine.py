@@ -120,9 +120,9 @@ def run(
     _claim(folder, stem, {"settings": settings, "per_shard": per_shard, "units": _digest(units)})
     left = [number for number in range(total) if not shards.is_done(number)]
     job = _Job(worker, shards)
-    parts = [{"number": number, "units": list(units[number * per_shard : (number + 1) * per_shard])} for number in left]
-    made = _on_ray(job, parts, workers) if engine == "ray" and parts else map(job, parts)
-    for _ in track(made, len(parts), "Building", "shards"):
+    parts: list[Record] = [{"number": n, "units": list(units[n * per_shard : (n + 1) * per_shard])} for n in left]
+    made = _on_ray(job, parts, workers) if engine == "ray" and parts else _here(job, parts)
+    for _ in track(made, sum(len(part["units"]) for part in parts), "Building", "images"):
         continue
     counts: Counter[str] = Counter()
     for number in range(total):
@@ -136,14 +136,20 @@ class _Job:
     def __init__(self, worker: Worker, shards: Shards) -> None:
         self.worker, self.shards = worker, shards
 
-    def __call__(self, part: Record) -> Record:
+    def steps(self, part: Record) -> Iterator[None]:
+        """Stops after each unit; the shard is written behind the last."""
         whole = Built()
         for unit in part["units"]:
             built = self.worker.build(unit)
             whole.records += built.records
             whole.counts.update(built.counts)
+            yield
         self.shards.write(int(part["number"]), whole)
-        return {"number": int(part["number"])}
+
+
+def _here(job: _Job, parts: list[Record]) -> Iterator[None]:
+    for part in parts:
+        yield from job.steps(part)
 
 
 class _RayJob:
@@ -158,13 +164,13 @@ class _RayJob:
 
     def __call__(self, row: Record) -> Record:
         try:
-            self.job(json.loads(row["part"]))
+            done = sum(1 for _ in self.job.steps(json.loads(row["part"])))
         except (ValueError, OSError) as error:
-            return {"error": str(error)}
-        return {"error": ""}
+            return {"done": 0, "error": str(error)}
+        return {"done": done, "error": ""}
 
 
-def _on_ray(job: _Job, parts: list[Record], workers: int) -> Iterator[Record]:
+def _on_ray(job: _Job, parts: list[Record], workers: int) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     ray = require("ray", "ray")
@@ -179,7 +185,7 @@ def _on_ray(job: _Job, parts: list[Record], workers: int) -> Iterator[Record]:
         for row in mapped.iter_rows():
             if row["error"]:
                 raise ValueError(row["error"])
-            yield row
+            yield from [None] * row["done"]
     finally:
         if own:
             ray.shutdown()

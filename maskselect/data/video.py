@@ -14,7 +14,7 @@ then the second; so expression 4 (n - 1) + a is about object n, and `annotator` 
 the classic protocol averages. Index 255 is void.
 
 **ReVOS** (https://github.com/cilinyan/ReVOS-api, CC BY-NC-SA 4.0). On disk, under the root or its `ReVOS/`:
-`meta_expressions_{split}_.json` (train, valid; the name does end so), `mask_dict.json`, for R
+`meta_expressions_{split}_.json` (train, valid; the name does end so), `mask_dict.json`, perhaps
 `mask_dict_foreground.json`, frames in `JPEGImages/{video}/` or `{video}/`. Quirks: a video's folder has a slash in its
 name; `type_id` 0 is a referring expression, 1 a reasoning one, 2 one without a valid object.
 
@@ -186,11 +186,16 @@ class RevosDataset(VideoDataset):
         kind = told.get("type_id", 0)
         if kind not in _KINDS:
             raise ValueError(f"type_id is {str(kind)[:20]!r}; expected 0, 1 or 2")
-        foreground = None
+        return _by_annotations(sample, self.masks, told, _KINDS[kind], self._foreground_of(sample))
+
+    def _foreground_of(self, sample: VideoSample) -> RleMasks:
+        """Every object that an expression of the video speaks of, out of the published file or united anew."""
+        frames, size = len(sample.frames), sample.size
         if self.foreground is not None:
-            frames = len(sample.frames)
-            foreground = RleMasks(self.foreground, (sample.video_id,), frames, sample.size, _foreground)
-        return _by_annotations(sample, self.masks, told, _KINDS[kind], foreground)
+            return RleMasks(self.foreground, (sample.video_id,), frames, size, _foreground)
+        asked = self._videos[sample.video_id]["expressions"].values()
+        keys = dict.fromkeys(str(one) for told in asked for one in told.get("anno_id") or ())
+        return RleMasks(self.masks, tuple(keys), frames, size, _value)
 
 
 class MevisDataset(VideoDataset):

@@ -96,6 +96,18 @@ def genome_of_scenes(root: Path, count: int) -> dict[int, Any]:
 
 
 @pytest.mark.slow
+def test_ray_asks_the_same_questions(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    llm.write_lvis(tmp_path / "lvis")
+    with serving(llm.well) as endpoint:
+        asked = ["llm-seg40k", "--lvis", tmp_path / "lvis", "--model", "stand-in", "--endpoint", endpoint.url]
+        for name, engine in (("here", []), ("ray", ["--engine", "ray", "--workers", 2])):
+            assert run(capsys, *asked, "--output", tmp_path / name, *engine)[0] == 0
+    for name in ("train.json", "validation.json", "test.json", "report.json"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "ray" / name).read_bytes()
+
+
+@pytest.mark.slow
 def test_sam_makes_the_masks_and_ray_makes_the_same_files(tmp_path: Path) -> None:
     truth = genome_of_scenes(tmp_path / "vg", 6)
     roots = Roots(groups.refer(tmp_path / "refer"), groups.coco(tmp_path / "coco"), genome=tmp_path / "vg")

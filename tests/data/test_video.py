@@ -3,6 +3,7 @@
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,9 @@ def test_revos(tmp_path: Path) -> None:
     assert np.array_equal(stacked(data[0].foreground).numpy(), FIRST | SECOND)
     copy = pickle.loads(pickle.dumps(data[1]))
     assert same(copy, FIRST | SECOND)
+    (tmp_path / "ReVOS/mask_dict_foreground.json").unlink()
+    united = RevosDataset(tmp_path)[0].foreground
+    assert united is not None and np.array_equal(stacked(united).numpy(), FIRST | SECOND)
 
 
 def test_mevis(tmp_path: Path) -> None:
@@ -291,11 +295,33 @@ def test_answers_are_handed_in(tmp_path: Path) -> None:
     with zipfile.ZipFile(archive) as zipped:
         assert sorted(zipped.namelist()) == [f"Annotations/a/0/{name}.png" for name in FRAMES]
     (folder / "00005.png").unlink()
+    assert not writer.is_done(sample)
     with pytest.raises(FileNotFoundError, match=r"00005\.png is not there; every expression must be answered"):
         writer.pack([sample], tmp_path / "again.zip")
     assert not (tmp_path / "again.zip").exists()
     with pytest.raises(ValueError, match=r"answer to a/0 is \[2, 6, 8\] bool; expected \[3, 6, 8\] bool"):
         writer.write(sample, FIRST[:2])
+    with pytest.raises(ValueError, match=r"is a Tensor; expected \[3, 6, 8\] bool, of numpy"):
+        writer.write(sample, torch.from_numpy(FIRST))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("video_id", "key"),
+    [("a", "../../../mine"), ("a", ".."), ("a", "."), ("a", "0/1"), ("..", "mine"), (".", "0"), ("a", "/mine")],
+)
+def test_answers_stay_in_their_folder(tmp_path: Path, video_id: str, key: str) -> None:
+    mine = tmp_path / "mine/keep.txt"
+    write(mine, "mine")
+    sample = RefYoutubeVosDataset(youtube(tmp_path / "data"), "train")[0]
+    writer = AnswerWriter(tmp_path / "answers")
+    kept = writer.write(sample, FIRST)
+    with pytest.raises(ValueError, match=r"leads out of its folder|cannot name a folder") as caught:
+        writer.write(replace(sample, video_id=video_id, sample_id=f"{video_id}/{key}"), FIRST)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"leads out of its folder|not directly in its folder"):
+        writer.write(replace(sample, frame_names=("../x", *sample.frame_names[1:])), FIRST)
+    assert mine.read_text() == "mine" and len(list(kept.iterdir())) == 3
+    assert sorted(path.name for path in (tmp_path / "answers").iterdir()) == ["Annotations"]
 
 
 def test_real_expressions(shared_data: Path, tmp_path: Path) -> None:
