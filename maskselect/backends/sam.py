@@ -16,6 +16,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
+from maskselect.backends.sam_attention import attend_two_ways
 
 SYSTEM = "sam"
 """`system` field of a compact SAM's card."""
@@ -114,15 +115,25 @@ def attend_prompts(
     images, prompts = sparse.shape[:2]
     decoder, encoder = sam.mask_decoder, sam.prompt_encoder
     own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([own.expand(images * prompts, -1, -1), sparse.flatten(0, 1)], 1)
+    tokens = torch.cat([own.expand(images * prompts, -1, -1), sparse.flatten(0, 1).to(own.dtype)], 1)
+    position = encoder.get_dense_pe().to(own.dtype)
     if masks is None:
-        source = (embeddings + encoder.no_mask_embed.weight[:, :, None, None]).repeat_interleave(prompts, 0)
+        source = embeddings + encoder.no_mask_embed.weight[:, :, None, None].to(own.dtype)
     else:
-        source = embeddings.repeat_interleave(prompts, 0) + encoder.mask_downscaling(masks.flatten(0, 1)[:, None])
-    position = encoder.get_dense_pe().expand(len(source), -1, -1, -1)
-    tokens, pixels = decoder.transformer(source, position, tokens)
+        drawn = encoder.mask_downscaling(masks.flatten(0, 1)[:, None].float()).to(own.dtype)
+        source = embeddings.repeat_interleave(prompts, 0) + drawn
+    if len(source) == 1:
+        tokens, pixels = attend_two_ways(decoder.transformer, _as_tokens(source), _as_tokens(position), tokens)
+    else:
+        source = source if masks is not None else source.repeat_interleave(prompts, 0)
+        tokens, pixels = decoder.transformer(source, position.expand(len(source), -1, -1, -1), tokens)
     pixels = pixels.transpose(1, 2).unflatten(2, source.shape[-2:])
     return tokens[:, 1 : 1 + decoder.num_mask_tokens], pixels, decoder.iou_prediction_head(tokens[:, 0])
+
+
+def _as_tokens(image: Tensor) -> Tensor:
+    """(1, C, h, w) to (1, h w, C)."""
+    return image.flatten(2).mT.contiguous()
 
 
 def draw_masks(sam: Sam, mask_tokens: Tensor, pixels: Tensor) -> Tensor:
