@@ -1,15 +1,16 @@
 """`SamProposer`: everything mode and prompts of a Segment Anything model.
 
-The parameters and filters are those of the package's `SamAutomaticMaskGenerator`. The order of work differs: predicted
-IoU, stability, boxes and suppression are all decided on low-res logits, and only what survives is drawn at full size.
-Prompts whose masks all fail by predicted IoU are never drawn at all.
+The parameters and filters are those of the package's `SamAutomaticMaskGenerator`. The order of work differs: the
+decoder's image side is computed once (`backends/sam_attention.py`), prompts whose masks all fail by predicted IoU are
+never upscaled, stability, boxes and suppression are decided on low-res logits, and only what survives is drawn at full
+size. In `exact` mode they are decided at full size.
 
 Frames: *image*, the caller's pixels; *model*, the image with its longer side resized to the encoder's side; *low*, the
 decoder's logits, a quarter of the model frame. Shape letters: N masks, P points, l side of the low frame.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,36 +25,13 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torchvision.ops import nms
 
-from maskselect.backends.sam import attend_prompts, draw_masks, load_sam
+from maskselect.backends.sam import load_sam
+from maskselect.backends.sam_points import PointDecoder, Precision
 from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.ops.masks import upsample_logits
 from maskselect.ops.overlap import mask_nms
+from maskselect.proposers.sam_filter import LOW, Found, Frame, StabilityFilter
 from maskselect.structures.masks import MaskSet
-
-_LOW = 4  # model pixels a low-res cell
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Candidates of one image before they are drawn.
-
-    low: (N, l, l) float32 logits; crops: (N, 4) int64, corners of the crop that each came from, image pixels.
-    iou, stability: (N,) float32.  boxes: (N, 4) float32, corners in image pixels.
-    """
-
-    low: Tensor
-    crops: Tensor
-    iou: Tensor
-    stability: Tensor
-    boxes: Tensor
-
-    def keep(self, index: Tensor) -> "_Found":
-        return _Found(self.low[index], self.crops[index], self.iou[index], self.stability[index], self.boxes[index])
-
-    @staticmethod
-    def join(parts: list["_Found"]) -> "_Found":
-        names = ("low", "crops", "iou", "stability", "boxes")
-        return _Found(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 class SamProposer:
@@ -68,6 +46,12 @@ class SamProposer:
         (2^i)^2 of them in layer i.
     min_mask_region_area: holes and islands smaller than this many image pixels are mended.
     mask_nms_thresh: suppression by mask IoU after all the others, on the low frame; None for none, as in the package.
+    mode: "fast" decides on the decoder's grid; "exact" at full size, which gives the package's own masks.
+    decision_side: in fast mode, logits of a smaller side are enlarged to it first. 0 takes the decoder's own grid,
+        which is 256 for official SAM and 64 for the compact one.
+    precision: of encoder and decoder. Logits are compared with thresholds in float32 either way.
+    compile: run encoder and decoder through torch.compile, which takes half a minute once and pays after a few images.
+    memory_budget_mb: most memory that the decoder may take; batches of points shrink to it. None for no limit.
     refine: ask for every mask once more, by its own box and logits. The package does not do it; it pays where the model
         was trained long enough in further rounds.
     max_candidates: at most so many, those of highest predicted IoU; None for all.
@@ -94,15 +78,22 @@ class SamProposer:
         mask_nms_thresh: float | None = 0.8,
         max_candidates: int | None = 64,
         refine: bool = False,
+        mode: Literal["fast", "exact"] = "fast",
+        decision_side: int = 0,
+        precision: Precision = "float32",
+        compile: bool = False,
+        memory_budget_mb: int | None = None,
         device: str = "cpu",
     ) -> None:
         if points_per_side < 1 or points_per_batch < 1:
             raise ValueError("points_per_side and points_per_batch must be at least 1")
+        if mode == "exact" and precision != "float32":
+            raise ValueError(f"mode exact needs precision float32, got {precision}: half the digits give other masks")
         self.sam = load_sam(model_type, checkpoint).to(device)
-        self.points_per_batch = points_per_batch
+        self.decoder = PointDecoder(self.sam, points_per_batch, precision, compile, memory_budget_mb)
         self.pred_iou_thresh = pred_iou_thresh
-        self.stability_score_thresh = stability_score_thresh
-        self.stability_score_offset = stability_score_offset
+        self.stability = StabilityFilter(stability_score_thresh, stability_score_offset, decision_side)
+        self.mode = mode
         self.box_nms_thresh = box_nms_thresh
         self.crop_n_layers = crop_n_layers
         self.crop_nms_thresh = crop_nms_thresh
@@ -144,32 +135,28 @@ class SamProposer:
         """The best mask for each box in pixels, (K, 4), in their order, some perhaps empty. Scores: predicted IoU."""
         corners = boxes_xyxy.float().reshape(-1, 2, 2).to(self.device)
         corners = self._to_model(corners, image).reshape(-1, 4)
-        return self._best(image, [self.sam.prompt_encoder(None, c, None)[0] for c in self._batches(corners)])
+        return self._best(image, self.sam.prompt_encoder(None, corners, None)[0] if len(corners) else None)
 
     @torch.inference_mode()
     def segment_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> Tensor:
         """The best mask for a point in pixels: (H, W) bool."""
         point = self._to_model(torch.tensor(point_xy, device=self.device).reshape(1, 1, 2), image)
         label = torch.ones(1, 1, device=self.device)
-        return self._best(image, [self.sam.prompt_encoder((point, label), None, None)[0]]).masks[0]
+        return self._best(image, self.sam.prompt_encoder((point, label), None, None)[0]).masks[0]
 
-    def _best(self, image: np.ndarray, prompts: list[Tensor]) -> MaskSet:
-        """Of the three multimask outputs for each prompt, the one of highest predicted IoU."""
+    def _best(self, image: np.ndarray, sparse: Tensor | None) -> MaskSet:
+        """Of the three multimask outputs for each prompt (K, T, C), the one of highest predicted IoU."""
         size = (image.shape[0], image.shape[1])
-        embedding, lows, scores = self._embed(image), [], []
-        for sparse in prompts:
-            tokens, pixels, iou = attend_prompts(self.sam, embedding, sparse[None])
-            chosen = 1 + iou[:, 1:].argmax(1)
-            rows = torch.arange(len(chosen), device=chosen.device)
-            lows.append(draw_masks(self.sam, tokens, pixels)[rows, chosen])
-            scores.append(iou[rows, chosen].float().cpu())
-        if not lows:
+        if sparse is None:
             return MaskSet.empty(size, "sam")
+        lows, scores = [], []
+        for low, iou in self.decoder.decode(self._embed(image), sparse, -torch.inf):
+            chosen = iou.argmax(1)
+            rows = torch.arange(len(chosen), device=chosen.device)
+            lows.append(low[rows, chosen])
+            scores.append(iou[rows, chosen].cpu())
         low, crop = torch.cat(lows), torch.tensor([[0, 0, size[1], size[0]]])
         return MaskSet(self._draw(low, crop.expand(len(low), -1), size, size), torch.cat(scores), "sam")
-
-    def _batches(self, prompts: Tensor) -> tuple[Tensor, ...]:
-        return prompts.split(self.points_per_batch) if len(prompts) else ()
 
     @torch.inference_mode()
     def _propose(self, image: np.ndarray, height: int, width: int) -> MaskSet:
@@ -183,82 +170,53 @@ class SamProposer:
         result = MaskSet(masks, found.iou, "sam", {"predicted_iou": found.iou, "stability_score": found.stability})
         return result if bool(shown.all()) else result.keep(shown)
 
-    def _find(self, image: np.ndarray) -> _Found:
+    def _find(self, image: np.ndarray) -> Found:
         """All filters and suppressions, by falling predicted IoU."""
         crops, layers = generate_crop_boxes(image.shape[:2], self.crop_n_layers, self.crop_overlap_ratio)
-        found = _Found.join([self._find_in_crop(image, c, k) for c, k in zip(crops, layers, strict=True)])
+        found = Found.join([self._find_in_crop(image, c, k) for c, k in zip(crops, layers, strict=True)])
         if len(crops) > 1:
             extent = (found.crops[:, 2:] - found.crops[:, :2]).float().prod(1)
             found = found.keep(nms(found.boxes, 1 / extent, self.crop_nms_thresh))  # smaller crops are preferred
         found = found.keep(torch.sort(found.iou, descending=True, stable=True).indices)
         if self.mask_nms_thresh is not None and len(found.iou) > 1:
-            height, width = (-(-side // _LOW) for side in self.model_size(image))
+            height, width = (-(-side // LOW) for side in self.model_size(image))
             masks = self._draw(found.low, found.crops, image.shape[:2], (height, width))
             found = found.keep(mask_nms(masks, found.iou, self.mask_nms_thresh))
         return found if self.max_candidates is None else found.keep(torch.arange(len(found.iou))[: self.max_candidates])
 
-    def _find_in_crop(self, image: np.ndarray, crop: list[int], layer: int) -> _Found:
+    def _find_in_crop(self, image: np.ndarray, crop: list[int], layer: int) -> Found:
         x0, y0, x1, y1 = crop
         part = image[y0:y1, x0:x1]
+        frame = Frame((y1 - y0, x1 - x0), self.model_size(part), self.side)
         embedding = self._embed(part)
-        height, width = self.model_size(part)
-        valid = (slice(None), slice(-(-height // _LOW)), slice(-(-width // _LOW)))
         points = torch.as_tensor(self._grids[layer] * (x1 - x0, y1 - y0), dtype=torch.float32, device=self.device)
-        decoded = self._decoded(embedding, self._to_model(points[:, None], part))
-        found = _Found.join([self._filtered(low, iou, valid) for low, iou in decoded])
-        scale = torch.tensor([(x1 - x0) / width, (y1 - y0) / height], device=self.device).repeat(2) * _LOW
+        labels = torch.ones(len(points), 1, device=self.device)
+        sparse = self.sam.prompt_encoder((self._to_model(points[:, None], part), labels), None, None)[0]
 
-        def thinned(found: _Found) -> _Found:
+        def filtered(low: Tensor, iou: Tensor) -> Found:
+            good = iou > self._least_iou
+            decide = self.stability.by_size if self.mode == "exact" else self.stability.by_low
+            return decide(low[good], iou[good], frame)
+
+        def thinned(found: Found) -> Found:
             whole = [0, 0, image.shape[1], image.shape[0]]
-            found = found.keep(~is_box_near_crop_edge(found.boxes * scale, crop, whole))
+            found = found.keep(~is_box_near_crop_edge(found.boxes, crop, whole))
             return found.keep(nms(found.boxes, found.iou, self.box_nms_thresh))
 
-        found = thinned(found)
+        found = thinned(Found.join([filtered(*d) for d in self.decoder.decode(embedding, sparse, self._least_iou)]))
         if self.refine and len(found.iou):
             if self.mask_nms_thresh is not None:
-                found = found.keep(mask_nms(found.low[valid] > 0, found.iou, self.mask_nms_thresh))
-            found = thinned(self._filtered(*self._refined(embedding, found), valid))
+                found = found.keep(mask_nms(found.low[frame.cells] > 0, found.iou, self.mask_nms_thresh))
+            corners = self._to_model(found.boxes.unflatten(1, (2, 2)), part).flatten(1)
+            asked = self.sam.prompt_encoder(None, corners, None)[0]
+            found = thinned(filtered(*self.decoder.redraw(embedding, asked, found.low)))
         crops = torch.tensor([crop]).expand(len(found.iou), -1)
-        boxes = found.boxes * scale + torch.tensor([x0, y0, x0, y0], device=self.device)
-        return _Found(found.low, crops, found.iou, found.stability, boxes)
+        boxes = found.boxes + torch.tensor([x0, y0, x0, y0], device=self.device)
+        return Found(found.low, crops, found.iou, found.stability, boxes)
 
-    def _refined(self, embedding: Tensor, found: _Found) -> tuple[Tensor, Tensor]:
-        """Logits (N, l, l) and IoU (N,) of the same objects, asked for again by the box and mask that were found."""
-        lows, ious = [], []
-        for boxes, low in zip(
-            found.boxes.split(self.points_per_batch), found.low.split(self.points_per_batch), strict=True
-        ):
-            sparse = self.sam.prompt_encoder(None, boxes * _LOW, None)[0]
-            tokens, pixels, iou = attend_prompts(self.sam, embedding, sparse[None], low[None])
-            lows.append(draw_masks(self.sam, tokens, pixels)[:, 0])
-            ious.append(iou[:, 0])
-        low, iou = torch.cat(lows), torch.cat(ious)
-        good = iou > self.pred_iou_thresh if self.pred_iou_thresh > 0 else iou > -torch.inf
-        return low[good], iou[good]
-
-    def _decoded(self, embedding: Tensor, points: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Multimask logits (n, l, l) and IoU (n,) above the threshold, for points (P, 1, 2) in the model frame."""
-        results = []
-        for batch in points.split(self.points_per_batch):
-            labels = torch.ones(len(batch), 1, device=self.device)
-            sparse = self.sam.prompt_encoder((batch, labels), None, None)[0]
-            tokens, pixels, iou = attend_prompts(self.sam, embedding, sparse[None])
-            good = iou[:, 1:] > self.pred_iou_thresh if self.pred_iou_thresh > 0 else iou[:, 1:] > -torch.inf
-            drawn = good.any(1)
-            low = draw_masks(self.sam, tokens[drawn], pixels[drawn])[:, 1:]
-            results.append((low[good[drawn]], iou[:, 1:][good]))
-        return results
-
-    def _filtered(self, low: Tensor, iou: Tensor, valid: tuple[slice, slice, slice]) -> _Found:
-        """Stability and boxes in the low frame, padding left out."""
-        seen = low[valid]
-        inner = (seen > self.stability_score_offset).flatten(1).sum(1)
-        outer = (seen > -self.stability_score_offset).flatten(1).sum(1)
-        stability = inner / outer.clamp(min=1)
-        boxes = masks_to_boxes_xyxy(seen > 0)
-        found = _Found(low, torch.zeros(len(low), 4, dtype=torch.int64), iou, stability, boxes)
-        stable = stability >= self.stability_score_thresh if self.stability_score_thresh > 0 else stability >= 0
-        return found.keep(stable & (boxes[:, 2] > boxes[:, 0]))
+    @property
+    def _least_iou(self) -> float:
+        return self.pred_iou_thresh if self.pred_iou_thresh > 0 else -torch.inf
 
     def _draw(self, low: Tensor, crops: Tensor, size: tuple[int, int], frame: tuple[int, int]) -> Tensor:
         """Masks (N, *frame) bool on the CPU, one at a time, so that no pile of large logits exists.
@@ -271,7 +229,7 @@ class SamProposer:
             height, width = self._model_size(crop[3] - crop[1], crop[2] - crop[0])
             x0, x1 = round(crop[0] * scale[0]), round(crop[2] * scale[0])
             y0, y1 = round(crop[1] * scale[1]), round(crop[3] * scale[1])
-            if (y1 - y0, x1 - x0) == (-(-height // _LOW), -(-width // _LOW)):
+            if (y1 - y0, x1 - x0) == (-(-height // LOW), -(-width // LOW)):
                 mask[y0:y1, x0:x1] = logits[: y1 - y0, : x1 - x0] > 0  # already the low frame
                 continue
             model = upsample_logits(logits[None].float(), (self.side, self.side))[:, :height, :width]
@@ -304,7 +262,7 @@ class SamProposer:
         if image.shape[:2] != (height, width):
             image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         pixels = torch.tensor(image).permute(2, 0, 1)[None].to(self.device)
-        return self.sam.image_encoder(self.sam.preprocess(pixels.float()))
+        return self.decoder.embed(self.sam.preprocess(pixels.float()))
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

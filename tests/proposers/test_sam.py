@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 
 from maskselect.backends import sam as backend
@@ -65,6 +66,89 @@ def test_everything_mode_is_the_packages(checkpoint: Path, size: tuple[int, int]
     assert torch.equal(found.scores, found.scores.sort(descending=True).values)
 
 
+TRAINED = dict(points_per_side=8, pred_iou_thresh=0.5, stability_score_thresh=0.6, box_nms_thresh=0.7)
+"""Thresholds at which the shipped SAM has about as many masks as a scene has things."""
+
+
+def scene_of(seed: int, size: int = 256) -> np.ndarray:
+    image = SceneDataset("test", seed, 1)[0]["image"].permute(1, 2, 0)
+    image = (image if image.dtype == torch.uint8 else (image * 255).byte()).numpy()
+    return np.ascontiguousarray(np.asarray(Image.fromarray(image).resize((size + 40, size))))
+
+
+def partners(found: MaskSet, expected: list[dict[str, Any]], least_iou: float) -> tuple[float, float]:
+    """Share of the package's masks that have a partner, and the largest difference of their scores."""
+    theirs = torch.from_numpy(np.stack([r["segmentation"] for r in expected]))
+    best, place = pairwise_iou(theirs, found.masks).max(1)
+    scores = torch.tensor([r["predicted_iou"] for r in expected])
+    return float((best >= least_iou).float().mean()), float((scores - found.scores[place]).abs().max())
+
+
+@pytest.mark.parametrize(("seed", "crop_n_layers"), [(3, 0), (4, 0), (5, 1)])
+def test_exact_mode_gives_the_packages_masks(seed: int, crop_n_layers: int) -> None:
+    image = scene_of(seed)
+    settings: dict[str, Any] = {**TRAINED, "crop_n_layers": crop_n_layers}
+    proposer = SamProposer("sam", mode="exact", mask_nms_thresh=None, max_candidates=None, **settings)
+    expected = SamAutomaticMaskGenerator(proposer.sam, **settings).generate(image)
+    found = proposer.propose(image)
+    assert len(found) == len(expected) >= 3
+    share, difference = partners(found, expected, 0.99)
+    assert share == 1 and difference < 1e-3
+    stability = torch.tensor(sorted(r["stability_score"] for r in expected))
+    torch.testing.assert_close(found.columns["stability_score"].sort().values, stability, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_fast_mode_gives_nearly_the_packages_masks(precision: Any) -> None:
+    kept, total = 0.0, 0
+    for seed in range(3, 9):
+        image = scene_of(seed)
+        settings: dict[str, Any] = {**TRAINED, "decision_side": 256, "precision": precision}
+        proposer = SamProposer("sam", mask_nms_thresh=None, max_candidates=None, **settings)
+        expected = SamAutomaticMaskGenerator(backend.load_sam(), **TRAINED).generate(image)
+        share, _ = partners(proposer.propose(image), expected, 0.9)
+        kept, total = kept + share * len(expected), total + len(expected)
+    assert kept / total >= 0.97
+
+
+def test_a_small_budget_and_little_memory_change_nothing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = image_of(48, 64)
+    whole = proposer_of(checkpoint).propose(image)
+    small = proposer_of(checkpoint, memory_budget_mb=1, points_per_batch=10_000)
+    assert small.decoder.batch < 10_000
+    assert torch.equal(small.propose(image).masks, whole.masks)
+    poor = proposer_of(checkpoint, points_per_batch=9)
+    attend, batches = poor.decoder._attend, []
+
+    def out_of_memory(embedding: torch.Tensor, sparse: torch.Tensor) -> Any:
+        batches.append(sparse.shape[1])
+        if sparse.shape[1] > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return attend(embedding, sparse)
+
+    monkeypatch.setattr(poor.decoder, "_attend", out_of_memory)
+    assert torch.equal(poor.propose(image).masks, whole.masks)
+    assert batches == [9, 5, 3, 3, 3]
+    monkeypatch.setattr(poor.decoder, "_attend", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    with pytest.raises(torch.OutOfMemoryError):
+        poor.propose(image)
+
+
+def test_half_the_digits_are_not_exact() -> None:
+    with pytest.raises(ValueError, match="mode exact needs precision float32, got bfloat16"):
+        SamProposer("sam", mode="exact", precision="bfloat16")
+
+
+@pytest.mark.slow
+def test_compiled_it_gives_the_same_masks() -> None:
+    image = scene_of(3)
+    plain, compiled = (
+        SamProposer("sam", compile=c, points_per_batch=20, **TRAINED).propose(image) for c in (False, True)
+    )
+    assert len(plain) == len(compiled)
+    assert float(pairwise_iou(plain.masks, compiled.masks).max(1).values.min()) > 0.99
+
+
 def test_prompts_equal_the_packages_predictor(checkpoint: Path) -> None:
     image, proposer = image_of(48, 80), proposer_of(checkpoint)
     predictor = SamPredictor(proposer.sam)
@@ -74,7 +158,7 @@ def test_prompts_equal_the_packages_predictor(checkpoint: Path) -> None:
     masks, scores, _ = predictor.predict(box=np.array([5.0, 6.0, 50.0, 40.0]))
     np.testing.assert_array_equal(proposer.segment_box(image, (5, 6, 50, 40)).numpy(), masks[scores.argmax()])
     boxes = torch.tensor([[30.0, 3, 70, 30], [5, 6, 50, 40], [0, 0, 80, 48]])
-    proposer.points_per_batch = 2
+    proposer.decoder.batch = 2
     found = proposer.segment_boxes(image, boxes)
     assert len(found) == 3 and float(found.scores[1]) == pytest.approx(float(scores.max()), abs=1e-5)
     np.testing.assert_array_equal(found.masks[1].numpy(), masks[scores.argmax()])
