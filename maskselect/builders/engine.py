@@ -4,11 +4,13 @@ A shard is a fixed run of units and becomes one file, written whole or not at al
 unit alone, so that the files are equal whoever made them, in whatever order.
 """
 
+import glob
 import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -90,9 +92,9 @@ class Shards:
     def write(self, number: int, built: Built) -> None:
         """A shard and its counts, each whole or not at all."""
         self.counts_path(number).parent.mkdir(exist_ok=True)
-        _whole(self.path(number), lambda part: self.form.write(part, built.records))
+        write_whole(self.path(number), lambda part: self.form.write(part, built.records))
         counts = json.dumps(dict(sorted(built.counts.items())))
-        _whole(self.counts_path(number), lambda part: part.write_text(counts))
+        write_whole(self.counts_path(number), lambda part: part.write_text(counts))
 
 
 def run(
@@ -105,29 +107,47 @@ def run(
     per_shard: int = 64,
     engine: Engine = "local",
     workers: int = 1,
+    gpus: float = 0,
+    told: Callable[[Counter[str]], str] = lambda counts: "Building",
 ) -> tuple[list[Path], Counter[str]]:
     """Makes the shards that are not there yet, and gives all of them with everything that was counted.
 
     units: plain records, each with all that `worker` needs to know.
     settings: everything that the result depends on. They are kept in the folder: a folder begun with others is refused.
-    per_shard: units a file.  workers: processes, with Ray.
+    per_shard: units a file.  workers: processes, with Ray.  gpus: that each of them takes for itself.
+    told: what the progress bar says, from what was counted so far in this call.
 
     Raises ValueError when the folder holds another build or Ray is not installed, and whatever `worker` raises; what
     was done until then stays, and the next call goes on.
     """
-    total = max(1, -(-len(units) // per_shard))
+    total = shard_count(len(units), per_shard)
     shards = Shards(folder, stem, form, total)
-    _claim(folder, stem, {"settings": settings, "per_shard": per_shard, "units": _digest(units)})
+    _claim(folder, stem, {"settings": settings, "per_shard": per_shard, "units": digest(units)})
     left = [number for number in range(total) if not shards.is_done(number)]
     job = _Job(worker, shards)
     parts: list[Record] = [{"number": n, "units": list(units[n * per_shard : (n + 1) * per_shard])} for n in left]
-    made = _on_ray(job, parts, workers) if engine == "ray" and parts else _here(job, parts)
-    for _ in track(made, sum(len(part["units"]) for part in parts), "Building", "images"):
-        continue
+    made = _on_ray(job, parts, workers, gpus) if engine == "ray" and parts else _here(job, parts)
+    label = _Label(told)
+    for counted in track(made, sum(len(part["units"]) for part in parts), label, "images"):
+        label.counts.update(counted)
+    clear_leftovers(folder, f"{stem}-", STATE)
     counts: Counter[str] = Counter()
     for number in range(total):
         counts.update(json.loads(shards.counts_path(number).read_text()))
     return [shards.path(number) for number in range(total)], counts
+
+
+class _Label(str):
+    """A progress bar's text that is made anew whenever the bar is drawn."""
+
+    def __init__(self, told: Callable[[Counter[str]], str]) -> None:
+        self.told, self.counts = told, Counter[str]()
+
+    def __new__(cls, told: Callable[[Counter[str]], str]) -> "_Label":
+        return super().__new__(cls, told(Counter()))
+
+    def __format__(self, form: str) -> str:
+        return format(self.told(self.counts), form)
 
 
 class _Job:
@@ -136,18 +156,18 @@ class _Job:
     def __init__(self, worker: Worker, shards: Shards) -> None:
         self.worker, self.shards = worker, shards
 
-    def steps(self, part: Record) -> Iterator[None]:
-        """Stops after each unit; the shard is written behind the last."""
+    def steps(self, part: Record) -> Iterator[Counter[str]]:
+        """Stops after each unit, with what was counted; the shard is written behind the last."""
         whole = Built()
         for unit in part["units"]:
             built = self.worker.build(unit)
             whole.records += built.records
             whole.counts.update(built.counts)
-            yield
+            yield built.counts
         self.shards.write(int(part["number"]), whole)
 
 
-def _here(job: _Job, parts: list[Record]) -> Iterator[None]:
+def _here(job: _Job, parts: list[Record]) -> Iterator[Counter[str]]:
     for part in parts:
         yield from job.steps(part)
 
@@ -164,38 +184,74 @@ class _RayJob:
 
     def __call__(self, row: Record) -> Record:
         try:
-            done = sum(1 for _ in self.job.steps(json.loads(row["part"])))
+            counted = list(self.job.steps(json.loads(row["part"])))
         except (ValueError, OSError) as error:
-            return {"done": 0, "error": str(error)}
-        return {"done": done, "error": ""}
+            return {"counts": "[]", "error": str(error)}
+        return {"counts": json.dumps(counted), "error": ""}
 
 
-def _on_ray(job: _Job, parts: list[Record], workers: int) -> Iterator[None]:
+def _on_ray(job: _Job, parts: list[Record], workers: int, gpus: float) -> Iterator[Counter[str]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     ray = require("ray", "ray")
     data = require("ray.data", "ray")
     own = not ray.is_initialized()
     if own:
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="error")
+        # A cluster that runs already, which RAY_ADDRESS names, has its own processors and dashboard.
+        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+        ray.init(log_to_driver=False, logging_level="error", **here)
     try:
         data.DataContext.get_current().enable_progress_bars = False
         rows = data.from_items([{"part": json.dumps(part)} for part in parts], override_num_blocks=len(parts))
-        mapped = rows.map(_RayJob, fn_constructor_args=(job,), concurrency=workers, num_cpus=1)
+        taken = {"num_cpus": 1, "num_gpus": gpus}
+        mapped = rows.map(_RayJob, fn_constructor_args=(job,), concurrency=workers, **taken)
         for row in mapped.iter_rows():
             if row["error"]:
                 raise ValueError(row["error"])
-            yield from [None] * row["done"]
+            yield from map(Counter, json.loads(row["counts"]))
     finally:
         if own:
             ray.shutdown()
 
 
+def shard_count(units: int, per_shard: int) -> int:
+    """Shards that so many units make: one at least."""
+    return max(1, -(-units // per_shard))
+
+
+def begun(folder: Path) -> dict[str, Record]:
+    """What was begun in a folder: for each stem its `settings`, `per_shard`, and `units` as `digest` tells them."""
+    file = folder / STATE
+    found: dict[str, Record] = json.loads(file.read_text()) if file.is_file() else {}
+    return found
+
+
+def clear_leftovers(folder: Path, *names: str) -> None:
+    """Takes away what writers left that were killed in the middle of files whose names begin so."""
+    for name in names:
+        for pattern in (f".{glob.escape(name)}*.part", f".counts/.{glob.escape(name)}*.part"):
+            for part in folder.glob(pattern):
+                part.unlink(missing_ok=True)
+
+
+def forget(folder: Path, stem: str) -> None:
+    """Takes away the shards of a stem, and last what is kept of its build; other builds in the folder stay."""
+    name = f"{glob.escape(stem)}-[0-9]*-of-*"
+    for path in (*folder.glob(f".counts/{name}"), *folder.glob(name)):
+        path.unlink(missing_ok=True)
+    state = {other: kept for other, kept in begun(folder).items() if other != stem}
+    if state:
+        write_whole(folder / STATE, lambda part: part.write_text(json.dumps(state, indent=1)))
+        return
+    (folder / STATE).unlink(missing_ok=True)
+    with suppress(OSError):
+        (folder / ".counts").rmdir()
+
+
 def _claim(folder: Path, stem: str, wanted: Record) -> None:
     """Keeps what is built in the folder, or refuses one that was begun otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / STATE
-    state = json.loads(file.read_text()) if file.is_file() else {}
+    state = begun(folder)
     wanted = json.loads(json.dumps(wanted))
     if state.get(stem, wanted) != wanted:
         changed = sorted(_changed(state[stem], wanted))
@@ -203,7 +259,7 @@ def _claim(folder: Path, stem: str, wanted: Record) -> None:
             f"{folder} holds a build that was begun with other settings ({', '.join(changed)}); "
             "go on with the same ones, or choose another folder"
         )
-    _whole(file, lambda part: part.write_text(json.dumps(state | {stem: wanted}, indent=1)))
+    write_whole(folder / STATE, lambda part: part.write_text(json.dumps(state | {stem: wanted}, indent=1)))
 
 
 def _changed(before: Record, now: Record) -> Iterator[str]:
@@ -212,14 +268,15 @@ def _changed(before: Record, now: Record) -> Iterator[str]:
     yield from (name for name in ("per_shard", "units") if before[name] != now[name])
 
 
-def _digest(units: Iterable[Record]) -> str:
+def digest(units: Iterable[Record]) -> str:
+    """Sixteen hex digits that name a list of units."""
     whole = hashlib.sha256()
     for unit in units:
         whole.update(json.dumps(unit, sort_keys=True).encode())
     return whole.hexdigest()[:16]
 
 
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """A file written under another name first, so that it is there whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -85,12 +85,30 @@ def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = Fa
 
 def propose_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `propose`."""
-    parser = Parser(prog=prog, description="Write candidate masks for a folder of images.")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
+    told = "Write candidate masks for the images of a data set, as parquet shards with one row an image."
+    parser = Parser(prog=prog, description=told)
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument(
+        "--images", type=Path, metavar="DIR", help="of images, WebDataset shards (.tar) or .parquet; or one such shard"
+    )
+    dataset_help = "instead: scenes (generated where --root has none), or a name that `maskselect data list` tells"
+    wanted.add_argument("--dataset", metavar="NAME", help=dataset_help)
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--split", metavar="S", help="of the data set")
+    parser.add_argument("--scenes", type=positive, default=1000, metavar="N", help="to generate (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of generated scenes (default: %(default)s)")
+    image_help = "of parquet: bytes of pictures (default: image, or the only such column)"
+    parser.add_argument("--image-column", metavar="NAME", help=image_help)
+    key_help = "of parquet (default: key, __key__, image_id or id, or else file and row)"
+    parser.add_argument("--key-column", metavar="NAME", help=key_help)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help="default: %(default)s")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: %(default)s")
+    workers_help = "processes, with --engine ray; with --device cuda each takes a GPU (default: %(default)s)"
+    parser.add_argument("--workers", type=positive, default=1, metavar="N", help=workers_help)
     parser.add_argument("--resume", action="store_true", help="leave out images that have their candidates already")
+    shard_help = "images a shard, which is the most that a kill can lose (default: %(default)s)"
+    parser.add_argument("--per-shard", type=positive, default=128, metavar="N", help=shard_help)
     add_device(parser)
     return parser
 

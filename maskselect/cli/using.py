@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from maskselect.structures.references import Reference
 
+_TOLD = 20  # failures of a data set that are told one by one
+
 
 def predict(options: argparse.Namespace) -> int:
     """Everything that is cheap to check comes before the model is loaded."""
@@ -73,28 +75,61 @@ def _tell_failed(failed: dict[Path, Exception], count: int) -> int:
 
 
 def propose(options: argparse.Namespace) -> int:
-    """Candidates for a folder of images; status 1 when some failed."""
-    from maskselect.backends.progress import track
-    from maskselect.data.images import list_images, load_image
-    from maskselect.proposers.loading import load_proposer
-    from maskselect.proposers.precomputed import PrecomputedProposer
+    """Candidates for a data set; status 1 when some images failed."""
+    from maskselect.builders.image_sources import open_dataset, open_images
+    from maskselect.builders.proposals import ERRORS, NamedProposer, propose_images
     from maskselect.reports.files import output_folder
 
-    if options.engine == "ray":
-        raise ValueError("engine 'ray' is not there yet; expected local")
-    images = list_images(options.images)
-    failed: dict[Path, Exception] = {}
-    with output_folder(options.output):
-        proposer, identity = load_proposer(options.proposer, options.device)
-        store = PrecomputedProposer(options.output, identity)
-        left = [path for path in images if not (options.resume and store.has(path.name))]
-        for path in track(left, len(left), "Proposing", "images"):
-            try:
-                store.write(path.name, proposer.propose(load_image(path)))
-            except (ValueError, OSError) as error:
-                failed[path] = error
-    print(f"{len(left) - len(failed)} images done, {len(images) - len(left)} were there already -> {options.output}")
-    return _tell_failed(failed, len(images))
+    _refuse_unused(options)
+    place = Path.absolute if options.engine == "ray" else Path  # other processes may stand in other folders
+    output, name = place(options.output), options.proposer
+    if Path(name).suffix and Path(name).is_file():
+        name = str(place(Path(name)))
+    source = (
+        open_images(place(options.images), options.image_column, options.key_column)
+        if options.images is not None
+        else open_dataset(
+            options.dataset, options.root and place(options.root), options.split, options.scenes, options.seed
+        )
+    )
+    with output_folder(output):
+        made = propose_images(
+            source,
+            NamedProposer(name, options.device),
+            output,
+            options.resume,
+            options.engine,
+            options.workers,
+            1 if options.device == "cuda" else 0,
+            options.per_shard,
+        )
+    told = f"{made.done} images done, {made.there} were there already"
+    print(
+        f"{told}, {made.masks:.1f} masks an image -> {options.output}" if made.done else f"{told} -> {options.output}"
+    )
+    return _tell_unproposed(made.failed, options.output / ERRORS)
+
+
+def _refuse_unused(options: argparse.Namespace) -> None:
+    """Raises ValueError for options that would be passed over, or that lack another."""
+    of_dataset = {"--root": options.root, "--split": options.split}
+    of_parquet = {"--image-column": options.image_column, "--key-column": options.key_column}
+    unused, needs = (of_dataset, "--dataset") if options.dataset is None else (of_parquet, "--images")
+    if given := [name for name, value in unused.items() if value is not None]:
+        raise ValueError(f"{given[0]} belongs to {needs}, which is not given")
+    if options.dataset is not None and options.split is None:
+        raise ValueError(f"--dataset {options.dataset} needs --split: the part whose images are wanted")
+
+
+def _tell_unproposed(failed: dict[str, str], file: Path) -> int:
+    """Names the first images that failed, and gives the exit status."""
+    if failed:
+        print(f"error: {len(failed)} images failed, listed in {file}:", file=sys.stderr)
+    for key, reason in list(failed.items())[:_TOLD]:
+        print(f"  {reason}" if key in reason else f"  {key}: {reason}", file=sys.stderr)
+    if len(failed) > _TOLD:
+        print(f"  and {len(failed) - _TOLD} more", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def data(options: argparse.Namespace) -> int:

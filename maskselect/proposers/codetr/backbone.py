@@ -1,0 +1,133 @@
+"""The plain vision transformer of EVA-02 with window attention, and the pyramid made from its last map.
+
+Sources: Fang et al. 2023 (EVA-02, 2303.11331) for the block, which is timm's; Li et al. 2022 (ViTDet, 2203.16527) for
+windows and the simple feature pyramid. Shape letters: B images, h w cells of the ViT, C its width, D channels out.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm2d, RotaryEmbeddingCat
+from timm.models.eva import EvaBlock
+from torch import Tensor, nn
+
+from maskselect.proposers.codetr.config import CoDetrConfig
+
+_ROPE_GRID = 16  # cells of pre-training: positions along an axis always run from 0 to this
+
+
+class WindowedViT(nn.Module):
+    """(B, 3, H, W) normalised images to one map (B, C, H / patch, W / patch).
+
+    H and W must be multiples of the patch. Padding is not masked, neither that of the image nor that of windows.
+    """
+
+    def __init__(self, config: CoDetrConfig) -> None:
+        super().__init__()
+        width, patch = config.embed_dim, config.patch_size
+        self.window_size, self.global_blocks = config.window_size, frozenset(config.global_blocks)
+        self.grid = config.position_grid
+        self.patch_embed = nn.Conv2d(3, width, patch, patch)
+        # The first row belongs to a class token that is not used any more; it is kept because the weights have it.
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.rope = RotaryEmbeddingCat(
+            width // config.num_heads, in_pixels=False, ref_feat_shape=[_ROPE_GRID, _ROPE_GRID]
+        )
+        self.blocks = nn.ModuleList(
+            EvaBlock(
+                width,
+                config.num_heads,
+                qkv_fused=False,
+                mlp_ratio=8 / 3,
+                swiglu_mlp=True,
+                scale_mlp=True,
+                num_prefix_tokens=0,
+                norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            )
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) float to (B, C, h, w) float."""
+        x = self.patch_embed(images).permute(0, 2, 3, 1)
+        x = x + self.positions(x.shape[1], x.shape[2])
+        everywhere, within = self._rotation(x.shape[1:3]), self._rotation((self.window_size, self.window_size))
+        for number, block in enumerate(self.blocks):
+            if number in self.global_blocks:
+                x = block(x.flatten(1, 2), rope=everywhere).view_as(x)
+            else:
+                x = self._windowed(block, x, within)
+        return self.norm(x).permute(0, 3, 1, 2).contiguous()
+
+    def positions(self, height: int, width: int) -> Tensor:
+        """The stored position map, resized: (1, height, width, C)."""
+        grid = self.pos_embed[:, 1:].unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)
+        if (height, width) != (self.grid, self.grid):
+            grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+        return grid.permute(0, 2, 3, 1)
+
+    def _rotation(self, shape: torch.Size | tuple[int, int]) -> Tensor:
+        return self.rope.get_embed([shape[0], shape[1]])
+
+    def _windowed(self, block: Any, x: Tensor, rotation: Tensor) -> Tensor:
+        """An EVA block on (B, h, w, C) whose attention stays within windows.
+
+        The normalised map is padded, not the map, so that padding cells are zero in the keys, and they take part.
+        """
+        height, width = x.shape[1:3]
+        windows, padded = to_windows(block.norm1(x), self.window_size)
+        attended = from_windows(block.attn(windows, rope=rotation), self.window_size, padded)
+        x = x + attended[:, :height, :width]
+        return x + block.mlp(block.norm2(x))
+
+
+def to_windows(x: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
+    """(B, h, w, C) to windows (B * n, side * side, C), zeros to the right and below; and the padded (h, w)."""
+    x = F.pad(x, (0, 0, 0, -x.shape[2] % side, 0, -x.shape[1] % side))
+    height, width = x.shape[1], x.shape[2]
+    cells = x.unflatten(2, (width // side, side)).unflatten(1, (height // side, side))
+    return cells.transpose(2, 3).flatten(3, 4).flatten(0, 2), (height, width)
+
+
+def from_windows(windows: Tensor, side: int, padded: tuple[int, int]) -> Tensor:
+    """The inverse of `to_windows`, padding kept: (B * n, side * side, C) to (B, *padded, C)."""
+    down, across = padded[0] // side, padded[1] // side
+    cells = windows.unflatten(1, (side, side)).unflatten(0, (-1, down, across))
+    return cells.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+class SimplePyramid(nn.Module):
+    """One map (B, C, h, w) to five of D channels: four, two, one, half and a quarter times as many cells an axis."""
+
+    def __init__(self, config: CoDetrConfig) -> None:
+        super().__init__()
+        wide, half, dim = config.embed_dim, config.embed_dim // 2, config.dim
+        double = partial(nn.Upsample, scale_factor=2.0, mode="nearest")
+        shrink = partial(nn.MaxPool2d, 3, 2, 1)
+        self.p2 = nn.Sequential(
+            double(), *_step(wide, half, 3), double(), *_step(half, dim, 3), *_step(dim, dim, 1), *_last(dim)
+        )
+        self.p3 = nn.Sequential(double(), *_step(wide, half, 3), *_step(half, dim, 1), *_last(dim))
+        self.p4 = nn.Sequential(*_step(wide, dim, 1), *_last(dim))
+        self.p5 = nn.Sequential(shrink(), *_step(wide, dim, 1), *_last(dim))
+        self.p6 = nn.Sequential(shrink(), *_step(wide, wide, 3, stride=2), *_step(wide, dim, 1), *_last(dim))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, C, h, w) to maps (B, D, ., .), finest first. Odd sizes are rounded up when halved."""
+        return [part(x) for part in (self.p2, self.p3, self.p4, self.p5, self.p6)]
+
+
+def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
+
+
+def _step(channels: int, out: int, kernel: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    return _conv(channels, out, kernel, stride), LayerNorm2d(out), nn.GELU()
+
+
+def _last(dim: int) -> tuple[nn.Module, ...]:
+    return _conv(dim, dim, 3), LayerNorm2d(dim)

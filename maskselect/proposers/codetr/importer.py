@@ -1,0 +1,232 @@
+"""The published Co-DETR weights: one map of names, one list of what is left behind, one report.
+
+Source of the names: Sense-X/Co-DETR (mmdetection 2.25). In a template `{n}` stands for a number and `{p}` for weight or
+bias; each template of one side belongs to the one beside it, so the map reads in both directions.
+"""
+
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from maskselect.backends import checkpoints
+from maskselect.proposers.codetr.config import VARIANTS, CoDetrConfig, compact_config
+from maskselect.proposers.codetr.model import CoDetr
+
+SYSTEM = "codetr"
+"""`system` field of the card of a Co-DETR that was trained here."""
+
+REPOSITORIES = {name: f"zongzhuofan/co-detr-vit-large-{name}-instance" for name in VARIANTS}
+"""Where the published file, `pytorch_model.pth`, of each variant is on the Hugging Face hub."""
+
+_DEFORMABLE = ("sampling_offsets.{p}", "attention_weights.{p}", "value_proj.{p}", "output_proj.{p}")
+_TRANSFORMER = "query_head.transformer."
+_ENCODER = _TRANSFORMER + "encoder.layers.{n}."
+_DECODER = _TRANSFORMER + "decoder.layers.{n}."
+
+TEMPLATES: tuple[tuple[str, str], ...] = (
+    ("backbone.patch_embed.proj.{p}", "backbone.patch_embed.{p}"),
+    ("backbone.pos_embed", "backbone.pos_embed"),
+    ("backbone.out_norm.{p}", "backbone.norm.{p}"),
+    ("backbone.blocks.{n}.norm1.{p}", "backbone.blocks.{n}.norm1.{p}"),
+    ("backbone.blocks.{n}.norm2.{p}", "backbone.blocks.{n}.norm2.{p}"),
+    ("backbone.blocks.{n}.attn.q_bias", "backbone.blocks.{n}.attn.q_proj.bias"),
+    ("backbone.blocks.{n}.attn.v_bias", "backbone.blocks.{n}.attn.v_proj.bias"),
+    *((f"backbone.blocks.{{n}}.attn.{x}_proj.weight",) * 2 for x in "qkv"),
+    ("backbone.blocks.{n}.attn.proj.{p}", "backbone.blocks.{n}.attn.proj.{p}"),
+    ("backbone.blocks.{n}.mlp.w1.{p}", "backbone.blocks.{n}.mlp.fc1_g.{p}"),
+    ("backbone.blocks.{n}.mlp.w2.{p}", "backbone.blocks.{n}.mlp.fc1_x.{p}"),
+    ("backbone.blocks.{n}.mlp.w3.{p}", "backbone.blocks.{n}.mlp.fc2.{p}"),
+    ("backbone.blocks.{n}.mlp.ffn_ln.{p}", "backbone.blocks.{n}.mlp.norm.{p}"),
+    ("neck.p{n}.{n}.{p}", "neck.p{n}.{n}.{p}"),
+    ("query_head.cls_branches.{n}.{p}", "query_head.classify.{n}.{p}"),
+    ("query_head.reg_branches.{n}.{n}.{p}", "query_head.regress.{n}.{n}.{p}"),
+    (_TRANSFORMER + "level_embeds", "query_head.level_embeds"),
+    (_TRANSFORMER + "query_embed.weight", "query_head.query_embed.weight"),
+    (_TRANSFORMER + "enc_output.{p}", "query_head.memory_proj.{p}"),
+    (_TRANSFORMER + "enc_output_norm.{p}", "query_head.memory_norm.{p}"),
+    *((f"{_ENCODER}attentions.0.{x}", f"query_head.encoder.{{n}}.attention.{x}") for x in _DEFORMABLE),
+    (_ENCODER + "ffns.0.layers.0.0.{p}", "query_head.encoder.{n}.ffn.0.{p}"),
+    (_ENCODER + "ffns.0.layers.1.{p}", "query_head.encoder.{n}.ffn.2.{p}"),
+    (_ENCODER + "norms.0.{p}", "query_head.encoder.{n}.attention_norm.{p}"),
+    (_ENCODER + "norms.1.{p}", "query_head.encoder.{n}.ffn_norm.{p}"),
+    (_DECODER + "attentions.0.attn.in_proj_{p}", "query_head.decoder.{n}.self_attention.in_proj_{p}"),
+    (_DECODER + "attentions.0.attn.out_proj.{p}", "query_head.decoder.{n}.self_attention.out_proj.{p}"),
+    *((f"{_DECODER}attentions.1.{x}", f"query_head.decoder.{{n}}.attention.{x}") for x in _DEFORMABLE),
+    (_DECODER + "ffns.0.layers.0.0.{p}", "query_head.decoder.{n}.ffn.0.{p}"),
+    (_DECODER + "ffns.0.layers.1.{p}", "query_head.decoder.{n}.ffn.2.{p}"),
+    (_DECODER + "norms.0.{p}", "query_head.decoder.{n}.self_norm.{p}"),
+    (_DECODER + "norms.1.{p}", "query_head.decoder.{n}.attention_norm.{p}"),
+    (_DECODER + "norms.2.{p}", "query_head.decoder.{n}.ffn_norm.{p}"),
+    (_TRANSFORMER + "decoder.ref_point_head.{n}.{p}", "query_head.box_position.{n}.{p}"),
+    (_TRANSFORMER + "decoder.norm.{p}", "query_head.decoder_norm.{p}"),
+    ("mask_head.instance_convs.0.conv.weight", "mask_head.instance.0.weight"),
+    ("mask_head.instance_convs.0.norm_layer.{p}", "mask_head.instance.1.{p}"),
+    ("mask_head.semantic_convs.{n}.conv.weight", "mask_head.semantic.{n}.0.weight"),
+    ("mask_head.semantic_convs.{n}.norm_layer.{p}", "mask_head.semantic.{n}.1.{p}"),
+    ("mask_head.stage_instance_logits.3.{p}", "mask_head.final.{p}"),
+    ("mask_head.stage_instance_logits.{n}.{p}", "mask_head.class_logits.{n}.{p}"),
+    ("mask_head.stages.{n}.semantic_transform_in.{p}", "mask_head.stages.{n}.semantic.{p}"),
+    ("mask_head.stages.{n}.fuse_conv.0.{p}", "mask_head.stages.{n}.mix.{p}"),
+    *(
+        (f"mask_head.stages.{{n}}.fuse_conv.1.dilation_conv_{k + 1}.conv.{{p}}",
+         f"mask_head.stages.{{n}}.fuse.dilated.{k}.{{p}}")
+        for k in range(3)
+    ),
+    ("mask_head.stages.{n}.fuse_conv.1.merge_conv.conv.{p}", "mask_head.stages.{n}.fuse.merge.{p}"),
+    ("mask_head.stages.{n}.fuse_transform_out.{p}", "mask_head.stages.{n}.out.{p}"),
+    ("mask_iou_head.convs.{n}.conv.weight", "judge.convs.{n}.0.weight"),
+    ("mask_iou_head.convs.{n}.norm_layer.{p}", "judge.convs.{n}.1.{p}"),
+    ("mask_iou_head.fcs.0.{p}", "judge.hidden.{p}"),
+    ("mask_iou_head.fc_mask_iou.{p}", "judge.out.{p}"),
+)  # fmt: skip
+
+DROPPED: tuple[tuple[str, str], ...] = (
+    (r"ema_", "training's second copy; the plain names hold the averaged weights already"),
+    (r".*(\.rope|rope_)", "rotary tables, which are computed"),
+    (r"(rpn_head|roi_head|bbox_head)\.", "auxiliary heads of training"),
+    (r"query_head\.(label_embedding|downsample)\.", "denoising and auxiliary heads of training"),
+    (r"query_head\.transformer\.aux_pos_trans(_norm)?\.", "auxiliary queries of training"),
+)
+"""Beginnings of names, as regular expressions, that inference does not need, and why."""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of every tensor of a foreign checkpoint.
+
+    matched: foreign name to own name.  dropped: foreign name to the reason.
+    unknown: foreign names that no rule knows.  missing: own names that nothing filled.
+    reshaped: a line for each tensor whose shape differs.
+    """
+
+    matched: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        kinds = ("matched", "dropped", "unknown", "missing", "reshaped")
+        counts = ", ".join(f"{len(getattr(self, kind))} {kind}" for kind in kinds)
+        examples = [f"{kind}: {', '.join(getattr(self, kind)[:3])}" for kind in kinds[2:] if getattr(self, kind)]
+        return "; ".join([counts, *examples])
+
+    def check(self, origin: str) -> None:
+        """Raise ValueError, with all counts and the first names, unless every own tensor was filled and none left."""
+        if self.unknown or self.missing or self.reshaped:
+            raise ValueError(f"checkpoint {origin} is not the Co-DETR that was expected: {self}")
+
+
+def own_name(foreign: str) -> str | None:
+    """Our name of a published tensor, or None when no template knows it."""
+    return _renamed(foreign, TEMPLATES)
+
+
+def official_name(own: str) -> str:
+    """The published name of one of our tensors. Raises ValueError for a name that is not ours."""
+    found = _renamed(own, tuple((b, a) for a, b in TEMPLATES))
+    if found is None:
+        raise ValueError(f"{own!r} is not a tensor of Co-DETR")
+    return found
+
+
+def convert(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[dict[str, Tensor], ImportReport]:
+    """Published tensors under our names, and the report. Nothing is raised here: see `ImportReport.check`.
+
+    shapes: every tensor that the model has.
+    """
+    report, found, filled = ImportReport(), {}, set()
+    for foreign, tensor in tensors.items():
+        reason = next((why for pattern, why in DROPPED if re.match(pattern, foreign)), None)
+        own = own_name(foreign) if reason is None else None
+        if reason is not None:
+            report.dropped[foreign] = reason
+        elif own is None or own not in shapes:
+            report.unknown.append(foreign)
+        elif tensor.shape != shapes[own]:
+            report.reshaped.append(f"{foreign} is {tuple(tensor.shape)}, expected {tuple(shapes[own])}")
+            filled.add(own)
+        else:
+            report.matched[foreign], found[own] = own, tensor
+            filled.add(own)
+    report.missing.extend(sorted(shapes.keys() - filled))
+    return found, report
+
+
+def load_official(config: CoDetrConfig, path: Path, hint: str = "") -> tuple[CoDetr, ImportReport]:
+    """A model in evaluation mode, frozen, on the CPU, from a file with the published names.
+
+    hint: where to get the file, for the error.
+    Raises FileNotFoundError when it is missing, ValueError when it is damaged, would run code, or is of another model.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Co-DETR checkpoint {path} not found{hint}")
+    model = CoDetr(config)
+    tensors = _read_pickled(path)
+    found, report = convert(tensors, {name: tensor.shape for name, tensor in model.state_dict().items()})
+    report.check(str(path))
+    checkpoints.load_strictly(model, found, str(path))
+    return model.eval().requires_grad_(False), report
+
+
+def load_codetr(variant: str, checkpoint: str | Path) -> CoDetr:
+    """A Co-DETR in evaluation mode, frozen, on the CPU.
+
+    variant: "coco" or "lvis" for the published weights, "own" for a checkpoint that was trained here.
+    Raises as `load_official` and `checkpoints.load_into` do, ValueError for another variant.
+    """
+    if variant in VARIANTS:
+        command = f"; get it with: hf download {REPOSITORIES[variant]} pytorch_model.pth --local-dir FOLDER"
+        return load_official(VARIANTS[variant], Path(checkpoint).expanduser(), command)[0]
+    if variant != "own":
+        raise ValueError(f"Co-DETR variant {variant!r} is unknown; expected {', '.join(VARIANTS)} or own")
+    config = checkpoints.read_card(checkpoint).get("config", {})
+    sizes = config["init_args"].get("model") if "init_args" in config else config
+    try:
+        model = CoDetr(compact_config(sizes))
+    except TypeError as error:
+        raise ValueError(f"card of checkpoint {checkpoint}: config does not fit compact_config: {error}") from error
+    checkpoints.load_into(model, checkpoint, SYSTEM)
+    return model.eval().requires_grad_(False)
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.pth` file, unwrapped from `state_dict`. Nothing but plain weights is ever unpickled."""
+    try:
+        zipped = zipfile.is_zipfile(path)
+        if zipped:
+            _check_sums(path)
+        # Mapped, where the format allows: half of the COCO file is the second copy, which is never copied.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:  # a damaged file breaks its reader in any way: KeyError, AssertionError, struct.error...
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"Co-DETR checkpoint {path} is truncated or not a plain weights file: {reason}") from error
+    tensors = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise ValueError(f"Co-DETR checkpoint {path} holds no state dict; expected tensors by name, or 'state_dict'")
+    return tensors
+
+
+def _check_sums(path: Path) -> None:
+    """Raises ValueError when a part of a zipped checkpoint is not what its checksum says, which torch does not ask."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"checksum of {damaged} is wrong")
+
+
+def _renamed(name: str, templates: Iterable[tuple[str, str]]) -> str | None:
+    """The name by the first template that fits; its numbers and endings are put, in order, into the other side."""
+    for source, other in templates:
+        pattern, target = re.escape(source).replace(r"\{n\}", r"(\d+)").replace(r"\{p\}", "(weight|bias)"), other
+        match = re.fullmatch(pattern, name)
+        if match:
+            for part in match.groups():
+                target = re.sub(r"\{[np]\}", part, target, count=1)
+            return target
+    return None
