@@ -308,7 +308,7 @@ def test_propose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     captured = capsys.readouterr()
     assert captured.out.startswith("0 images done, 2 were there already")
     assert "c.png is not an image" in captured.err
-    assert "engine 'ray'" in refused(capsys, cli.main(["propose", *options, "--engine", "ray"]))
+    assert "--resume to go on in it" in refused(capsys, cli.main(["propose", *options]))
     assert "does not exist" in refused(capsys, cli.main(["propose", "--images", "gone", "--output", str(tmp_path)]))
 
 

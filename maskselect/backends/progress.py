@@ -1,7 +1,7 @@
 """Progress bars: the one door to the terminal for work that takes a while."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, TypeVar
 
@@ -35,10 +35,17 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f} {self._unit}/s")
 
 
-def track(items: Iterable[Item], total: int | None, description: str, unit: str = "it") -> Iterator[Item]:
+def track(
+    items: Iterable[Item],
+    total: int | None,
+    description: str,
+    unit: str = "it",
+    note: Callable[[], str] | None = None,
+) -> Iterator[Item]:
     """Yields `items` with a bar on standard error of done, total, rate and time left; none where that is no terminal.
 
     total: how many there will be, or None where that is not known.
+    note: gives what stands before the bar once an item is done, in place of `description`.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -48,7 +55,13 @@ def track(items: Iterable[Item], total: int | None, description: str, unit: str 
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
-        yield from progress.track(items, total=total, description=description)
+        if note is None:
+            yield from progress.track(items, total=total, description=description)
+            return
+        task = progress.add_task(description, total=total)
+        for item in items:
+            yield item
+            progress.update(task, advance=1, description=note())
 
 
 @contextmanager

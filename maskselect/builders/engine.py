@@ -127,27 +127,15 @@ def run(
     job = _Job(worker, shards)
     parts: list[Record] = [{"number": n, "units": list(units[n * per_shard : (n + 1) * per_shard])} for n in left]
     made = _on_ray(job, parts, workers, gpus) if engine == "ray" and parts else _here(job, parts)
-    label = _Label(told)
-    for counted in track(made, sum(len(part["units"]) for part in parts), label, "images"):
-        label.counts.update(counted)
+    seen: Counter[str] = Counter()
+    images = sum(len(part["units"]) for part in parts)
+    for counted in track(made, images, told(seen), "images", note=lambda: told(seen)):
+        seen.update(counted)
     clear_leftovers(folder, f"{stem}-", STATE)
     counts: Counter[str] = Counter()
     for number in range(total):
         counts.update(json.loads(shards.counts_path(number).read_text()))
     return [shards.path(number) for number in range(total)], counts
-
-
-class _Label(str):
-    """A progress bar's text that is made anew whenever the bar is drawn."""
-
-    def __init__(self, told: Callable[[Counter[str]], str]) -> None:
-        self.told, self.counts = told, Counter[str]()
-
-    def __new__(cls, told: Callable[[Counter[str]], str]) -> "_Label":
-        return super().__new__(cls, told(Counter()))
-
-    def __format__(self, form: str) -> str:
-        return format(self.told(self.counts), form)
 
 
 class _Job:

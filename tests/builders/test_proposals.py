@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskselect.builders.engine import STATE, Record, _Label
+from maskselect.builders.engine import STATE, Record
 from maskselect.builders.image_sources import FolderImages, ImageSource, open_images
 from maskselect.builders.proposals import ERRORS, ProposalWorker, Proposed, _told, propose_images
 from maskselect.cli.program import main
@@ -374,9 +374,6 @@ def test_a_run_that_cannot_begin_leaves_nothing(
 def test_progress_tells_masks_an_image() -> None:
     assert _told(Counter()) == "Proposing, 0.0 masks an image"
     assert _told(Counter(images=4, masks=30, failed=1)) == "Proposing, 7.5 masks an image"
-    label = _Label(_told)
-    label.counts.update(images=2, masks=5)
-    assert f"{label}" == "Proposing, 2.5 masks an image"  # a bar formats it whenever it is drawn
 
 
 def command(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:
