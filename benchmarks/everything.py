@@ -1,11 +1,12 @@
-"""SAM's everything mode: ours against the package's `SamAutomaticMaskGenerator`, same weights, same image, one run.
+"""SAM's everything mode: ours, the package's `SamAutomaticMaskGenerator` and transformers' `mask-generation`, same
+weights, same image, one run.
 
     python benchmarks/everything.py --model-type vit_b                 # shapes of ViT-B, random weights
     python benchmarks/everything.py --model-type compact               # the shipped SAM on a generated scene
 
 Random weights find nothing, so with an official shape the networks run for their time and what they say is replaced by
 blobs: things of several sizes, three masks a point, logits and predicted IoU as a trained decoder gives them. Both
-sides get the same blobs. Times are split by stage; a ratio is the package's time over ours. The floor is what the
+sides get the same blobs. Times are split by stage; a ratio is the package's time over the row's. The floor is what the
 multiplications of encoder and decoder would take at the rate of one large matrix product, measured in the same run.
 """
 
@@ -19,10 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from sam_in_transformers import to_transformers
 from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
 from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import pipeline
 
 from maskselect.backends import sam_points
 from maskselect.backends.sam import attend_prompts, draw_masks, load_sam
@@ -110,6 +114,32 @@ def package(sam: Sam, clock: Clock, settings: dict[str, Any]) -> Callable[[np.nd
     return generator.generate
 
 
+def library(sam: Sam, clock: Clock, settings: dict[str, Any]) -> Callable[[np.ndarray], Any]:
+    """Transformers' pipeline over the same weights, its encoder and decoder timed."""
+    model, processor = to_transformers(sam)
+    made = pipeline("mask-generation", model=model, image_processor=processor)
+    encode, decode = model.vision_encoder.forward, model.mask_decoder.forward
+
+    def encoder(*given: Any, **named: Any) -> Any:
+        with clock.stage("encoder"):
+            return encode(*given, **named)
+
+    def decoder(*given: Any, **named: Any) -> Any:
+        with clock.stage("decoder"):
+            found = decode(*given, **named)
+        told = clock.next_blobs(found[0].shape[1])
+        return found if told is None else (told[0][None, :, 1:].float(), told[1][None, :, 1:])
+
+    model.vision_encoder.forward, model.mask_decoder.forward = encoder, decoder
+    asked = {
+        "points_per_crop": settings["points_per_side"],
+        "pred_iou_thresh": settings["pred_iou_thresh"],
+        "stability_score_thresh": settings["stability_score_thresh"],
+        "crops_nms_thresh": settings["box_nms_thresh"],
+    }
+    return lambda image: [{"segmentation": np.asarray(m)} for m in made(Image.fromarray(image), **asked)["masks"]]
+
+
 class TimedDecoder(sam_points.PointDecoder):
     """Ours, timed."""
 
@@ -174,11 +204,22 @@ def measure(run: Callable[[np.ndarray], Any], image: np.ndarray, clock: Clock, r
     return found, rows
 
 
-def agreement(expected: list[dict[str, Any]], found: Any) -> str:
-    theirs = torch.from_numpy(np.stack([r["segmentation"] for r in expected]))
-    best = pairwise_iou(theirs, found.masks).max(1).values
+def stacked(records: list[dict[str, Any]]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([record["segmentation"] for record in records]))
+
+
+def agreement(theirs: Tensor, found: Tensor) -> str:
+    best = pairwise_iou(theirs, found).max(1).values
     shares = (float((best >= least).float().mean()) for least in (0.9, 0.99))
-    return f"{len(found)} masks to {len(expected)}, partner of IoU 0.9: {next(shares):.1%}, of 0.99: {next(shares):.1%}"
+    return f"{len(found)} masks to {len(theirs)}, partner of IoU 0.9: {next(shares):.1%}, of 0.99: {next(shares):.1%}"
+
+
+def ratios(base: dict[str, float], rows: list[dict[str, float]]) -> str:
+    told = []
+    for stage in (*STAGES, "all"):
+        each = sorted(base[stage] / row[stage] for row in rows)
+        told.append(f"{stage} {statistics.median(each):.1f} ({each[0]:.1f} to {each[-1]:.1f})")
+    return "; ".join(told)
 
 
 def main() -> None:
@@ -209,6 +250,11 @@ def main() -> None:
     base = {stage: statistics.median(row[stage] for row in theirs) for stage in (*STAGES, "all")}
     shares = ", ".join(f"{stage} {base[stage] / base['all']:.0%}" for stage in STAGES)
     print(f"package: {len(expected)} masks; {shares}", flush=True)
+    known = stacked(expected)
+    sam = network()
+    sam.load_state_dict(state)
+    found, rows = measure(library(sam, clock, settings), image, clock, options.package_repeats)
+    print(f"transformers: {ratios(base, rows)}; {agreement(known, stacked(found))}", flush=True)
     kinds = [
         ("exact", {"mode": "exact"}),
         ("fast", {}),
@@ -224,14 +270,10 @@ def main() -> None:
         if changes.get("compile"):
             measure(run, image, clock, 1)
         found, rows = measure(run, image, clock, options.repeats)
-        told = []
-        for stage in (*STAGES, "all"):
-            ratios = sorted(base[stage] / row[stage] for row in rows)
-            told.append(f"{stage} {statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})")
         floors = floor_seconds(sam, options.points**2, run.__self__.decoder.dtype)  # type: ignore[attr-defined]
         ours_all = statistics.median(row["all"] for row in rows)
         print(
-            f"{name}: {'; '.join(told)}; floor {sum(floors) / ours_all:.0%} of it; {agreement(expected, found)}",
+            f"{name}: {ratios(base, rows)}; floor {sum(floors) / ours_all:.0%} of it; {agreement(known, found.masks)}",
             flush=True,
         )
 

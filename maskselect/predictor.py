@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -18,20 +18,19 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
 from maskselect.backends.devices import pick_device
 from maskselect.data.images import load_image
-from maskselect.ops.masks import resize_nearest
+from maskselect.ops.masks import not_empty, resize_nearest
 from maskselect.ops.overlap import mask_nms
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
-from maskselect.structures.protocols import PromptableProposer
+from maskselect.structures.protocols import CandidateSystem, PromptableProposer
 from maskselect.structures.references import BoxRef, MaskRef, PointRef
 from maskselect.structures.sample import Prompt
-from maskselect.systems.loading import load_ras
-from maskselect.systems.ras import RAS
+from maskselect.systems.loading import load_system
 
 ImageLike = str | Path | Image.Image | np.ndarray
 Reference = np.ndarray | Tensor | BoxRef | PointRef | MaskRef
@@ -40,9 +39,6 @@ Drawer = Callable[[MaskGroup], Image.Image]
 
 WORKING_SIDE = 1024
 """Longer side, in pixels, of the working image; a larger picture is scaled down to it."""
-
-GROUP_NMS_IOU = 0.5
-"""Of two chosen candidates that overlap more than this only the better one stays: they are the same thing twice."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +67,15 @@ class Model:
 
     def __init__(
         self,
-        system: RAS,
+        system: CandidateSystem,
         threshold: float = 0.5,
         name: str = "model",
         drawer: Drawer | None = None,
         fingerprint: str = "",
         trained_on: dict[str, Any] | None = None,
     ) -> None:
-        self.system = system.eval()
+        cast(nn.Module, system).eval()
+        self.system = system
         self.fingerprint, self.trained_on = fingerprint, trained_on
         self.drawer = drawer
         self.threshold = threshold
@@ -125,8 +122,9 @@ class Model:
         texts = [Prompt(text, own) for text, own in zip(prompts, masks, strict=True)]
         seen = self._see(pixels, working, extra_candidates)
         cut = self.threshold if threshold is None else threshold
-        scores = self._scores(seen, texts)
-        return [self._group(seen, text, row, cut) for text, row in zip(texts, scores, strict=True)]
+        scores, chosen = self._answer(seen, texts, cut)
+        rows = zip(texts, scores, chosen, strict=True)
+        return [self._group(seen, text, own, group, cut) for text, own, group in rows]
 
     def candidates(self, image: ImageLike) -> MaskSet:
         """The proposer's candidates at the working size (the image's own up to 1024 px)."""
@@ -157,18 +155,19 @@ class Model:
         return _Seen(pixels, working, proposed, found, features, read)
 
     @torch.inference_mode()
-    def _scores(self, seen: _Seen, prompts: list[Prompt]) -> Tensor:
+    def _answer(self, seen: _Seen, prompts: list[Prompt], threshold: float) -> tuple[Tensor, Tensor]:
+        """Scores (P, N) and groups (P, N) bool."""
         if seen.read is None:
-            return torch.zeros(len(prompts), 0)
+            return torch.zeros(len(prompts), 0), torch.zeros(len(prompts), 0, dtype=torch.bool)
         pooled = [self.system.pool_features(seen.working, prompt.references) for prompt in prompts]
-        return self.system.score(seen.read, [p.text for p in prompts], pooled)
+        return self.system.answer(seen.read, [p.text for p in prompts], pooled, threshold)
 
-    def _group(self, seen: _Seen, prompt: Prompt, scores: Tensor, threshold: float) -> MaskGroup:
-        held = seen.candidates.masks.flatten(1).any(1).cpu()
-        chosen = ((scores >= threshold) & held).nonzero()[:, 0]
-        chosen = (
-            chosen[mask_nms(seen.candidates.masks[chosen], scores[chosen], GROUP_NMS_IOU)] if len(chosen) else chosen
-        )
+    def _group(self, seen: _Seen, prompt: Prompt, scores: Tensor, group: Tensor, threshold: float) -> MaskGroup:
+        held = not_empty(seen.candidates.masks).cpu()
+        chosen = (group & held).nonzero()[:, 0]
+        chosen = chosen[torch.sort(scores[chosen], descending=True, stable=True).indices]
+        if self.system.duplicates_iou is not None and len(chosen):
+            chosen = chosen[mask_nms(seen.candidates.masks[chosen], scores[chosen], self.system.duplicates_iou)]
         return MaskGroup(
             image=seen.image,
             prompt=prompt.text,
@@ -216,14 +215,15 @@ def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None =
     if str(name_or_path).startswith("hf://"):
         name_or_path = _from_hub(str(name_or_path).removeprefix("hf://"))
     where = pick_device(device)
-    system, card = load_ras(name_or_path)
+    system, card = load_system(name_or_path)
     if system.stage == 1:
         raise ValueError(f"checkpoint {name_or_path} is of stage 1, which captions; expected one of stage 2, as ras is")
     file = checkpoints.find_checkpoint(name_or_path)
     name = str(card.get("name", Path(name_or_path).stem))
     digest = hashlib.sha256(file.read_bytes() + file.with_suffix(".json").read_bytes()).hexdigest()
     source = card.get("data", {}).get("init_args", {}).get("train")
-    return Model(system.to(where), float(card.get("threshold", 0.5)), name, drawer, digest, source)
+    cast(nn.Module, system).to(where)
+    return Model(system, float(card.get("threshold", 0.5)), name, drawer, digest, source)
 
 
 def _from_hub(repository: str) -> Path:

@@ -1,11 +1,14 @@
 """Building objects from a card's `class_path`/`init_args` tree, restricted to this package's own classes."""
 
 import importlib
-from typing import Any
+from dataclasses import is_dataclass
+from typing import Any, get_args, get_type_hints
 
 
 def build(config: Any) -> Any:
     """Instantiate a tree of `{"class_path": ..., "init_args": {...}}`; anything else is returned as it is.
+
+    Settings that a class takes as a dataclass may be given as a dict, as in a config.
 
     Only names under `maskselect.` are imported, so a card from elsewhere cannot run foreign code.
     Raises ValueError for any other name, or one that does not exist.
@@ -16,8 +19,27 @@ def build(config: Any) -> Any:
         return config
     if "class_path" not in config:
         return {key: build(value) for key, value in config.items()}
+    made = find_class(config["class_path"])
     arguments = {key: build(value) for key, value in config.get("init_args", {}).items()}
-    return find_class(config["class_path"])(**arguments)
+    return made(**(arguments | _settings(made, arguments)))
+
+
+def _settings(made: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those arguments that are plain dicts where the class wants a dataclass, as that.
+
+    Raises ValueError for a field that it does not have.
+    """
+    wanted = get_type_hints(made.__init__)  # type: ignore[misc]
+    found = {}
+    for name, value in arguments.items():
+        choices = [wanted.get(name), *get_args(wanted.get(name))]
+        kind = next((choice for choice in choices if isinstance(choice, type) and is_dataclass(choice)), None)
+        if kind is not None and isinstance(value, dict):
+            try:
+                found[name] = kind(**value)
+            except TypeError as error:
+                raise ValueError(f"{name} of {made.__name__} does not fit {kind.__name__}: {error}") from error
+    return found
 
 
 def find_class(class_path: str) -> type:

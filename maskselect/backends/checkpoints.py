@@ -74,24 +74,27 @@ def read_tensors(name_or_path: str | Path) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
-def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> None:
-    """Write tensors (floating ones as float16) and card; both appear whole or not at all.
+def write_checkpoint(
+    path: Path, tensors: Mapping[str, Tensor], card: dict[str, Any], stored: torch.dtype | None = torch.float16
+) -> None:
+    """Write tensors and card; both appear whole or not at all.
 
-    Raises ValueError when a value does not fit into float16.
+    stored: dtype of floating tensors in the file; None keeps that of each.
+    Raises ValueError when a value does not fit into it.
     """
     if "system" not in card:
         raise ValueError("a checkpoint card needs a 'system' field")
-    stored: dict[str, Tensor] = {}
+    held: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         value = tensor.detach().cpu()
-        if value.is_floating_point():
-            value = value.to(torch.float16)
+        if value.is_floating_point() and stored is not None:
+            value = value.to(stored)
             if not torch.isfinite(value).all():
-                raise ValueError(f"tensor {name!r} has values that float16 cannot hold")
-        stored[name] = value.contiguous().clone()
+                raise ValueError(f"tensor {name!r} has values that {str(stored).removeprefix('torch.')} cannot hold")
+        held[name] = value.contiguous().clone()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
-    save_file(stored, temporary)
+    save_file(held, temporary)
     temporary_card = _card_beside(path, {"commit": current_commit(), **card})
     os.replace(temporary, path)
     os.replace(temporary_card, path.with_suffix(".json"))
@@ -144,16 +147,20 @@ def load_into(module: nn.Module, name_or_path: str | Path, system: str) -> None:
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     """`load_state_dict(strict=True)` whose error is one sentence. `origin` names the file in it."""
-    own = module.state_dict()
+    check_fit(module.state_dict(), tensors, origin, type(module).__name__)
+    module.load_state_dict(dict(tensors))
+
+
+def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: str, what: str) -> None:
+    """Raises ValueError when `tensors` of the file `origin` differ in name or shape from `own`, those of `what`."""
     missing = sorted(own.keys() - tensors.keys())
     unknown = sorted(tensors.keys() - own.keys())
-    differ = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
+    differ = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
     if missing or unknown or differ:
         raise ValueError(
-            f"checkpoint {origin} does not fit {type(module).__name__}: {len(missing)} missing {missing[:3]}, "
+            f"checkpoint {origin} does not fit {what}: {len(missing)} missing {missing[:3]}, "
             f"{len(unknown)} unknown {unknown[:3]}, {len(differ)} of another shape {differ[:3]}"
         )
-    module.load_state_dict(dict(tensors))
 
 
 def current_commit() -> str:

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from time import monotonic
 from typing import BinaryIO, TypeVar
 
 from rich.console import Console
@@ -35,6 +37,42 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f} {self._unit}/s")
 
 
+class _Mean:
+    """Items a second from the start up to the last one that was done.
+
+    Rich looks at the last half minute. Where many items are told of at once, as when a whole shard comes back from
+    another process, that gives thousands a second and then nothing.
+    """
+
+    def __init__(self) -> None:
+        self._start, self._items, self._seconds = monotonic(), 0, 0.0
+
+    def step(self) -> None:
+        """One more is done."""
+        self._items, self._seconds = self._items + 1, monotonic() - self._start
+
+    @property
+    def speed(self) -> float | None:
+        """None before the first one."""
+        return self._items / self._seconds if self._seconds > 0 else None
+
+
+class _MeanRate(ProgressColumn):
+    """Items a second, and the time left at that pace."""
+
+    def __init__(self, mean: _Mean, unit: str) -> None:
+        super().__init__()
+        self._mean, self._unit = mean, unit
+
+    def render(self, task: Task) -> Text:
+        """Nothing before the first item, and no time left where it is not known how many there are."""
+        speed = self._mean.speed
+        if speed is None:
+            return Text("")
+        left = "" if task.remaining is None else f" {timedelta(seconds=round(task.remaining / speed))}"
+        return Text(f"{speed:.1f} {self._unit}/s{left}")
+
+
 def track(
     items: Iterable[Item],
     total: int | None,
@@ -45,15 +83,12 @@ def track(
     """Yields `items` with a bar on standard error of done, total, rate and time left; none where that is no terminal.
 
     total: how many there will be, or None where that is not known.
-    note: gives what stands before the bar once an item is done, in place of `description`.
+    note: gives what stands before the bar once an item is done, in place of `description`. Such work may come in
+        bursts: its rate is that of the whole run, otherwise it is that of the last moments.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(unit),
-        TimeRemainingColumn(),
-    )
+    mean = _Mean()
+    pace = (_Rate(unit), TimeRemainingColumn()) if note is None else (_MeanRate(mean, unit),)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *pace)
     with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
         if note is None:
             yield from progress.track(items, total=total, description=description)
@@ -61,6 +96,7 @@ def track(
         task = progress.add_task(description, total=total)
         for item in items:
             yield item
+            mean.step()
             progress.update(task, advance=1, description=note())
 
 

@@ -5,7 +5,6 @@ that trains on two CPU cores, from this repository's own checkpoints.
 """
 
 import hashlib
-import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
+from maskselect.backends.pickled import read_state_dict
 from maskselect.backends.sam_attention import attend_two_ways
 
 SYSTEM = "sam"
@@ -30,7 +30,8 @@ OFFICIAL = {
 """Published file of each official model. The six hex digits are the beginning of the file's SHA-256 (README of
 facebookresearch/segment-anything)."""
 
-MODEL_TYPES = ("compact", *OFFICIAL)
+MODEL_TYPES = ("compact", *OFFICIAL, "vit_t")
+"""What `load_sam` takes. "vit_t" is MobileSAM, whose published file has no digits in its name."""
 
 
 def build_compact_sam(
@@ -155,14 +156,18 @@ def decode_prompts(sam: Sam, embeddings: Tensor, sparse: Tensor, masks: Tensor |
 def load_sam(model_type: str = "compact", checkpoint: str | Path = "sam") -> Sam:
     """A SAM in evaluation mode, frozen, on the CPU.
 
-    model_type: "compact" or one of OFFICIAL.
-    checkpoint: for "compact" a name or path as in `checkpoints.find_checkpoint`; else the published .pth file.
+    model_type: one of MODEL_TYPES.
+    checkpoint: for "compact" a name or path as in `checkpoints.find_checkpoint`; else the published .pth or .pt file.
 
     Raises FileNotFoundError when the file is missing, ValueError when it is damaged, of another model, or not what it
     claims to be.
     """
     if model_type not in MODEL_TYPES:
         raise ValueError(f"SAM model_type {model_type!r} is unknown; expected one of {', '.join(MODEL_TYPES)}")
+    if model_type == "vit_t":
+        from maskselect.backends.mobile_sam import load_mobile_sam  # noqa: PLC0415  timm loads slowly; few ask for it
+
+        return load_mobile_sam(Path(checkpoint))
     sam = _load_compact(checkpoint) if model_type == "compact" else _load_official(model_type, Path(checkpoint))
     return sam.eval().requires_grad_(False)
 
@@ -191,13 +196,7 @@ def _load_official(model_type: str, path: Path) -> Sam:
     if path.name in OFFICIAL.values():
         _check_published(path)
     sam = sam_model_registry[model_type]()
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"SAM checkpoint {path} is truncated or not a plain weights file: {reason}") from error
-    if not isinstance(tensors, dict):
-        raise ValueError(f"SAM checkpoint {path} holds a {type(tensors).__name__}; expected a state dict")
+    tensors = read_state_dict(path, "SAM", f"get it with: curl -LO {_URL}{name}")
     checkpoints.load_strictly(sam, tensors, str(path))
     return sam
 

@@ -10,13 +10,17 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from uuid import uuid4
 
-from maskselect.backends.optional import require
+import torch
+
 from maskselect.backends.progress import track
+from maskselect.builders.ray_jobs import run_on_ray
 
 Record = dict[str, Any]
 """Plain containers, texts and numbers, such as JSON holds."""
@@ -109,6 +113,7 @@ def run(
     workers: int = 1,
     gpus: float = 0,
     told: Callable[[Counter[str]], str] = lambda counts: "Building",
+    in_flight: int = 1,
 ) -> tuple[list[Path], Counter[str]]:
     """Makes the shards that are not there yet, and gives all of them with everything that was counted.
 
@@ -116,6 +121,7 @@ def run(
     settings: everything that the result depends on. They are kept in the folder: a folder begun with others is refused.
     per_shard: units a file.  workers: processes, with Ray.  gpus: that each of them takes for itself.
     told: what the progress bar says, from what was counted so far in this call.
+    in_flight: units at a time in this process, by threads; `worker` must allow it.
 
     Raises ValueError when the folder holds another build or Ray is not installed, and whatever `worker` raises; what
     was done until then stays, and the next call goes on.
@@ -126,7 +132,7 @@ def run(
     left = [number for number in range(total) if not shards.is_done(number)]
     job = _Job(worker, shards)
     parts: list[Record] = [{"number": n, "units": list(units[n * per_shard : (n + 1) * per_shard])} for n in left]
-    made = _on_ray(job, parts, workers, gpus) if engine == "ray" and parts else _here(job, parts)
+    made = run_on_ray(job.steps, parts, workers, gpus) if engine == "ray" and parts else _here(job, parts, in_flight)
     seen: Counter[str] = Counter()
     images = sum(len(part["units"]) for part in parts)
     for counted in track(made, images, told(seen), "images", note=lambda: told(seen)):
@@ -144,62 +150,32 @@ class _Job:
     def __init__(self, worker: Worker, shards: Shards) -> None:
         self.worker, self.shards = worker, shards
 
-    def steps(self, part: Record) -> Iterator[Counter[str]]:
-        """Stops after each unit, with what was counted; the shard is written behind the last."""
+    def steps(self, part: Record, each: Callable[..., Iterable[Built]] = map) -> Iterator[Counter[str]]:
+        """Stops after each unit, with what was counted; the shard is written behind the last.
+
+        each: `map`, or something like it that keeps the order.
+        """
         whole = Built()
-        for unit in part["units"]:
-            built = self.worker.build(unit)
+        for built in each(self.worker.build, part["units"]):
             whole.records += built.records
             whole.counts.update(built.counts)
             yield built.counts
         self.shards.write(int(part["number"]), whole)
 
 
-def _here(job: _Job, parts: list[Record]) -> Iterator[Counter[str]]:
-    for part in parts:
-        yield from job.steps(part)
-
-
-class _RayJob:
-    """One shard, in one of Ray's processes, which make it once and keep what it opened.
-
-    The units travel as JSON text: Arrow, which Ray Data passes rows in, would give their fields one common type.
-    An error travels as text too: Ray would wrap it into a page of its own.
-    """
-
-    def __init__(self, job: _Job) -> None:
-        self.job = job
-
-    def __call__(self, row: Record) -> Record:
+def _here(job: _Job, parts: list[Record], in_flight: int) -> Iterator[Counter[str]]:
+    if in_flight == 1:
+        for part in parts:
+            yield from job.steps(part)
+        return
+    share = max(1, torch.get_num_threads() // in_flight)
+    # Threads and not processes: they share one model, and what takes long lets go of Python's lock.
+    with ThreadPoolExecutor(in_flight, initializer=torch.set_num_threads, initargs=(share,)) as pool:
         try:
-            counted = list(self.job.steps(json.loads(row["part"])))
-        except (ValueError, OSError) as error:
-            return {"counts": "[]", "error": str(error)}
-        return {"counts": json.dumps(counted), "error": ""}
-
-
-def _on_ray(job: _Job, parts: list[Record], workers: int, gpus: float) -> Iterator[Counter[str]]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    ray = require("ray", "ray")
-    data = require("ray.data", "ray")
-    own = not ray.is_initialized()
-    if own:
-        # A cluster that runs already, which RAY_ADDRESS names, has its own processors and dashboard.
-        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="error", **here)
-    try:
-        data.DataContext.get_current().enable_progress_bars = False
-        rows = data.from_items([{"part": json.dumps(part)} for part in parts], override_num_blocks=len(parts))
-        taken = {"num_cpus": 1, "num_gpus": gpus}
-        mapped = rows.map(_RayJob, fn_constructor_args=(job,), concurrency=workers, **taken)
-        for row in mapped.iter_rows():
-            if row["error"]:
-                raise ValueError(row["error"])
-            yield from map(Counter, json.loads(row["counts"]))
-    finally:
-        if own:
-            ray.shutdown()
+            for part in parts:
+                yield from job.steps(part, pool.map)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def shard_count(units: int, per_shard: int) -> int:
@@ -266,7 +242,7 @@ def digest(units: Iterable[Record]) -> str:
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """A file written under another name first, so that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")  # processes of two machines may have one number
     try:
         write(part)
         os.replace(part, path)

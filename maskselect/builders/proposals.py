@@ -1,15 +1,16 @@
 """Candidates of a whole data set, made once and kept: `maskselect propose`.
 
 The folder holds shards of `proposers.proposal_rows`, which `proposers.precomputed` reads; `index.arrow`, which tells
-where the row of a key stands; `errors.parquet`, the images that could not be read, each with the reason, where there
-are any; and what the engine keeps. A run that goes on in such a folder finishes what was begun when the images are the
-same; otherwise it begins a further set of shards for those that have no row yet.
+where the row of a key stands; `proposer.json`, who made them; `errors.parquet`, the images that could not be read, each
+with the reason, where there are any; and what the engine keeps. A run that goes on in such a folder finishes what was
+begun when the images are the same; otherwise it begins a further set of shards for those that have no row yet.
 """
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -32,6 +33,7 @@ from maskselect.builders.engine import (
 from maskselect.builders.image_sources import ImageSource
 from maskselect.proposers import loading
 from maskselect.proposers.key_index import INDEX, KeyIndex
+from maskselect.proposers.proposal_note import NOTE, to_note
 from maskselect.proposers.proposal_rows import (
     STEM,
     ProposalRows,
@@ -56,7 +58,10 @@ class ProposerMaker(Protocol):
         ...
 
     def identity(self) -> str:
-        """The hash alone, on a machine that need not have the proposer's device."""
+        """The hash alone, on a machine that need not have the proposer's device.
+
+        Raises FileNotFoundError or ValueError when what it is made of is not there.
+        """
         ...
 
 
@@ -72,8 +77,8 @@ class NamedProposer:
         return loading.load_proposer(self.config_or_name, self.device)
 
     def identity(self) -> str:
-        """Loads it too, so that what is wrong with it is told before any process is started."""
-        return loading.load_proposer(self.config_or_name, "cpu")[1]
+        """Its files are read but it is not made: its weights may be too large for this machine."""
+        return loading.identify_proposer(self.config_or_name)
 
 
 @dataclass(frozen=True)
@@ -96,21 +101,39 @@ class ProposalWorker:
 
     identity: the hash that the proposer must have, wherever it is opened.
     proposer: where it is open already; it stays in this process.
+    folder: where it is told, once there is an image, who the proposer is; nowhere where there is none.
     """
 
     def __init__(
-        self, images: ImageSource, maker: ProposerMaker, identity: str, proposer: Proposer | None = None
+        self,
+        images: ImageSource,
+        maker: ProposerMaker,
+        identity: str,
+        proposer: Proposer | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.images, self.maker, self.identity, self._proposer = images, maker, identity, proposer
+        self._untold = folder
+        self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_proposer": None}
+        return {name: value for name, value in vars(self).items() if name != "_lock"} | {"_proposer": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_lock": Lock()}
 
     def build(self, unit: Record) -> Built:
-        """Counts `images`, `masks` and `failed`. Raises ValueError when the proposer is another one here."""
-        proposer, key = self._open(), unit["key"]
+        """Counts `images`, `masks` and `failed`. Raises ValueError when the proposer is another one here.
+
+        Threads may call it: images are read one after another, and proposed for side by side.
+        """
+        key = unit["key"]
+        with self._lock:
+            proposer = self._open()
         try:
-            candidates = proposer.propose(self.images.load(unit))
+            with self._lock:
+                image = self.images.load(unit)
+            candidates = proposer.propose(image)
         except (ValueError, OSError) as error:
             return Built([failed_row(key, _one_line(error))], Counter(failed=1))
         return Built([to_row(key, candidates, self.identity)], Counter(images=1, masks=len(candidates)))
@@ -123,6 +146,10 @@ class ProposalWorker:
                     f"the proposer of a worker has the hash {found}, that of the run {self.identity}; "
                     "expected the same config and weights on every machine"
                 )
+        if self._untold is not None:
+            told = to_note(self.identity, self._proposer)
+            write_whole(self._untold / NOTE, lambda part: part.write_text(told))
+            self._untold = None
         return self._proposer
 
 
@@ -139,7 +166,8 @@ def propose_images(
     """Candidates of all images into `folder`, shard by shard; what is written is not made again.
 
     resume: go on in a folder that has shards. Images that failed are tried again once the others are done.
-    engine, workers, gpus, per_shard: see `engine.run`. The rows do not depend on them.
+    engine, gpus, per_shard: see `engine.run`. The rows do not depend on them.
+    workers: Ray's processes, or, with the local engine, images in flight at a time.
 
     Raises ValueError or FileNotFoundError when the images or the proposer are not there, when the folder has shards and
     `resume` is not asked for, or when they were made by another proposer.
@@ -154,14 +182,18 @@ def propose_images(
     if not left:
         _publish(folder, {})
         return Proposed(0, there, 0.0, {})
-    worker, form = ProposalWorker(images, maker, identity, proposer), ProposalRows()
+    worker, form = ProposalWorker(images, maker, identity, proposer, folder), ProposalRows()
     before = sum(map(len, map(read_keys, _of_stem(folder, stem))))
     settings = {"proposer": identity}
     try:
-        files, counts = run(worker, left, folder, stem, form, settings, per_shard, engine, workers, gpus, _told)
+        at_once = workers if engine == "local" else 1
+        files, counts = run(
+            worker, left, folder, stem, form, settings, per_shard, engine, workers, gpus, _told, at_once
+        )
     except (ValueError, OSError):
         if not _of_stem(folder, stem):  # as where Ray cannot be reached: nothing half-begun stays
             forget(folder, stem)
+            _clear_note(folder)
         raise
     failed = {key: why for file in files for key, why in read_failed(file).items()} if counts["failed"] else {}
     if counts["images"] == 0:
@@ -214,7 +246,14 @@ def _publish(folder: Path, failed: dict[str, str]) -> None:
         write_whole(folder / INDEX, KeyIndex.build(shards).write)
     else:
         (folder / INDEX).unlink(missing_ok=True)
-    clear_leftovers(folder, f"{STEM}-", ERRORS, INDEX, STATE)
+    _clear_note(folder)
+    clear_leftovers(folder, f"{STEM}-", ERRORS, INDEX, NOTE, STATE)
+
+
+def _clear_note(folder: Path) -> None:
+    """Takes the note away where there is nothing that it is about."""
+    if not shards_of(folder):
+        (folder / NOTE).unlink(missing_ok=True)
 
 
 def _told(counts: Counter[str]) -> str:

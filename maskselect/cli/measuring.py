@@ -32,13 +32,14 @@ def _evaluate_one(
 ) -> None:
     """Scores what was not scored before, then writes report, samples, and page."""
     from maskselect.data.catalog import CATALOG
-    from maskselect.data.leakage import find_overlaps
+    from maskselect.data.leakage import candidates_overlaps, find_overlaps
     from maskselect.evaluation import build_report, score_samples
     from maskselect.reports.cases import CaseKeeper
     from maskselect.reports.files import write_json, write_text
     from maskselect.reports.page import draw_page
     from maskselect.reports.records import RecordFile, records_path
     from maskselect.reports.table import print_report
+    from maskselect.structures.provenance import trained_on
 
     protocol = options.protocol or (CATALOG[name].protocol if name in CATALOG else "maskselect")
     settings = {"seed": options.seed, "with_gt": options.with_gt_candidates, "protocol": protocol}
@@ -69,8 +70,12 @@ def _evaluate_one(
         finally:
             keeper.save(pictures)
     rows = [row for row in records.rows if row.sample_id in asked]
-    source, pictures_seen = getattr(model, "trained_on", None), [row.image_id for row in rows]
-    overlap = find_overlaps(source, name, options.split, options.seed, pictures_seen)
+    seen = name, options.split, options.seed, [row.image_id for row in rows]
+    proposer = getattr(getattr(model, "system", None), "proposer", None)
+    overlap = [
+        *find_overlaps(getattr(model, "trained_on", None), *seen),
+        *candidates_overlaps(trained_on(proposer), *seen),
+    ]
     report = build_report(rows, name, options.split, options.model, options.with_gt_candidates, protocol, overlap)
     write_json(report, output)
     write_text(draw_page(report, rows, keeper.cases(), _command(options)), output.with_suffix(".html"))
@@ -111,17 +116,29 @@ def compare(options: argparse.Namespace) -> int:
 
 def recall(options: argparse.Namespace) -> int:
     """The ceiling of any selector over a proposer."""
+    from maskselect.data.leakage import candidates_overlaps
     from maskselect.evaluation import measure_ceiling
     from maskselect.proposers.loading import load_proposer
     from maskselect.reports.files import write_json
     from maskselect.reports.table import print_ceiling
+    from maskselect.structures.provenance import trained_on
 
-    samples, total = _samples(options, options.dataset)
+    (samples, total), images = _samples(options, options.dataset), dict[str, None]()
+
+    def noted() -> "Iterator[Sample]":
+        for sample in samples:
+            images[sample.image_id] = None
+            yield sample
+
     proposer, identity = load_proposer(options.proposer, options.device)
-    found = measure_ceiling(proposer, samples, total)
+    found = measure_ceiling(proposer, noted(), total)
+    overlap = candidates_overlaps(trained_on(proposer), options.dataset, options.split, options.seed, images)
     print_ceiling(found, f"{options.proposer} on {options.dataset} {options.split}")
+    for sentence in overlap:
+        print(f"Beware: {sentence}.")
     if options.output is not None:
-        write_json({"dataset": options.dataset, "split": options.split, "proposer": identity, **found}, options.output)
+        what = {"dataset": options.dataset, "split": options.split, "proposer": identity}
+        write_json(what | found | {"overlap": overlap}, options.output)
     return 0
 
 

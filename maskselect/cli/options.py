@@ -72,7 +72,9 @@ def recall_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = False) -> None:
-    dataset_help = "scenes (generated where --root has none), or a name that `maskselect data list` tells"
+    dataset_help = (
+        "scenes or scenes-reasoning (generated where --root has none), or a name that `maskselect data list` tells"
+    )
     count = {"nargs": "+"} if several else {}
     parser.add_argument("--dataset", required=True, metavar="NAME", help=dataset_help, **count)
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
@@ -104,7 +106,10 @@ def propose_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help="default: %(default)s")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: %(default)s")
-    workers_help = "processes, with --engine ray; with --device cuda each takes a GPU (default: %(default)s)"
+    workers_help = (
+        "images in flight; with --engine ray processes, of which with --device cuda each takes a GPU "
+        "(default: %(default)s)"
+    )
     parser.add_argument("--workers", type=positive, default=1, metavar="N", help=workers_help)
     parser.add_argument("--resume", action="store_true", help="leave out images that have their candidates already")
     shard_help = "images a shard, which is the most that a kill can lose (default: %(default)s)"
@@ -140,6 +145,8 @@ def scenes_parser(prog: str) -> argparse.ArgumentParser:
     size_help = "side, or height and width (default: 256)"
     parser.add_argument("--size", type=positive, nargs="+", default=[256], metavar="PX", help=size_help)
     parser.add_argument("--prompts-per-scene", type=positive, default=3, metavar="N", help="default: %(default)s")
+    reasoning_help = "and so many reasoning prompts, each followed by the same asked by name (default: 0)"
+    parser.add_argument("--reasoning-per-scene", type=positive, default=0, metavar="N", help=reasoning_help)
     parser.add_argument("--proposer", metavar="CONFIG_OR_NAME", help="fill mask_pool with its candidates")
     add_device(parser)
     return parser

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from maskselect.cli import measuring, options, using
+from maskselect.cli import importing, measuring, options, using
 
 TRAINING_VERBS = ("fit", "validate", "test", "predict")
 _CONFIG = ("-c", "--config")
@@ -30,6 +30,7 @@ Use ({prog} VERB --help tells the options):
   data list                              the data sets that can be read, and where to get them
   data check NAME --root DIR             walk a data set: counts, missing images, damaged or empty masks
   data build NAME --output DIR           make maskgroups-2m or llm-seg40k out of other data sets
+  import NAME SRC DST                    published weights of others (llm-seg) into a checkpoint of ours
   scenes --output DIR --split S          generate scenes with prompts and ground truth
 """
 
@@ -100,5 +101,6 @@ VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argpa
     "calibrate": (options.calibrate_parser, measuring.calibrate),
     "propose": (options.propose_parser, using.propose),
     "data": (options.data_parser, using.data),
+    "import": (importing.import_parser, importing.import_weights),
     "scenes": (options.scenes_parser, using.scenes),
 }

@@ -179,8 +179,10 @@ def scenes(options: argparse.Namespace) -> int:
             (height, width),
             options.prompts_per_scene,
             propose,
+            options.reasoning_per_scene,
         )
-    print(f"{options.count} scenes with up to {options.prompts_per_scene} prompts each -> {path}")
+    most = options.prompts_per_scene + 2 * options.reasoning_per_scene
+    print(f"{options.count} scenes with up to {most} prompts each -> {path}")
     return 0
 
 

@@ -19,6 +19,7 @@ from maskselect.data.scenes.captions import draw_caption
 from maskselect.data.scenes.facts import SceneFacts
 from maskselect.data.scenes.layout import scene_ids
 from maskselect.data.scenes.prompts import KIND_SHARES, draw_prompts
+from maskselect.data.scenes.reasoning import draw_reasoning
 from maskselect.data.scenes.render import render
 from maskselect.data.scenes.stream import SceneDataset
 
@@ -75,6 +76,9 @@ class SceneGroups:
         seed, count: which of them.
         reference_share, no_target_share, kind_shares: which prompts, see `draw_prompts`; the defaults are those of the
             test splits.
+        reasoning_share: about this share of an image's prompts are reasoning prompts, see `draw_reasoning`.
+
+    Raises ValueError when reasoning_share is not within 0 to 1.
     """
 
     def __init__(
@@ -85,8 +89,12 @@ class SceneGroups:
         reference_share: float = 0.28,
         no_target_share: float = 0.12,
         kind_shares: dict[str, float] | None = None,
+        reasoning_share: float = 0.0,
     ) -> None:
+        if not 0.0 <= reasoning_share <= 1.0:
+            raise ValueError(f"reasoning_share must be within 0 to 1, got {reasoning_share}")
         self.split = split
+        self.reasoning_share = reasoning_share
         self.reference_share, self.no_target_share = reference_share, no_target_share
         self.kind_shares = KIND_SHARES if kind_shares is None else kind_shares
         self.ids = list(scene_ids(split, seed, count))
@@ -108,9 +116,12 @@ class SceneGroups:
 
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
         """Fresh prompts by the facts."""
-        shares = (self.reference_share, self.no_target_share, self.kind_shares)
-        drawn = draw_prompts(_facts(extra), count, rng, self.split, *shares)
-        return [Query(p.text, p.references, p.targets) for p in drawn]
+        facts, shares = _facts(extra), (self.reference_share, self.no_target_share)
+        # Without reasoning prompts the generator is left as it is: the same seed gives what it gave before them.
+        wanted = int(rng.binomial(count, self.reasoning_share)) if self.reasoning_share else 0
+        reasoning = [p.reasoning for p in draw_reasoning(facts, wanted, rng, self.split, *shares)] if wanted else []
+        drawn = draw_prompts(facts, count - len(reasoning), rng, self.split, *shares, self.kind_shares)
+        return [Query(p.text, p.references, p.targets) for p in (*drawn, *reasoning)]
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
         """A fresh caption."""

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from maskselect.encoders.framing import Framing, cornered_images, framed_masks, square_images
 from maskselect.ops.boxes import masks_to_boxes_xyxy
-from maskselect.ops.masks import pad_to_square
-from maskselect.ops.pooling import MaskResize, cell_weights, mask_pool
+from maskselect.ops.pooling import MASK_RESIZES, MaskResize, cell_weights, mask_pool
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.protocols import Encoder
 
@@ -23,14 +23,18 @@ class EncoderEnsemble(nn.Module):
     """Frozen encoders side by side; every map keeps its own grid.
 
     encoders: at least one, with different names.
-    mask_resize: "area" (soft weights, by which no mask vanishes) or "nearest" (the paper's plain words).
+    mask_resize: "area" (soft weights, by which no mask vanishes) or "nearest" (the paper's plain words); "fine" and
+        "fine_aliased" are LLM-Seg's, see `ops/pooling.py`.
     geometry: append [sqrt(area share), x0, y0, x1, y1], shares of the padded square. This is ours, not the paper's:
         the mean of a sinusoid tells the extent of a mask only dimly. Off for parity with the paper.
     pad_value: what `features` puts around an image that is not square, in [0, 1]. 0 is what `SceneDataset` pads with;
         0.48 is the grey of Cambrian-1, for pretrained encoders.
+    framing: "centre", or "corner", which takes no pad_value; see `encoders/framing.py`.
 
-    Raises ValueError for no encoder, for equal names, or for an unknown resize.
+    Raises ValueError for no encoder, for equal names, or for an unknown resize or framing.
     """
+
+    framing: Framing = "centre"
 
     def __init__(
         self,
@@ -38,13 +42,16 @@ class EncoderEnsemble(nn.Module):
         mask_resize: MaskResize = "area",
         geometry: bool = True,
         pad_value: float = 0.0,
+        framing: Framing = "centre",
     ) -> None:
         super().__init__()
         names = [encoder.info.name for encoder in encoders]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"an ensemble needs encoders with different names, got {names}")
-        if mask_resize not in ("area", "nearest"):
-            raise ValueError(f"mask_resize {mask_resize!r} is unknown; expected 'area' or 'nearest'")
+        if mask_resize not in MASK_RESIZES:
+            raise ValueError(f"mask_resize {mask_resize!r} is unknown; expected one of {', '.join(MASK_RESIZES)}")
+        if framing not in ("centre", "corner"):
+            raise ValueError(f"framing {framing!r} is unknown; expected 'centre' or 'corner'")
         self.info = [encoder.info for encoder in encoders]
         # A list, because a ModuleList would lose the protocol's type; modules are registered one by one.
         self._encoders = list(encoders)
@@ -54,11 +61,13 @@ class EncoderEnsemble(nn.Module):
         self.mask_resize: MaskResize = mask_resize
         self.geometry = geometry
         self.pad_value = pad_value
+        if framing != self.framing:  # else not among what frozen features are kept under: older ones stay good
+            self.framing = framing
         self.channels = sum(info.channels for info in self.info) + (GEOMETRY if geometry else 0)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[FeatureMap]:
-        """(B, 3, S, S) float in [0, 1], already square, to one map an encoder, in the order given."""
+        """(B, 3, S, S) float in [0, 1], already framed to a square, to one map an encoder, in the order given."""
         return [encoder.encode(images) for encoder in self._encoders]
 
     @torch.no_grad()
@@ -73,7 +82,7 @@ class EncoderEnsemble(nn.Module):
             raise ValueError(f"maps of {[m.info.name for m in maps]} do not belong to {[i.name for i in self.info]}")
         if any(len(m.features) != 1 for m in maps):
             raise ValueError(f"pool takes the maps of one image, got {[len(m.features) for m in maps]}; see `split`")
-        framed = pad_to_square(masks)
+        framed = framed_masks(masks, self.framing)
         parts = [mask_pool(m.features[0].float(), cell_weights(framed, m.info.grid, self.mask_resize)) for m in maps]
         if self.geometry:
             parts.append(mask_geometry(framed))
@@ -83,18 +92,16 @@ class EncoderEnsemble(nn.Module):
     def features(self, image: np.ndarray, masks: Tensor) -> Tensor:
         """Encode and pool in one call: (H, W, 3) uint8 and (N, H, W) bool to (N, C) float32."""
         device = next(chain(self.parameters(), self.buffers())).device
-        return self.pool(self.encode(square_images(image, self.pad_value, device)), masks.to(device))
+        if self.framing == "corner":
+            maps = [encoder.encode(cornered_images(image, encoder.info, device)) for encoder in self._encoders]
+        else:
+            maps = self.encode(square_images(image, self.pad_value, device))
+        return self.pool(maps, masks.to(device))
 
 
 def split(maps: Sequence[FeatureMap]) -> list[list[FeatureMap]]:
     """Maps of B images, one entry an encoder, to B lists of maps of one image each."""
     return [[FeatureMap(m.features[i : i + 1], m.info) for m in maps] for i in range(len(maps[0].features))]
-
-
-def square_images(image: np.ndarray, pad_value: float = 0.0, device: torch.device | str = "cpu") -> Tensor:
-    """(H, W, 3) uint8 to (1, 3, S, S) float32 in [0, 1], S = max(H, W), centred as masks are; see `pad_value`."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
-    return pad_to_square(pixels, pad_value)
 
 
 def mask_geometry(masks: Tensor) -> Tensor:

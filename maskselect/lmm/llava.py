@@ -7,26 +7,23 @@ Shape letters: B images, T image tokens, L sequence positions, D language-model 
 """
 
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import (
-    AutoTokenizer,
-    CLIPVisionConfig,
-    DynamicCache,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    PreTrainedTokenizerBase,
-)
+from transformers import AddedToken, DynamicCache, PreTrainedTokenizerBase
 
 from maskselect.backends import checkpoints
 from maskselect.lmm import tokenizer as compact_tokenizer
+from maskselect.lmm.building import LlavaSizes, build_llava, load_llava
+from maskselect.lmm.image_crop import CentreCrop
 from maskselect.lmm.lora import LoraSettings, add_lora
+from maskselect.ops.masks import pad_to_square
+
+_WITHIN = "reader.lmm.model."
+"""Where a system's checkpoint holds its language model."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -37,25 +34,11 @@ VICUNA_SYSTEM = (
 )
 """The system sentence that LLaVA-1.5 checkpoints were trained with (an interface constant)."""
 
+LIGHTNING_SYSTEM = VICUNA_SYSTEM.replace("curious user", "curious human").replace("the user's", "the human's")
+"""That of the first LLaVAs, LLaVA-lightning among them (an interface constant)."""
 
-@dataclass(frozen=True)
-class LlavaSizes:
-    """Sizes of a LLaVA built from nothing.
-
-    width, layers, heads, ffn, max_positions: the Llama. vision_*: the CLIP tower, whose penultimate layer is read.
-    """
-
-    width: int = 144
-    layers: int = 6
-    heads: int = 4
-    ffn: int = 384
-    max_positions: int = 2048
-    vision_width: int = 64
-    vision_layers: int = 5
-    vision_heads: int = 2
-    vision_ffn: int = 192
-    image_size: int = 128
-    patch_size: int = 16
+IMAGE_FRAME = ("<im_start>", "<im_end>")
+"""Tokens around the image in the first LLaVAs."""
 
 
 class Llava(nn.Module):
@@ -65,9 +48,15 @@ class Llava(nn.Module):
         model: hub id or folder of a transformers-format LLaVA; None builds one from `sizes`.
         sizes: sizes of the compact model, used when `model` is None.
         start: compact weights to start from (shipped name or path of a safetensors file of system "llava").
+        base: the same for good: a checkpoint that holds only what was trained on top of it, as with LoRA, needs it
+            again. It may be a whole system's, whose language model is then taken.
         lora: LoRA on the language model; None trains all of it.
         system_prompt: text before " USER:"; empty for the compact model.
         gradient_checkpointing: recompute activations in the backward pass.
+        crop_image: the tower sees the middle square of a picture, as in the first LLaVAs, not all of it, padded.
+        frame_image: the image stands between `IMAGE_FRAME`, as in the first LLaVAs. Added tokens then swallow the
+            spaces around them, as their tokenizer had it, and with them the line break behind the image.
+        dtype: of the frozen weights of a `model`; what systems train stays float32. None for that of the files.
 
     Raises FileNotFoundError when weights are absent.
     """
@@ -77,25 +66,34 @@ class Llava(nn.Module):
         model: str | None = None,
         sizes: LlavaSizes | None = None,
         start: str | None = None,
+        base: str | None = None,
         lora: LoraSettings | None = None,
         system_prompt: str = "",
         gradient_checkpointing: bool = False,
+        crop_image: bool = False,
+        frame_image: bool = False,
+        dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     ) -> None:
         super().__init__()
         self.tokenizer: PreTrainedTokenizerBase
         self.model: Any
         if model is None:
             self.tokenizer = compact_tokenizer.load_compact()
-            self.model = _build(sizes or LlavaSizes(), len(self.tokenizer))
+            self.model = build_llava(sizes or LlavaSizes(), len(self.tokenizer))
         else:
-            self.tokenizer, self.model = _from_pretrained(model)
+            self.tokenizer, self.model = load_llava(model, dtype)
+            if dtype is not None:
+                for part in (self.model.get_input_embeddings(), self.model.lm_head, self.projector):
+                    part.float()
         self.system_prompt = system_prompt
-        if start is not None:
-            tied = {"lm_head.weight": self.model.state_dict()["lm_head.weight"]}
-            if checkpoints.read_card(start)["system"] != "llava":
-                raise ValueError(f"checkpoint {start} is not a language model's; expected one of system 'llava'")
-            checkpoints.load_strictly(self.model, tied | checkpoints.read_tensors(start), start)
-            self.model.tie_weights()
+        self.crop = CentreCrop(self.model.config.vision_config.image_size) if crop_image else None
+        self.strip_added = frame_image
+        self.frame_ids = [self.add_token(text, special=True) for text in IMAGE_FRAME] if frame_image else None
+        if start is not None and checkpoints.read_card(start)["system"] != "llava":
+            raise ValueError(f"checkpoint {start} is not a language model's; expected one of system 'llava'")
+        for weights in (base, start):
+            if weights is not None:
+                self._load(weights)
         if lora is not None:
             add_lora(self.language_model, lora)
         self.gradient_checkpointing = gradient_checkpointing
@@ -103,6 +101,29 @@ class Llava(nn.Module):
             language_model: Any = self.language_model
             language_model.gradient_checkpointing_enable()
         self.vision_tower.requires_grad_(False)
+
+    def _load(self, checkpoint: str) -> None:
+        """A language model's checkpoint, or the language model out of a system's."""
+        tied = {"lm_head.weight": self.model.state_dict()["lm_head.weight"]}
+        tensors = checkpoints.read_tensors(checkpoint)
+        if checkpoints.read_card(checkpoint)["system"] != "llava":
+            tensors = {k.removeprefix(_WITHIN): v for k, v in tensors.items() if k.startswith(_WITHIN)}
+        checkpoints.load_strictly(self.model, tied | tensors, checkpoint)
+        self.model.tie_weights()
+
+    def add_token(self, text: str, special: bool = False) -> int:
+        """The id of a token, added to vocabulary and embeddings when it is not there yet.
+
+        special: left out of decoded text.
+        """
+        if text not in self.tokenizer.get_vocab():
+            strip = self.strip_added
+            token = AddedToken(text, lstrip=strip, rstrip=strip, normalized=False, special=special)
+            self.tokenizer.add_tokens([token], special_tokens=special)
+        known = len(self.tokenizer)
+        if known > self.model.get_input_embeddings().num_embeddings:  # published vocabularies have spare rows
+            self.model.resize_token_embeddings(known, mean_resizing=False)
+        return int(self.tokenizer.convert_tokens_to_ids(text))
 
     @property
     def language_model(self) -> nn.Module:
@@ -113,6 +134,16 @@ class Llava(nn.Module):
     def vision_tower(self) -> nn.Module:
         """The CLIP vision tower."""
         return cast(nn.Module, self.model.model.vision_tower)
+
+    @property
+    def visual_parts(self) -> tuple[nn.Module, ...]:
+        """What decides `vision_features`."""
+        return (self.vision_tower,) if self.crop is None else (self.vision_tower, self.crop)
+
+    @property
+    def projector(self) -> nn.Module:
+        """From the tower's width to the language model's."""
+        return cast(nn.Module, self.model.model.multi_modal_projector)
 
     @property
     def width(self) -> int:
@@ -130,27 +161,31 @@ class Llava(nn.Module):
         return int(self.model.config.text_config.max_position_embeddings)
 
     def vision_features(self, images: Tensor) -> Tensor:
-        """Features of the vision tower: (B, 3, S, S) float in [0, 1], square, any side, to (B, T, E).
+        """Features of the vision tower: (B, 3, H, W) float in [0, 1], any shape, to (B, T, E).
 
         The tower is frozen unless someone unfreezes it.
         Layer and class-token choice are the checkpoint's own (`vision_feature_layer`, -2 in LLaVA-1.5).
         """
         config = self.model.config
         side = config.vision_config.image_size
-        images = F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+        if self.crop is not None:
+            images = self.crop(images)
+        else:
+            square = pad_to_square(images)
+            images = F.interpolate(square, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
         tower: Any = self.vision_tower
         out = tower(pixel_values=((images - mean) / std).to(tower.dtype), output_hidden_states=True)
         return cast(Tensor, out.hidden_states[config.vision_feature_layer][:, 1:])
 
     def project_image(self, features: Tensor) -> Tensor:
-        """Image tokens: (B, T, E) to (B, T, D)."""
-        return cast(Tensor, self.model.model.multi_modal_projector(features))
+        """Image tokens: (B, T, E) to (B, T, D) float32."""
+        projector: Any = self.projector
+        return cast(Tensor, projector(features.to(projector.linear_1.weight.dtype)).float())
 
     def embed(self, token_ids: Tensor) -> Tensor:
-        """Token embeddings: (..., L) int64 to (..., L, D)."""
-        language_model: Any = self.language_model
-        return cast(Tensor, language_model.get_input_embeddings()(token_ids))
+        """Token embeddings: (..., L) int64 to (..., L, D) float32, whatever the weights are."""
+        return cast(Tensor, self.model.get_input_embeddings()(token_ids).float())
 
     def hidden(
         self,
@@ -159,24 +194,30 @@ class Llava(nn.Module):
         positions: Tensor | None = None,
         cache: DynamicCache | None = None,
     ) -> Tensor:
-        """Last hidden states, after the final norm: (B, L, D) to (B, L, D).
+        """Last hidden states, after the final norm: (B, L, D) float32 to the same.
 
         visible: (B, 1, L, K) bool, True where a query may look at a key (K includes the cache), or None for causal.
         positions: (B, L) int64 position ids, or None for 0, 1, 2, ….
         cache: keys and values of earlier positions; extended in place.
         """
         # The CPU's fused attention has a backward pass that is twice as slow as plain matrix products (measured at the
-        # compact sizes), so training on the CPU takes the latter.
-        plain = embeddings.device.type == "cpu" and torch.is_grad_enabled()
+        # compact sizes), so training on the CPU takes the latter, unless activations are recomputed, outside of this.
+        plain = embeddings.device.type == "cpu" and torch.is_grad_enabled() and not self.gradient_checkpointing
         with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
             out = self.language_model(
-                inputs_embeds=embeddings,
+                inputs_embeds=embeddings.to(self._dtype),
                 attention_mask=visible,
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=cache is not None,
             )
-        return cast(Tensor, out.last_hidden_state)
+        return cast(Tensor, out.last_hidden_state.float())
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """That of the language model's own weights."""
+        language_model: Any = self.language_model
+        return cast(torch.dtype, language_model.norm.weight.dtype)
 
     def new_cache(self) -> DynamicCache:
         """An empty key-value cache for `hidden`."""
@@ -184,7 +225,7 @@ class Llava(nn.Module):
 
     def token_logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits: (..., D) to (..., V)."""
-        return cast(Tensor, self.model.lm_head(hidden))
+        return cast(Tensor, self.model.lm_head(hidden.to(self.model.lm_head.weight.dtype)))
 
     def token_ids(self, text: str, begin: bool = False) -> list[int]:
         """Ids of a text without any added special token, or with the begin token in front."""
@@ -195,55 +236,10 @@ class Llava(nn.Module):
     def generate(self, embeddings: Tensor, max_new_tokens: int = 48) -> str:
         """Greedy continuation of (1, L, D) as text, up to the end token."""
         out = self.model.generate(
-            inputs_embeds=embeddings,
+            inputs_embeds=embeddings.to(self._dtype),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
         )
         return str(self.tokenizer.decode(out[0], skip_special_tokens=True)).strip()
-
-
-def _build(sizes: LlavaSizes, vocabulary_size: int) -> LlavaForConditionalGeneration:
-    vision = CLIPVisionConfig(
-        hidden_size=sizes.vision_width,
-        intermediate_size=sizes.vision_ffn,
-        num_hidden_layers=sizes.vision_layers,
-        num_attention_heads=sizes.vision_heads,
-        image_size=sizes.image_size,
-        patch_size=sizes.patch_size,
-    )
-    text = LlamaConfig(
-        vocab_size=vocabulary_size,
-        hidden_size=sizes.width,
-        intermediate_size=sizes.ffn,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        max_position_embeddings=sizes.max_positions,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    grid = sizes.image_size // sizes.patch_size
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=3,
-        image_seq_length=grid * grid,
-        vision_feature_layer=-2,
-        tie_word_embeddings=True,
-    )
-    return LlavaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
-
-
-def _from_pretrained(model: str) -> tuple[PreTrainedTokenizerBase, LlavaForConditionalGeneration]:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        loaded: Any = LlavaForConditionalGeneration.from_pretrained(model, attn_implementation="sdpa")
-    except OSError as error:
-        raise FileNotFoundError(
-            f"LLaVA weights {model!r} could not be loaded; expected a folder or a hub id such as "
-            f"'llava-hf/llava-1.5-7b-hf' (get it with: hf download {model})"
-        ) from error
-    return tokenizer, loaded

@@ -36,4 +36,7 @@ def add_lora(language_model: nn.Module, settings: LoraSettings) -> list[str]:
         r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=settings.targets
     )
     inject_adapter_in_model(config, language_model)
-    return [name for name, parameter in language_model.named_parameters() if parameter.requires_grad]
+    trainable = {name: parameter for name, parameter in language_model.named_parameters() if parameter.requires_grad}
+    for parameter in trainable.values():
+        parameter.data = parameter.data.float()  # peft takes the dtype of the frozen layer, in which little is learned
+    return list(trainable)

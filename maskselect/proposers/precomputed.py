@@ -22,8 +22,10 @@ import torch
 from maskselect.backends.checkpoints import find_checkpoint
 from maskselect.ops import rle
 from maskselect.proposers.key_index import KeyIndex
+from maskselect.proposers.proposal_note import read_note
 from maskselect.proposers.proposal_rows import Row, from_row, open_shard, read_row, shards_of
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.provenance import Provenance
 
 _KEPT_OPEN = 32  # shards whose footers stay in memory
 
@@ -36,7 +38,8 @@ def proposer_hash(config: dict[str, Any], checkpoint: str | Path | None = None) 
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     if checkpoint is not None:
         path = Path(checkpoint)
-        digest.update((path if path.is_file() else find_checkpoint(checkpoint)).read_bytes())
+        with (path if path.is_file() else find_checkpoint(checkpoint)).open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)  # in pieces: weights may be larger than memory
     return digest.hexdigest()[:12]
 
 
@@ -58,6 +61,14 @@ class PrecomputedProposer:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": OrderedDict()}
+
+    @property
+    def trained_on(self) -> tuple[Provenance, ...]:
+        """What the weights of those who made the shards learned from, as far as it is told beside them.
+
+        Raises ValueError when that file is damaged.
+        """
+        return read_note(self.folder)
 
     def path_of(self, image_id: str) -> Path:
         """The JSON file of an image. Characters that a file name cannot have are escaped as in a URL."""

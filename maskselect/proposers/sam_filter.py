@@ -12,10 +12,7 @@ import torch
 from torch import Tensor
 
 from maskselect.ops.boxes import masks_to_boxes_xyxy
-from maskselect.ops.masks import upsample_logits
-
-LOW = 4
-"""Model pixels a low-res cell."""
+from maskselect.ops.masks import area, upsample_logits
 
 
 @dataclass(frozen=True)
@@ -45,22 +42,51 @@ class Found:
 
 @dataclass(frozen=True)
 class Frame:
-    """A crop of the image: (height, width) in image pixels and within the model's square of `side` pixels."""
+    """How a crop of the image lies in the square that a model reads, and in the square of its logits.
+
+    size: (height, width) of the crop in image pixels.
+    model_size: (height, width) that it takes in the model's square; the rest is padding below and to the right. SAM
+        keeps the crop's aspect and pads, SAM 2 squashes it to the whole square.
+    side: of the model's square, pixels.  low: side of the logits, cells.
+    through_model: logits are enlarged to the model's square first and to the crop's size from there, as SAM does; SAM 2
+        enlarges once.
+    """
 
     size: tuple[int, int]
     model_size: tuple[int, int]
     side: int
+    low: int
+    through_model: bool = True
+
+    @property
+    def low_size(self) -> tuple[int, int]:
+        """(rows, columns) of the logits that are not padding."""
+        height, width = (-(-size * self.low // self.side) for size in self.model_size)
+        return height, width
 
     @property
     def cells(self) -> tuple[slice, slice, slice]:
         """The part of the logits that is not padding."""
-        return slice(None), slice(-(-self.model_size[0] // LOW)), slice(-(-self.model_size[1] // LOW))
+        return slice(None), slice(self.low_size[0]), slice(self.low_size[1])
 
-    def enlarged(self, low: Tensor) -> Tensor:
-        """(N, l, l) logits to (N, *size) float32, in SAM's two steps."""
+    def to_model(self, points: Tensor) -> Tensor:
+        """(..., 2) pixels of the crop, x and y, to pixels of the model's square."""
+        scale = self.model_size[1] / self.size[1], self.model_size[0] / self.size[0]
+        return points * torch.tensor(scale, device=points.device)
+
+    def from_low(self, boxes: Tensor) -> Tensor:
+        """(..., 4) corners in low-res cells to pixels of the crop."""
+        across, down = self.size[1] / self.model_size[1], self.size[0] / self.model_size[0]
+        return boxes * (torch.tensor([across, down, across, down], device=boxes.device) * (self.side / self.low))
+
+    def enlarged(self, low: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(N, l, l) logits to (N, *size) float32; the crop's own size if none is given."""
+        size = size or self.size
+        if not self.through_model:
+            return upsample_logits(low[self.cells].float(), size)
         height, width = self.model_size
         model = upsample_logits(low.float(), (self.side, self.side))[:, :height, :width]
-        return model if self.size == self.model_size else upsample_logits(model, self.size)
+        return model if size == self.model_size else upsample_logits(model, size)
 
 
 @dataclass(frozen=True)
@@ -78,14 +104,14 @@ class StabilityFilter:
     chunk: int = 16
 
     def by_low(self, low: Tensor, iou: Tensor, frame: Frame) -> Found:
-        """Decided on the logits themselves, padding left out. Boxes are in image pixels."""
+        """Decided on the logits themselves, padding left out. Boxes are in pixels of the crop."""
         seen = low[frame.cells]
         times = max(1, self.least_side // low.shape[-1])
         if times > 1:
             seen = upsample_logits(seen, (seen.shape[1] * times, seen.shape[2] * times))
         boxes = masks_to_boxes_xyxy(seen > 0)
         shown = boxes[:, 2] > 0
-        return self._kept(low, iou, self._stability(seen), boxes * _scale(frame, low.device) / times, shown)
+        return self._kept(low, iou, self._stability(seen), frame.from_low(boxes) / times, shown)
 
     def by_size(self, low: Tensor, iou: Tensor, frame: Frame) -> Found:
         """Decided at full size, a few masks at a time, as the package does. A box includes its last pixel, as there."""
@@ -99,16 +125,9 @@ class StabilityFilter:
         return self._kept(low, iou, torch.cat(stability), inclusive, corners[:, 2] > 0)
 
     def _stability(self, logits: Tensor) -> Tensor:
-        inner = (logits > self.offset).flatten(1).sum(1)
-        outer = (logits > -self.offset).flatten(1).sum(1)
-        return inner / outer.clamp(min=1)
+        return area(logits > self.offset) / area(logits > -self.offset).clamp(min=1)
 
     def _kept(self, low: Tensor, iou: Tensor, stability: Tensor, boxes: Tensor, shown: Tensor) -> Found:
-        found = Found(low, torch.zeros(len(low), 4, dtype=torch.int64), iou, stability, boxes)
+        crops = torch.zeros(len(low), 4, dtype=torch.int64, device=low.device)
+        found = Found(low, crops, iou, stability, boxes)
         return found.keep(shown & (stability >= self.threshold) if self.threshold > 0 else shown)
-
-
-def _scale(frame: Frame, device: torch.device) -> Tensor:
-    """From low-res cells to image pixels, for x, y, x, y."""
-    across, down = frame.size[1] / frame.model_size[1], frame.size[0] / frame.model_size[0]
-    return torch.tensor([across, down, across, down], device=device) * LOW

@@ -1,9 +1,9 @@
 """The protocols through which the parts meet. Constructor types are these, never concrete classes of a sibling room."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskselect.structures.features import FeatureInfo, FeatureMap
 from maskselect.structures.masks import MaskSet
@@ -55,6 +55,48 @@ class Head(Protocol):
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """(..., D) to logits (...)."""
+        ...
+
+
+@runtime_checkable
+class CandidateSystem(Protocol):
+    """A system that chooses among proposed candidates: what predictor and trainer need to know of it.
+
+    system: its name in cards.  stage: 1 where it trains by captioning, else 2.
+    proposer: where candidates come from.
+    duplicates_iou: of two chosen candidates that overlap more only the better one stays; None keeps both.
+    A CandidateSystem is a torch.nn.Module as well.
+    """
+
+    system: str
+    stage: int
+    proposer: Proposer
+    duplicates_iou: float | None
+
+    @property
+    def visual_parts(self) -> tuple[nn.Module, ...]:
+        """Frozen networks that decide what `pool_features` and `image_features` give."""
+        ...
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """What the language model sees of images: (B, 3, H, W) float in [0, 1], any shape, to (B, T, E)."""
+        ...
+
+    def pool_features(self, image: np.ndarray, masks: MaskSet | Tensor) -> Tensor:
+        """Features of masks of one image, proposed or given as (N, H, W) bool: (N, C)."""
+        ...
+
+    def read(self, image: np.ndarray, candidate_features: Tensor) -> Any:
+        """Read an image and its candidates once, for any number of prompts: (H, W, 3) uint8, (N, C)."""
+        ...
+
+    def answer(
+        self, read: Any, prompts: list[str], references: list[Tensor], threshold: float
+    ) -> tuple[Tensor, Tensor]:
+        """Scores (P, N) in [0, 1] and the groups (P, N) bool of prompts on what `read` gave, on the CPU.
+
+        references: for each prompt the pooled features of its reference masks, (R, C).
+        """
         ...
 
 

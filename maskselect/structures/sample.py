@@ -62,6 +62,19 @@ class Sample:
         return self.gt_pool[list(self.targets)].any(dim=0)
 
 
+@dataclass(frozen=True)
+class Overlaps:
+    """Of every candidate with the union of a prompt's targets.
+
+    iou, iop: (B, P, N) float32 in [0, 1], intersection over union and over the candidate's own area.
+    any_target: (B, P) bool, whether the prompt means anything in the image.
+    """
+
+    iou: Tensor
+    iop: Tensor
+    any_target: Tensor
+
+
 @dataclass
 class Batch:
     """B images with frozen features and P prompts each, ready for a system.
@@ -72,6 +85,7 @@ class Batch:
     reference_features: for each image and prompt (R, C) float.
     labels: (B, P, N) float, 1 in the group, 0 not, -1 left out of the loss; None at inference.
     captions: for each image a text to be generated from mask tokens (stage 1), or None.
+    overlaps: of every candidate with the mask that answers a prompt; None at inference.
     """
 
     candidate_features: Tensor
@@ -82,6 +96,7 @@ class Batch:
     labels: Tensor | None = None
     captions: list[str] | None = None
     image_ids: list[str] = field(default_factory=list)
+    overlaps: Overlaps | None = None
 
     def row(self, number: int) -> "Batch":
         """The batch of image `number` alone."""
@@ -95,6 +110,7 @@ class Batch:
             None if self.labels is None else self.labels[one],
             None if self.captions is None else self.captions[one],
             self.image_ids[one],
+            None if self.overlaps is None else Overlaps(*(t[one] for t in vars(self.overlaps).values())),
         )
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -112,4 +128,5 @@ class Batch:
             move(self.labels),
             self.captions,
             self.image_ids,
+            None if self.overlaps is None else Overlaps(*(t.to(device) for t in vars(self.overlaps).values())),
         )

@@ -5,23 +5,48 @@ from typing import Any
 
 from maskselect.backends import checkpoints
 from maskselect.backends.building import build
+from maskselect.structures.protocols import CandidateSystem
 from maskselect.systems.ras import RAS
+
+SYSTEMS = ("ras", "llmseg")
+"""Systems that select masks."""
+
+BESIDE = "{beside}"
+"""In a card's config: the folder of the checkpoint, which may be moved with all that is in it."""
+
+
+def load_system(checkpoint: str | Path) -> tuple[CandidateSystem, dict[str, Any]]:
+    """A system that selects masks, as its card describes it, with its weights, on the CPU; and the card.
+
+    checkpoint: shipped name, file or folder.
+    Raises FileNotFoundError when there is no such checkpoint, ValueError when it is damaged or of another kind.
+    """
+    card = checkpoints.read_card(checkpoint)
+    if card["system"] not in SYSTEMS:
+        known = " or ".join(repr(name) for name in SYSTEMS)
+        raise ValueError(
+            f"checkpoint {checkpoint} is of system {card['system']!r}; expected one that selects masks: {known}"
+        )
+    file = checkpoints.find_checkpoint(checkpoint)
+    system: Any = build(_placed(card["config"], str(file.parent)))
+    if getattr(system, "system", None) != card["system"]:
+        raise ValueError(f"checkpoint {checkpoint} describes a {type(system).__name__}; expected {card['system']!r}")
+    system.load_learned(checkpoints.read_tensors(file), file)
+    return system, card
+
+
+def _placed(config: Any, folder: str) -> Any:
+    """A config tree with the folder of its checkpoint in it."""
+    if isinstance(config, dict):
+        return {key: _placed(value, folder) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_placed(value, folder) for value in config]
+    return config.replace(BESIDE, folder) if isinstance(config, str) else config
 
 
 def load_ras(checkpoint: str | Path) -> tuple[RAS, dict[str, Any]]:
-    """A RAS system as its card describes it, with its weights, on the CPU; and the card.
-
-    checkpoint: shipped name, file or folder.
-    Raises FileNotFoundError when there is no such checkpoint, ValueError when it is damaged or of another system.
-    """
-    card = checkpoints.read_card(checkpoint)
-    if card["system"] != "ras":
-        raise ValueError(
-            f"checkpoint {checkpoint} is of system {card['system']!r}; expected one that selects masks: 'ras'"
-        )
-    system = build(card["config"])
+    """`load_system` for a RAS system. Raises ValueError for another one."""
+    system, card = load_system(checkpoint)
     if not isinstance(system, RAS):
-        raise ValueError(f"checkpoint {checkpoint} describes a {type(system).__name__}; expected a RAS system")
-    file = checkpoints.find_checkpoint(checkpoint)
-    system.load_learned(checkpoints.read_tensors(file), file)
+        raise ValueError(f"checkpoint {checkpoint} is of system {card['system']!r}; expected 'ras'")
     return system, card

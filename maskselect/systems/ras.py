@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from maskselect.backends import checkpoints
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.lmm.llava import Llava
-from maskselect.ops.masks import pad_to_square
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
 from maskselect.structures.sample import Batch
@@ -57,6 +56,8 @@ class RAS(nn.Module):
     """
 
     system = "ras"
+    duplicates_iou: float | None = 0.5
+    """Of two chosen candidates that overlap more than this only the better one stays: they are the same thing twice."""
 
     def __init__(
         self,
@@ -103,6 +104,11 @@ class RAS(nn.Module):
         """The language model."""
         return self.reader.lmm
 
+    @property
+    def visual_parts(self) -> tuple[nn.Module, ...]:
+        """The frozen networks."""
+        return self.encoders, *self.lmm.visual_parts
+
     def train(self, mode: bool = True) -> "RAS":
         """Training mode for what trains; the frozen parts always stay in evaluation mode."""
         super().train(mode)
@@ -116,7 +122,7 @@ class RAS(nn.Module):
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
-        """What the language model sees of images: (B, 3, S, S) float in [0, 1], square, to (B, T, E)."""
+        """What the language model sees of images: (B, 3, H, W) float in [0, 1] to (B, T, E)."""
         return self.lmm.vision_features(images)
 
     @torch.no_grad()
@@ -128,8 +134,7 @@ class RAS(nn.Module):
         device = next(self.lmm.parameters()).device
         pixels = None
         if self.image_tokens:
-            square = pad_to_square(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
-            pixels = self.image_features(square.to(device))
+            pixels = self.image_features(torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device) / 255)
         valid = torch.ones(1, len(candidate_features), dtype=torch.bool, device=device)
         batch = Batch(candidate_features[None].to(device), valid, pixels, [[]], [[]])
         return scoring.read_images(self.reader, batch)
@@ -144,6 +149,14 @@ class RAS(nn.Module):
         features = torch.cat(references) if references else torch.zeros(0, self.channels)
         tokens = self.reader.mask_tokenizer(features.to(device))
         return self.scorer.score(self.reader, image, prompts, tokens)
+
+    @torch.no_grad()
+    def answer(
+        self, read: ReadImages, prompts: list[str], references: list[Tensor], threshold: float
+    ) -> tuple[Tensor, Tensor]:
+        """Scores as `score` gives them, and which candidates reach the threshold: (P, N) bool."""
+        scores = self.score(read, prompts, references)
+        return scores, scores >= threshold
 
     @torch.no_grad()
     def caption(self, candidate_features: Tensor, max_new_tokens: int = 64) -> str:
@@ -244,13 +257,7 @@ class RAS(nn.Module):
         complete = dict(tensors)
         if not any(k.startswith("scorer.") for k in tensors):
             complete |= {k: v for k, v in own.items() if k.startswith("scorer.")}
-        missing, unknown = sorted(own.keys() - complete.keys()), sorted(complete.keys() - own.keys())
-        differ = sorted(k for k in own.keys() & complete.keys() if own[k].shape != complete[k].shape)
-        if missing or unknown or differ:
-            raise ValueError(
-                f"checkpoint {origin} does not fit RAS as configured: {len(missing)} missing {missing[:3]}, "
-                f"{len(unknown)} unknown {unknown[:3]}, {len(differ)} of another shape {differ[:3]}"
-            )
+        checkpoints.check_fit(own, complete, str(origin), "RAS as configured")
         self.load_state_dict(complete, strict=False)
 
     def pool_features(self, image: np.ndarray, masks: MaskSet | Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from maskselect.lmm.llava import Llava
 from maskselect.structures.sample import Batch
 from maskselect.tokens import sequence
-from maskselect.tokens.mask_tokenizer import MaskTokenizer
+from maskselect.tokens.mask_tokenizer import MaskTokenizer, NoMaskTokens
 from maskselect.tokens.sequence import PackedRows, Segment, Slot
 
 
@@ -37,7 +37,7 @@ class Reader(nn.Module):
         mask_tokenizer: projector and pre-tokens.
     """
 
-    def __init__(self, lmm: Llava, mask_tokenizer: MaskTokenizer) -> None:
+    def __init__(self, lmm: Llava, mask_tokenizer: MaskTokenizer | NoMaskTokens) -> None:
         super().__init__()
         self.lmm = lmm
         self.mask_tokenizer = mask_tokenizer
@@ -65,7 +65,10 @@ class Reader(nn.Module):
     def prefix(self, order: list[int], image_tokens: int) -> Segment:
         """The shared part of a row, see `tokens.sequence.prefix_segment`."""
         has_pre = self.mask_tokenizer.pool_pre is not None
-        return sequence.prefix_segment(self.begin_ids, image_tokens, order, has_pre, self.newline_ids)
+        if self.lmm.frame_ids is None or not image_tokens:
+            return sequence.prefix_segment(self.begin_ids, image_tokens, order, has_pre, self.newline_ids)
+        start, end = self.lmm.frame_ids
+        return sequence.prefix_segment([*self.begin_ids, start], image_tokens, order, has_pre, [], [end])
 
     def prompt(self, text: str, start: int, first_reference: int = 0) -> Segment:
         """One prompt with its references, up to " ASSISTANT:".

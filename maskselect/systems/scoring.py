@@ -106,14 +106,14 @@ def prompt_hidden(
         return packed, reader.lmm.hidden(reader.embed(packed, images.tokens), seen, packed.positions)
     owners = torch.tensor([image for image, prompts in enumerate(parts) for _ in prompts], device=device)
     packed = sequence.pack([(None, [prompt]) for prompts in parts for prompt in prompts]).to(device)
-    cache = _repeated(reader, images.cache, owners)
+    cache = repeated_cache(reader, images.cache, owners)
     before = (images.rows.kinds != Slot.PAD)[owners][:, None, None].expand(-1, -1, packed.kinds.shape[1], -1)
     seen = torch.cat([before, sequence.visibility(packed, second_pass)], -1)
     embeddings = reader.embed(packed, images.tokens, owners)
     return packed, reader.lmm.hidden(embeddings, seen, packed.positions, cache)
 
 
-def _repeated(reader: Reader, cache: DynamicCache, owners: Tensor) -> DynamicCache:
+def repeated_cache(reader: Reader, cache: DynamicCache, owners: Tensor) -> DynamicCache:
     """The cache with a row for each prompt; gradients flow back into the one row of its image."""
     out = reader.lmm.new_cache()
     for number, layer in enumerate(cache.layers):

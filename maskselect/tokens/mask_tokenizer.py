@@ -36,7 +36,11 @@ class MaskTokenizer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., C) to mask tokens (..., D)."""
-        return cast(Tensor, self.projector((features - self.mean) * self.scale))
+        return cast(Tensor, self.projector(self.standardised(features)))
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """(..., C) by the statistics that were fitted."""
+        return (features - self.mean) * self.scale
 
     @torch.no_grad()
     def fit_statistics(self, features: Tensor) -> None:
@@ -60,3 +64,30 @@ class MaskTokenizer(nn.Module):
     def ref_pre(self) -> Tensor | None:
         """`<mask-ref-pre>`, (D,), or None."""
         return self.pre[-1] if len(self.pre) else None
+
+
+class NoMaskTokens(nn.Module):
+    """Stands for a `MaskTokenizer` where a system reads no masks. It has no parameters.
+
+    Args:
+        width: D of the language model.
+    """
+
+    pool_pre = ref_pre = None
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        """No masks, (..., 0, C), to no tokens, (..., 0, D). Raises ValueError for any mask."""
+        if features.numel():
+            raise ValueError("this model was built without mask tokens; its prompts may not point at masks")
+        return features.new_zeros(*features.shape[:-1], self.width)
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """The features as they are."""
+        return features
+
+    def fit_statistics(self, features: Tensor) -> None:
+        """There are none to fit."""

@@ -61,14 +61,20 @@ class Segment:
 
 
 def prefix_segment(
-    begin_ids: list[int], image_tokens: int, order: list[int], pool_pre: bool, after_ids: list[int]
+    begin_ids: list[int],
+    image_tokens: int,
+    order: list[int],
+    pool_pre: bool,
+    after_ids: list[int],
+    image_end_ids: Sequence[int] = (),
 ) -> Segment:
     """The shared part: begin and system text, image tokens, then every candidate behind its pre-token.
 
     order: candidate numbers in the order in which they are read.
+    image_end_ids: text right behind the image tokens.
     """
-    kinds = [Slot.TEXT] * len(begin_ids) + [Slot.IMAGE] * image_tokens
-    values = [*begin_ids, *range(image_tokens)]
+    kinds = [Slot.TEXT] * len(begin_ids) + [Slot.IMAGE] * image_tokens + [Slot.TEXT] * len(image_end_ids)
+    values = [*begin_ids, *range(image_tokens), *image_end_ids]
     for number in order:
         if pool_pre:
             kinds.append(Slot.POOL_PRE)

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.predictor import Model
 from maskselect.reports.overlay import draw_overlay
-from maskselect.systems.ras import RAS
+from maskselect.structures.protocols import CandidateSystem
 from maskselect.training.data import GroupsData
 
 PICTURES = 4
@@ -92,7 +92,7 @@ class ValidationPictures(Callback):
         """Draw them, where the task selects masks and TensorBoard listens."""
         task, data = pl_module.task, getattr(trainer, "datamodule", None)
         board = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
-        if trainer.sanity_checking or board is None or not isinstance(task, RAS) or task.stage == 1:
+        if trainer.sanity_checking or board is None or not isinstance(task, CandidateSystem) or task.stage == 1:
             return
         if not isinstance(data, GroupsData):
             return

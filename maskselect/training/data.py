@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from maskselect.data.groups import GroupSource
 from maskselect.data.scenes.stream import SceneDataset
+from maskselect.structures.protocols import CandidateSystem
 from maskselect.structures.sample import Batch
-from maskselect.systems.ras import RAS
 from maskselect.training.caption_task import SceneTexts, collate_texts
 from maskselect.training.features import FeatureStore, LabelRule, collect
 from maskselect.training.stand_ins import StandIns
@@ -113,7 +113,7 @@ class GroupsData(_Resumable):
     def _store(self, stand_ins: StandIns | None = None) -> FeatureStore:
         """A feature store over the system that is being trained. Raises TypeError for a task without candidates."""
         system = self.trainer.lightning_module.task if self.trainer else None
-        if not isinstance(system, RAS):
+        if not isinstance(system, CandidateSystem):
             raise TypeError(f"GroupsData trains systems that select candidates, not {type(system).__name__}")
         return FeatureStore(system, self.cache_dir, stand_ins)
 

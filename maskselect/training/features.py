@@ -5,6 +5,7 @@ Shape letters: N candidates, M annotated masks, C pooled channels, T image token
 
 import hashlib
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from maskselect.data.groups import Annotated, GroupSource, Query
-from maskselect.ops.masks import pad_to_square, resize_nearest
-from maskselect.ops.overlap import pairwise_iou
+from maskselect.ops.masks import resize_nearest
+from maskselect.ops.overlap import pairwise_iop, pairwise_iou
 from maskselect.structures.masks import MaskSet
-from maskselect.structures.sample import Batch
-from maskselect.systems.ras import RAS
+from maskselect.structures.protocols import CandidateSystem
+from maskselect.structures.sample import Batch, Overlaps
 from maskselect.training.stand_ins import StandIns
+
+_KEPT_BYTES = 4 * 2**30  # of records in memory; those beyond are read again
+_RECORD_FORM = b"2"  # counted up when a record holds something else than before
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Record:
     """What is kept of one image.
 
     candidate_features: (N, C); mask_features: (M, C); image_features: (T, E); overlap: (N, M) IoU.
+    inside: (N, M), the share of each candidate that lies in each annotated mask.
+    areas: (N + M,) float32, shares of the image that candidates and then annotated masks cover.
     extra: what the source asked to keep.
     """
 
@@ -33,6 +39,8 @@ class Record:
     mask_features: Tensor
     image_features: Tensor
     overlap: Tensor
+    inside: Tensor
+    areas: Tensor
     extra: dict[str, Tensor]
 
 
@@ -45,11 +53,12 @@ class FeatureStore:
         stand_ins: makes candidates from annotated masks, in the proposer's place.
     """
 
-    def __init__(self, system: RAS, cache_dir: Path | None, stand_ins: StandIns | None = None) -> None:
+    def __init__(self, system: CandidateSystem, cache_dir: Path | None, stand_ins: StandIns | None = None) -> None:
         self.system = system
         self.stand_ins = stand_ins
         self.folder = cache_dir / fingerprint(system, stand_ins) if cache_dir is not None else None
         self.kept: dict[str, Record] = {}
+        self._room = _KEPT_BYTES
 
     def record(self, source: GroupSource, item: int) -> Record:
         """The record of an image, from memory, disk or computed now."""
@@ -66,8 +75,9 @@ class FeatureStore:
                 temporary = path.with_suffix(f".{torch.randint(2**31, ()).item()}.part")
                 save_file(_pack(record), temporary)
                 temporary.replace(path)
-        if path is not None:
-            self.kept[name] = record
+        size = sum(tensor.nbytes for tensor in _pack(record).values())
+        if path is not None and size <= self._room:
+            self.kept[name], self._room = record, self._room - size
         return record
 
     def _compute(self, name: str, annotated: Annotated) -> Record:
@@ -84,27 +94,29 @@ class FeatureStore:
 
 
 @torch.no_grad()
-def compute(system: RAS, annotated: Annotated, candidates: MaskSet | None = None) -> Record:
+def compute(system: CandidateSystem, annotated: Annotated, candidates: MaskSet | None = None) -> Record:
     """Run the frozen parts on one image. candidates: masks to take in place of the proposer's."""
     found = system.proposer.propose(annotated.image) if candidates is None else candidates
     masks = resize_nearest(annotated.masks, found.image_size)
-    device = next(system.lmm.parameters()).device
-    square = pad_to_square(torch.from_numpy(annotated.image).permute(2, 0, 1)[None].float() / 255)
+    device = next(chain(*(part.parameters() for part in system.visual_parts))).device
+    pixels = torch.from_numpy(annotated.image).permute(2, 0, 1)[None].float() / 255
     everything = found.concat(MaskSet(masks, torch.ones(len(masks)), "annotated"))
     pooled = system.pool_features(annotated.image, everything)
     return Record(
         pooled[: len(found)].half().cpu(),
         pooled[len(found) :].half().cpu(),
-        system.image_features(square.to(device))[0].half().cpu(),
+        system.image_features(pixels.to(device))[0].half().cpu(),
         pairwise_iou(found.masks, masks).half(),
+        pairwise_iop(found.masks, masks).half(),
+        everything.masks.flatten(1).float().mean(1).cpu(),
         annotated.extra,
     )
 
 
-def fingerprint(system: RAS, stand_ins: StandIns | None = None) -> str:
+def fingerprint(system: CandidateSystem, stand_ins: StandIns | None = None) -> str:
     """Twelve hex digits over everything that decides a record: frozen weights, and what makes the candidates."""
-    digest = hashlib.sha256()
-    for part in (system.encoders, system.lmm.vision_tower, stand_ins or system.proposer):
+    digest = hashlib.sha256(_RECORD_FORM)
+    for part in (*system.visual_parts, stand_ins or system.proposer):
         _digest(part, digest)
     return digest.hexdigest()[:12]
 
@@ -172,7 +184,27 @@ def thinned(record: Record, most: int, rng: np.random.Generator, useful_iou: flo
     matched = (record.overlap >= useful_iou).any(1).numpy()
     spare = rng.permutation(np.flatnonzero(~matched))[: max(0, most - int(matched.sum()))]
     kept = torch.from_numpy(np.sort(np.concatenate([np.flatnonzero(matched), spare])))
-    return replace(record, candidate_features=record.candidate_features[kept], overlap=record.overlap[kept])
+    return replace(
+        record,
+        candidate_features=record.candidate_features[kept],
+        overlap=record.overlap[kept],
+        inside=record.inside[kept],
+        areas=torch.cat([record.areas[kept], record.areas[count:]]),
+    )
+
+
+def overlaps_with(record: Record, targets: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """IoU and IoP (N,) of every candidate with the union of some annotated masks.
+
+    Where annotated masks overlap one another, what they share counts twice, up to all of the candidate.
+    """
+    count = len(record.candidate_features)
+    if not targets or count == 0:
+        return torch.zeros(count), torch.zeros(count)
+    chosen, own = list(targets), record.areas[:count]
+    iop = record.inside[:, chosen].float().sum(1).clamp(max=1)
+    shared, wanted = iop * own, record.areas[count:][chosen].sum()
+    return (shared / (own + wanted - shared).clamp(min=1e-9)).clamp(max=1), iop
 
 
 def make_batch(records: list[Record], queries: list[list[Query]], captions: list[str] | None, rule: LabelRule) -> Batch:
@@ -185,6 +217,8 @@ def make_batch(records: list[Record], queries: list[list[Query]], captions: list
     features = torch.zeros(len(records), max(count, 1), channels)
     valid = torch.zeros(features.shape[:2], dtype=torch.bool)
     labels = torch.full((len(records), prompts, features.shape[1]), -1.0)
+    iou, iop = torch.zeros_like(labels), torch.zeros_like(labels)
+    any_target = torch.zeros(labels.shape[:2], dtype=torch.bool)
     references: list[list[Tensor]] = []
     for row, (record, asked) in enumerate(zip(records, queries, strict=True)):
         own = len(record.candidate_features)
@@ -192,9 +226,12 @@ def make_batch(records: list[Record], queries: list[list[Query]], captions: list
         references.append([record.mask_features[list(q.references)].float() for q in asked])
         for block, query in enumerate(asked):
             labels[row, block, :own] = rule.labels(record.overlap, query.targets)
+            iou[row, block, :own], iop[row, block, :own] = overlaps_with(record, query.targets)
+            any_target[row, block] = bool(query.targets)
     images = torch.stack([r.image_features.float() for r in records])
     texts = [[q.text for q in asked] for asked in queries]
-    return Batch(features, valid, images, texts, references, labels, captions)
+    overlaps = Overlaps(iou, iop, any_target)
+    return Batch(features, valid, images, texts, references, labels, captions, overlaps=overlaps)
 
 
 def collect(

@@ -10,6 +10,16 @@ from torch import Tensor, nn
 from maskselect.structures.protocols import Trainable
 from maskselect.training.muon import Muon, muon_groups
 
+Schedule = Literal["cosine", "linear"]
+
+
+def factor(step: int, total: int, warmup: int, schedule: Schedule) -> float:
+    """What the peak rate is multiplied with at a step from 0: in [0, 1], and 0 at the end; see `TrainingModule`."""
+    if step < warmup:
+        return (step + (schedule == "cosine")) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return 1 - progress if schedule == "linear" else float(0.5 * (1 + torch.cos(torch.pi * torch.tensor(progress))))
+
 
 class TrainingModule(LightningModule):
     """Trains any `Trainable`.
@@ -17,7 +27,9 @@ class TrainingModule(LightningModule):
     Args:
         task: a system, or a proposer or encoder with its objective.
         lr: peak learning rate.
-        warmup_share: share of all steps with a linearly rising rate; a cosine to zero follows (LLaVA's schedule, 0.03).
+        warmup_share: share of all steps with a linearly rising rate.
+        schedule: what follows: "cosine" to zero (LLaVA's, warm-up 0.03), or "linear" to zero, before which the warm-up
+            begins at zero (LLM-Seg's, DeepSpeed's WarmupDecayLR).
         weight_decay: 0 in the papers; "Adam" is AdamW without decay.
         betas: of AdamW.
         optimizer: "adamw", or "muon", which learns compact models from nothing in fewer steps (see `training/muon.py`).
@@ -30,6 +42,7 @@ class TrainingModule(LightningModule):
         task: nn.Module,
         lr: float = 1e-3,
         warmup_share: float = 0.03,
+        schedule: Schedule = "cosine",
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         optimizer: Literal["adamw", "muon"] = "adamw",
@@ -42,6 +55,7 @@ class TrainingModule(LightningModule):
         self.task = task
         self.lr = lr
         self.warmup_share = warmup_share
+        self.schedule: Schedule = schedule
         self.weight_decay = weight_decay
         self.betas = betas
         self.optimizer = optimizer
@@ -70,7 +84,7 @@ class TrainingModule(LightningModule):
             self.log(f"val/{name}", value, prog_bar=name == "loss", on_epoch=True, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser over what is trainable, linear warm-up, cosine to zero."""
+        """The optimiser over what is trainable, and its schedule."""
         arguments: dict[str, Any] = {"lr": self.lr, "betas": self.betas, "weight_decay": self.weight_decay}
         optimizer: torch.optim.Optimizer
         if self.optimizer == "muon":
@@ -79,14 +93,9 @@ class TrainingModule(LightningModule):
             optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], **arguments)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         warmup = max(1, round(self.warmup_share * total))
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            progress = torch.tensor(min(1.0, (step - warmup) / max(1, total - warmup)))
-            return float(0.5 * (1 + torch.cos(torch.pi * progress)))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: factor(step, total, warmup, self.schedule)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

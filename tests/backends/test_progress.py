@@ -1,6 +1,7 @@
 """Bars: what is yielded, and the text that changes as the work goes on."""
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +27,23 @@ def test_a_bar_yields_what_it_is_given_and_tells_what_is_new(noted: bool, monkey
     assert seen == [1, 2, 3]
     told = screen.getvalue()
     assert "3/3" in told and "Making" in told and ("Making, 6 so far" in told) == noted
+
+
+def test_the_rate_is_that_of_the_whole_run_where_work_comes_in_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two shards of four, each whole at once a minute after the other, as Ray gives them: 8 in two minutes."""
+    screen, now = Terminal(), [1000.0]
+    monkeypatch.setattr(progress.sys, "stderr", screen)
+    monkeypatch.setattr(progress, "Console", lambda file: Console(file=screen, width=100, force_terminal=True))
+    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+
+    def made() -> Iterator[int]:
+        for item in range(8):
+            now[0] += 60 if item % 4 == 0 else 0.001
+            yield item
+
+    assert list(progress.track(made(), 12, "Making", "things", lambda: "Making")) == list(range(8))
+    last = screen.getvalue().rpartition("8/12")[2]
+    assert "0.1 things/s 0:01:00" in last
 
 
 def test_no_bar_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The engine of the builders: equal files in process and on Ray, going on where it stopped, refusing what is not its
 own."""
 
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -90,3 +91,13 @@ def test_without_ray_the_command_that_helps_is_told(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'maskselect\[ray\]'"):
         build(tmp_path / "out", tmp_path / "notes", engine="ray")
+
+
+def test_a_cluster_that_does_not_answer_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ValueError, match=f"no Ray cluster answers at RAY_ADDRESS={address}; expected host:port"):
+            build(tmp_path / "out", tmp_path / "notes", engine="ray")

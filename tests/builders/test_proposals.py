@@ -1,18 +1,25 @@
 """Proposals of a data set: any source, any engine, any interruption give the same rows."""
 
 import io
+import json
 import multiprocessing
 import os
 import pickle
+import pty
 import random
+import re
+import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +30,17 @@ import pytest
 import torch
 from PIL import Image
 
-from maskselect.builders.engine import STATE, Record
+from maskselect.backends.checkpoints import find_checkpoint
+from maskselect.builders.engine import STATE, Record, run
 from maskselect.builders.image_sources import FolderImages, ImageSource, open_images
 from maskselect.builders.proposals import ERRORS, ProposalWorker, Proposed, _told, propose_images
 from maskselect.cli.program import main
 from maskselect.proposers.key_index import INDEX
 from maskselect.proposers.precomputed import PrecomputedProposer
-from maskselect.proposers.proposal_rows import shards_of
+from maskselect.proposers.proposal_note import NOTE
+from maskselect.proposers.proposal_rows import ProposalRows, shards_of
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.provenance import Provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 HASH = "0123456789ab"
@@ -38,6 +48,8 @@ HASH = "0123456789ab"
 
 class Thresholds:
     """Masks of what is brighter than some values; as many as the first pixel says."""
+
+    trained_on = (Provenance("thresholds", {"init_args": {"dataset": "coco", "split": "train2017"}}),)
 
     def __init__(self, pause: float = 0.0, notes: Path | None = None) -> None:
         self.pause, self.notes = pause, notes
@@ -110,6 +122,18 @@ def test_a_folder_gives_a_row_an_image_that_the_reader_finds(tmp_path: Path) -> 
     assert (tmp_path / "out" / INDEX).is_file() and not (tmp_path / "out" / ERRORS).exists()
 
 
+def test_it_is_told_who_made_them(tmp_path: Path) -> None:
+    images, out = pictures(tmp_path / "in", 2), tmp_path / "out"
+    propose(images, out)
+    assert json.loads((out / NOTE).read_text())["proposer"] == HASH
+    assert PrecomputedProposer(out).trained_on == Thresholds.trained_on
+    (out / NOTE).unlink()  # as in a folder of an earlier version
+    assert PrecomputedProposer(out).trained_on == ()
+    pictures(images, 1, start=2)
+    propose(images, out, resume=True)
+    assert PrecomputedProposer(out).trained_on == Thresholds.trained_on
+
+
 def in_tars(images: Path, folder: Path) -> Path:
     """WebDataset shards of the same pictures, each with a text and a mask beside it."""
     folder.mkdir()
@@ -175,6 +199,7 @@ def test_nothing_readable_leaves_the_list_alone(tmp_path: Path) -> None:
         path.write_text("no image")
     assert propose(images, tmp_path / "out").failed.keys() == errors(tmp_path / "out").keys()
     assert not shards_of(tmp_path / "out") and propose(images, tmp_path / "out").done == 0
+    assert not (tmp_path / "out" / NOTE).exists()
 
 
 def test_a_folder_with_shards_is_refused_unless_it_goes_on(tmp_path: Path) -> None:
@@ -200,6 +225,45 @@ def test_images_that_were_added_are_all_that_is_made(tmp_path: Path) -> None:
     propose(images, tmp_path / "at once")
     assert rows(out) == rows(tmp_path / "at once")
     assert PrecomputedProposer(out, HASH).has("0011.png")
+
+
+class Together(Thresholds):
+    """Waits until three images are proposed for at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.barrier = threading.Barrier(3, timeout=60)
+
+    def propose(self, image: np.ndarray) -> MaskSet:
+        self.barrier.wait()
+        return super().propose(image)
+
+
+def test_images_in_flight_give_the_same_rows(tmp_path: Path) -> None:
+    class MakerOfThem(Maker):
+        def open(self) -> tuple[Thresholds, str]:
+            return Together(), HASH
+
+    images = pictures(tmp_path / "in", 12)
+    propose(images, tmp_path / "one")
+    propose(images, tmp_path / "three", maker=MakerOfThem(), workers=3, per_shard=6)
+    assert rows(tmp_path / "three") == rows(tmp_path / "one")
+
+
+def test_a_bad_image_in_flight_is_listed_and_a_bad_proposer_ends_the_run(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "in", 6)
+    (images / "0002.png").write_text("no picture")
+    made = propose(images, tmp_path / "out", workers=3)
+    assert made.done == 5
+    assert list(made.failed) == ["0002.png"]
+
+    class Other(Maker):
+        def identity(self) -> str:
+            return "another"
+
+    worker = ProposalWorker(FolderImages(images), Other(), "another")
+    with pytest.raises(ValueError, match="expected the same config and weights"):
+        run(worker, FolderImages(images).units(), tmp_path / "bad", "rows", ProposalRows(), {}, in_flight=3)
 
 
 # Kills.
@@ -284,9 +348,9 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
 
 COMMAND = """
 import sys
-from maskselect.proposers import loading
+from maskselect.builders import proposals
 from tests.builders.test_proposals import Maker
-loading.load_proposer = lambda name, device: Maker(pause=0.02).open()
+proposals.NamedProposer = lambda name, device: Maker(pause=0.02)
 from maskselect.cli.program import main
 sys.exit(main(["propose", *sys.argv[1:]]))
 """
@@ -335,7 +399,7 @@ def test_a_worker_of_ray_that_is_killed_loses_nothing(tmp_path: Path) -> None:
 
     def kill() -> None:
         """The first worker that has come into its second shard."""
-        until(lambda: any(len(path.read_text()) >= 5 for path in notes.iterdir()))
+        until(lambda: any(len(path.read_text()) >= 5 for path in notes.iterdir()), 300)  # Ray may take long to begin
         killed.append(next(int(path.name) for path in notes.iterdir() if len(path.read_text()) >= 5))
         os.kill(killed[0], signal.SIGKILL)
 
@@ -346,6 +410,56 @@ def test_a_worker_of_ray_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     watcher.join()
     assert killed and killed[0] != os.getpid() and len(list(notes.iterdir())) >= 3  # another took its place
     assert made.done == 60 and rows(tmp_path / "ray") == rows(tmp_path / "here")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A cluster of one machine that runs already, begun elsewhere: its address and token, as environment variables.
+
+    It is ended by its own process: `ray stop` would end those of others too.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # short: the names of its sockets may not be long
+        words = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--node-ip-address", "127.0.0.1"]
+        words += ["--port", address.rpartition(":")[2], "--num-cpus", "2", "--include-dashboard", "false"]
+        words += ["--disable-usage-stats", "--temp-dir", folder]
+        log = tmp_path / "head.log"
+        with log.open("w") as file:
+            head = subprocess.Popen(words, cwd=folder, env=os.environ | own, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            until(lambda: "runtime started" in log.read_text() or head.poll() is not None, 120)
+            assert head.poll() is None, log.read_text()
+            yield own | {"RAY_ADDRESS": address, "CLUSTER_FOLDER": folder}
+        finally:
+            head.terminate()
+            head.wait(60)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_runs_already_gives_the_same_rows(tmp_path: Path, cluster: dict[str, str]) -> None:
+    """The shipped SAM by a config whose checkpoint is told from the folder in which the command is given."""
+    images = pictures(tmp_path / "in", 5)
+    (images / "0003.png").write_text("no image")
+    checkpoint = find_checkpoint("sam")
+    for file in (checkpoint, checkpoint.with_suffix(".json")):
+        shutil.copy(file, tmp_path)
+    told = {"checkpoint": "sam.safetensors", "points_per_side": 2, "pred_iou_thresh": 0.0}
+    config = {"class_path": "maskselect.proposers.sam.SamProposer", "init_args": told}
+    (tmp_path / "proposer.json").write_text(json.dumps(config))
+    words = [sys.executable, ROOT / "tools" / "propose.py", "--images", "in", "--proposer", "proposer.json"]
+    words += ["--per-shard", "2", "--output"]
+    for name, more in (("here", []), ("there", ["--engine", "ray", "--workers", "2"])):
+        done = subprocess.run(
+            [*words, name, *more], cwd=tmp_path, env=os.environ | cluster, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1 and done.stdout.startswith("4 images done"), done.stderr
+    assert sum(len(row["masks"]) for row in rows(tmp_path / "here").values()) > 0
+    assert rows(tmp_path / "there") == rows(tmp_path / "here")
+    assert errors(tmp_path / "there").keys() == errors(tmp_path / "here").keys() == {"0003.png"}
+    assert list(Path(cluster["CLUSTER_FOLDER"]).glob("session_*/logs/python-core-driver-*"))  # it was this cluster
 
 
 # What is refused, and what is told.
@@ -364,11 +478,46 @@ def test_a_worker_with_another_proposer_is_refused(tmp_path: Path) -> None:
 def test_a_run_that_cannot_begin_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda name, device: Maker().open())
     monkeypatch.setitem(sys.modules, "ray", None)
     images = pictures(tmp_path / "in", 2)
     status, _, complaint = command(capsys, "--images", images, "--output", tmp_path / "out", "--engine", "ray")
     assert status == 2 and "pip install 'maskselect[ray]'" in complaint and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_the_command_shows_how_far_it_is(engine: str, tmp_path: Path) -> None:
+    """On a terminal: images done, rate, time left, masks an image."""
+    images, (ours, theirs) = pictures(tmp_path / "in", 30), pty.openpty()
+    words = ["--images", images, "--output", tmp_path / "out", "--engine", engine, "--per-shard", "5"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *words],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "120", "TERM": "xterm"},
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = read_to_the_end(ours)
+    assert process.wait() == 0, shown[-1000:]
+    masks = sum(len(row["masks"]) for row in rows(tmp_path / "out").values()) / 30
+    states = re.findall(r"Proposing, ([0-9.]+) masks an image \S+ (\d+)/30 ([0-9.]+) images/s (\d:\d\d:\d\d)", shown)
+    assert states and states[-1][:2] == (f"{masks:.1f}", "30") and states[-1][3] == "0:00:00", shown[-1000:]
+    assert all(0 < float(rate) <= 50 for _, _, rate, _ in states), states  # each image takes 20 ms
+
+
+def read_to_the_end(terminal: int) -> str:
+    """What a process shows on a terminal, without colours, until it closes it."""
+    shown = b""
+    while True:
+        try:
+            more = os.read(terminal, 4096)
+        except OSError:  # how Linux tells that the other side is closed
+            more = b""
+        if not more:
+            os.close(terminal)
+            return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+        shown += more
 
 
 def test_progress_tells_masks_an_image() -> None:

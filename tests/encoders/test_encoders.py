@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.backends.sam import load_sam
 from maskselect.encoders.frozen import declare_levels
 from maskselect.encoders.open_clip import OpenClipEncoder, create_tower
 from maskselect.encoders.position import SinusoidEncoder
+from maskselect.encoders.sam import SamEncoder
 from maskselect.encoders.timm import TimmEncoder
 from maskselect.structures.protocols import Encoder
 
@@ -36,6 +38,7 @@ CASES = {
         model_args={"timm_model_name": "test_vit"},
     ),
     "position": lambda: SinusoidEncoder("e", grid=8, frequencies=3),
+    "sam": lambda: SamEncoder("e"),
 }  # fmt: skip
 
 
@@ -88,6 +91,14 @@ def test_normalisation_is_the_declared_one() -> None:
     encoder = TimmEncoder("e", "test_vit", 64, mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 0.2])
     flat = torch.tensor([0.6, 0.45, 0.5])[None, :, None, None].expand(1, 3, 64, 64)
     assert torch.allclose(encoder.prepare(flat), torch.ones(1, 3, 64, 64), atol=1e-6)
+
+
+def test_sams_features_are_its_own_embedding() -> None:
+    encoder, sam = SamEncoder("e"), load_sam()
+    image = torch.rand(1, 3, 256, 256)
+    with torch.no_grad():
+        expected = sam.image_encoder(sam.preprocess(image * 255))
+    torch.testing.assert_close(encoder.encode(image).features, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_checkpoint_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]

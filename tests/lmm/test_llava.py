@@ -1,13 +1,24 @@
 """The language model wrapper: the same numbers as transformers, weights by folder, and its tokenizer."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers import CLIPImageProcessor
 
-from maskselect.lmm.llava import CLIP_MEAN, CLIP_STD, Llava
+from maskselect.lmm.llava import CLIP_MEAN, CLIP_STD, IMAGE_FRAME, LIGHTNING_SYSTEM, Llava
+from maskselect.lmm.lora import LoraSettings
 from maskselect.lmm.tokenizer import SPECIAL_TOKENS, load_compact
+from maskselect.ops.masks import pad_to_square
+from maskselect.systems.reading import Reader
+from maskselect.tokens.mask_tokenizer import NoMaskTokens
+from maskselect.tokens.sequence import Slot
 from tests.systems.tiny import SIZES
+
+SIZES_VOCABULARY = len(load_compact())
 
 
 def test_image_and_text_give_transformers_own_hidden_states() -> None:
@@ -79,3 +90,113 @@ def test_tokenizer_reads_anything_in_lower_case() -> None:
 )
 def test_common_words_are_one_token(word: str) -> None:
     assert len(load_compact()(word, add_special_tokens=False)["input_ids"]) == 1
+
+
+def test_the_first_llavas_see_the_middle_of_a_picture() -> None:
+    """As CLIP's own preparation: shorter side to the tower's, then the middle square."""
+    torch.manual_seed(0)
+    padded, cropped = Llava(sizes=SIZES).eval(), Llava(sizes=SIZES, crop_image=True).eval()
+    cropped.model.load_state_dict(padded.model.state_dict())
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    prepare = CLIPImageProcessor(size={"shortest_edge": SIZES.image_size}, crop_size=SIZES.image_size)
+    pixels = prepare(Image.fromarray(image), return_tensors="pt")["pixel_values"]
+    given = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        tower = cropped.vision_tower(pixel_values=pixels, output_hidden_states=True)
+        seen = cropped.vision_features(given)
+        torch.testing.assert_close(seen, tower.hidden_states[-2][:, 1:], atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(seen, padded.vision_features(given), atol=0.1)
+        torch.testing.assert_close(
+            padded.vision_features(given), padded.vision_features(pad_to_square(given)), atol=0, rtol=0
+        )
+    assert len(padded.visual_parts) == 1 and len(cropped.visual_parts) == 2
+
+
+def test_framed_images_stand_between_tokens_and_swallow_the_line_break() -> None:
+    reader = Reader(Llava(sizes=SIZES, frame_image=True, system_prompt=LIGHTNING_SYSTEM), NoMaskTokens(SIZES.width))
+    start, end = reader.lmm.frame_ids or (0, 0)
+    assert reader.lmm.tokenizer.convert_ids_to_tokens([start, end]) == list(IMAGE_FRAME)
+    assert start >= SIZES_VOCABULARY and reader.lmm.model.get_input_embeddings().num_embeddings > end
+    segment = reader.prefix([], 4)
+    begin = reader.lmm.token_ids(f"{LIGHTNING_SYSTEM} USER:", begin=True)
+    assert segment.values == [*begin, start, 0, 1, 2, 3, end]
+    assert segment.kinds == [int(Slot.TEXT)] * (len(begin) + 1) + [int(Slot.IMAGE)] * 4 + [int(Slot.TEXT)]
+    assert reader.prefix([], 0).values == [*begin, *reader.newline_ids]
+    plain = Reader(Llava(sizes=SIZES), NoMaskTokens(SIZES.width)).prefix([], 2)
+    assert plain.values[-1:] == reader.newline_ids[-1:] and start not in plain.values
+
+
+def test_added_tokens_swallow_spaces_only_beside_framed_images() -> None:
+    framed, plain = Llava(sizes=SIZES, frame_image=True), Llava(sizes=SIZES)
+    for lmm, spaces in ((framed, 0), (plain, 1)):
+        seg = lmm.add_token("[SEG]")
+        ids = lmm.token_ids("it is [SEG].")
+        assert ids[: ids.index(seg)] == lmm.token_ids("it is" + " " * spaces)
+        before = len(lmm.tokenizer)
+        assert lmm.add_token("[SEG]") == seg and len(lmm.tokenizer) == before
+        assert lmm.token_ids("it is [SEG].") == ids
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    plain, again = Llava(sizes=SIZES), Llava(sizes=SIZES, gradient_checkpointing=True)
+    again.model.load_state_dict(plain.model.state_dict())
+    gradients = []
+    for lmm in (plain, again):
+        lmm.train()
+        lmm.hidden(lmm.embed(torch.tensor([[1, 40, 41, 42]]))).square().sum().backward()
+        layer: Any = lmm.language_model
+        gradients.append(layer.layers[0].self_attn.q_proj.weight.grad)
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
+
+
+def test_the_system_sentence_of_the_first_llavas() -> None:
+    assert LIGHTNING_SYSTEM.startswith("A chat between a curious human and an artificial intelligence assistant. ")
+    assert LIGHTNING_SYSTEM.endswith("polite answers to the human's questions.")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_frozen_weights_may_be_narrow_and_what_is_learned_is_not(tmp_path: Path, dtype: str) -> None:
+    torch.manual_seed(0)
+    compact = Llava(sizes=SIZES).eval()
+    compact.model.save_pretrained(tmp_path)
+    compact.tokenizer.save_pretrained(tmp_path)
+    lora = LoraSettings(r=2, alpha=4, targets=["q_proj"])
+    narrow = Llava(model=str(tmp_path), dtype=dtype, lora=lora).eval()  # type: ignore[arg-type]
+    kept = {name: p.dtype for name, p in narrow.named_parameters()}
+    wide = ("lora_", "embed_tokens", "lm_head", "multi_modal_projector")
+    for name, found in kept.items():
+        assert found == (torch.float32 if any(part in name for part in wide) else getattr(torch, dtype)), name
+    ids = torch.tensor([compact.token_ids("the red mugs", begin=True)])
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        for one, other in (
+            (narrow.embed(ids), compact.embed(ids)),
+            (narrow.hidden(narrow.embed(ids)), compact.hidden(compact.embed(ids))),
+            (
+                narrow.token_logits(narrow.hidden(narrow.embed(ids))),
+                compact.token_logits(compact.hidden(compact.embed(ids))),
+            ),
+            (
+                narrow.project_image(narrow.vision_features(image)),
+                compact.project_image(compact.vision_features(image)),
+            ),
+        ):
+            assert one.dtype == torch.float32
+            torch.testing.assert_close(one, other, atol=0.1, rtol=0.1)
+    narrow.train()
+    narrow.hidden(narrow.embed(ids)).square().mean().backward()
+    assert all(
+        p.grad is not None and p.grad.dtype == torch.float32 for n, p in narrow.named_parameters() if "lora_A" in n
+    )
+
+
+def test_weights_as_narrow_as_their_file_are_read_without_being_asked(tmp_path: Path) -> None:
+    compact = Llava(sizes=SIZES).eval()
+    compact.model.half().save_pretrained(tmp_path)
+    compact.tokenizer.save_pretrained(tmp_path)
+    loaded = Llava(model=str(tmp_path)).eval()
+    ids = torch.tensor([loaded.token_ids("the red mugs", begin=True)])
+    with torch.no_grad():
+        assert loaded.hidden(loaded.embed(ids)).dtype == torch.float32
+    assert isinstance(loaded.generate(loaded.embed(ids), max_new_tokens=2), str)

@@ -9,7 +9,8 @@ from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.encoders.position import SinusoidEncoder
 from maskselect.lmm.llava import Llava, LlavaSizes
 from maskselect.structures.masks import MaskSet
-from maskselect.structures.sample import Batch
+from maskselect.structures.sample import Batch, Overlaps
+from maskselect.systems.llmseg import LLMSeg
 from maskselect.systems.ras import RAS
 
 SIZES = LlavaSizes(
@@ -43,7 +44,14 @@ def tiny_ras(proposer: Any = None, lmm: Llava | None = None, **arguments: Any) -
     return RAS(proposer or Quarters(), encoders, lmm or Llava(sizes=SIZES), **arguments)
 
 
-def tiny_batch(system: RAS, images: int = 2, candidates: int = 5, seed: int = 0) -> Batch:
+def tiny_llmseg(proposer: Any = None, lmm: Llava | None = None, **arguments: Any) -> LLMSeg:
+    torch.manual_seed(0)
+    encoders = EncoderEnsemble([SinusoidEncoder(grid=8, frequencies=3)])
+    sizes = {"width": 16, "heads": 2, "mlp_dim": 32} | arguments
+    return LLMSeg(proposer or Quarters(), encoders, lmm or Llava(sizes=SIZES), **sizes)
+
+
+def tiny_batch(system: RAS | LLMSeg, images: int = 2, candidates: int = 5, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     channels = system.channels
     features = torch.randn(images, candidates, channels, generator=generator)
@@ -55,4 +63,7 @@ def tiny_batch(system: RAS, images: int = 2, candidates: int = 5, seed: int = 0)
     labels = (torch.rand(images, len(TEXTS), candidates, generator=generator) < 0.3).float()
     labels[~valid[:, None].expand_as(labels)] = -1
     pixels = torch.randn(images, 4, system.lmm.vision_width, generator=generator)
-    return Batch(features, valid, pixels, [TEXTS] * images, references, labels, ["a red mug", "two stars"][:images])
+    iop = torch.rand(labels.shape, generator=generator) * valid[:, None]
+    overlaps = Overlaps(iop * 0.8, iop, torch.tensor([[True, True, True, False]] * images))
+    captions = ["a red mug", "two stars"][:images]
+    return Batch(features, valid, pixels, [TEXTS] * images, references, labels, captions, overlaps=overlaps)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from maskselect.data.groups import Annotated, Query, SceneGroups
+from maskselect.ops.overlap import pairwise_iop, pairwise_iou
 from maskselect.structures.masks import MaskSet
 from maskselect.training.data import NumberedDraws
 from maskselect.training.features import (
@@ -17,6 +18,7 @@ from maskselect.training.features import (
     compute,
     fingerprint,
     make_batch,
+    overlaps_with,
     thinned,
 )
 from maskselect.training.stand_ins import StandIns
@@ -100,11 +102,29 @@ def test_ragged_images_are_padded_and_not_counted() -> None:
 def test_thinning_drops_only_what_matches_nothing() -> None:
     overlap = torch.tensor([[0.9], [0.0], [0.1], [0.6], [0.2], [0.0]])
     empty = torch.zeros(0)
-    record = Record(torch.arange(6.0)[:, None], empty, empty, overlap, {})
+    areas = torch.cat([torch.arange(6.0), torch.tensor([9.0])])
+    record = Record(torch.arange(6.0)[:, None], empty, empty, overlap, overlap, areas, {})
     kept = thinned(record, 3, np.random.default_rng(0)).candidate_features[:, 0].tolist()
     assert len(kept) == 3 and {0.0, 3.0} <= set(kept) and kept == sorted(kept)
     assert len(thinned(record, 1, np.random.default_rng(0)).overlap) == 2
+    few = thinned(record, 3, np.random.default_rng(0))
+    assert few.areas.tolist() == [*few.candidate_features[:, 0].tolist(), 9.0] and few.inside.shape == (3, 1)
     assert thinned(record, 6, np.random.default_rng(0)) is record
+
+
+def test_overlaps_with_several_targets_are_those_of_their_union() -> None:
+    """Annotated masks of scenes do not overlap; then sums of shares are exact."""
+    system, source = tiny_ras(), SceneGroups("val", 3, 4)
+    for item in range(4):
+        annotated = source.load(item)
+        record = compute(system, annotated)
+        found = system.proposer.propose(annotated.image).masks
+        targets = tuple(range(0, len(annotated.masks), 2))
+        union = annotated.masks[list(targets)].any(0)[None]
+        iou, iop = overlaps_with(record, targets)
+        torch.testing.assert_close(iou, pairwise_iou(found, union)[:, 0], atol=3e-3, rtol=0)
+        torch.testing.assert_close(iop, pairwise_iop(found, union)[:, 0], atol=3e-3, rtol=0)
+        assert overlaps_with(record, ())[0].tolist() == [0.0] * len(found)
 
 
 def test_numbered_draws_resume_where_they_stopped() -> None:
@@ -117,3 +137,13 @@ def test_processes_share_the_draws() -> None:
     whole = list(NumberedDraws(7, seed=1, start=4, length=24))
     shares = [list(NumberedDraws(7, seed=1, start=4, length=24, rank=r, world=2)) for r in range(2)]
     assert shares[0] == whole[::2] and shares[1] == whole[1::2]
+
+
+def test_memory_holds_no_more_records_than_it_may(tmp_path: Path) -> None:
+    source, store = SceneGroups("val", 0, 3), FeatureStore(tiny_ras(), tmp_path)
+    first = store.record(source, 0)
+    store._room = sum(tensor.nbytes for tensor in vars(first).values() if isinstance(tensor, torch.Tensor)) // 2
+    again = [store.record(source, item) for item in (1, 1)]
+    assert set(store.kept) == {source.image_id(0)}
+    assert torch.equal(again[0].overlap, again[1].overlap) and again[0] is not again[1]
+    assert store.record(source, 0) is first

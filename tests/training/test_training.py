@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,18 @@ from maskselect.data.groups import SceneGroups
 from maskselect.training.callbacks import SaveWeights, best_threshold, without_starts
 from maskselect.training.data import GroupsData
 from maskselect.training.module import TrainingModule
-from tests.systems.tiny import tiny_ras
+from tests.systems.tiny import tiny_llmseg, tiny_ras
 
 
-def _fit(folder: Path, steps: int, cache: Path, resume: Path | None = None, stop: int | None = None) -> list[float]:
-    """Train a tiny RAS for `stop` of `steps` steps and give its losses."""
+def _fit(
+    folder: Path,
+    steps: int,
+    cache: Path,
+    resume: Path | None = None,
+    stop: int | None = None,
+    make: Callable[[], torch.nn.Module] = tiny_ras,
+) -> list[float]:
+    """Train a tiny system for `stop` of `steps` steps and give its losses."""
     data = GroupsData(
         SceneGroups("train", 0, 6), SceneGroups("val", 0, 2), batch_size=2, prompts_per_image=3, cache_dir=cache
     )
@@ -34,7 +42,7 @@ def _fit(folder: Path, steps: int, cache: Path, resume: Path | None = None, stop
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(TrainingModule(tiny_ras(), lr=1e-3), data, ckpt_path=resume)
+    trainer.fit(TrainingModule(make(), lr=1e-3), data, ckpt_path=resume)
     (log,) = sorted(folder.rglob("metrics.csv"))[-1:]
     with log.open() as lines:
         return [float(row["train/loss"]) for row in csv.DictReader(lines) if row.get("train/loss")]
@@ -51,10 +59,13 @@ class _Stop(Callback):
             trainer.should_stop = True
 
 
-def test_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = _fit(tmp_path / "whole", 8, tmp_path / "cache")
-    _fit(tmp_path / "part", 8, tmp_path / "cache", stop=3)
-    rest = _fit(tmp_path / "rest", 8, tmp_path / "cache", resume=tmp_path / "part" / "last.ckpt")
+@pytest.mark.parametrize("make", [tiny_ras, tiny_llmseg])
+def test_resumed_run_has_the_losses_of_an_uninterrupted_one(
+    tmp_path: Path, make: Callable[[], torch.nn.Module]
+) -> None:
+    whole = _fit(tmp_path / "whole", 8, tmp_path / "cache", make=make)
+    _fit(tmp_path / "part", 8, tmp_path / "cache", stop=3, make=make)
+    rest = _fit(tmp_path / "rest", 8, tmp_path / "cache", resume=tmp_path / "part" / "last.ckpt", make=make)
     assert len(whole) == 8 and len(rest) == 5
     assert rest == pytest.approx(whole[3:], abs=1e-6)
 
@@ -99,7 +110,8 @@ def fit_parser() -> LightningArgumentParser:
 
 
 OVERLAYS = sorted(Path("configs/overlays").glob("*.yaml"))
-WHOLE = sorted(set(Path("configs").rglob("*.yaml")) - set(OVERLAYS))
+PAPER_OVERLAYS = set(Path("configs/paper").glob("llmseg_7b_*.yaml"))  # see tests/training/test_paper_llmseg.py
+WHOLE = sorted(set(Path("configs").rglob("*.yaml")) - set(OVERLAYS) - PAPER_OVERLAYS)
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=str)

@@ -6,6 +6,7 @@ Sources: Carion et al. 2020 (DETR, 2005.12872) for one-to-one assignment, L1 and
 letters: B images, Q queries, C classes, G objects. Boxes are (centre x, centre y, width, height) as shares.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +41,7 @@ def assign(logits: Tensor, boxes: Tensor, targets: Targets, repeats: int = 1) ->
     found = _ALPHA * (1 - chance) ** _GAMMA * -(chance + 1e-8).log()
     missed = (1 - _ALPHA) * chance**_GAMMA * -(1 - chance + 1e-8).log()
     apart = torch.cdist(boxes, targets.boxes, p=1)
-    overlap = generalized_box_iou(_corners(boxes), _corners(targets.boxes))
+    overlap = generalized_box_iou(corners(boxes), corners(targets.boxes))
     cost = (_CLASS * (found - missed) + _L1 * apart - _GIOU * overlap).repeat(1, repeats)
     rows, columns = linear_sum_assignment(cost.float().cpu().numpy())
     queries = torch.as_tensor(rows, device=logits.device)
@@ -52,15 +53,31 @@ def set_loss(logits: Tensor, boxes: Tensor, targets: list[Targets], repeats: int
 
     logits: (B, Q, C).  boxes: (B, Q, 4).  Queries that answer for nothing are trained towards no class.
     """
-    wanted, pairs = torch.zeros_like(logits), []
-    for number, target in enumerate(targets):
-        queries, objects = assign(logits[number], boxes[number], target, repeats)
+    found = [assign(*one, repeats) for one in zip(logits, boxes, targets, strict=True)]
+    return pair_loss(logits, boxes, targets, found)
+
+
+def pair_loss(
+    logits: Tensor,
+    boxes: Tensor,
+    targets: list[Targets],
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    asked: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """The losses of `set_loss` for pairs that are known.
+
+    logits: (B, Q, C).  boxes: (B, Q, 4).  pairs: for each image numbers of queries and of objects, (K,) int64 each.
+    asked: (B, Q) bool, queries whose class counts; None for all.
+    """
+    wanted, both = torch.zeros_like(logits), []
+    for number, (target, (queries, objects)) in enumerate(zip(targets, pairs, strict=True)):
         wanted[number, queries, target.labels[objects]] = 1.0
-        pairs.append((boxes[number, queries], target.boxes[objects]))
-    found, true = (torch.cat(part) for part in zip(*pairs, strict=True))
+        both.append((boxes[number, queries], target.boxes[objects]))
+    found, true = (torch.cat(part) for part in zip(*both, strict=True))
     count = max(len(found), 1)
-    focal = sigmoid_focal_loss(logits, wanted, _ALPHA, _GAMMA, reduction="sum")
-    overlap = generalized_box_iou_loss(_corners(found), _corners(true), reduction="sum")
+    focal = sigmoid_focal_loss(logits, wanted, _ALPHA, _GAMMA)
+    focal = (focal if asked is None else focal * asked[..., None]).sum()
+    overlap = generalized_box_iou_loss(corners(found), corners(true), reduction="sum")
     return {
         "class": _CLASS * focal / count,
         "l1": _L1 * (found - true).abs().sum() / count,
@@ -68,5 +85,6 @@ def set_loss(logits: Tensor, boxes: Tensor, targets: list[Targets], repeats: int
     }
 
 
-def _corners(boxes: Tensor) -> Tensor:
+def corners(boxes: Tensor) -> Tensor:
+    """(..., 4) of centre and sides to (..., 4) of corners (x0, y0, x1, y1)."""
     return box_convert(boxes, "cxcywh", "xyxy")

@@ -4,16 +4,15 @@ Source of the names: Sense-X/Co-DETR (mmdetection 2.25). In a template `{n}` sta
 bias; each template of one side belongs to the one beside it, so the map reads in both directions.
 """
 
-import re
-import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from maskselect.backends import checkpoints
+from maskselect.backends.name_map import ImportReport, NameMap
+from maskselect.backends.pickled import read_state_dict
 from maskselect.proposers.codetr.config import VARIANTS, CoDetrConfig, compact_config
 from maskselect.proposers.codetr.model import CoDetr
 
@@ -95,44 +94,17 @@ DROPPED: tuple[tuple[str, str], ...] = (
 """Beginnings of names, as regular expressions, that inference does not need, and why."""
 
 
-@dataclass(frozen=True)
-class ImportReport:
-    """What became of every tensor of a foreign checkpoint.
-
-    matched: foreign name to own name.  dropped: foreign name to the reason.
-    unknown: foreign names that no rule knows.  missing: own names that nothing filled.
-    reshaped: a line for each tensor whose shape differs.
-    """
-
-    matched: dict[str, str] = field(default_factory=dict)
-    dropped: dict[str, str] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    reshaped: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        kinds = ("matched", "dropped", "unknown", "missing", "reshaped")
-        counts = ", ".join(f"{len(getattr(self, kind))} {kind}" for kind in kinds)
-        examples = [f"{kind}: {', '.join(getattr(self, kind)[:3])}" for kind in kinds[2:] if getattr(self, kind)]
-        return "; ".join([counts, *examples])
-
-    def check(self, origin: str) -> None:
-        """Raise ValueError, with all counts and the first names, unless every own tensor was filled and none left."""
-        if self.unknown or self.missing or self.reshaped:
-            raise ValueError(f"checkpoint {origin} is not the Co-DETR that was expected: {self}")
+NAMES = NameMap(TEMPLATES, DROPPED)
 
 
 def own_name(foreign: str) -> str | None:
     """Our name of a published tensor, or None when no template knows it."""
-    return _renamed(foreign, TEMPLATES)
+    return next(iter(NAMES.own(foreign)), None)
 
 
 def official_name(own: str) -> str:
     """The published name of one of our tensors. Raises ValueError for a name that is not ours."""
-    found = _renamed(own, tuple((b, a) for a, b in TEMPLATES))
-    if found is None:
-        raise ValueError(f"{own!r} is not a tensor of Co-DETR")
-    return found
+    return NAMES.foreign(own)
 
 
 def convert(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[dict[str, Tensor], ImportReport]:
@@ -140,22 +112,8 @@ def convert(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> 
 
     shapes: every tensor that the model has.
     """
-    report, found, filled = ImportReport(), {}, set()
-    for foreign, tensor in tensors.items():
-        reason = next((why for pattern, why in DROPPED if re.match(pattern, foreign)), None)
-        own = own_name(foreign) if reason is None else None
-        if reason is not None:
-            report.dropped[foreign] = reason
-        elif own is None or own not in shapes:
-            report.unknown.append(foreign)
-        elif tensor.shape != shapes[own]:
-            report.reshaped.append(f"{foreign} is {tuple(tensor.shape)}, expected {tuple(shapes[own])}")
-            filled.add(own)
-        else:
-            report.matched[foreign], found[own] = own, tensor
-            filled.add(own)
-    report.missing.extend(sorted(shapes.keys() - filled))
-    return found, report
+    places, report = NAMES.account(tensors, shapes)
+    return {own: tensors[foreign] for own, foreign in places.items()}, report
 
 
 def load_official(config: CoDetrConfig, path: Path, hint: str = "") -> tuple[CoDetr, ImportReport]:
@@ -167,9 +125,9 @@ def load_official(config: CoDetrConfig, path: Path, hint: str = "") -> tuple[CoD
     if not path.is_file():
         raise FileNotFoundError(f"Co-DETR checkpoint {path} not found{hint}")
     model = CoDetr(config)
-    tensors = _read_pickled(path)
+    tensors = read_state_dict(path, "Co-DETR", wrapper="state_dict")
     found, report = convert(tensors, {name: tensor.shape for name, tensor in model.state_dict().items()})
-    report.check(str(path))
+    report.check(str(path), "the Co-DETR that was expected")
     checkpoints.load_strictly(model, found, str(path))
     return model.eval().requires_grad_(False), report
 
@@ -193,40 +151,3 @@ def load_codetr(variant: str, checkpoint: str | Path) -> CoDetr:
         raise ValueError(f"card of checkpoint {checkpoint}: config does not fit compact_config: {error}") from error
     checkpoints.load_into(model, checkpoint, SYSTEM)
     return model.eval().requires_grad_(False)
-
-
-def _read_pickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pth` file, unwrapped from `state_dict`. Nothing but plain weights is ever unpickled."""
-    try:
-        zipped = zipfile.is_zipfile(path)
-        if zipped:
-            _check_sums(path)
-        # Mapped, where the format allows: half of the COCO file is the second copy, which is never copied.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # a damaged file breaks its reader in any way: KeyError, AssertionError, struct.error...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"Co-DETR checkpoint {path} is truncated or not a plain weights file: {reason}") from error
-    tensors = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise ValueError(f"Co-DETR checkpoint {path} holds no state dict; expected tensors by name, or 'state_dict'")
-    return tensors
-
-
-def _check_sums(path: Path) -> None:
-    """Raises ValueError when a part of a zipped checkpoint is not what its checksum says, which torch does not ask."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"checksum of {damaged} is wrong")
-
-
-def _renamed(name: str, templates: Iterable[tuple[str, str]]) -> str | None:
-    """The name by the first template that fits; its numbers and endings are put, in order, into the other side."""
-    for source, other in templates:
-        pattern, target = re.escape(source).replace(r"\{n\}", r"(\d+)").replace(r"\{p\}", "(weight|bias)"), other
-        match = re.fullmatch(pattern, name)
-        if match:
-            for part in match.groups():
-                target = re.sub(r"\{[np]\}", part, target, count=1)
-            return target
-    return None

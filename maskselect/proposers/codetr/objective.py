@@ -1,11 +1,13 @@
-"""`CoDetrObjective`: trains a compact Co-DETR on scenes.
+"""`CoDetrObjective`: trains a compact Co-DETR on scenes, from nothing, in minutes.
 
-One-to-one assignment for every decoder layer, every object several times among all cells of the encoder, and
-RefineMask's losses on the mask stages. If only the chosen cells were trained, a small model with few queries would
-rarely look where objects are. Co-DETR's auxiliary heads, denoising and mixed augmentations are left out: a few minutes
-on two cores want a small objective. There is one class, a thing, since candidates need no other.
+What is kept: one-to-one assignment for every decoder layer, every object several times among all cells of the encoder
+(if only the chosen cells were trained, a small model with few queries would rarely look where objects are), and
+RefineMask's losses on the mask stages. What helps and is thrown away: a head of another assignment on the encoder's
+cells, which is what Co-DETR is about; denoising queries; and a head on the backbone's pixels, which trains the backbone
+alone at first. A DETR learns slowly because what it reads means nothing yet, and such a step costs a tenth of a whole
+one. There is one class, a thing, since candidates need no other.
 
-Shape letters: B images, G objects of an image, R regions, s cells of a region's side, H W pixels of the canvas.
+Shape letters: B images, G objects of an image, C channels of the backbone, H W pixels of the canvas, S side of a scene.
 """
 
 from typing import Any
@@ -13,18 +15,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import box_convert, roi_align
+from torchvision.ops import box_convert
 
 from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.proposers.codetr.assignment import Targets, set_loss
+from maskselect.proposers.codetr.auxiliary import AuxiliaryHead
 from maskselect.proposers.codetr.config import compact_config
+from maskselect.proposers.codetr.denoising import Denoising
 from maskselect.proposers.codetr.frame import MEAN, STD, scaled_size
 from maskselect.proposers.codetr.importer import SYSTEM
-from maskselect.proposers.codetr.masks import merge_stages, region_features
+from maskselect.proposers.codetr.mask_objective import mask_losses
 from maskselect.proposers.codetr.model import CoDetr
-
-_STAGE_WEIGHTS = (0.25, 0.5, 0.75, 1.0)  # those of RefineMask's published configuration
-_SHIFT, _STRETCH = 0.1, 0.15  # how far, in sides, the regions that masks are trained in are off the true box
+from maskselect.proposers.codetr.pixel_head import PixelHead
+from maskselect.proposers.codetr.positions import Layout
+from maskselect.proposers.codetr.queries import Predictions
 
 
 class CoDetrObjective(nn.Module):
@@ -34,6 +38,10 @@ class CoDetrObjective(nn.Module):
     repeats: how often an object is assigned among the encoder's cells.
     mask_weight, judge_weight: of the mask stages and of the predicted IoU; classes and boxes weigh as in
         DINO's assignment.
+    denoising_weight, auxiliary_weight, pixel_weight: of what is thrown away; 0 leaves it out.
+    warmup_steps: training steps at the beginning in which the backbone alone is trained, by its pixels.
+    shift: how far, in sides, the regions that masks are trained in are off the true box.
+    masks_a_step: objects of a batch whose masks are trained, drawn at random; None for all.
     smallest: objects of fewer canvas pixels are not asked for.
     precision: "bf16" runs the backbone under autocast, "fp32" does not.
     flips: mirror images at random. Left and right mean nothing to a detector of things.
@@ -50,6 +58,12 @@ class CoDetrObjective(nn.Module):
         repeats: int = 4,
         mask_weight: float = 2.0,
         judge_weight: float = 1.0,
+        denoising_weight: float = 1.0,
+        auxiliary_weight: float = 1.0,
+        pixel_weight: float = 1.0,
+        warmup_steps: int = 0,
+        shift: float = 0.1,
+        masks_a_step: int | None = None,
         smallest: int = 16,
         precision: str = "fp32",
         flips: bool = True,
@@ -62,23 +76,68 @@ class CoDetrObjective(nn.Module):
             raise ValueError(f"precision must be fp32 or bf16, got {precision!r}")
         self.model = CoDetr(config)
         self.repeats, self.mask_weight, self.judge_weight = repeats, mask_weight, judge_weight
-        self.smallest, self.flips = smallest, flips
+        self.denoising_weight, self.auxiliary_weight = denoising_weight, auxiliary_weight
+        self.pixel_weight, self.warmup_steps = pixel_weight, warmup_steps
+        self.shift, self.masks_a_step, self.smallest, self.flips = shift, masks_a_step, smallest, flips
         self.precision = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.denoising = Denoising(config.dim) if denoising_weight else None
+        self.auxiliary = AuxiliaryHead(config.dim) if auxiliary_weight else None
+        self.pixels = PixelHead(config.embed_dim) if pixel_weight or warmup_steps else None
+        self.step: Tensor
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def learned_state(self) -> dict[str, Tensor]:
         """The model's weights under the names that `importer.load_codetr` reads."""
         return dict(self.model.state_dict())
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scalars "loss", "class", "l1", "giou" (sums over layers), "mask" and "judge"."""
+        """Scalars "loss", "class", "l1", "giou" (sums over layers), "mask" and "judge".
+
+        In training also "denoising", "auxiliary" and "pixels", unless they have no weight, and no more than "loss" and
+        "pixels" during the first `warmup_steps`.
+        """
         pixels, padding, targets = self.prepare(batch, self.flips and self.training)
-        seen = self.model.detect(pixels, padding, every_layer=True, precision=self.precision)
+        alone = self.training and int(self.step) < self.warmup_steps
+        self.step += int(self.training)
+        with torch.autocast(pixels.device.type, self.precision, enabled=self.precision != torch.float32):
+            features = self.model.backbone(pixels)
+            maps = [] if alone else self.model.neck(features)
+        if alone and self.pixels is not None:
+            loss = self.pixels.loss(features, targets)
+            return {"loss": loss, "pixels": loss}
+        seen = self.model.query_head([m.float() for m in maps], padding, every_layer=True)
+        parts = self._found_losses(seen, targets)
+        if self.training:
+            parts |= self._helper_losses(features, seen.maps, padding, targets)
+        weights = {"mask": self.mask_weight, "judge": self.judge_weight}
+        total = torch.stack([weights.get(name, 1.0) * value for name, value in parts.items()]).sum()
+        return {"loss": total, **parts}
+
+    def _found_losses(self, seen: Predictions, targets: list[Targets]) -> dict[str, Tensor]:
+        """Losses of what the model gives at inference: boxes of every layer, masks, predicted IoU."""
         layers = [set_loss(seen.cell_logits, seen.cell_boxes, targets, self.repeats)]
         layers += [set_loss(*layer, targets) for layer in zip(seen.logits, seen.boxes, strict=True)]
         parts = {name: torch.stack([layer[name] for layer in layers]).sum() for name in layers[0]}
-        parts["mask"], parts["judge"] = self._mask_losses(seen.maps, targets)
-        total = parts["class"] + parts["l1"] + parts["giou"]
-        return {"loss": total + self.mask_weight * parts["mask"] + self.judge_weight * parts["judge"], **parts}
+        shift, limit = (self.shift, self.masks_a_step) if self.training else (0.0, None)
+        parts["mask"], parts["judge"] = mask_losses(self.model, seen.maps, targets, shift, limit)
+        return parts
+
+    def _helper_losses(
+        self, features: Tensor, maps: list[Tensor], padding: Tensor, targets: list[Targets]
+    ) -> dict[str, Tensor]:
+        """Weighted losses of what is thrown away after training. features: (B, C, h, w), the backbone's."""
+        layout = Layout.of(padding, [(m.shape[-2], m.shape[-1]) for m in maps])
+        memory, nothing = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1), maps[0].new_zeros(())
+        parts = {}
+        if self.denoising is not None:
+            layers = self.denoising.losses(self.model.query_head, memory, layout, targets)
+            parts["denoising"] = sum((v for layer in layers for v in layer.values()), nothing) * self.denoising_weight
+        if self.auxiliary is not None:
+            losses = self.auxiliary.loss(memory, layout, targets)
+            parts["auxiliary"] = sum(losses.values(), nothing) * self.auxiliary_weight
+        if self.pixels is not None:
+            parts["pixels"] = self.pixels.loss(features, targets) * self.pixel_weight
+        return parts
 
     @torch.no_grad()
     def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -118,42 +177,3 @@ class CoDetrObjective(nn.Module):
         corners = masks_to_boxes_xyxy(masks) / torch.tensor([size[1], size[0]] * 2, device=labels.device)
         boxes = box_convert(corners, "xyxy", "cxcywh")
         return Targets(boxes, torch.zeros(len(masks), dtype=torch.long, device=labels.device), masks)
-
-    def _mask_losses(self, maps: list[Tensor], targets: list[Targets]) -> tuple[Tensor, Tensor]:
-        """Mean over objects: binary cross-entropy of all stages, squared error of the predicted IoU."""
-        masks, judged, count = maps[0].sum() * 0, maps[0].sum() * 0, max(sum(len(t) for t in targets), 1)
-        for number, target in enumerate(targets):
-            if len(target):
-                mask, judge = self._image_mask_losses([m[number : number + 1] for m in maps], target)
-                masks, judged = masks + mask * len(target) / count, judged + judge * len(target) / count
-        return masks, judged
-
-    def _image_mask_losses(self, maps: list[Tensor], target: Targets) -> tuple[Tensor, Tensor]:
-        config, head = self.model.config, self.model.mask_head
-        boxes = _jittered(masks_to_boxes_xyxy(target.masks)) if self.training else masks_to_boxes_xyxy(target.masks)
-        regions = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], 1)
-        features = region_features(maps, regions, config.strides, config.roi_side)
-        logits = head(features, target.labels, regions, head.semantic_maps(maps[0]))
-        mask, loss = target.masks[:, None].float(), maps[0].new_zeros(())
-        # Each object's mask is an image of its own to RoIAlign.
-        places = torch.cat([torch.arange(len(boxes), device=boxes.device)[:, None].float(), boxes], 1)
-        for weight, stage in zip(_STAGE_WEIGHTS, logits, strict=True):
-            wanted = roi_align(mask, places, stage.shape[-1], sampling_ratio=1, aligned=True) >= 0.5
-            loss = loss + weight * F.binary_cross_entropy_with_logits(stage, wanted.float())
-        guess = self.model.judge(features, logits[1], target.labels)
-        true = _iou(merge_stages([stage.detach() for stage in logits[1:]]) >= 0, wanted)
-        return loss, F.mse_loss(guess, true)
-
-
-def _jittered(boxes_xyxy: Tensor) -> Tensor:
-    """Boxes (G, 4) moved and stretched a little, as a detector's are."""
-    centres, sides = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2, boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
-    centres = centres + (torch.rand_like(centres) * 2 - 1) * _SHIFT * sides
-    sides = sides * (1 + (torch.rand_like(sides) * 2 - 1) * _STRETCH)
-    return torch.cat([centres - sides / 2, centres + sides / 2], 1)
-
-
-def _iou(found: Tensor, true: Tensor) -> Tensor:
-    """(G, 1, s, s) bool each, to (G,) float32; two empty masks have 0."""
-    shared, either = (found & true).flatten(1).sum(1), (found | true).flatten(1).sum(1)
-    return shared / either.clamp(min=1)

@@ -2,7 +2,7 @@
 
 The published COCO weights were trained on all of COCO train2017, which holds the images that RefCOCO, RefCOCO+,
 RefCOCOg and gRefCOCO are evaluated on. Candidates for those come from a model that has seen their pictures and must be
-reported so; the RAS authors trained a Co-DETR of their own without them.
+reported so, which the evaluator does by `trained_on`; the RAS authors trained a Co-DETR of their own without them.
 """
 
 from pathlib import Path
@@ -11,16 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskselect.backends import checkpoints
+from maskselect.ops.masks import not_empty
 from maskselect.ops.overlap import mask_nms
 from maskselect.proposers.codetr.detections import Detections, paste_masks, soft_nms, top_detections
 from maskselect.proposers.codetr.frame import to_frame
 from maskselect.proposers.codetr.importer import load_codetr
 from maskselect.proposers.codetr.model import CoDetr
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.provenance import Provenance
 
 _SOURCE = "codetr"
 _LIMIT = 1000  # detections that the published models keep
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_LEARNED = {"coco": ("coco", "train2017"), "lvis": ("lvis", "train")}  # data set and split of the published weights
 
 
 class CoDetrProposer:
@@ -35,6 +39,11 @@ class CoDetrProposer:
         thing that is found as "cup" and as "mug" is one candidate only with it.
     regions_per_chunk: regions in the mask heads at once; bounds memory only.
     precision: "fp32", or "bf16" for the backbone and the pyramid.
+    published: whether the file of variant "coco" or "lvis" is the published one, so that its training pictures are
+        known; false for weights of your own under the same names.
+
+    `trained_on` tells what the weights learned from, see `structures.provenance`: of variant "own" as far as the card
+    does.
 
     Raises ValueError for arguments out of range, and whatever `importer.load_codetr` raises.
     """
@@ -50,6 +59,7 @@ class CoDetrProposer:
         regions_per_chunk: int = 150,
         precision: str = "fp32",
         device: str = "cpu",
+        published: bool = True,
     ) -> None:
         if regions_per_chunk < 1 or (max_candidates is not None and max_candidates < 1):
             raise ValueError("regions_per_chunk and max_candidates must be at least 1")
@@ -61,6 +71,7 @@ class CoDetrProposer:
         self.score_threshold, self.max_candidates, self.nms_iou = score_threshold, max_candidates, nms_iou
         self.mask_nms_thresh, self.regions_per_chunk = mask_nms_thresh, regions_per_chunk
         self.precision, self.device = _PRECISIONS[precision], torch.device(device)
+        self.trained_on = _trained_on(variant, checkpoint, published)
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray) -> MaskSet:
@@ -90,7 +101,7 @@ class CoDetrProposer:
         scores = (found.scores * iou).float().cpu()
         columns = {"label": found.labels.cpu(), "box": boxes.float().cpu(), "box_score": found.scores.float().cpu()}
         result = MaskSet(masks, scores, _SOURCE, columns)
-        result = result.keep(masks.flatten(1).any(1))
+        result = result.keep(not_empty(masks))
         result = result.keep(torch.sort(result.scores, descending=True, stable=True).indices)
         if self.mask_nms_thresh is not None and len(result) > 1:
             result = result.keep(mask_nms(result.masks, result.scores, self.mask_nms_thresh))
@@ -99,3 +110,12 @@ class CoDetrProposer:
 
 def _within(boxes_xyxy: Tensor, width: int, height: int) -> Tensor:
     return boxes_xyxy.clamp(min=0).minimum(boxes_xyxy.new_tensor([width, height, width, height]))
+
+
+def _trained_on(variant: str, checkpoint: str | Path, published: bool) -> tuple[Provenance, ...]:
+    if variant in _LEARNED:
+        weights = f"Co-DETR's published {variant.upper()} weights"
+        return (Provenance.of_dataset(weights, *_LEARNED[variant]),) if published else ()
+    data = checkpoints.read_card(checkpoint).get("data")
+    source = (data.get("init_args") or {}).get("train") if isinstance(data, dict) else None
+    return (Provenance(f"Co-DETR {Path(checkpoint).stem}", source),) if isinstance(source, dict) else ()

@@ -177,8 +177,8 @@ def test_one_step_reaches_every_weight(precision: str) -> None:
         for parameter in task.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
     parts = task.loss(scenes(0, SCENE))
-    assert set(parts) == {"loss", "class", "l1", "giou", "mask", "judge"}
-    total = parts["class"] + parts["l1"] + parts["giou"] + 2 * parts["mask"] + parts["judge"]
+    assert set(parts) == {"loss", "class", "l1", "giou", "mask", "judge", "denoising", "auxiliary", "pixels"}
+    total = sum(value for name, value in parts.items() if name != "loss") + parts["mask"]  # masks weigh twice
     torch.testing.assert_close(parts["loss"], total)
     optimizer = torch.optim.SGD(task.parameters(), 1e-2)
     parts["loss"].backward()
@@ -190,6 +190,32 @@ def test_one_step_reaches_every_weight(precision: str) -> None:
     assert not still
 
 
+def test_helpers_can_be_left_out_and_never_ship() -> None:
+    plain = objective(denoising_weight=0, auxiliary_weight=0, pixel_weight=0)
+    assert set(plain.loss(scenes(0))) == {"loss", "class", "l1", "giou", "mask", "judge"}
+    helped = objective()
+    assert len(list(helped.parameters())) > len(list(plain.parameters()))
+    assert helped.learned_state().keys() == plain.learned_state().keys() == plain.model.state_dict().keys()
+    assert set(helped.eval().validate(scenes(0))) == {"loss", "class", "l1", "giou", "mask", "judge"}
+
+
+def test_the_backbone_is_trained_first_and_alone() -> None:
+    task, batch = objective(warmup_steps=2), scenes(0)
+    assert "mask" in task.eval().validate(batch)  # which is no step
+    task.train()
+    for step in range(3):
+        parts = task.loss(batch)
+        assert (set(parts) == {"loss", "pixels"}) == (step < 2)
+        task.zero_grad()
+        parts["loss"].backward()
+        reached = {name.split(".")[1] for name, p in task.model.named_parameters("model") if p.grad is not None}
+        assert (reached == {"backbone"}) == (step < 2)
+    # A resumed run goes on where it was.
+    again = objective(warmup_steps=2)
+    again.load_state_dict(task.state_dict())
+    assert "mask" in again.loss(batch)
+
+
 def test_validation_leaves_no_gradient_and_is_repeatable() -> None:
     task, batch = objective(flips=True).eval(), scenes(0)
     first, second = task.validate(batch), task.validate(batch)
@@ -197,16 +223,16 @@ def test_validation_leaves_no_gradient_and_is_repeatable() -> None:
 
 
 def trained(steps: int) -> tuple[CoDetrObjective, list[float]]:
-    """A model and its losses while it learns one scene."""
+    """A model, and its losses while it learns one scene. Those of helpers, some of chance, are not told."""
     task, batch, losses = objective(), scenes(SCENE), []
     optimizer = torch.optim.AdamW(task.parameters(), 1e-3)
     for _ in range(steps):
-        loss = task.loss(batch)["loss"]
+        parts = task.loss(batch)
         optimizer.zero_grad()
-        loss.backward()
+        parts["loss"].backward()
         torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(sum(float(parts[name].detach()) for name in ("class", "l1", "giou", "mask", "judge")))
     return task, losses
 
 

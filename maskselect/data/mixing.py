@@ -1,0 +1,81 @@
+"""`MixedGroups`: several sources of training images as one, mixed at given rates.
+
+LLM-Seg draws a kind of data at 9 : 3 : 1, then one of its sets, then an image (its released code; the paper names the
+sets alone). A mixture within a mixture does that: what is drawn from may itself be mixed.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+from torch import Tensor
+
+from maskselect.data.groups import Annotated, GroupSource, Query
+
+
+class MixedGroups:
+    """A `GroupSource` whose items are draws: which source, and which of its images, follow from seed and number.
+
+    Args:
+        sources: what is mixed; their image ids must differ between sources, as those of different data sets do.
+        rates: how often each is drawn, in relation to the others; None for all alike.
+        draws: length, in draws; training that goes on beyond it meets the same draws again, in another order.
+        seed: of the draws.
+
+    Raises ValueError for no source, an empty one, rates that do not fit, or draws below 1.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[GroupSource],
+        rates: Sequence[float] | None = None,
+        draws: int = 100_000,
+        seed: int = 0,
+    ) -> None:
+        given = [1.0] * len(sources) if rates is None else [float(rate) for rate in rates]
+        if not sources or len(given) != len(sources):
+            raise ValueError(f"a mixture has {len(sources)} sources and {len(given)} rates; expected one rate a source")
+        if not all(0 <= rate < float("inf") for rate in given) or sum(given) == 0:
+            raise ValueError(f"rates of a mixture are {given}; expected numbers from 0, and one above it")
+        empty = [number for number, source in enumerate(sources) if not len(source)]
+        if empty:
+            raise ValueError(f"source {empty[0]} of a mixture has no images")
+        if draws < 1:
+            raise ValueError(f"a mixture has {draws} draws; expected at least 1")
+        self.sources = list(sources)
+        self.draws, self.seed = draws, seed
+        self._shares = [total / sum(given) for total in accumulate(given)]
+
+    def __len__(self) -> int:
+        return self.draws
+
+    def place(self, item: int) -> tuple[int, int]:
+        """Number of the source, and number of the image within it, of a draw."""
+        rng = np.random.default_rng((self.seed, item))
+        source = bisect_right(self._shares, rng.random() * self._shares[-1])
+        return source, int(rng.integers(len(self.sources[source])))
+
+    def image_id(self, item: int) -> str:
+        """The image's id within its source."""
+        source, own = self._find(item)
+        return source.image_id(own)
+
+    def load(self, item: int) -> Annotated:
+        """The image of a draw."""
+        source, own = self._find(item)
+        return source.load(own)
+
+    def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
+        """Prompts of the image, as its source asks them."""
+        source, own = self._find(item)
+        return source.queries(own, extra, count, rng)
+
+    def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
+        """A caption of the image. Raises ValueError where its source has none."""
+        source, own = self._find(item)
+        return source.caption(own, extra, rng)
+
+    def _find(self, item: int) -> tuple[GroupSource, int]:
+        number, own = self.place(item)
+        return self.sources[number], own

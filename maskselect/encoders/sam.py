@@ -1,0 +1,41 @@
+"""Segment Anything's own image embedding as features of its masks (LLM-Seg, Table 4)."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from maskselect.backends.sam import load_sam
+from maskselect.encoders.frozen import FrozenEncoder
+from maskselect.structures.features import FeatureInfo
+
+
+class SamEncoder(FrozenEncoder):
+    """The image encoder of a SAM, neck included.
+
+    name: short name, unique within an ensemble.
+    checkpoint, model_type: see `backends.sam.load_sam`.
+
+    SAM pads an image on the right and below, an ensemble on all sides; positions in the embedding mean the latter here.
+    Raises as `load_sam` does.
+    """
+
+    def __init__(self, name: str = "sam", checkpoint: str | Path = "sam", model_type: str = "compact") -> None:
+        sam = load_sam(model_type, checkpoint)
+        side = int(sam.image_encoder.img_size)
+        height, width = sam.prompt_encoder.image_embedding_size
+        mean, std = ((values.flatten() / 255).tolist() for values in (sam.pixel_mean, sam.pixel_std))
+        info = FeatureInfo(
+            name=name,
+            channels=int(sam.prompt_encoder.embed_dim),
+            input_size=side,
+            grid=(int(height), int(width)),
+            mean=(mean[0], mean[1], mean[2]),
+            std=(std[0], std[1], std[2]),
+        )
+        super().__init__(info, "bilinear")
+        self.encoder = sam.image_encoder
+        self.freeze()
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Normalised (B, 3, S, S) to one map (B, C, h, w)."""
+        return [self.encoder(images)]

@@ -1,0 +1,158 @@
+"""The language model's answer in words, and the hidden state that predicts `[SEG]` in it.
+
+Two ways to one state for each prompt: in training the answer is given (teacher forcing), at inference it is generated,
+and a prompt whose answer holds no `[SEG]` has none.
+
+Shape letters: P prompts, R prompts of all images of a batch, D width.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskselect.structures.sample import MASK_REF
+from maskselect.systems.reading import Reader
+from maskselect.systems.scoring import (
+    PROMPTS_PER_PASS,
+    ReadImages,
+    lay_out_prompts,
+    prompt_hidden,
+    repeated_cache,
+)
+from maskselect.tokens import sequence
+from maskselect.tokens.sequence import Segment, Slot
+
+LONGEST_ANSWER = 24
+"""Tokens after which an answer is cut."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One answer a prompt.
+
+    states: (R, D), the hidden state from which `[SEG]` is predicted; zeros where `found` is False.
+    found: (R,) bool, whether the answer holds `[SEG]`.
+    texts: the generated words, empty for given answers.  loss: cross entropy of given answers, None for generated ones.
+    """
+
+    states: Tensor
+    found: Tensor
+    texts: list[str]
+    loss: Tensor | None = None
+
+
+def given_answers(
+    reader: Reader, images: ReadImages, questions: list[list[str]], answers: list[list[str]], seg_id: int
+) -> Answers:
+    """Read every question with its answer behind it; one row an image and question, in order.
+
+    questions, answers: for each image its texts.
+    """
+    end = reader.lmm.tokenizer.eos_token_id
+    parts: list[list[list[Segment]]] = []
+    ids: list[list[int]] = []
+    for prefix, asked, answered in zip(images.prefixes, questions, answers, strict=True):
+        parts.append([])
+        for question, text in zip(lay_out_prompts(reader, asked, len(prefix)), answered, strict=True):
+            ids.append([*reader.lmm.token_ids(text), end])
+            start = len(prefix) + len(question)
+            places = list(range(start, start + len(ids[-1])))
+            parts[-1].append([question, Segment([int(Slot.TEXT)] * len(ids[-1]), ids[-1], places)])
+    _, hidden = prompt_hidden(reader, images, parts, "causal")
+    rows, columns = _predicting(images, parts)
+    states = hidden[torch.tensor(rows, device=hidden.device), torch.tensor(columns, device=hidden.device)]
+    wanted = torch.tensor([token for row in ids for token in row], device=hidden.device)
+    loss = F.cross_entropy(reader.lmm.token_logits(states).float(), wanted)
+    owners = torch.tensor([row for row, own in enumerate(ids) for _ in own], device=hidden.device)
+    return Answers(*_first_seg(states, wanted == seg_id, owners, len(ids)), [], loss)
+
+
+def _predicting(images: ReadImages, parts: list[list[list[Segment]]]) -> tuple[list[int], list[int]]:
+    """Row and column of every position whose state predicts a token of an answer, answer by answer.
+
+    With a cache every question has a row of its own; without, those of an image stand behind its prefix in one.
+    """
+    rows: list[int] = []
+    columns: list[int] = []
+    row = 0
+    for image, prompts in enumerate(parts):
+        start = 0 if images.cache is not None else len(images.prefixes[image])
+        for question, text in prompts:
+            first = start + len(question) - 1
+            columns += range(first, first + len(text))
+            rows += [row if images.cache is not None else image] * len(text)
+            row += 1
+            start = 0 if images.cache is not None else first + 1 + len(text)
+    return rows, columns
+
+
+def _first_seg(states: Tensor, is_seg: Tensor, owners: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The state of each answer's first `[SEG]`, and which answers have one."""
+    found = torch.zeros(count, dtype=torch.bool, device=states.device)
+    places = is_seg.nonzero()[:, 0]
+    own = owners[places]
+    first = torch.ones_like(own, dtype=torch.bool)
+    for place, (before, now) in enumerate(pairwise(own.tolist()), 1):
+        first[place] = before != now
+    found[own[first]] = True
+    out = states.new_zeros(count, states.shape[1]).index_put((own[first],), states[places[first]])
+    return out, found
+
+
+@torch.no_grad()
+def generated_answers(
+    reader: Reader, image: ReadImages, questions: list[str], references: Tensor, seg_id: int
+) -> Answers:
+    """Answer every question about one image greedily, side by side.
+
+    references: (R, D) tokens of the reference masks of all questions, in order.
+    An answer ends at the end token, behind its first `[SEG]`, or after `LONGEST_ANSWER` tokens.
+    """
+    done, taken = [], 0
+    for start in range(0, len(questions), PROMPTS_PER_PASS):
+        some = questions[start : start + PROMPTS_PER_PASS]
+        used = sum(text.count(MASK_REF) for text in some)
+        held = replace(image, tokens=replace(image.tokens, references=references[None, taken : taken + used]))
+        done.append(_generate(reader, held, some, seg_id))
+        taken += used
+    states, found = (torch.cat([getattr(part, name) for part in done]) for name in ("states", "found"))
+    return Answers(states, found, [text for part in done for text in part.texts])
+
+
+def _generate(reader: Reader, image: ReadImages, questions: list[str], seg_id: int) -> Answers:
+    if image.cache is None:
+        raise ValueError("generating needs an image that was read without gradients")
+    lmm, device = reader.lmm, image.tokens.images.device
+    owners = torch.zeros(len(questions), dtype=torch.long, device=device)
+    segments = lay_out_prompts(reader, questions, len(image.prefixes[0]))
+    packed = sequence.pack([(None, [[segment]]) for segment in segments]).to(device)
+    cache = repeated_cache(reader, image.cache, owners)
+    real = packed.kinds != Slot.PAD
+    before = torch.ones(len(questions), len(image.prefixes[0]), dtype=torch.bool, device=device)
+    causal = sequence.visibility(packed, "causal")
+    seen = torch.cat([before[:, None, None].expand(-1, -1, causal.shape[2], -1), causal], -1)
+    hidden = lmm.hidden(reader.embed(packed, image.tokens, owners), seen, packed.positions, cache)
+    last = real.sum(1) - 1
+    rows = torch.arange(len(questions), device=device)
+    state, position = hidden[rows, last], packed.positions[rows, last]
+    visible = torch.cat([before, real], 1)
+    states = torch.zeros_like(state)
+    found, ended = torch.zeros_like(owners, dtype=torch.bool), torch.zeros_like(owners, dtype=torch.bool)
+    said: list[list[int]] = [[] for _ in questions]
+    for _ in range(LONGEST_ANSWER):
+        token = lmm.token_logits(state).argmax(-1)
+        for row in (~(ended | found)).nonzero()[:, 0].tolist():
+            said[row].append(int(token[row]))
+        now = (token == seg_id) & ~ended & ~found
+        states[now], found = state[now], found | now
+        ended |= token == lmm.tokenizer.eos_token_id
+        if bool((ended | found).all()):
+            break
+        visible = F.pad(visible, (0, 1), value=True)
+        position = position + 1
+        state = lmm.hidden(lmm.embed(token[:, None]), visible[:, None, None], position[:, None], cache)[:, 0]
+    texts = [str(lmm.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in said]
+    return Answers(states, found, texts)
