@@ -167,8 +167,12 @@ def load_sam(model_type: str = "compact", checkpoint: str | Path = "sam") -> Sam
     if model_type == "vit_t":
         from maskselect.backends.mobile_sam import load_mobile_sam  # noqa: PLC0415  timm loads slowly; few ask for it
 
-        return load_mobile_sam(Path(checkpoint))
-    sam = _load_compact(checkpoint) if model_type == "compact" else _load_official(model_type, Path(checkpoint))
+        return load_mobile_sam(Path(checkpoint).expanduser())
+    sam = (
+        _load_compact(checkpoint)
+        if model_type == "compact"
+        else _load_official(model_type, Path(checkpoint).expanduser())
+    )
     return sam.eval().requires_grad_(False)
 
 

@@ -4,7 +4,7 @@ Shape letters: P prompts, T tokens of a prompt, l side of the logits.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from segment_anything.modeling import Sam
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskselect.backends.sam import attend_prompts, draw_masks
 
+_Done = TypeVar("_Done")
 Precision = Literal["float32", "bfloat16"]
 _COPIES = 9
 """How many arrays of a prompt's image tokens live at once, at most; measured with ViT-B's decoder."""
@@ -23,7 +24,7 @@ class PointDecoder:
     sam: its encoder and decoder take on `precision`; its prompt encoder stays as it is, since sines of large numbers
         need the digits.
     batch: prompts a time.  compile: through torch.compile, with fixed shapes: a last, smaller batch is filled up.
-    memory_budget_mb: batches shrink until the decoder's arrays fit.
+    memory_budget_mb: batches shrink until the decoder's arrays fit, those of one image in flight.
 
     When the device's memory runs out nevertheless, the batch is halved for good, and the work goes on.
     """
@@ -61,31 +62,40 @@ class PointDecoder:
         embedding: (1, C, h, w).  sparse: (P, T, C) prompts.
         least_iou: prompts of which no mask is above it are left out; they are not even drawn.
         """
-        start = 0
-        while start < len(sparse):
-            try:
-                yield self._decoded(embedding, sparse[start : start + self.batch], least_iou)
-                start += self.batch
-            except torch.OutOfMemoryError:
-                if self.batch == 1:
-                    raise
-                self.batch = (self.batch + 1) // 2
+        return self._in_batches(len(sparse), lambda rows: self._decoded(embedding, sparse[rows], least_iou))
 
     def redraw(self, embedding: Tensor, sparse: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
         """One mask a prompt, asked for by its own logits too: (P, T, C), (P, l, l) to (P, l, l), IoU (P,), float32."""
-        lows, ious = [], []
-        for asked, drawn in zip(sparse.split(self.batch), low.split(self.batch), strict=True):
-            tokens, pixels, iou = attend_prompts(self.sam, embedding, asked[None], drawn[None])
-            lows.append(draw_masks(self.sam, tokens, pixels)[:, 0].float())
-            ious.append(iou[:, 0].float())
+        parts = list(self._in_batches(len(sparse), lambda rows: self._redrawn(embedding, sparse[rows], low[rows])))
+        lows, ious = zip(*parts, strict=True) if parts else ([low], [low.new_zeros(0)])
         return torch.cat(lows), torch.cat(ious)
+
+    def _in_batches(self, count: int, work: Callable[[slice], _Done]) -> Iterator[_Done]:
+        """`work` on one slice of `count` prompts after another, in smaller ones from where memory runs out."""
+        start = 0
+        while start < count:
+            batch = self.batch  # another thread may halve it meanwhile
+            try:
+                done = work(slice(start, start + batch))
+            except torch.OutOfMemoryError:
+                if batch == 1:
+                    raise
+                self.batch = min(self.batch, (batch + 1) // 2)
+                continue
+            yield done
+            start += batch
+
+    def _redrawn(self, embedding: Any, sparse: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, pixels, iou = attend_prompts(self.sam, embedding, sparse[None], low[None])
+        return draw_masks(self.sam, tokens, pixels)[:, 0].float(), iou[:, 0].float()
 
     def _decoded(self, embedding: Tensor, sparse: Tensor, least_iou: float) -> tuple[Tensor, Tensor]:
         count = len(sparse)
-        tokens, pixels, iou = self._attend(embedding, self._filled(sparse, self.batch)[None])
+        batch = max(self.batch, count)
+        tokens, pixels, iou = self._attend(embedding, self._filled(sparse, batch)[None])
         iou = iou[:count, 1:].float()
         drawn = (iou > least_iou).any(1).nonzero()[:, 0]
-        step = max(1, self.batch // 4) if self.compile else max(1, len(drawn))
+        step = max(1, batch // 4) if self.compile else max(1, len(drawn))
         low = [
             self._draw(self._filled(tokens[rows], step), self._filled(pixels[rows], step))[: len(rows), 1:].float()
             for rows in drawn.split(step)

@@ -215,6 +215,13 @@ def _plan(folder: Path, units: list[Record], settings: Record, resume: bool) -> 
                 f"the proposals in {folder} are by proposer {state['settings'].get('proposer')!r}, not by "
                 f"{settings['proposer']!r}; expected the same one, or another folder"
             )
+    begun_here = tuple(f"{stem}-" for stem in states)
+    strangers = [file.name for file in shards_of(folder) if not file.name.startswith(begun_here)]
+    if strangers:
+        raise ValueError(
+            f"{folder} holds {len(strangers)} shard(s), such as {strangers[0]}, that {STATE} there does not know; "
+            f"expected the {STATE} that was written beside them, or another folder"
+        )
     last = max(states, key=_number, default=None)
     of_last = set() if last is None else set(_of_stem(folder, last))
     earlier, later = _keys(file for file in shards_of(folder) if file not in of_last), _keys(of_last)
@@ -237,6 +244,9 @@ def _is_whole(folder: Path, stem: str, state: Record, units: list[Record]) -> bo
 
 def _publish(folder: Path, failed: dict[str, str]) -> None:
     """Index and list of errors as they are now."""
+    if shards_of(folder):  # an image that failed before and has no row yet is still one that failed
+        with_rows = _keys(shards_of(folder))
+        failed = {key: why for key, why in (_listed(folder) | failed).items() if key not in with_rows}
     if failed:
         table = pa.table([list(failed), list(failed.values())], _ERRORS_SCHEMA)
         write_whole(folder / ERRORS, lambda part: pq.write_table(table, part))
@@ -248,6 +258,14 @@ def _publish(folder: Path, failed: dict[str, str]) -> None:
         (folder / INDEX).unlink(missing_ok=True)
     _clear_note(folder)
     clear_leftovers(folder, f"{STEM}-", ERRORS, INDEX, NOTE, STATE)
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """The images that are listed as failed, with the reason."""
+    if not (folder / ERRORS).is_file():
+        return {}
+    columns = pq.read_table(folder / ERRORS, columns=["key", "reason"])
+    return dict(zip(columns.column("key").to_pylist(), columns.column("reason").to_pylist(), strict=True))
 
 
 def _clear_note(folder: Path) -> None:

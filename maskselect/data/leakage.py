@@ -40,7 +40,7 @@ def find_overlaps(
         return list(dict.fromkeys(sentence for sentences in each for sentence in sentences))
     if str(source.get("class_path", "")).endswith("SceneGroups"):
         return _of_scenes(settings, dataset, split, seed, who)
-    trained, trained_split = str(settings.get("dataset", "")), str(settings.get("split", ""))
+    trained, trained_split = str(settings.get("dataset", "")), str(settings.get("split", "train"))
     if (trained, trained_split) == (dataset, split):
         return [f"{who} was trained on this very split, {trained} {split}"]
     entries = CATALOG.get(trained), CATALOG.get(dataset)
@@ -95,7 +95,10 @@ def _number(image: str) -> str:
 
 
 def _of_scenes(settings: Mapping[str, Any], dataset: str, split: str, seed: int, who: str) -> list[str]:
-    same = dataset in ("scenes", "scenes-reasoning") and settings.get("split") == split and settings.get("seed") == seed
+    same = dataset in ("scenes", "scenes-reasoning") and (settings.get("split", "train"), settings.get("seed", 0)) == (
+        split,
+        seed,
+    )
     return [f"{who} was trained on the scenes of split {split}, seed {seed}"] if same else []
 
 

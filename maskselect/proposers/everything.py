@@ -8,7 +8,7 @@ Frames: *image*, the caller's pixels; *model*, the square that the network reads
 letters: N masks, P prompts, T tokens of a prompt, C channels, l side of the low frame.
 """
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torchvision.ops import nms
 
-from maskselect.backends.sam_points import PointDecoder
+from maskselect.backends.sam_points import PointDecoder, Precision
 from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.ops.masks import not_empty
 from maskselect.ops.overlap import mask_nms
@@ -152,7 +152,7 @@ class EverythingMode:
         found = found.keep(torch.sort(found.iou, descending=True, stable=True).indices)
         if self.mask_nms_thresh is not None and len(found.iou) > 1:
             low_size = self.network.frame(size).low_size
-            masks = self._draw(found.low, found.crops, size, low_size, self.network.device)
+            masks = self._draw(found.low, found.crops, size, low_size, self.network.device, as_they_are=True)
             found = found.keep(mask_nms(masks, found.iou, self.mask_nms_thresh))
         if self.max_candidates is None:
             return found
@@ -187,11 +187,18 @@ class EverythingMode:
         return Found(found.low, crops, found.iou, found.stability, boxes)
 
     def _draw(
-        self, low: Tensor, crops: Tensor, size: tuple[int, int], target: tuple[int, int], device: torch.device
+        self,
+        low: Tensor,
+        crops: Tensor,
+        size: tuple[int, int],
+        target: tuple[int, int],
+        device: torch.device,
+        as_they_are: bool = False,
     ) -> Tensor:
         """Masks (N, *target) bool on `device`, without a pile of large logits.
 
         size: (H, W) of the image, in whose pixels `crops` are.
+        as_they_are: logits of just the drawn size are not enlarged and shrunk again, which the package would do.
         """
         masks = torch.zeros(len(low), *target, dtype=torch.bool, device=device)
         across, down = target[1] / size[1], target[0] / size[0]
@@ -200,7 +207,7 @@ class EverythingMode:
             left, top, right, bottom = crop.tolist()
             frame = self.network.frame((bottom - top, right - left))
             y0, y1, x0, x1 = round(top * down), round(bottom * down), round(left * across), round(right * across)
-            if (y1 - y0, x1 - x0) == frame.low_size:
+            if as_they_are and (y1 - y0, x1 - x0) == frame.low_size:
                 drawn = low[rows][frame.cells] > 0
             else:
                 drawn = self._drawn(low[rows], frame, (max(y1 - y0, 1), max(x1 - x0, 1)))
@@ -281,5 +288,8 @@ def check_settings(points_per_side: int, points_per_batch: int, mode: Mode, prec
     """Raises ValueError for settings that cannot be, before any weights are read."""
     if points_per_side < 1 or points_per_batch < 1:
         raise ValueError("points_per_side and points_per_batch must be at least 1")
+    for name, value, known in (("mode", mode, get_args(Mode)), ("precision", precision, get_args(Precision))):
+        if value not in known:
+            raise ValueError(f"{name} {value!r} is unknown; expected one of {', '.join(known)}")
     if mode == "exact" and precision != "float32":
         raise ValueError(f"mode exact needs precision float32, got {precision}: half the digits give other masks")

@@ -1,6 +1,7 @@
 """A proposer by name or by config."""
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,4 +71,30 @@ def _hash_of_sam(checkpoint: Path) -> str:
 
 
 def _hash_of(config: dict[str, Any]) -> str:
-    return proposer_hash(config, config.get("init_args", {}).get("checkpoint"))
+    return proposer_hash(config, config.get("init_args", {}).get("checkpoint"), list(_weights_within(config)))
+
+
+def _weights_within(config: dict[str, Any]) -> Iterator[str]:
+    """Weights that a config names other than by the `checkpoint` of its outermost class: those of inner proposers,
+    those that are a class's default, and folders given as `model`. What stays on a hub is known by its name alone.
+    """
+    arguments = config.get("init_args", {})
+    default = inspect.signature(find_class(str(config["class_path"]))).parameters.get("checkpoint")
+    if "checkpoint" not in arguments and default is not None and isinstance(default.default, str):
+        yield default.default
+    if isinstance(arguments.get("model"), str) and Path(arguments["model"]).expanduser().exists():
+        yield arguments["model"]
+    for inner in _configs_in(list(arguments.values())):
+        own = inner.get("init_args", {}).get("checkpoint")
+        if isinstance(own, str):
+            yield own
+        yield from _weights_within(inner)
+
+
+def _configs_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Every `class_path`/`init_args` tree in lists and mappings, outermost ones alone."""
+    if isinstance(value, dict) and "class_path" in value:
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _configs_in(one)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -30,17 +30,27 @@ from maskselect.structures.provenance import Provenance
 _KEPT_OPEN = 32  # shards whose footers stay in memory
 
 
-def proposer_hash(config: dict[str, Any], checkpoint: str | Path | None = None) -> str:
-    """Twelve hex digits that name a proposer: its configuration, any JSON, and the bytes of its checkpoint.
+def proposer_hash(
+    config: dict[str, Any], checkpoint: str | Path | None = None, others: Sequence[str | Path] = ()
+) -> str:
+    """Twelve hex digits that name a proposer: its configuration, any JSON, and the bytes of its weights.
 
     checkpoint: a file, or a shipped name as in `find_checkpoint`.
+    others: further ones, and folders, as of proposers within this one.
     """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    if checkpoint is not None:
-        path = Path(checkpoint)
-        with (path if path.is_file() else find_checkpoint(checkpoint)).open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)  # in pieces: weights may be larger than memory
+    for one in (checkpoint, *others):
+        for file in [] if one is None else _files(Path(one).expanduser()):
+            with file.open("rb") as content:
+                hashlib.file_digest(content, lambda: digest)  # in pieces: weights may be larger than memory
     return digest.hexdigest()[:12]
+
+
+def _files(path: Path) -> list[Path]:
+    """A checkpoint's file, or everything in a folder of weights."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return [path if path.is_file() else find_checkpoint(path)]
 
 
 class PrecomputedProposer:

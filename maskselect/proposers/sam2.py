@@ -68,14 +68,9 @@ class Sam2Decoder(PointDecoder):
         fine, half, coarse = (x.to(self.dtype) for x in self.model.get_image_embeddings(pixels.to(self.dtype)))
         return Embedded(coarse, half, fine)
 
-    def redraw(self, embedding: Any, sparse: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-        """One mask a prompt, asked for by its own logits too: (P, T, C), (P, l, l) to (P, l, l), IoU (P,), float32."""
-        lows, ious = [], []
-        for asked, drawn in zip(sparse.split(self.batch), low.split(self.batch), strict=True):
-            tokens, pixels, iou = attend_prompts(self.sam, embedding.coarse, asked[None], drawn[None])
-            lows.append(self._drawn(embedding, tokens[:, :1], pixels)[:, 0])
-            ious.append(iou[:, 0].float())
-        return torch.cat(lows), torch.cat(ious)
+    def _redrawn(self, embedding: Any, sparse: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, pixels, iou = attend_prompts(self.sam, embedding.coarse, sparse[None], low[None])
+        return self._drawn(embedding, tokens[:, :1], pixels)[:, 0], iou[:, 0].float()
 
     def _decoded(self, embedding: Any, sparse: Tensor, least_iou: float) -> tuple[Tensor, Tensor]:
         tokens, pixels, iou = attend_prompts(self.sam, embedding.coarse, sparse[None])

@@ -8,7 +8,7 @@ Shape letters: N masks, Q queries, L text tokens, C channels, h w cells of the m
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -74,6 +74,8 @@ class Sam3Proposer:
         for name, value in (("score_thresh", score_thresh), ("mask_thresh", mask_thresh)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision {precision!r} is unknown; expected one of {', '.join(get_args(Precision))}")
         place = pick_device(device)
         kind = model_type(model, "SAM 3 model", _EXAMPLE, NETWORKS)
         self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]

@@ -266,6 +266,28 @@ def test_a_bad_image_in_flight_is_listed_and_a_bad_proposer_ends_the_run(tmp_pat
         run(worker, FolderImages(images).units(), tmp_path / "bad", "rows", ProposalRows(), {}, in_flight=3)
 
 
+def test_shards_without_what_was_begun_are_not_overwritten(tmp_path: Path) -> None:
+    images, out = pictures(tmp_path / "in", 4), tmp_path / "out"
+    propose(images, out)
+    before = {file.name: file.read_bytes() for file in shards_of(out)}
+    (out / STATE).unlink()
+    pictures(images, 1, start=4)
+    with pytest.raises(ValueError, match=r"holds 2 shard\(s\), such as .*that build.json there does not know"):
+        propose(images, out, resume=True, maker=Maker("other"))
+    assert {file.name: file.read_bytes() for file in shards_of(out)} == before
+
+
+def test_what_failed_before_and_has_no_row_stays_listed(tmp_path: Path) -> None:
+    images, more, out = pictures(tmp_path / "in", 3), pictures(tmp_path / "more", 2, start=7), tmp_path / "out"
+    (images / "0001.png").write_text("no picture")
+    propose(images, out)
+    propose(more, out, resume=True)
+    assert list(errors(out)) == ["0001.png"]
+    pictures(images, 2)
+    propose(images, out, resume=True)
+    assert not (out / ERRORS).exists()
+
+
 # Kills.
 
 

@@ -101,6 +101,15 @@ def test_whoever_learned_from_some_of_coco_may_have_seen_it(
     )
 
 
+def test_what_a_source_leaves_out_is_its_default() -> None:
+    scenes = {"class_path": "maskselect.data.groups.SceneGroups", "init_args": {}}
+    assert find_overlaps(scenes, "scenes", "train", 0)
+    assert find_overlaps(scenes, "scenes-reasoning", "train", 0)
+    assert not find_overlaps(scenes, "scenes", "test", 5)
+    plain = {"class_path": "maskselect.data.groups.DatasetGroups", "init_args": {"dataset": "refcoco"}}
+    assert find_overlaps(plain, "refcoco", "train") == ["the model was trained on this very split, refcoco train"]
+
+
 def test_the_very_split() -> None:
     (told,) = candidates_overlaps([Provenance.of_dataset("the weights", "lvis", "train")], "lvis", "train")
     assert told == "the candidates' proposer (the weights) was trained on this very split, lvis train"

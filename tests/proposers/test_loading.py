@@ -1,6 +1,7 @@
 """Proposers by name or config, and the hash that names them."""
 
 import hashlib
+import json
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,19 @@ def test_what_is_wrong_is_told_in_one_sentence(ask: Any, tmp_path: Path) -> None
         ask("gone.yaml")
     with pytest.raises(FileNotFoundError, match="no-such"):
         ask("no-such")
+
+
+def test_weights_at_any_depth_are_in_the_hash(tmp_path: Path) -> None:
+    weights, folder = tmp_path / "w.pth", tmp_path / "model"
+    folder.mkdir()
+    sam = {"class_path": "maskselect.proposers.sam.SamProposer", "init_args": {"checkpoint": str(weights)}}
+    snapping = {"class_path": "maskselect.proposers.snapping.SnappingProposer", "init_args": {"proposer": sam}}
+    union = {"class_path": "maskselect.proposers.union.UnionProposer", "init_args": {"proposers": [snapping]}}
+    hub = {"class_path": "maskselect.proposers.queries.QueryProposer", "init_args": {"model": str(folder)}}
+    for number, (config, changed) in enumerate(((snapping, weights), (union, weights), (hub, folder / "model.bin"))):
+        path, seen = tmp_path / f"{number}.json", set()
+        path.write_text(json.dumps(config))
+        for content in (b"one", b"two"):
+            changed.write_bytes(content)
+            seen.add(identify_proposer(str(path)))
+        assert len(seen) == 2

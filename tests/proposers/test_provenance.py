@@ -13,6 +13,7 @@ import torch
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.cli import loading
 from maskselect.cli.program import main
+from maskselect.data.leakage import candidates_overlaps
 from maskselect.proposers.codetr.config import VARIANTS
 from maskselect.proposers.codetr.proposer import CoDetrProposer
 from maskselect.proposers.precomputed import PrecomputedProposer
@@ -89,6 +90,14 @@ def test_one_trained_here_says_it_as_far_as_its_card_does(known: bool, tmp_path:
     write_checkpoint(path, tiny_model().state_dict(), {"system": "codetr", "config": vars(TINY), "data": data})
     found = CoDetrProposer(path, "own").trained_on
     assert found == ((Provenance("Co-DETR mine", source),) if known else ())
+
+
+def test_one_of_our_own_config_says_which_scenes_it_saw(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    data = {"class_path": "maskselect.training.data.ScenesData", "init_args": {"count": 10, "seed": 4}}
+    write_checkpoint(path, tiny_model().state_dict(), {"system": "codetr", "config": vars(TINY), "data": data})
+    told = candidates_overlaps(CoDetrProposer(path, "own").trained_on, "scenes", "train", 4)
+    assert told == ["the candidates' proposer (Co-DETR mine) was trained on the scenes of split train, seed 4"]
 
 
 @pytest.mark.parametrize(

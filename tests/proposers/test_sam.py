@@ -11,6 +11,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 
 from maskselect.backends import sam as backend
 from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.backends.sam_points import PointDecoder
 from maskselect.data.scenes.stream import SceneDataset
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.proposers.precomputed import PrecomputedProposer, proposer_hash
@@ -132,6 +133,52 @@ def test_a_small_budget_and_little_memory_change_nothing(checkpoint: Path, monke
     monkeypatch.setattr(poor.decoder, "_attend", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
     with pytest.raises(torch.OutOfMemoryError):
         poor.propose(image)
+
+
+def test_exact_mode_enlarges_and_shrinks_images_of_the_grids_own_side() -> None:
+    """The package does too; taking the logits as they are gives other masks."""
+    image = np.asarray(Image.fromarray(scene_of(4)).resize((64, 64)))
+    expected = SamAutomaticMaskGenerator(backend.load_sam(), **TRAINED).generate(image)
+    theirs = torch.from_numpy(np.stack([record["segmentation"] for record in expected]))
+    found = SamProposer("sam", mode="exact", mask_nms_thresh=None, max_candidates=None, **TRAINED).propose(image)
+    assert float((pairwise_iou(theirs, found.masks).amax(1) >= 0.99).float().mean()) >= 0.995
+
+
+def test_asking_again_goes_on_when_memory_runs_out(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(4).integers(0, 255, (50, 60, 3), dtype=np.uint8)
+    whole = proposer_of(checkpoint, points_per_batch=9, refine=True)
+    poor = proposer_of(checkpoint, points_per_batch=9, refine=True)
+    redrawn, batches = poor.decoder._redrawn, []
+
+    def out_of_memory(embedding: Any, sparse: torch.Tensor, low: torch.Tensor) -> Any:
+        batches.append(len(sparse))
+        if len(sparse) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return redrawn(embedding, sparse, low)
+
+    monkeypatch.setattr(poor.decoder, "_redrawn", out_of_memory)
+    expected, found = whole.propose(image), poor.propose(image)
+    assert batches and max(batches) > 2
+    assert float((pairwise_iou(expected.masks, found.masks).amax(1) > 0.99).float().mean()) == 1
+
+
+def test_prompts_are_decoded_once_though_another_thread_halves_the_batch() -> None:
+    decoder = PointDecoder(backend.load_sam(), 4)
+    slices = []
+
+    def work(rows: slice) -> int:
+        slices.append(rows)
+        decoder.batch = 2
+        return 0
+
+    assert len(list(decoder._in_batches(8, work))) == len(slices)
+    assert [number for rows in slices for number in range(8)[rows]] == list(range(8))
+
+
+@pytest.mark.parametrize(("setting", "value"), [("mode", "Exact"), ("precision", "bf16")])
+def test_words_that_are_not_known_are_told(setting: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"{setting} '{value}' is unknown; expected one of"):
+        SamProposer("sam", **{setting: value})  # type: ignore[arg-type]
 
 
 def test_half_the_digits_are_not_exact() -> None:

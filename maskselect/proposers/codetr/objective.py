@@ -147,9 +147,7 @@ class CoDetrObjective(nn.Module):
     def prepare(self, batch: dict[str, Tensor], flips: bool = False) -> tuple[Tensor, Tensor, list[Targets]]:
         """Canvases as at inference: pixels (B, 3, H, W) float32, padding (B, H, W) bool, and what is on them."""
         image, index = batch["image"], batch["index"]
-        if flips:
-            axes = [axis for axis in (-1, -2) if torch.rand(()) < 0.5]
-            image, index = image.flip(axes), index.flip(axes)
+        axes = [axis for axis in (-1, -2) if torch.rand(()) < 0.5] if flips else []
         config, side = self.model.config, image.shape[-1]
         sizes = [(int(h), int(w)) for h, w in batch["size"]]
         scaled = [scaled_size(height, width, config) for height, width in sizes]
@@ -162,10 +160,11 @@ class CoDetrObjective(nn.Module):
         for number, ((height, width), (down, across)) in enumerate(zip(sizes, scaled, strict=True)):
             top, left = (side - height) // 2, (side - width) // 2
             inner = (slice(top, top + height), slice(left, left + width))
-            shown = F.interpolate(image[number, :, *inner][None].float(), size=(down, across), mode="bilinear")[0]
+            picture, things = image[number, :, *inner].flip(axes), index[number, *inner].flip(axes)
+            shown = F.interpolate(picture[None].float(), size=(down, across), mode="bilinear")[0]
             pixels[number, :, :down, :across] = (shown - mean) / std
             padding[number, :down, :across] = False
-            labels = F.interpolate(index[number, *inner][None, None], size=(down, across), mode="nearest-exact")[0, 0]
+            labels = F.interpolate(things[None, None], size=(down, across), mode="nearest-exact")[0, 0]
             targets.append(self._targets(F.pad(labels, (0, canvas[1] - across, 0, canvas[0] - down)), (down, across)))
         return pixels, padding, targets
 

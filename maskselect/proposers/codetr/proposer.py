@@ -117,5 +117,9 @@ def _trained_on(variant: str, checkpoint: str | Path, published: bool) -> tuple[
         weights = f"Co-DETR's published {variant.upper()} weights"
         return (Provenance.of_dataset(weights, *_LEARNED[variant]),) if published else ()
     data = checkpoints.read_card(checkpoint).get("data")
-    source = (data.get("init_args") or {}).get("train") if isinstance(data, dict) else None
+    settings = (data.get("init_args") or {}) if isinstance(data, dict) else {}
+    source = settings.get("train")
+    if isinstance(data, dict) and str(data.get("class_path", "")).endswith("ScenesData"):
+        scenes = {"split": "train", "seed": settings.get("seed", 0)}
+        source = {"class_path": "maskselect.data.groups.SceneGroups", "init_args": scenes}
     return (Provenance(f"Co-DETR {Path(checkpoint).stem}", source),) if isinstance(source, dict) else ()
