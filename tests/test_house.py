@@ -25,7 +25,7 @@ def test_layers_are_held() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_imports(name: str) -> None:
-    importlib.import_module(name)
+    assert importlib.import_module(name).__name__ == name
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -244,7 +244,7 @@ def _is_whole(folder: Path, stem: str, state: Record, units: list[Record]) -> bo
 
 def _publish(folder: Path, failed: dict[str, str]) -> None:
     """Index and list of errors as they are now."""
-    if shards_of(folder):  # an image that failed before and has no row yet is still one that failed
+    if failed or (folder / ERRORS).is_file():  # an image that failed before and has no row yet is still one that failed
         with_rows = _keys(shards_of(folder))
         failed = {key: why for key, why in (_listed(folder) | failed).items() if key not in with_rows}
     if failed:

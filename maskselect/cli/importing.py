@@ -2,11 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskselect.cli.parsing import Parser
 
-NAMES = ("llm-seg",)
+if TYPE_CHECKING:
+    from maskselect.backends.name_map import ImportReport
+
+NAMES = ("llm-seg", "co-detr")
 
 
 def import_parser(prog: str) -> argparse.ArgumentParser:
@@ -14,12 +17,13 @@ def import_parser(prog: str) -> argparse.ArgumentParser:
     parser = Parser(prog=prog, description="Turn published weights into a checkpoint that --model takes.")
     verbs = parser.add_subparsers(dest="name", required=True, metavar="|".join(NAMES), parser_class=Parser)
     _add_llm_seg(verbs)
+    _add_co_detr(verbs)
     return parser
 
 
 def import_weights(options: argparse.Namespace) -> int:
     """Runs one importer."""
-    return {"llm-seg": _llm_seg}[options.name](options)
+    return {"llm-seg": _llm_seg, "co-detr": _co_detr}[options.name](options)
 
 
 def _add_llm_seg(verbs: Any) -> None:
@@ -40,8 +44,37 @@ def _llm_seg(options: argparse.Namespace) -> int:
 
     configs = options.config or [PAPER / "llmseg_7b.yaml"]
     report = import_llm_seg(options.source, options.destination, options.tokenizer, configs)
+    _tell(report)
+    print(f"-> {options.destination}; use it with --model {options.destination}")
+    return 0
+
+
+def _add_co_detr(verbs: Any) -> None:
+    told = (
+        "What of a published Co-DETR file is read, tensor by tensor. Nothing is written but the report: the proposer "
+    )
+    parser = verbs.add_parser("co-detr", help="Co-DETR's published files", description=told + "reads the file itself.")
+    parser.add_argument("source", type=Path, metavar="SRC", help="pytorch_model.pth")
+    parser.add_argument("--variant", choices=("coco", "lvis"), default="coco", help="default: %(default)s")
+    report_help = "JSON: our name of every tensor that is read, and why each other one is not"
+    parser.add_argument("--report", type=Path, metavar="FILE", help=report_help)
+
+
+def _co_detr(options: argparse.Namespace) -> int:
+    from maskselect.proposers.codetr.config import VARIANTS
+    from maskselect.proposers.codetr.importer import account_for
+    from maskselect.reports.files import write_json
+
+    report = account_for(VARIANTS[options.variant], options.source)
+    _tell(report)
+    if options.report is not None:
+        read = {foreign: names[0] for foreign, names in report.matched.items()}
+        write_json({"read": read, "left_behind": report.dropped}, options.report)
+    print(f"use it as `checkpoint` of maskselect.proposers.codetr.proposer.CoDetrProposer, variant {options.variant}")
+    return 0
+
+
+def _tell(report: "ImportReport") -> None:
     print(f"{len(report.matched)} tensors taken, {len(report.dropped)} left behind:")
     for reason, count in report.reasons().items():
         print(f"  {count}: {reason}")
-    print(f"-> {options.destination}; use it with --model {options.destination}")
-    return 0

@@ -16,8 +16,3 @@ def masks_to_boxes_xyxy(masks: Tensor) -> Tensor:
     x1, y1 = width - columns.flip(1).int().argmax(1), height - rows.flip(1).int().argmax(1)
     boxes = torch.stack([x0, y0, x1, y1], 1).float()
     return boxes * columns.any(1)[:, None]
-
-
-def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
-    """(..., 4) corners to (..., 4) corner, width, height."""
-    return torch.cat([boxes_xyxy[..., :2], boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]], -1)

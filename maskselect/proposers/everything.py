@@ -24,6 +24,7 @@ from torchvision.ops import nms
 
 from maskselect.backends.sam_points import PointDecoder, Precision
 from maskselect.ops.boxes import masks_to_boxes_xyxy
+from maskselect.ops.images import size_of
 from maskselect.ops.masks import not_empty
 from maskselect.ops.overlap import mask_nms
 from maskselect.proposers.sam_drawing import drawing_of
@@ -275,13 +276,6 @@ def longest_side(size: tuple[int, int], side: int) -> tuple[int, int]:
     """(height, width) with the longer brought to `side`, rounded as SAM rounds, at least 1."""
     height, width = ResizeLongestSide.get_preprocess_shape(*size, side)
     return max(height, 1), max(width, 1)
-
-
-def size_of(image: np.ndarray) -> tuple[int, int]:
-    """(height, width), or ValueError when the image is not (H, W, 3) uint8 with at least one pixel."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"image must be (H, W, 3) uint8 and not empty, got {image.shape} {image.dtype}")
-    return image.shape[0], image.shape[1]
 
 
 def check_settings(points_per_side: int, points_per_batch: int, mode: Mode, precision: str) -> None:

@@ -14,8 +14,8 @@ from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation, 
 
 from maskselect.backends.devices import pick_device
 from maskselect.backends.pretrained import load_pretrained, model_type
+from maskselect.ops.images import size_of
 from maskselect.ops.masks import not_empty, upsample_logits
-from maskselect.proposers.everything import size_of
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.provenance import Provenance
 

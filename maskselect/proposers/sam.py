@@ -15,7 +15,8 @@ from torch import Tensor
 
 from maskselect.backends.sam import load_sam
 from maskselect.backends.sam_points import PointDecoder, Precision
-from maskselect.proposers.everything import EverythingProposer, Mode, check_settings, longest_side, size_of
+from maskselect.ops.images import size_of
+from maskselect.proposers.everything import EverythingProposer, Mode, check_settings, longest_side
 from maskselect.proposers.sam_filter import Frame, StabilityFilter
 
 

@@ -19,9 +19,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from maskselect.backends.devices import pick_device
 from maskselect.backends.pretrained import load_pretrained, model_type
 from maskselect.backends.sam_points import Precision
+from maskselect.ops.images import size_of
 from maskselect.ops.masks import not_empty, upsample_logits
 from maskselect.ops.overlap import mask_nms
-from maskselect.proposers.everything import size_of
 from maskselect.structures.masks import MaskSet
 
 NETWORKS = {"sam3": Sam3Model, "sam3_video": Sam3Model, "sam3_lite_text": Sam3LiteTextModel}

@@ -35,6 +35,7 @@ from maskselect.structures.protocols import Proposer
 from maskselect.structures.sample import Batch
 from maskselect.systems import questions
 from maskselect.systems.answering import Answers, generated_answers, given_answers
+from maskselect.systems.frozen_sight import FrozenSight
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import ReadImages, read_images
 from maskselect.tokens.mask_tokenizer import MaskTokenizer, NoMaskTokens
@@ -50,7 +51,7 @@ class ReadCandidates:
     embeddings: Tensor
 
 
-class LLMSeg(nn.Module):
+class LLMSeg(FrozenSight):
     """The LLM-Seg system.
 
     Args:
@@ -111,16 +112,14 @@ class LLMSeg(nn.Module):
         phrasing: questions.Phrasing = "published",
         start: str | None = None,
     ) -> None:
-        super().__init__()
         if not (iou_head or iop_head):
             raise ValueError("LLM-Seg needs iou_head or iop_head")
         if (strategy != "iop" and not iou_head) or (strategy != "top_iou" and not iop_head):
             raise ValueError(f"strategy {strategy!r} needs a head that is switched off")
-        self.proposer = proposer
-        self.encoders = encoders
-        self.channels = encoders.channels
-        self.seg_id = lmm.add_token(questions.SEG)
-        self.reader = Reader(lmm, MaskTokenizer(self.channels, lmm.width) if references else NoMaskTokens(lmm.width))
+        seg_id = lmm.add_token(questions.SEG)
+        mask_tokens = MaskTokenizer(encoders.channels, lmm.width) if references else NoMaskTokens(lmm.width)
+        super().__init__(proposer, encoders, Reader(lmm, mask_tokens))
+        self.channels, self.seg_id = encoders.channels, seg_id
         self.text_projection = nn.Sequential(nn.Linear(lmm.width, lmm.width), nn.ReLU(), nn.Linear(lmm.width, width))
         self.mask_conv = nn.Conv2d(self.channels, width, 1)
         self.fusion = MaskFusion(width, heads, mlp_dim, depth) if fusion else None
@@ -135,40 +134,14 @@ class LLMSeg(nn.Module):
             self.load_learned(checkpoints.read_tensors(start), start)
 
     def _freeze(self) -> None:
-        self.encoders.requires_grad_(False)
-        if isinstance(self.proposer, nn.Module):
-            self.proposer.requires_grad_(False)
+        """Of the language model; what stands beside LoRA trains as the arguments say."""
         for name, parameter in self.lmm.named_parameters():
             if "multi_modal_projector" in name:
                 parameter.requires_grad_(self.train_projector)
             elif "embed_tokens" in name or "lm_head" in name:
                 parameter.requires_grad_(self.train_embeddings)
 
-    @property
-    def lmm(self) -> Llava:
-        """The language model."""
-        return self.reader.lmm
-
-    @property
-    def visual_parts(self) -> tuple[nn.Module, ...]:
-        """The frozen networks."""
-        return self.encoders, *self.lmm.visual_parts
-
-    def train(self, mode: bool = True) -> "LLMSeg":
-        """Training mode for what trains; the frozen parts always stay in evaluation mode."""
-        super().train(mode)
-        self.encoders.eval()
-        self.lmm.vision_tower.eval()
-        if isinstance(self.proposer, nn.Module):
-            self.proposer.eval()
-        return self
-
     # --- features -----------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def image_features(self, images: Tensor) -> Tensor:
-        """What the language model sees of images: (B, 3, H, W) float in [0, 1] to (B, T, V)."""
-        return self.lmm.vision_features(images)
 
     def pool_features(self, image: np.ndarray, masks: MaskSet | Tensor) -> Tensor:
         """Features of masks of one image, proposed or given as (N, H, W) bool: (N, C)."""

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from maskselect.backends import checkpoints
 from maskselect.encoders.ensemble import EncoderEnsemble
@@ -24,6 +24,7 @@ from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
 from maskselect.structures.sample import Batch
 from maskselect.systems import scoring
+from maskselect.systems.frozen_sight import FrozenSight
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import AutoregressiveScorer, ParallelScorer, ReadImages
 from maskselect.tokens import sequence
@@ -34,7 +35,7 @@ THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds that validation compares; the best by F1 is stored with the checkpoint."""
 
 
-class RAS(nn.Module):
+class RAS(FrozenSight):
     """The RAS system.
 
     Args:
@@ -74,14 +75,12 @@ class RAS(nn.Module):
         positive_weight: float = 5.0,
         start: str | None = None,
     ) -> None:
-        super().__init__()
-        self.proposer = proposer
-        self.encoders = encoders
+        channels = encoders.channels + int(proposal_score)
+        super().__init__(proposer, encoders, Reader(lmm, MaskTokenizer(channels, lmm.width, pre_tokens)))
+        self.channels = channels
         self.stage, self.stage_1_trains = stage, stage_1_trains
         self.image_tokens = image_tokens
         self.proposal_score = proposal_score
-        self.channels = encoders.channels + int(proposal_score)
-        self.reader = Reader(lmm, MaskTokenizer(self.channels, lmm.width, pre_tokens))
         self.scorer: ParallelScorer | AutoregressiveScorer
         if scorer == "parallel":
             self.scorer = ParallelScorer(lmm.width, second_pass, positive_weight)
@@ -89,41 +88,11 @@ class RAS(nn.Module):
             self.scorer = AutoregressiveScorer(lmm.width)
         if start is not None:
             self.load_learned(checkpoints.read_tensors(start), start)
-        self._freeze()
-
-    def _freeze(self) -> None:
-        self.encoders.requires_grad_(False)
-        if isinstance(self.proposer, nn.Module):
-            self.proposer.requires_grad_(False)
-        if self.stage == 1 and self.stage_1_trains == "projector":
+        if stage == 1 and stage_1_trains == "projector":
             self.requires_grad_(False)
             self.reader.mask_tokenizer.requires_grad_(True)
 
-    @property
-    def lmm(self) -> Llava:
-        """The language model."""
-        return self.reader.lmm
-
-    @property
-    def visual_parts(self) -> tuple[nn.Module, ...]:
-        """The frozen networks."""
-        return self.encoders, *self.lmm.visual_parts
-
-    def train(self, mode: bool = True) -> "RAS":
-        """Training mode for what trains; the frozen parts always stay in evaluation mode."""
-        super().train(mode)
-        self.encoders.eval()
-        self.lmm.vision_tower.eval()
-        if isinstance(self.proposer, nn.Module):
-            self.proposer.eval()
-        return self
-
     # --- features -----------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def image_features(self, images: Tensor) -> Tensor:
-        """What the language model sees of images: (B, 3, H, W) float in [0, 1] to (B, T, E)."""
-        return self.lmm.vision_features(images)
 
     @torch.no_grad()
     def read(self, image: np.ndarray, candidate_features: Tensor) -> ReadImages:

@@ -175,7 +175,7 @@ def test_truncated_files(tmp_path: Path, form: str, share: float) -> None:
     Image.fromarray(noise).save(tmp_path / f"whole.{form}")
     whole = (tmp_path / f"whole.{form}").read_bytes()
     (tmp_path / f"cut.{form}").write_bytes(whole[: int(len(whole) * share)])
-    refused(tmp_path / f"cut.{form}")
+    assert f"cut.{form}" in refused(tmp_path / f"cut.{form}")
 
 
 def test_zero_sized(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskselect.ops.images import size_of
 from maskselect.proposers.codetr.config import CoDetrConfig
 
 MEAN = (123.675, 116.28, 103.53)
@@ -45,9 +46,7 @@ def to_frame(image: np.ndarray, config: CoDetrConfig) -> Frame:
 
     Raises ValueError when the image is of another form or empty.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"image must be (H, W, 3) uint8 and not empty, got {image.shape} {image.dtype}")
-    height, width = scaled_size(image.shape[0], image.shape[1], config)
+    height, width = scaled_size(*size_of(image), config)
     scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     scale = (width / image.shape[1], height / image.shape[0])
     values = (scaled.astype(np.float32) - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)

@@ -97,16 +97,6 @@ DROPPED: tuple[tuple[str, str], ...] = (
 NAMES = NameMap(TEMPLATES, DROPPED)
 
 
-def own_name(foreign: str) -> str | None:
-    """Our name of a published tensor, or None when no template knows it."""
-    return next(iter(NAMES.own(foreign)), None)
-
-
-def official_name(own: str) -> str:
-    """The published name of one of our tensors. Raises ValueError for a name that is not ours."""
-    return NAMES.foreign(own)
-
-
 def convert(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[dict[str, Tensor], ImportReport]:
     """Published tensors under our names, and the report. Nothing is raised here: see `ImportReport.check`.
 
@@ -116,20 +106,33 @@ def convert(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> 
     return {own: tensors[foreign] for own, foreign in places.items()}, report
 
 
+def account_for(config: CoDetrConfig, path: Path) -> ImportReport:
+    """What becomes of every tensor of a published file, without loading the model. Raises as `load_official` does."""
+    with torch.device("meta"):
+        model = CoDetr(config)
+    return _accounted(model, path, "")[1]
+
+
 def load_official(config: CoDetrConfig, path: Path, hint: str = "") -> tuple[CoDetr, ImportReport]:
     """A model in evaluation mode, frozen, on the CPU, from a file with the published names.
 
     hint: where to get the file, for the error.
     Raises FileNotFoundError when it is missing, ValueError when it is damaged, would run code, or is of another model.
     """
+    model = CoDetr(config)
+    found, report = _accounted(model, path, hint)
+    checkpoints.load_strictly(model, found, str(path))
+    return model.eval().requires_grad_(False), report
+
+
+def _accounted(model: CoDetr, path: Path, hint: str) -> tuple[dict[str, Tensor], ImportReport]:
+    """The file's tensors under our names, and the report, which is without fault."""
     if not path.is_file():
         raise FileNotFoundError(f"Co-DETR checkpoint {path} not found{hint}")
-    model = CoDetr(config)
     tensors = read_state_dict(path, "Co-DETR", wrapper="state_dict")
     found, report = convert(tensors, {name: tensor.shape for name, tensor in model.state_dict().items()})
     report.check(str(path), "the Co-DETR that was expected")
-    checkpoints.load_strictly(model, found, str(path))
-    return model.eval().requires_grad_(False), report
+    return found, report
 
 
 def load_codetr(variant: str, checkpoint: str | Path) -> CoDetr:

@@ -1,5 +1,6 @@
 """Sizes, names and shapes of the published Co-DETR models, and the importer that reads them."""
 
+import json
 import random
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.cli import program as cli
 from maskselect.proposers.codetr import importer
 from maskselect.proposers.codetr.config import VARIANTS, CoDetrConfig
 from maskselect.proposers.codetr.model import CoDetr
@@ -117,12 +119,12 @@ def mask_shapes(classes: int) -> Shapes:
 def test_published_sizes_names_and_shapes(variant: str, queries: int, classes: int, total: int) -> None:
     with torch.device("meta"):
         model = CoDetr(VARIANTS[variant])
-    own = {importer.official_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    own = {importer.NAMES.foreign(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     expected = backbone_shapes() | neck_shapes() | query_shapes(queries, classes) | mask_shapes(classes)
     assert len(own) == len(model.state_dict()) == 868
     assert own == expected
     assert sum(p.numel() for p in model.parameters()) == total
-    assert {importer.own_name(name) for name in expected} == set(model.state_dict())
+    assert {importer.NAMES.own(name)[0] for name in expected} == set(model.state_dict())
 
 
 def test_parts_have_the_published_sizes() -> None:
@@ -149,7 +151,7 @@ AUXILIARY = (
 
 def official_tensors(model: CoDetr) -> dict[str, Tensor]:
     """The weights as the published file holds them, with all that training leaves in it."""
-    tensors = {importer.official_name(name): tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors = {importer.NAMES.foreign(name): tensor.clone() for name, tensor in model.state_dict().items()}
     averaged = {f"ema_{name.replace('.', '_')}": torch.full_like(tensor, 7.0) for name, tensor in tensors.items()}
     return tensors | averaged | {name: torch.ones(3) for name in AUXILIARY}
 
@@ -201,14 +203,31 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_the_report_can_be_had_by_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(VARIANTS, "coco", TINY)
+    path, report = tmp_path / "pytorch_model.pth", tmp_path / "report.json"
+    tensors = official_tensors(tiny_model())
+    torch.save({"state_dict": tensors}, path)
+    assert cli.main(["import", "co-detr", str(path), "--report", str(report)]) == 0
+    said, told = capsys.readouterr().out, json.loads(report.read_text())
+    assert f"{len(told['read'])} tensors taken, {len(told['left_behind'])} left behind" in said
+    assert told["read"].keys() | told["left_behind"].keys() == tensors.keys()
+    assert set(told["read"].values()) == set(tiny_model().state_dict())
+    torch.save({"state_dict": tensors | {"extra.weight": torch.ones(1)}}, path)
+    assert cli.main(["import", "co-detr", str(path)]) == 2
+    assert "1 unknown" in capsys.readouterr().err
+
+
 def test_names_that_a_template_only_nearly_fits_are_unknown() -> None:
-    assert importer.own_name("backbone.blocks.x.norm1.weight") is None
-    assert importer.own_name("backbone.blocks.1.norm1.weight.more") is None
+    assert importer.NAMES.own("backbone.blocks.x.norm1.weight") == ()
+    assert importer.NAMES.own("backbone.blocks.1.norm1.weight.more") == ()
     shapes = {name: tensor.shape for name, tensor in tiny_model().state_dict().items()}
     _, report = importer.convert({"backbone.blocks.99.norm1.weight": torch.ones(32)}, shapes)
     assert report.unknown == ["backbone.blocks.99.norm1.weight"]
     with pytest.raises(ValueError, match="has no name in this release"):
-        importer.official_name("backbone.nothing")
+        importer.NAMES.foreign("backbone.nothing")
 
 
 class Evil:

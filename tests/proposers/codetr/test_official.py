@@ -31,7 +31,7 @@ def numbered(names: list[str], shapes: dict[str, torch.Size]) -> dict[str, Tenso
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, Tensor]:
-    shapes = {importer.official_name(name): tensor.shape for name, tensor in CoDetr(TINY).state_dict().items()}
+    shapes = {importer.NAMES.foreign(name): tensor.shape for name, tensor in CoDetr(TINY).state_dict().items()}
     return numbered(sorted(shapes), shapes)
 
 

@@ -1,0 +1,57 @@
+"""What systems that read candidates share: a frozen view of the image, and a reader with the language model.
+
+Shape letters: B images, T image tokens, V width of the vision tower.
+"""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from maskselect.encoders.ensemble import EncoderEnsemble
+from maskselect.lmm.llava import Llava
+from maskselect.structures.protocols import Proposer
+from maskselect.systems.reading import Reader
+
+
+class FrozenSight(nn.Module):
+    """A system whose proposer, encoders and vision tower never train.
+
+    Args:
+        proposer: where candidates come from.
+        encoders: the frozen ensemble under whose maps masks are pooled.
+        reader: lays out and embeds what the language model reads; it holds the language model.
+    """
+
+    def __init__(self, proposer: Proposer, encoders: EncoderEnsemble, reader: Reader) -> None:
+        super().__init__()
+        self.proposer = proposer
+        self.encoders = encoders
+        self.reader = reader
+        self.encoders.requires_grad_(False)
+        if isinstance(self.proposer, nn.Module):
+            self.proposer.requires_grad_(False)
+
+    @property
+    def lmm(self) -> Llava:
+        """The language model."""
+        return self.reader.lmm
+
+    @property
+    def visual_parts(self) -> tuple[nn.Module, ...]:
+        """The frozen networks."""
+        return self.encoders, *self.lmm.visual_parts
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for what trains; the frozen parts always stay in evaluation mode."""
+        super().train(mode)
+        self.encoders.eval()
+        self.lmm.vision_tower.eval()
+        if isinstance(self.proposer, nn.Module):
+            self.proposer.eval()
+        return self
+
+    @torch.no_grad()
+    def image_features(self, images: Tensor) -> Tensor:
+        """What the language model sees of images: (B, 3, H, W) float in [0, 1] to (B, T, V)."""
+        return self.lmm.vision_features(images)
