@@ -1,12 +1,10 @@
-"""The builder `llm-seg40k`: rules and sampling by themselves, then end to end from tiny LVIS and EgoObjects folders,
-over real HTTP on loopback, to files that the data set's reader reads."""
+"""The builder `llm-seg40k` end to end from tiny LVIS and EgoObjects folders, over real HTTP on loopback, to files that
+the data set's reader reads."""
 
-import doctest
 import json
 import pickle
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from maskselect.builders.box_masks import ProposerBoxes
-from maskselect.builders.llm_seg40k import answers as llm_seg40k_answers
-from maskselect.builders.llm_seg40k import build as llm_seg40k
 from maskselect.builders.llm_seg40k.answers import (
     DUPLICATE,
     LENGTH,
@@ -29,12 +25,6 @@ from maskselect.builders.llm_seg40k.answers import (
     SURPLUS,
     UNREADABLE,
     Rules,
-    Thing,
-    check,
-    listed,
-    locates,
-    names,
-    read_reply,
 )
 from maskselect.builders.llm_seg40k.build import Settings
 from maskselect.builders.llm_seg40k.captioners import RasCaptioner
@@ -46,282 +36,22 @@ from maskselect.data.llm_seg40k import LlmSeg40kDataset
 from maskselect.data.lvis import LvisDataset
 from maskselect.ops import rle
 from maskselect.structures.masks import MaskSet
-from tests.builders.endpoint import Endpoint, Reply, Request, Script, serving
-
-# --- rules -----------------------------------------------------------------------------------------------------------
-
-GOOD = "Which of these would somebody use to drink hot tea?"
-CUP, SAUCER = Thing("cup", ("mug",)), Thing("saucer")
-
-
-def test_examples() -> None:
-    assert doctest.testmod(llm_seg40k_answers).failed == 0
-
-
-@pytest.mark.parametrize(
-    ("reply", "entries"),
-    [
-        ('[{"question": "a"}]', 1),
-        ('```json\n[{"question": "a"}, {"question": "b"}]\n```', 2),
-        ('Of course! As [1] says: {"questions": [{"question": "a"}, 3]} Anything else?', 2),
-        ('{"question": "a"}\n{"question": "b"}', 2),
-        ("[]", 0),
-        ("", None),
-        ("I cannot help with that.", None),
-        ("[{'question': 'a'}]", None),
-        ('[{"question": "a"', None),
-        ("[" * 100_000, None),
-        ("{" * 100_000, None),
-        ('{"a": ' * 5000, None),
-        ('["a", "b"]', None),
-    ],
+from tests.builders.endpoint import Reply, Request, Script, serving
+from tests.builders.llm_seg40k_world import (
+    LVIS_COUNTS,
+    SIZE,
+    Inside,
+    Shade,
+    World,
+    images_of,
+    picture,
+    polygon,
+    published,
+    question,
+    rejected,
+    square,
+    well,
 )
-def test_replies_are_read_tolerantly(reply: str, entries: int | None) -> None:
-    found = read_reply(reply)
-    assert (None if found is None else len(found)) == entries
-
-
-@pytest.mark.parametrize(
-    ("entry", "reason"),
-    [
-        ("text", UNREADABLE),
-        ({"question": GOOD.replace("tea", "<mask-ref>"), "answer": "cup"}, UNREADABLE),
-        ({"question": "Which of these \ud800 would one use for tea?", "answer": "cup"}, UNREADABLE),
-        ({"answer": "cup"}, NO_QUESTION),
-        ({"question": 3, "answer": "cup"}, NO_QUESTION),
-        ({"question": "The thing that one drinks hot tea from.", "answer": "cup"}, NO_QUESTION),
-        ({"question": " ?", "answer": "cup"}, NO_QUESTION),
-        ({"question": GOOD}, NOT_LISTED),
-        ({"question": GOOD, "answer": "teapot"}, NOT_LISTED),
-        ({"question": GOOD, "answer": ["cup"]}, NOT_LISTED),
-        ({"question": GOOD, "answer": ""}, NOT_LISTED),
-        ({"question": "Which one drinks?", "answer": "cup"}, LENGTH),
-        ({"question": "What " + "very " * 60 + "old thing is this?", "answer": "cup"}, LENGTH),
-        ({"question": "Which of the cups holds the tea?", "answer": "cup"}, NAMED),
-        ({"question": "Which mug would hold the most tea?", "answer": "cup"}, NAMED),
-        ({"question": "What holds tea next to the plate?", "answer": "cup"}, LOCATED),
-        ({"question": "What on the Left would hold the tea?", "answer": "cup"}, LOCATED),
-    ],
-)
-def test_what_is_refused(entry: Any, reason: str) -> None:
-    assert check([entry], [CUP, SAUCER], Rules()) == ([], Counter({reason: 1}))
-
-
-def test_what_passes() -> None:
-    entries = [
-        {"question": f"  {GOOD}\n", "answer": "The Cups."},
-        {"question": GOOD.upper(), "answer": "saucer"},
-        {"question": "What keeps the table clean under a dripping cup?", "answer": "saucer"},
-        {"question": "What would be drunk from in the morning?", "answer": "cup"},
-    ]
-    kept, refused = check(entries, [CUP, SAUCER], Rules(most=2))
-    assert kept == [(GOOD, "cup"), ("What keeps the table clean under a dripping cup?", "saucer")]
-    assert refused == {DUPLICATE: 1, SURPLUS: 1}
-
-
-@pytest.mark.parametrize(
-    ("question", "name"),
-    [
-        ("Which knives cut bread?", "knife"),
-        ("Whose olives are these?", "olive"),
-        ("Who are these people?", "person"),
-        ("Which mouse's cable is it?", "mouse (computer equipment)"),
-        ("What lifts hot air balloons?", "hot-air balloon"),
-        ("Whose teddybear is it?", "teddy bear"),
-        ("Who wears a T-shirt?", "tshirt"),
-        ("What do berries taste of?", "berry"),
-        ("Is it one of the buses?", "bus"),
-    ],
-)
-def test_names_in_any_number(question: str, name: str) -> None:
-    assert names(question, Thing(name))
-    assert not names("Which of these would one need at once?", Thing(name))
-
-
-def test_no_name_is_found_inside_a_word() -> None:
-    assert not names("Who is captured carpeting the cupboard?", Thing("cup", ("cap", "car", "pet")))
-    assert not locates("Who came upright to the topic of laptops?")
-
-
-def test_an_answer_must_mean_one_object() -> None:
-    mice = [Thing("mouse (animal)"), Thing("mouse (computer equipment)")]
-    assert listed("mouse", mice) is None and listed("mouse", mice[:1]) == mice[0]
-    assert listed("Mouse (Animal)", mice) == mice[0]
-    assert listed("wine glasses", [Thing("wineglass"), Thing("glasses")]) == Thing("wineglass")
-
-
-def test_rules_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match="max_words not below min_words"):
-        Rules(min_words=9, max_words=8)
-
-
-# --- sampling --------------------------------------------------------------------------------------------------------
-
-
-class Ids:
-    def __init__(self, sizes: dict[str, int]) -> None:
-        self.sizes = sizes
-
-    def image_ids(self) -> list[str]:
-        return [image for image, count in self.sizes.items() for _ in range(count)]
-
-
-def test_sampling_depends_on_seed_and_ids_alone() -> None:
-    sizes = {str(number): number % 7 for number in range(700)}
-    group = Group("simple", "coco", 2, 5, 280)
-    chosen, tally = choose(group, Ids(sizes), (11, 1, 2), seed=3)
-    assert tally == (280, 400, 280) and len({one.image_id for one in chosen}) == 280
-    assert all(sizes[one.image_id] == one.count and 2 <= one.count <= 5 for one in chosen)
-    ids = Ids(sizes).image_ids()
-    assert all(set(ids[one.first : one.first + one.count]) == {one.image_id} for one in chosen)
-    assert Counter(one.split for one in chosen) == {"train": 220, "validation": 20, "test": 40}
-
-    turned, _ = choose(group, Ids(dict(reversed(sizes.items()))), (11, 1, 2), seed=3)
-    assert [(one.image_id, one.split) for one in turned] == [(one.image_id, one.split) for one in chosen]
-    other, _ = choose(group, Ids(sizes), (11, 1, 2), seed=4)
-    assert {one.image_id for one in other} != {one.image_id for one in chosen}
-
-
-def test_fewer_than_wanted() -> None:
-    chosen, tally = choose(Group("all", "coco", 6, None, 10), Ids({"a": 6, "b": 5, "c": 90}), (1, 0, 0), seed=0)
-    assert tally == (10, 2, 2) and {one.image_id for one in chosen} == {"a", "c"}
-    assert {one.split for one in chosen} == {"train"}
-
-
-# --- end to end ------------------------------------------------------------------------------------------------------
-
-NAMES = ["cup", "mouse_(computer_equipment)", "book", "lamp", "knife", "chair", "bottle"]
-SYNONYMS = {"cup": ["cup", "mug"]}
-LVIS_COUNTS = {11: 2, 12: 3, 13: 5, 14: 6, 15: 7, 16: 1, 17: 4}
-EGO_COUNTS = {"A": 3, "B": 2, "C": 4}
-SIZE = (24, 40)
-
-
-def square(place: int) -> list[float]:
-    """A box of its own for each of an image's things."""
-    return [1.0 + 5 * place, 2.0 + place, 4.0, 6.0]
-
-
-def polygon(place: int) -> list[list[float]]:
-    x, y, width, height = square(place)
-    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
-
-
-def picture(path: Path, value: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((*SIZE, 3), value, np.uint8)).save(path)
-
-
-def write_lvis(root: Path) -> None:
-    """Categories 0, 1, … in every image; the first of them twice."""
-    images, annotations = [], []
-    for number, count in LVIS_COUNTS.items():
-        address = f"http://images.cocodataset.org/train2017/{number:012}.jpg"
-        images.append({"id": number, "coco_url": address, "height": SIZE[0], "width": SIZE[1]})
-        picture(root / f"coco/train2017/{number:012}.jpg", number)
-        for place, category in [(place, place) for place in range(count)] + [(7, 0)]:
-            shape = {"segmentation": polygon(place % 7), "category_id": category + 1, "image_id": number}
-            annotations.append({"id": len(annotations), **shape})
-    categories = [
-        {"id": place + 1, "name": name, "synonyms": SYNONYMS.get(name, [name])} for place, name in enumerate(NAMES)
-    ]
-    whole = {"images": images, "annotations": annotations, "categories": categories}
-    (root / "lvis_v1_train.json").write_text(json.dumps(whole))
-
-
-def write_ego(root: Path) -> None:
-    images, annotations = [], []
-    for name, count in EGO_COUNTS.items():
-        images.append({"id": name, "url": f"http://x/{name}.jpg", "height": SIZE[0], "width": SIZE[1]})
-        picture(root / f"images/{name}.jpg", ord(name))
-        for place in range(count):
-            box = {"bbox": square(place), "category_id": 50 + place, "image_id": name}
-            annotations.append({"id": len(annotations), **box})
-    (root / "EgoObjectsV1_unified_train.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    categories = [
-        {"id": 50 + place, "name": name} for place, name in enumerate(["cup", "remote_control", "towel", "phone"])
-    ]
-    (root / "EgoObjectsV1_unified_metadata.json").write_text(json.dumps({"cat_det_cats": categories}))
-
-
-class Shade:
-    """Says how bright a picture is, and counts how often it looked."""
-
-    name = "shade"
-
-    def __init__(self) -> None:
-        self.looked = 0
-
-    def caption(self, image: np.ndarray) -> str:
-        self.looked += 1
-        return f"A wall of {image.mean():.0f}."
-
-
-class Inside:
-    """The mask of a box is the box without its outermost pixels."""
-
-    name = "inside"
-
-    def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
-        masks = torch.zeros(len(boxes_xyxy), *image.shape[:2], dtype=torch.bool)
-        for mask, (x0, y0, x1, y1) in zip(masks, boxes_xyxy.int().tolist(), strict=True):
-            mask[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1] = True
-        return MaskSet(masks, torch.ones(len(masks)), "inside")
-
-
-def question(thing: str, number: int = 0) -> dict[str, str]:
-    """One that passes for any thing: it holds no word that names one."""
-    return {"question": f"What would somebody want for purpose {number} of today?", "answer": thing}
-
-
-def well(request: Request, number: int) -> Reply:
-    """One good question a thing, in a fence."""
-    entries = [question(thing, place) for place, thing in enumerate(request.things)]
-    return Reply(f"Sure!\n```json\n{json.dumps(entries)}\n```")
-
-
-@dataclass
-class World:
-    """The folders of a build, and how to run it."""
-
-    root: Path
-
-    @property
-    def output(self) -> Path:
-        return self.root / "out"
-
-    def build(self, endpoint: Endpoint, output: Path | None = None, **more: Any) -> dict[str, Any]:
-        model = ChatEndpoint(endpoint.url, "stand-in", pause=0.01, retries=2, timeout=10)
-        settings = more.pop("settings", Settings(shares=(4, 2, 2), rules=Rules(most=4)))
-        arguments = {"lvis_root": self.root / "lvis", "ego_root": self.root / "ego", "boxes": Inside(), "per_shard": 3}
-        captioner = more.pop("captioner", None) or Shade()
-        return llm_seg40k.build_llm_seg40k(
-            output or self.output, captioner, model, settings=settings, **(arguments | more)
-        )
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("MASKSELECT_INDEX", str(tmp_path / "indexes"))
-    write_lvis(tmp_path / "lvis")
-    write_ego(tmp_path / "ego")
-    return World(tmp_path)
-
-
-def published(folder: Path) -> dict[str, bytes]:
-    names = ("train.json", "validation.json", "test.json", "report.json")
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
-
-
-def images_of(folder: Path) -> dict[str, Any]:
-    return {
-        k: v for name, data in published(folder).items() if name != "report.json" for k, v in json.loads(data).items()
-    }
-
-
-def rejected(report: dict[str, Any]) -> dict[str, int]:
-    return {reason: number for reason, number in report["questions"]["rejected"].items() if number}
 
 
 def test_the_reader_reads_what_was_built(world: World) -> None:
@@ -576,21 +306,6 @@ def test_builds_that_cannot_be(world: World, more: dict[str, Any], told: str) ->
 def test_data_that_is_not_there(world: World) -> None:
     with pytest.raises(FileNotFoundError, match="no LVIS file of train"):
         build_without(lvis_root=world.root / "nowhere")(world, well)
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"simple": -1}, "numbers of images"),
-        ({"simple": 0, "complex": 0, "ego_objects": 0}, "numbers of images"),
-        ({"shares": (0, 0, 0)}, "expected those of train, validation and test"),
-        ({"shares": (float("nan"), 1, 1)}, "expected those of train, validation and test"),
-        ({"attempts": 0}, "attempts must be at least 1"),
-    ],
-)
-def test_settings_that_cannot_be(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        Settings(**change)
 
 
 def test_no_image_has_enough_categories(world: World) -> None:
