@@ -19,7 +19,7 @@ from maskselect.data.scenes.render import render
 from maskselect.data.scenes.stream import SceneDataset
 from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.ops.overlap import pairwise_iou
-from tests.builders import test_llm_seg40k as llm
+from tests.builders import llm_seg40k_world as llm
 from tests.builders import test_maskgroups_2m as groups
 from tests.builders.endpoint import serving
 
