@@ -38,8 +38,9 @@ def main() -> None:
         annotated = source.load(item)
         queries = source.queries(item, annotated.extra, options.prompts, np.random.default_rng(item))
         found = sides["parallel"].candidates(annotated.image)
-        pool = sides["parallel"].system.pool_features
-        candidates, masks = pool(annotated.image, found), pool(annotated.image, annotated.masks)
+        system = sides["parallel"].system
+        maps = system.encode(annotated.image)
+        candidates, masks = system.pool_features(maps, found), system.pool_features(maps, annotated.masks)
         if len(found) == 0:
             continue
         read = {name: model.system.read(annotated.image, candidates) for name, model in sides.items()}

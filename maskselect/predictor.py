@@ -25,6 +25,8 @@ from maskselect.backends.devices import pick_device
 from maskselect.data.images import load_image
 from maskselect.ops.masks import not_empty, resize_nearest
 from maskselect.ops.overlap import mask_nms
+from maskselect.proposers.kept import KeptProposer
+from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.protocols import CandidateSystem, PromptableProposer
@@ -43,13 +45,16 @@ WORKING_SIDE = 1024
 
 @dataclass(frozen=True)
 class _Seen:
-    """An image and its candidates, ready for prompts. proposed: the proposer's own; candidates: with extra ones."""
+    """An image and its candidates, ready for prompts.
+
+    proposed: the proposer's own; candidates: with extra ones.  maps: what the encoders saw of the working image.
+    """
 
     image: np.ndarray
     working: np.ndarray
     proposed: MaskSet
     candidates: MaskSet
-    features: Tensor
+    maps: list[FeatureMap]
     read: Any
 
 
@@ -76,6 +81,7 @@ class Model:
     ) -> None:
         cast(nn.Module, system).eval()
         self.system = system
+        self.proposer = system.proposer
         self.fingerprint, self.trained_on = fingerprint, trained_on
         self.drawer = drawer
         self.threshold = threshold
@@ -126,12 +132,16 @@ class Model:
         rows = zip(texts, scores, chosen, strict=True)
         return [self._group(seen, text, own, group, cut) for text, own, group in rows]
 
+    def keep_candidates(self, folder: str | Path) -> None:
+        """From now on, candidates of a picture are kept in a folder, and read from there if its proposer made them."""
+        self.proposer = KeptProposer(self.system.proposer, folder)
+
     def candidates(self, image: ImageLike) -> MaskSet:
         """The proposer's candidates at the working size (the image's own up to 1024 px)."""
         working = _scaled(load_image(image), WORKING_SIDE)
         if self._last is not None and np.array_equal(self._last[1].working, working):
             return self._last[1].proposed
-        return self.system.proposer.propose(working)
+        return self.proposer.propose(working)
 
     def _see(self, pixels: np.ndarray, working: np.ndarray, extra: np.ndarray | None) -> _Seen:
         """What `_look` gives, remembered for the last image."""
@@ -146,20 +156,20 @@ class Model:
 
     @torch.inference_mode()
     def _look(self, pixels: np.ndarray, working: np.ndarray, extra: np.ndarray | None) -> _Seen:
-        proposed = found = self.system.proposer.propose(working)
+        proposed = found = self.proposer.propose(working)
         if extra is not None and len(extra):
             more = resize_nearest(torch.as_tensor(extra, dtype=torch.bool), found.image_size)
             found = found.concat(MaskSet(more, torch.ones(len(more)), "extra"))
-        features = self.system.pool_features(working, found)
-        read = self.system.read(working, features) if len(found) else None
-        return _Seen(pixels, working, proposed, found, features, read)
+        maps = self.system.encode(working) if len(found) else []
+        read = self.system.read(working, self.system.pool_features(maps, found)) if len(found) else None
+        return _Seen(pixels, working, proposed, found, maps, read)
 
     @torch.inference_mode()
     def _answer(self, seen: _Seen, prompts: list[Prompt], threshold: float) -> tuple[Tensor, Tensor]:
         """Scores (P, N) and groups (P, N) bool."""
         if seen.read is None:
             return torch.zeros(len(prompts), 0), torch.zeros(len(prompts), 0, dtype=torch.bool)
-        pooled = [self.system.pool_features(seen.working, prompt.references) for prompt in prompts]
+        pooled = [self.system.pool_features(seen.maps, prompt.references) for prompt in prompts]
         return self.system.answer(seen.read, [p.text for p in prompts], pooled, threshold)
 
     def _group(self, seen: _Seen, prompt: Prompt, scores: Tensor, group: Tensor, threshold: float) -> MaskGroup:
@@ -191,7 +201,7 @@ class Model:
         reference.check(size)
         if isinstance(reference, MaskRef):
             return resize_nearest(torch.from_numpy(reference.mask)[None], (working.shape[0], working.shape[1]))
-        proposer = self.system.proposer
+        proposer = self.proposer
         if not isinstance(proposer, PromptableProposer):
             raise ValueError("this model's proposer cannot turn a box or point into a mask; give a mask instead")
         across, down = working.shape[1] / size[1], working.shape[0] / size[0]

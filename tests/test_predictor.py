@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.devices import pick_device
 from maskselect.predictor import WORKING_SIDE, Model, load
 from maskselect.structures.references import BoxRef, PointRef
-from tests.systems.tiny import Nothing, tiny_ras
+from tests.systems.tiny import Nothing, Quarters, tiny_ras
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,30 @@ def test_select_many_equals_select(model: Model) -> None:
     one = model.select(_image(), "left of <mask-ref>", [mask])
     np.testing.assert_allclose(many[1].scores, one.scores, atol=1e-5)
     np.testing.assert_array_equal(many[1].references, mask[None])
+
+
+def test_an_image_is_proposed_and_encoded_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = Model(tiny_ras())
+    calls: list[str] = []
+    monkeypatch.setattr(model.system, "encode", _noting(calls, "encode", model.system.encode))
+    monkeypatch.setattr(Quarters, "propose", _noting(calls, "propose", Quarters.propose))
+    mask = np.ones((40, 60), bool)
+    model.select_many(_image(), ["stars", "left of <mask-ref>", "mugs"], [[], [mask], []])
+    model.select(_image(), "right of <mask-ref>", [mask])
+    assert sorted(calls) == ["encode", "propose"]
+    model.keep_candidates(tmp_path)
+    for image in (_image(30), _image(), _image(30), _image()):
+        assert len(model.candidates(image)) == 4
+        model.select(image, "stars")
+    assert calls.count("propose") == 3 and len([*tmp_path.rglob("*.json")]) == 2
+
+
+def _noting(calls: list[str], name: str, function: Any) -> Any:
+    def noted(*arguments: Any) -> Any:
+        calls.append(name)
+        return function(*arguments)
+
+    return noted
 
 
 def test_a_threshold_of_one_gives_an_empty_group(model: Model) -> None:

@@ -11,4 +11,7 @@ def load_model(options: argparse.Namespace) -> Any:
     with quick_imports():
         from maskselect.predictor import load
 
-        return load(options.model, device=options.device)
+        model = load(options.model, device=options.device)
+        if getattr(options, "keep_candidates", None) is not None:
+            model.keep_candidates(options.keep_candidates)
+        return model

@@ -35,6 +35,7 @@ def evaluate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--protocol", metavar="NAME", help=protocol_help)
     parser.add_argument("--with-gt-candidates", action="store_true", help="add the ground-truth masks to the pool")
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")
+    _add_kept(parser)
     _add_model(parser)
     return parser
 
@@ -47,6 +48,7 @@ def calibrate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--least-n-acc", type=float, default=0.0, metavar="P", help=n_acc_help)
     parser.add_argument("--output", type=Path, metavar="TABLE.json", help="what each threshold gives")
     parser.add_argument("--write", action="store_true", help="store the threshold in the checkpoint's card")
+    _add_kept(parser)
     _add_model(parser)
     return parser
 
@@ -150,6 +152,11 @@ def scenes_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--proposer", metavar="CONFIG_OR_NAME", help="fill mask_pool with its candidates")
     add_device(parser)
     return parser
+
+
+def _add_kept(parser: argparse.ArgumentParser) -> None:
+    kept_help = "keep candidates there, and read those that the same proposer left there for the same pictures"
+    parser.add_argument("--keep-candidates", type=Path, metavar="DIR", help=kept_help)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

@@ -74,7 +74,7 @@ class EncoderEnsemble(nn.Module):
     def pool(self, maps: Sequence[FeatureMap], masks: Tensor) -> Tensor:
         """Features of the masks of one image: (N, C) float32.
 
-        maps: what `encode` gave for that image alone (B = 1).
+        maps: what `maps` gave, or `encode` for one image (B = 1).
         masks: (N, H, W) bool over the un-padded image, at any resolution of it; they are padded as the image was.
         Raises ValueError when the maps hold several images or belong to another ensemble.
         """
@@ -82,21 +82,23 @@ class EncoderEnsemble(nn.Module):
             raise ValueError(f"maps of {[m.info.name for m in maps]} do not belong to {[i.name for i in self.info]}")
         if any(len(m.features) != 1 for m in maps):
             raise ValueError(f"pool takes the maps of one image, got {[len(m.features) for m in maps]}; see `split`")
-        framed = framed_masks(masks, self.framing)
+        framed = framed_masks(masks.to(maps[0].features.device), self.framing)
         parts = [mask_pool(m.features[0].float(), cell_weights(framed, m.info.grid, self.mask_resize)) for m in maps]
         if self.geometry:
             parts.append(mask_geometry(framed))
         return torch.cat(parts, 1)
 
     @torch.no_grad()
-    def features(self, image: np.ndarray, masks: Tensor) -> Tensor:
-        """Encode and pool in one call: (H, W, 3) uint8 and (N, H, W) bool to (N, C) float32."""
+    def maps(self, image: np.ndarray) -> list[FeatureMap]:
+        """Frame and encode one image, (H, W, 3) uint8: one map an encoder, for `pool`."""
         device = next(chain(self.parameters(), self.buffers())).device
         if self.framing == "corner":
-            maps = [encoder.encode(cornered_images(image, encoder.info, device)) for encoder in self._encoders]
-        else:
-            maps = self.encode(square_images(image, self.pad_value, device))
-        return self.pool(maps, masks.to(device))
+            return [encoder.encode(cornered_images(image, encoder.info, device)) for encoder in self._encoders]
+        return self.encode(square_images(image, self.pad_value, device))
+
+    def features(self, image: np.ndarray, masks: Tensor) -> Tensor:
+        """Encode and pool in one call: (H, W, 3) uint8 and (N, H, W) bool to (N, C) float32."""
+        return self.pool(self.maps(image), masks)
 
 
 def split(maps: Sequence[FeatureMap]) -> list[list[FeatureMap]]:

@@ -148,7 +148,7 @@ class PrecomputedProposer:
     def write(self, image_id: str, candidates: MaskSet) -> Path:
         """Store candidates as JSON; the file appears whole or not at all. Columns of one number a mask are kept."""
         columns = {name: c.tolist() for name, c in candidates.columns.items() if c.ndim == 1}
-        codes, scores = rle.encode(candidates.masks.numpy()), candidates.scores.tolist()
+        codes, scores = rle.encode(candidates.masks.cpu().numpy()), candidates.scores.tolist()
         masks = [
             {"segmentation": code, "score": score, **{name: values[k] for name, values in columns.items()}}
             for k, (code, score) in enumerate(zip(codes, scores, strict=True))

@@ -82,8 +82,12 @@ class CandidateSystem(Protocol):
         """What the language model sees of images: (B, 3, H, W) float in [0, 1], any shape, to (B, T, E)."""
         ...
 
-    def pool_features(self, image: np.ndarray, masks: MaskSet | Tensor) -> Tensor:
-        """Features of masks of one image, proposed or given as (N, H, W) bool: (N, C)."""
+    def encode(self, image: np.ndarray) -> list[FeatureMap]:
+        """What the encoders see of (H, W, 3) uint8, for any number of masks of it."""
+        ...
+
+    def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
+        """Features of masks of the image that `encode` saw, proposed or given as (N, H, W) bool: (N, C)."""
         ...
 
     def read(self, image: np.ndarray, candidate_features: Tensor) -> Any:

@@ -5,11 +5,13 @@ Shape letters: B images, T image tokens, V width of the vision tower.
 
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.lmm.llava import Llava
+from maskselect.structures.features import FeatureMap
 from maskselect.structures.protocols import Proposer
 from maskselect.systems.reading import Reader
 
@@ -50,6 +52,10 @@ class FrozenSight(nn.Module):
         if isinstance(self.proposer, nn.Module):
             self.proposer.eval()
         return self
+
+    def encode(self, image: np.ndarray) -> list[FeatureMap]:
+        """What the encoders see of (H, W, 3) uint8, for any number of masks of it."""
+        return self.encoders.maps(image)
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:

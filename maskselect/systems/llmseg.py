@@ -30,6 +30,7 @@ from maskselect.heads.overlap import HeadForm, IopHead, IouHead
 from maskselect.heads.strategies import Strategy, choose
 from maskselect.lmm.llava import Llava
 from maskselect.losses.overlap import Divergence, alignment_loss, iop_loss
+from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
 from maskselect.structures.sample import Batch
@@ -143,9 +144,9 @@ class LLMSeg(FrozenSight):
 
     # --- features -----------------------------------------------------------------------------------------------
 
-    def pool_features(self, image: np.ndarray, masks: MaskSet | Tensor) -> Tensor:
-        """Features of masks of one image, proposed or given as (N, H, W) bool: (N, C)."""
-        return self.encoders.features(image, masks if isinstance(masks, Tensor) else masks.masks)
+    def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
+        """Features of masks of the image that `encode` saw, proposed or given as (N, H, W) bool: (N, C)."""
+        return self.encoders.pool(maps, masks if isinstance(masks, Tensor) else masks.masks)
 
     def mask_embeddings(self, features: Tensor) -> Tensor:
         """Pooled features (..., N, C) to (..., N, E).

@@ -20,6 +20,7 @@ from torch import Tensor
 from maskselect.backends import checkpoints
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.lmm.llava import Llava
+from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
 from maskselect.structures.sample import Batch
@@ -229,8 +230,8 @@ class RAS(FrozenSight):
         checkpoints.check_fit(own, complete, str(origin), "RAS as configured")
         self.load_state_dict(complete, strict=False)
 
-    def pool_features(self, image: np.ndarray, masks: MaskSet | Tensor) -> Tensor:
-        """Features of masks of one image, proposed or given as (N, H, W) bool: (N, C)."""
+    def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
+        """Features of masks of the image that `encode` saw, proposed or given as (N, H, W) bool: (N, C)."""
         given = MaskSet(masks, torch.ones(len(masks)), "given") if isinstance(masks, Tensor) else masks
-        pooled = self.encoders.features(image, given.masks)
+        pooled = self.encoders.pool(maps, given.masks)
         return torch.cat([pooled, given.scores.to(pooled)[:, None]], 1) if self.proposal_score else pooled

@@ -106,11 +106,38 @@ def prompt_hidden(
         return packed, reader.lmm.hidden(reader.embed(packed, images.tokens), seen, packed.positions)
     owners = torch.tensor([image for image, prompts in enumerate(parts) for _ in prompts], device=device)
     packed = sequence.pack([(None, [prompt]) for prompts in parts for prompt in prompts]).to(device)
+    groups = like_lengths([sum(map(len, prompt)) for prompts in parts for prompt in prompts])
+    found = [_behind_cache(reader, images, packed.some(rows), owners[rows], second_pass) for rows in groups]
+    length = packed.kinds.shape[1]
+    together = torch.cat([F.pad(part, (0, 0, 0, length - part.shape[1])) for part in found])
+    return packed, together[torch.tensor([row for rows in groups for row in rows]).argsort().to(device)]
+
+
+def _behind_cache(
+    reader: Reader, images: ReadImages, packed: PackedRows, owners: Tensor, second_pass: SecondPass
+) -> Tensor:
+    """Hidden states of rows that each stand behind the cached image that owns them."""
+    assert images.cache is not None
     cache = repeated_cache(reader, images.cache, owners)
     before = (images.rows.kinds != Slot.PAD)[owners][:, None, None].expand(-1, -1, packed.kinds.shape[1], -1)
     seen = torch.cat([before, sequence.visibility(packed, second_pass)], -1)
-    embeddings = reader.embed(packed, images.tokens, owners)
-    return packed, reader.lmm.hidden(embeddings, seen, packed.positions, cache)
+    return reader.lmm.hidden(reader.embed(packed, images.tokens, owners), seen, packed.positions, cache)
+
+
+def like_lengths(lengths: list[int], fewest: int = 24, growth: float = 1.25) -> list[list[int]]:
+    """Row numbers in groups of similar length, shortest first: less padding for a few more passes.
+
+    fewest: rows that a group has at least, as far as there are.  growth: a row that is this much longer than the
+    shortest of a group opens the next.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    groups: list[list[int]] = [[]]
+    for place, row in enumerate(order):
+        enough = len(groups[-1]) >= fewest and len(order) - place >= fewest
+        if enough and lengths[row] >= growth * lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
 
 
 def repeated_cache(reader: Reader, cache: DynamicCache, owners: Tensor) -> DynamicCache:

@@ -138,6 +138,11 @@ class PackedRows:
         """The same rows on another device."""
         return PackedRows(*(t.to(device) for t in (self.kinds, self.values, self.positions, self.blocks)))
 
+    def some(self, rows: list[int]) -> "PackedRows":
+        """Some of the rows, as long as the longest of them."""
+        length = int((self.kinds[rows] != Slot.PAD).sum(1).max())
+        return PackedRows(*(t[rows, :length] for t in (self.kinds, self.values, self.positions, self.blocks)))
+
 
 def pack(rows: Sequence[tuple[Segment | None, list[list[Segment]]]]) -> PackedRows:
     """Rows of one prefix (or none) and P prompts, each a list of segments, padded on the right to one length."""

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from maskselect.backends.identity import identity
 from maskselect.data.groups import Annotated, GroupSource, Query
 from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
@@ -101,7 +102,7 @@ def compute(system: CandidateSystem, annotated: Annotated, candidates: MaskSet |
     device = next(chain(*(part.parameters() for part in system.visual_parts))).device
     pixels = torch.from_numpy(annotated.image).permute(2, 0, 1)[None].float() / 255
     everything = found.concat(MaskSet(masks, torch.ones(len(masks)), "annotated"))
-    pooled = system.pool_features(annotated.image, everything)
+    pooled = system.pool_features(system.encode(annotated.image), everything)
     return Record(
         pooled[: len(found)].half().cpu(),
         pooled[len(found) :].half().cpu(),
@@ -115,26 +116,7 @@ def compute(system: CandidateSystem, annotated: Annotated, candidates: MaskSet |
 
 def fingerprint(system: CandidateSystem, stand_ins: StandIns | None = None) -> str:
     """Twelve hex digits over everything that decides a record: frozen weights, and what makes the candidates."""
-    digest = hashlib.sha256(_RECORD_FORM)
-    for part in (*system.visual_parts, stand_ins or system.proposer):
-        _digest(part, digest)
-    return digest.hexdigest()[:12]
-
-
-def _digest(part: object, digest: "hashlib._Hash") -> None:
-    """Weights of a module, settings of anything of ours, and the same of what it holds: a proposer within another."""
-    if isinstance(part, nn.Module):
-        for name, tensor in sorted(part.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    if not type(part).__module__.startswith("maskselect."):
-        return  # what transformers keeps beside its weights changes as it runs
-    settings = {k: v for k, v in vars(part).items() if k != "training" and isinstance(v, int | float | str)}
-    digest.update(repr((type(part).__name__, sorted(settings.items()))).encode())
-    if not isinstance(part, nn.Module):
-        for held in vars(part).values():
-            if isinstance(held, nn.Module) or type(held).__module__.startswith("maskselect."):
-                _digest(held, digest)
+    return identity([*system.visual_parts, stand_ins or system.proposer], _RECORD_FORM)
 
 
 def _pack(record: Record) -> dict[str, Tensor]:

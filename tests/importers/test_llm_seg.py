@@ -175,7 +175,7 @@ def test_answers_are_the_release_s(made: Made, imported: Path, prompt: str, ques
     image_map = SinusoidEncoder(grid=8, frequencies=3).table
     similarity, iop = reference.judge(wanted, reference.mask_features(image_map, MASKS))
 
-    pooled = system.pool_features(IMAGE, MASKS)
+    pooled = system.pool_features(system.encode(IMAGE), MASKS)
     read = system.read(IMAGE, pooled)
     none = [torch.zeros(0, system.channels)]
     torch.testing.assert_close(system.answers(read, [prompt], none).states[0], wanted, atol=1e-4, rtol=1e-3)
@@ -233,7 +233,7 @@ def test_an_import_with_narrow_frozen_weights_answers_much_the_same_and_trains(m
     hidden = reference.hidden(reference.ids(system.lmm.tokenizer, question), IMAGE)
     _, iop = reference.judge(hidden, reference.mask_features(SinusoidEncoder(grid=8, frequencies=3).table, MASKS))
     system.eval()
-    read = system.read(IMAGE, system.pool_features(IMAGE, MASKS))
+    read = system.read(IMAGE, system.pool_features(system.encode(IMAGE), MASKS))
     scores, _ = system.answer(read, ["the mug"], [torch.zeros(0, system.channels)], 0.5)
     torch.testing.assert_close(scores[0], iop, atol=5e-2, rtol=0)
     system.train()

@@ -171,7 +171,7 @@ def test_a_tiny_one_trains_and_answers(tmp_path: Path) -> None:
     system.eval()
     image = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
     candidates = Quarters().propose(image)
-    read = system.read(image, system.pool_features(image, candidates))
+    read = system.read(image, system.pool_features(system.encode(image), candidates))
     scores, chosen = system.answer(read, ["the mug"], [torch.zeros(0, 32)], 0.5)
     assert scores.shape == chosen.shape == (1, 4)
 

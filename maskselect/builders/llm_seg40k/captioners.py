@@ -63,7 +63,7 @@ class RasCaptioner:
         found = system.proposer.propose(image)
         if len(found) == 0:  # a plain picture: what there is of it is one thing
             found = MaskSet(torch.ones(1, *image.shape[:2], dtype=torch.bool), torch.ones(1), "whole")
-        return system.caption(system.pool_features(image, found), self.max_new_tokens)
+        return system.caption(system.pool_features(system.encode(image), found), self.max_new_tokens)
 
     def _load(self) -> RAS:
         if self._loaded is None:
