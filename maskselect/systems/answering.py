@@ -45,11 +45,17 @@ class Answers:
 
 
 def given_answers(
-    reader: Reader, images: ReadImages, questions: list[list[str]], answers: list[list[str]], seg_id: int
+    reader: Reader,
+    images: ReadImages,
+    questions: list[list[str]],
+    answers: list[list[str]],
+    seg_id: int,
+    meant: list[bool] | None = None,
 ) -> Answers:
     """Read every question with its answer behind it; one row an image and question, in order.
 
     questions, answers: for each image its texts.
+    meant: for each row whether its answer counts in the loss; None for all.
     """
     end = reader.lmm.tokenizer.eos_token_id
     parts: list[list[list[Segment]]] = []
@@ -65,8 +71,10 @@ def given_answers(
     rows, columns = _predicting(images, parts)
     states = hidden[torch.tensor(rows, device=hidden.device), torch.tensor(columns, device=hidden.device)]
     wanted = torch.tensor([token for row in ids for token in row], device=hidden.device)
-    loss = F.cross_entropy(reader.lmm.token_logits(states).float(), wanted)
     owners = torch.tensor([row for row, own in enumerate(ids) for _ in own], device=hidden.device)
+    counted = torch.tensor([True] * len(ids) if meant is None else meant, device=hidden.device)[owners]
+    errors = F.cross_entropy(reader.lmm.token_logits(states).float(), wanted, reduction="none")
+    loss = (errors * counted).sum() / counted.sum().clamp(min=1)
     return Answers(*_first_seg(states, wanted == seg_id, owners, len(ids)), [], loss)
 
 

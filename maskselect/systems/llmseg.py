@@ -7,7 +7,8 @@
 Proposer, encoder and vision tower are frozen, and the language model but for LoRA.
 
 Two things are ours. A `<mask-ref>` in a question becomes a mask token, as in RAS; the paper has no references. And
-where nothing is meant, the answer holds no `[SEG]`, so the group is empty; the paper trains no such questions.
+where nothing is meant, the answer holds no `[SEG]`, so the group is empty, and IoP is learned to be 0 in case it does;
+the paper trains no such questions.
 
 Paper and released code differ; the default is the code, and the arguments say so.
 
@@ -42,6 +43,11 @@ from maskselect.systems.scoring import ReadImages, read_images
 from maskselect.tokens.mask_tokenizer import MaskTokenizer, NoMaskTokens
 
 Answering = Literal["generated", "teacher_forced"]
+
+DOUBTED = 0.5
+"""Share of prompts without a target that are trained as if the answer held `[SEG]`, with IoP 0 everywhere.
+
+Where the language model errs, the group shall still be empty. Ours, as such prompts are."""
 
 
 @dataclass(frozen=True)
@@ -227,28 +233,29 @@ class LLMSeg(FrozenSight):
             self.reader.mask_tokenizer.fit_statistics(batch.candidate_features[batch.candidate_valid])
         rng = np.random.default_rng(int(torch.randint(2**31, ()))) if self.training else None
         asked = [[questions.ask(text, rng, self.phrasing) for text in texts] for texts in batch.prompts]
-        present = batch.overlaps.any_target
-        said = [
-            [questions.answer(bool(present[image, number]), rng, self.phrasing) for number in range(len(texts))]
-            for image, texts in enumerate(asked)
-        ]
+        places = [(image, prompt) for image, texts in enumerate(asked) for prompt in range(len(texts))]
+        present = [bool(batch.overlaps.any_target[place]) for place in places]
+        meant = [own or rng is None or self.iop_head is None or rng.random() >= DOUBTED for own in present]
+        answered = [own or not sure for own, sure in zip(present, meant, strict=True)]
+        texts = iter([questions.answer(any_target, rng, self.phrasing) for any_target in answered])
+        said = [[next(texts) for _ in own] for own in asked]
         blind = _without_candidates(batch.image_features, self.channels, asked, batch.reference_features)
-        answers = given_answers(self.reader, read_images(self.reader, blind), asked, said, self.seg_id)
+        answers = given_answers(self.reader, read_images(self.reader, blind), asked, said, self.seg_id, meant)
         assert answers.loss is not None
-        places = torch.tensor([(i, p) for i, texts in enumerate(asked) for p in range(len(texts))])
-        images, prompts = places[answers.found.cpu()].T.to(answers.states.device)
-        valid = batch.candidate_valid[images]
+        images, prompts = torch.tensor(places)[answers.found.cpu()].T.to(answers.states.device)
+        valid, iou = batch.candidate_valid[images], batch.overlaps.iou[images, prompts]
         embeddings = self.mask_embeddings(batch.candidate_features)[images]
         similarity, iop = self._judged(embeddings, answers.states[answers.found], valid)
-        iou = batch.overlaps.iou[images, prompts]
         losses = {"text": answers.loss}
         total = self.text_weight * answers.loss
-        if self.iou_head is not None and len(images):
-            losses["iou"] = alignment_loss(similarity, iou, valid, self.temperature, self.divergence)
-            total = total + self.iou_weight * losses["iou"]
         if self.iop_head is not None and len(images):
             losses["iop"] = iop_loss(iop, batch.overlaps.iop[images, prompts], valid)
             total = total + self.iop_weight * losses["iop"]
+        known = batch.overlaps.any_target[images, prompts]
+        similarity, iou, valid = similarity[known], iou[known], valid[known]
+        if self.iou_head is not None and len(iou):
+            losses["iou"] = alignment_loss(similarity, iou, valid, self.temperature, self.divergence)
+            total = total + self.iou_weight * losses["iou"]
         return {"loss": total, **losses}, similarity, iou, valid
 
     @torch.no_grad()

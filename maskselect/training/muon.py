@@ -6,7 +6,7 @@ ConvNet needs kernels as well, which are flattened to (out, in * height * width)
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +14,17 @@ from torch import Tensor, nn
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # quintic Newton-Schulz coefficients of the reference
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About U V^T of the singular value decomposition: (R, C) float to (R, C) bfloat16, singular values 0.7 to 1.2."""
-    x = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """About U V^T of the singular value decomposition: (..., R, C) float to the same in bfloat16, singular values 0.7
+    to 1.2."""
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -55,24 +56,34 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 value = closure()
         for group in self.param_groups:
+            alike: dict[tuple[torch.Size, torch.device], list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 if parameter.ndim > 1:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                update = self._muon if parameter.ndim > 1 and group["muon"] else self._adam
-                update(parameter, parameter.grad, group)
+                if parameter.ndim > 1 and group["muon"]:
+                    alike.setdefault((parameter.shape, parameter.device), []).append(parameter)
+                else:
+                    self._adam(parameter, parameter.grad, group)
+            for parameters in alike.values():
+                self._muon(parameters, group)
         return value
 
-    def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
+    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Update parameters of one shape together: small matrices one by one would mostly wait for each other."""
+        flat = torch.stack([self._direction(p, group).flatten(1) for p in parameters])
+        size = 0.2 * max(flat.shape[1:]) ** 0.5  # root mean square of an AdamW step
+        for parameter, update in zip(parameters, orthogonalise(flat), strict=True):
+            parameter.add_(update.reshape(parameter.shape).to(parameter.dtype), alpha=-group["lr"] * size)
+
+    def _direction(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        """The gradient with (Nesterov) momentum."""
+        state, gradient = self.state[parameter], cast(Tensor, parameter.grad)
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        direction = gradient.lerp(state["momentum"], group["momentum"])
-        flat = direction.reshape(len(direction), -1)
-        size = 0.2 * max(flat.shape) ** 0.5  # root mean square of an AdamW step
-        parameter.add_(orthogonalise(flat).view(direction.shape).to(parameter.dtype), alpha=-group["lr"] * size)
+        return gradient.lerp(state["momentum"], group["momentum"])
 
     def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

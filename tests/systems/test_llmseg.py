@@ -13,7 +13,8 @@ from maskselect.backends import checkpoints
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
 from maskselect.predictor import Model
-from maskselect.systems import questions
+from maskselect.structures.sample import Overlaps
+from maskselect.systems import llmseg, questions
 from maskselect.systems.answering import LONGEST_ANSWER, given_answers
 from maskselect.systems.llmseg import LLMSeg
 from maskselect.systems.scoring import read_images
@@ -121,6 +122,23 @@ def test_without_seg_in_the_answer_the_group_is_empty() -> None:
     scores, chosen = system.answer(read, ["the red mugs"], [torch.zeros(0, system.channels)], 0.0)
     assert not chosen.any()
     assert float(scores.abs().max()) == 0
+
+
+def test_where_nothing_is_meant_iop_is_learned_to_be_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong [SEG] then still gives an empty group; the words of such an answer are not learned."""
+    losses = {}
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(llmseg, "DOUBTED", share)
+        system = tiny_llmseg().train()
+        batch = tiny_batch(system)
+        nothing = Overlaps(*(torch.zeros_like(t) for t in vars(batch.overlaps).values()))
+        torch.manual_seed(0)
+        losses[share] = system.loss(replace(batch, overlaps=nothing))
+    assert set(losses[0.0]) == {"loss", "text"} and losses[0.0]["text"].item() > 0
+    assert set(losses[1.0]) == {"loss", "text", "iop"} and losses[1.0]["text"].item() == 0
+    losses[1.0]["loss"].backward()
+    assert system.iop_head is not None and system.iop_head.layers[-1].bias.grad is not None
+    assert float(system.iop_head.layers[-1].bias.grad) > 0  # a step against it lowers every IoP
 
 
 def test_teacher_forcing_always_finds_seg() -> None:

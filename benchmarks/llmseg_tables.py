@@ -1,0 +1,221 @@
+"""LLM-Seg's tables at compact scale: trains every row from several seeds, measures each, and writes docs/llmseg.md.
+
+    python benchmarks/llmseg_tables.py --runs runs/tables                        # everything that is not there yet
+    python benchmarks/llmseg_tables.py --runs runs/tables --rows all ras --seeds 0
+    python benchmarks/llmseg_tables.py --runs runs/tables --write                # and the tables into docs/llmseg.md
+
+A run that was interrupted goes on where it stopped. Every row has the same number of steps, scenes and prompts; the
+seed decides new weights, the order of scenes and the prompts that are drawn for them. All are measured by
+`tools/evaluate.py` on scenes that no training saw.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT = ROOT / "docs" / "llmseg.md"
+MARKS = ("<!-- tables: benchmarks/llmseg_tables.py --write -->", "<!-- end of tables -->")
+SCENES, SEED = 1000, 5
+LLMSEG = ("configs/llmseg.yaml",)
+OVERLAYS = "configs/overlays/llmseg"
+TRAINED = {
+    "iou_head": (*LLMSEG, f"{OVERLAYS}/iou_head.yaml"),
+    "fusion_iou": (*LLMSEG, f"{OVERLAYS}/fusion_iou.yaml"),
+    "fusion_iop": (*LLMSEG, f"{OVERLAYS}/fusion_iop.yaml"),
+    "all": LLMSEG,
+    "conv_features": (*LLMSEG, f"{OVERLAYS}/conv_features.yaml"),
+    "sam_features": (*LLMSEG, f"{OVERLAYS}/sam_features.yaml"),
+    "ras": ("configs/ras.yaml", "configs/overlays/ras_beside_llmseg.yaml"),
+}
+STRATEGIES = ("top_iou", "iop", "iop_or_top_iou", "iop_of_top_iou")
+METRICS = ("gIoU", "cIoU", "ncIoU", "F1", "N-acc")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: which row, from which seed, and where."""
+
+    row: str
+    seed: int
+    folder: Path
+
+    @property
+    def weights(self) -> Path:
+        """Where the trained model is."""
+        return self.folder / ("ras.safetensors" if self.row == "ras" else "llmseg.safetensors")
+
+
+def main() -> None:
+    """Train, measure, and print or write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True, help="where training runs and reports go")
+    parser.add_argument("--rows", nargs="+", choices=list(TRAINED), default=list(TRAINED))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=600, help="of each training (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=SCENES, help="that are asked about (default: %(default)s)")
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="of frozen features and candidates")
+    parser.add_argument("--jobs", type=int, default=1, help="at a time; each takes one thread (default: %(default)s)")
+    parser.add_argument("--write", action="store_true", help="into docs/llmseg.md")
+    options = parser.parse_args()
+    jobs = [Job(row, seed, options.runs / f"{row}_{seed}") for seed in options.seeds for row in options.rows]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for _ in pool.map(lambda job: _train_and_measure(job, options), jobs):
+            continue
+    tables = _tables(options.runs, options.seeds)
+    print(tables)
+    if options.write:
+        text = DOCUMENT.read_text()
+        before, rest = text.split(MARKS[0])
+        DOCUMENT.write_text(before + MARKS[0] + "\n\n" + tables + "\n" + MARKS[1] + rest.split(MARKS[1])[1])
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def _train_and_measure(job: Job, options: argparse.Namespace) -> None:
+    steps = json.loads(job.weights.with_suffix(".json").read_text())["steps"] if job.weights.is_file() else 0
+    if steps < options.steps:
+        _train(job, options)
+    for data in ("scenes", "scenes-reasoning"):
+        if job.row in ("all", "ras") or data == "scenes":
+            _measure(job.weights, job.folder / f"{data}.json", data, options)
+    if job.row == "all":
+        for strategy in STRATEGIES:
+            _measure(_with_strategy(job, strategy), job.folder / strategy / "scenes.json", "scenes", options)
+
+
+def _train(job: Job, options: argparse.Namespace) -> None:
+    command = ["lightning", "fit", *(word for file in TRAINED[job.row] for word in ("-c", file))]
+    command += ["--output", str(job.folder), "--seed_everything", str(job.seed), "--model.seed", str(job.seed)]
+    command += ["--data.init_args.seed", str(job.seed), "--data.init_args.cache_dir", str(options.cache / "features")]
+    command += ["--trainer.max_steps", str(options.steps), "--trainer.val_check_interval", "200"]
+    if (job.folder / "last.ckpt").is_file():
+        command += ["--ckpt_path", str(job.folder / "last.ckpt")]
+    _run(command, job.folder / "fit.log")
+
+
+def _measure(model: Path, report: Path, data: str, options: argparse.Namespace) -> None:
+    if report.is_file():
+        return
+    command = ["maskselect", "evaluate", "--model", str(model), "--dataset", data, "--split", "test"]
+    command += ["--scenes", str(options.scenes), "--seed", str(SEED)]
+    command += ["--keep-candidates", str(options.cache / "candidates"), "--output", str(report)]
+    _run(command, report.with_suffix(".log"))
+
+
+def _run(command: Sequence[str], log: Path) -> None:
+    """One of this environment's commands, on one thread. Raises CalledProcessError; what it said is in the log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    program = Path(sys.executable).with_name(command[0])
+    print(*command, f"> {log}", flush=True)
+    with log.open("a") as file:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        subprocess.run([program, *command[1:]], cwd=ROOT, env=environment, stdout=file, stderr=file, check=True)
+
+
+def _with_strategy(job: Job, strategy: str) -> Path:
+    """The same weights with a card that says another strategy."""
+    model = job.folder / strategy / job.weights.name
+    model.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(job.weights, model)
+    card = json.loads(job.weights.with_suffix(".json").read_text())
+    card["config"]["init_args"]["strategy"] = strategy
+    model.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    return model
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _tables(runs: Path, seeds: Sequence[int]) -> str:
+    """Markdown of all tables, as far as their reports are there."""
+    card = next((json.loads(f.read_text()) for f in sorted(runs.glob("all_*/llmseg.json"))), {"steps": 0})
+    lines = [
+        f"{card['steps']} steps of 192 prompts a run; {SCENES} test scenes that no training saw, three prompts each",
+        "(six with reasoning). Percent: mean of the seeds and, in brackets, the lowest and the highest of them.",
+    ]
+    names = {
+        "iou_head": "IoU head alone",
+        "fusion_iou": "fusion, IoU head",
+        "fusion_iop": "fusion, IoP head",
+        "all": "fusion, both heads",
+    }
+    lines += _table(
+        "Parts (the paper's Table 2)", runs, seeds, [(label, row, "scenes") for row, label in names.items()]
+    )
+    labels = dict(
+        zip(STRATEGIES, ("the most like", "IoP above 0.5", "both together", "IoP, of the five most like"), strict=True)
+    )
+    paper = {
+        "top_iou": "49.6 / 35.4",
+        "iop": "52.3 / 47.5",
+        "iop_or_top_iou": "53.8 / 42.2",
+        "iop_of_top_iou": "51.4 / 43.6",
+    }
+    rows = [(f"{labels[s]} (`{s}`)", "all", f"{s}/scenes") for s in STRATEGIES]
+    lines += _table("Strategies (Table 3)", runs, seeds, rows, list(paper.values()))
+    rows = [
+        ("ViT, as DINOv2 (`encoder_vit`)", "all", "scenes"),
+        ("ConvNet, as CLIP's ConvNeXt (`encoder_conv`)", "conv_features", "scenes"),
+    ]
+    rows += [("SAM's own", "sam_features", "scenes")]
+    lines += _table("Features (Table 4)", runs, seeds, rows, ["52.3 / 47.5", "49.3 / 44.5", "46.2 / 44.7"])
+    rows = [("LLM-Seg", "all", "scenes"), ("RAS", "ras", "scenes")]
+    lines += _table("Beside RAS, plain prompts", runs, seeds, rows, parts=("overall", "1 target"))
+    reasoned = [("LLM-Seg", "all", "scenes-reasoning"), ("RAS", "ras", "scenes-reasoning")]
+    lines += _table(
+        "Beside RAS, reasoning prompts and the same by name", runs, seeds, reasoned, parts=("reasoning", "naming")
+    )
+    return "\n".join(lines)
+
+
+def _table(
+    title: str,
+    runs: Path,
+    seeds: Sequence[int],
+    rows: Sequence[tuple[str, str, str]],
+    paper: Sequence[str] = (),
+    parts: Sequence[str] = ("overall",),
+) -> list[str]:
+    """One table. rows: label, row and report.  paper: its gIoU / cIoU, row by row.  parts: of the report."""
+    several = len(parts) > 1
+    head = ["", *(["prompts"] if several else []), *METRICS, *(["paper's gIoU / cIoU"] if paper else [])]
+    lines = ["", f"### {title}", "", _line(head), _line(["---"] * len(head))]
+    for number, (label, row, name) in enumerate(rows):
+        files = [runs / f"{row}_{seed}" / f"{name}.json" for seed in seeds]
+        reports = [json.loads(file.read_text()) for file in files if file.is_file()]
+        for part in parts if reports else ():
+            cells = [label, *([part] if several else [])]
+            cells += [_spread([_figures(report, part)[metric] for report in reports]) for metric in METRICS]
+            cells += [paper[number]] if paper else []
+            lines.append(_line(cells))
+    return lines
+
+
+def _figures(report: dict[str, Any], part: str) -> dict[str, float]:
+    if part == "overall":
+        return report["metrics"]["overall"]
+    return report["by_targets"]["1"] if part == "1 target" else report["by_kind"][part]
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
