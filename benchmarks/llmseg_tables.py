@@ -26,16 +26,15 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "llmseg.md"
 MARKS = ("<!-- tables: benchmarks/llmseg_tables.py --write -->", "<!-- end of tables -->")
 SCENES, SEED = 1000, 5
-LLMSEG = ("configs/llmseg.yaml",)
-OVERLAYS = "configs/overlays/llmseg"
+OVERLAYS = "configs/overlays"
 TRAINED = {
-    "iou_head": (*LLMSEG, f"{OVERLAYS}/iou_head.yaml"),
-    "fusion_iou": (*LLMSEG, f"{OVERLAYS}/fusion_iou.yaml"),
-    "fusion_iop": (*LLMSEG, f"{OVERLAYS}/fusion_iop.yaml"),
-    "all": LLMSEG,
-    "conv_features": (*LLMSEG, f"{OVERLAYS}/conv_features.yaml"),
-    "sam_features": (*LLMSEG, f"{OVERLAYS}/sam_features.yaml"),
-    "ras": ("configs/ras.yaml", "configs/overlays/ras_beside_llmseg.yaml"),
+    "iou_head": f"{OVERLAYS}/llmseg/iou_head.yaml",
+    "fusion_iou": f"{OVERLAYS}/llmseg/fusion_iou.yaml",
+    "fusion_iop": f"{OVERLAYS}/llmseg/fusion_iop.yaml",
+    "all": "configs/llmseg.yaml",
+    "conv_features": f"{OVERLAYS}/llmseg/conv_features.yaml",
+    "sam_features": f"{OVERLAYS}/llmseg/sam_features.yaml",
+    "ras": f"{OVERLAYS}/ras_beside_llmseg.yaml",
 }
 STRATEGIES = ("top_iou", "iop", "iop_or_top_iou", "iop_of_top_iou")
 METRICS = ("gIoU", "cIoU", "ncIoU", "F1", "N-acc")
@@ -95,8 +94,8 @@ def _train_and_measure(job: Job, options: argparse.Namespace) -> None:
 
 
 def _train(job: Job, options: argparse.Namespace) -> None:
-    command = ["lightning", "fit", *(word for file in TRAINED[job.row] for word in ("-c", file))]
-    command += ["--output", str(job.folder), "--seed_everything", str(job.seed), "--model.seed", str(job.seed)]
+    command = ["lightning", "fit", "-c", TRAINED[job.row], "--output", str(job.folder)]
+    command += ["--seed_everything", str(job.seed), "--model.seed", str(job.seed)]
     command += ["--data.init_args.seed", str(job.seed), "--data.init_args.cache_dir", str(options.cache / "features")]
     command += ["--trainer.max_steps", str(options.steps), "--trainer.val_check_interval", "200"]
     if (job.folder / "last.ckpt").is_file():

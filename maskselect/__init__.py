@@ -8,7 +8,7 @@ group = model.select("kitchen.jpg", "mugs left of <mask-ref>", references=[mask]
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["load", "push_to_hub"]
 
 
 def load(name_or_path: str, device: str = "auto") -> Any:
@@ -17,3 +17,10 @@ def load(name_or_path: str, device: str = "auto") -> Any:
     from maskselect.reports.overlay import draw_overlay
 
     return load_model(name_or_path, device, draw_overlay)
+
+
+def push_to_hub(checkpoint: str, repository: str, **settings: Any) -> str:
+    """Publish a checkpoint with a model card on the hub; see `maskselect.publishing.push_to_hub` for the settings."""
+    from maskselect.publishing import push_to_hub as push
+
+    return push(checkpoint, repository, **settings)

@@ -15,8 +15,6 @@ from typing import Any, cast
 import cv2
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 from torch import Tensor, nn
 
@@ -32,6 +30,7 @@ from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.protocols import CandidateSystem, PromptableProposer
 from maskselect.structures.references import BoxRef, MaskRef, PointRef
 from maskselect.structures.sample import Prompt
+from maskselect.systems.fetching import fetch_checkpoint
 from maskselect.systems.loading import load_system
 
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -215,35 +214,32 @@ class Model:
 
 
 def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None = None) -> Model:
-    """Load a model: the name of a shipped checkpoint, a file, a folder, or `hf://org/name`.
+    """Load a model: the name of a shipped checkpoint, a file, a folder, or `hf://org/name`, perhaps with `@revision`.
 
     device: "auto", "cpu" or "cuda".  drawer: what `MaskGroup.overlay` uses; `maskselect.load` passes ours.
 
-    Raises FileNotFoundError when there is no such checkpoint, ValueError when it is damaged, holds another kind of
-    thing, or the device is not there.
+    Raises FileNotFoundError when there is no such checkpoint or the hub does not give it, ValueError when it is
+    damaged, holds another kind of thing, or the device is not there.
     """
     if str(name_or_path).startswith("hf://"):
-        name_or_path = _from_hub(str(name_or_path).removeprefix("hf://"))
+        name_or_path = fetch_checkpoint(str(name_or_path))
     where = pick_device(device)
     system, card = load_system(name_or_path)
     if system.stage == 1:
         raise ValueError(f"checkpoint {name_or_path} is of stage 1, which captions; expected one of stage 2, as ras is")
     file = checkpoints.find_checkpoint(name_or_path)
     name = str(card.get("name", Path(name_or_path).stem))
-    digest = hashlib.sha256(file.read_bytes() + file.with_suffix(".json").read_bytes()).hexdigest()
     source = card.get("data", {}).get("init_args", {}).get("train")
     cast(nn.Module, system).to(where)
-    return Model(system, float(card.get("threshold", 0.5)), name, drawer, digest, source)
+    return Model(system, float(card.get("threshold", 0.5)), name, drawer, fingerprint(file), source)
 
 
-def _from_hub(repository: str) -> Path:
-    try:
-        return Path(snapshot_download(repository, allow_patterns=["*.safetensors", "*.json"]))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"hf://{repository} could not be fetched ({type(error).__name__}); check the name and the network, "
-            f"or get it by hand with: hf download {repository}"
-        ) from error
+def fingerprint(file: Path) -> str:
+    """Digest of a checkpoint, weights and card: with another threshold it answers otherwise."""
+    with file.open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256")
+    digest.update(file.with_suffix(".json").read_bytes())
+    return digest.hexdigest()
 
 
 def _scaled(image: np.ndarray, longest: int) -> np.ndarray:

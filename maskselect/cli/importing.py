@@ -1,6 +1,7 @@
 """`import`: published weights of others into ours; one verb a release."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +9,9 @@ from maskselect.cli.parsing import Parser
 
 if TYPE_CHECKING:
     from maskselect.backends.name_map import ImportReport
+    from maskselect.importers.account import Row
 
-NAMES = ("llm-seg", "co-detr")
+NAMES = ("llm-seg", "co-detr", "llava", "ras")
 
 
 def import_parser(prog: str) -> argparse.ArgumentParser:
@@ -18,12 +20,14 @@ def import_parser(prog: str) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="name", required=True, metavar="|".join(NAMES), parser_class=Parser)
     _add_llm_seg(verbs)
     _add_co_detr(verbs)
+    _add_llava(verbs)
+    _add_ras(verbs)
     return parser
 
 
 def import_weights(options: argparse.Namespace) -> int:
     """Runs one importer."""
-    return {"llm-seg": _llm_seg, "co-detr": _co_detr}[options.name](options)
+    return {"llm-seg": _llm_seg, "co-detr": _co_detr, "llava": _llava, "ras": _ras}[options.name](options)
 
 
 def _add_llm_seg(verbs: Any) -> None:
@@ -39,7 +43,7 @@ def _add_llm_seg(verbs: Any) -> None:
 
 
 def _llm_seg(options: argparse.Namespace) -> int:
-    from maskselect.importers.configs import PAPER
+    from maskselect.backends.configs import PAPER
     from maskselect.importers.llm_seg import import_llm_seg
 
     configs = options.config or [PAPER / "llmseg_7b.yaml"]
@@ -72,6 +76,96 @@ def _co_detr(options: argparse.Namespace) -> int:
         write_json({"read": read, "left_behind": report.dropped}, options.report)
     print(f"use it as `checkpoint` of maskselect.proposers.codetr.proposer.CoDetrProposer, variant {options.variant}")
     return 0
+
+
+def _add_llava(verbs: Any) -> None:
+    told = "A LLaVA as its authors name its tensors (liuhaotian/llava-v1.5-13b) into a folder that transformers reads."
+    parser = verbs.add_parser("llava", help="LLaVA in its authors' naming", description=told)
+    _add_hub_folder(parser)
+
+
+def _add_hub_folder(parser: argparse.ArgumentParser) -> None:
+    source_help = "folder with config.json, weights (shards with their index, or one file) and tokenizer"
+    parser.add_argument("source", type=Path, metavar="SRC", help=source_help)
+    parser.add_argument("destination", type=Path, metavar="DST", help="folder to make")
+    tokenizer_help = "folder with its tokenizer.model or tokenizer.json; default: SRC"
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help=tokenizer_help)
+    tower_help = "folder or hub id of the CLIP that it was trained with, for when SRC holds no vision tower"
+    parser.add_argument("--vision-tower", metavar="CLIP", help=tower_help)
+
+
+def _llava(options: argparse.Namespace) -> int:
+    from maskselect.importers.llava import import_llava
+
+    _tell(import_llava(options.source, options.destination, options.tokenizer, options.vision_tower))
+    print(f"-> {options.destination}; use it as `model` of maskselect.lmm.llava.Llava")
+    return 0
+
+
+def _add_ras(verbs: Any) -> None:
+    told = (
+        "The released RAS (Shengcao1006/RAS-13B-General). Names of its LLaVA are known; mask projector, classifier and "
+        "pre-tokens are found by shape. Nothing is written while a tensor is unexplained or a part could be several."
+    )
+    parser = verbs.add_parser("ras", help="RAS's released weights", description=told)
+    _add_hub_folder(parser)
+    config_help = "of the system, and overlays that say what it was trained on; default: configs/paper/ras_13b.yaml"
+    parser.add_argument("--config", "-c", type=Path, action="append", metavar="FILE", help=config_help)
+    order_help = (
+        "the config's encoders in the order of the projector's input columns, which is not published; "
+        "default: clip,convnext,siglip,dinov2,position"
+    )
+    parser.add_argument("--encoder-order", type=lambda text: tuple(text.split(",")), metavar="A,B,...", help=order_help)
+    part_help = (
+        "where several tensors could be a part: projector or classifier and what its names begin with; pool_pre or "
+        "ref_pre and its name, with [0] or [1] for a row"
+    )
+    parser.add_argument("--part", type=_named, action="append", default=[], metavar="PART=NAME", help=part_help)
+    drop_help = "leave behind what begins with this and nothing explains; may be given several times"
+    parser.add_argument("--drop", action="append", default=[], metavar="NAME", help=drop_help)
+
+
+def _named(text: str) -> tuple[str, str]:
+    part, _, name = text.partition("=")
+    if not part or not name:
+        raise argparse.ArgumentTypeError(f"{text} is not PART=NAME")
+    return part, name
+
+
+def _ras(options: argparse.Namespace) -> int:
+    from maskselect.backends.configs import PAPER
+    from maskselect.importers.ras import Choices, import_ras
+
+    import_ras(
+        options.source,
+        options.destination,
+        options.config or [PAPER / "ras_13b.yaml"],
+        options.tokenizer,
+        options.vision_tower,
+        Choices(options.encoder_order, dict(options.part), tuple(options.drop)),
+        tell=_tell_all,
+    )
+    print(f"-> {options.destination}; use it with --model {options.destination}")
+    return 0
+
+
+def _tell_all(rows: "list[Row]", assumed: list[str]) -> None:
+    """A line for every tensor, and what is assumed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from maskselect.importers.account import COLUMNS
+
+    table = Table()
+    for name in COLUMNS:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row.cells)
+    # Piped into a file there is no width to fit into, and names would be broken in two.
+    console = Console(width=None if sys.stdout.isatty() else 10_000, markup=False, highlight=False)
+    console.print(table)
+    for sentence in assumed:
+        console.print(f"Assumed: {sentence}.")
 
 
 def _tell(report: "ImportReport") -> None:

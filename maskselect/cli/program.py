@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from maskselect.cli import importing, measuring, options, using
+from maskselect.cli import checking, importing, measuring, options, publishing, using
 
 TRAINING_VERBS = ("fit", "validate", "test", "predict")
 _CONFIG = ("-c", "--config")
@@ -19,6 +19,8 @@ USAGE = """usage: {prog} VERB [options]
 
 Training, with Lightning (fit --help tells all of its options):
   fit|validate|test|predict -c CONFIG    for example: {prog} fit -c configs/ras.yaml
+  doctor -c CONFIG                       what such a run would lack, and how large it is, before it begins
+  merge LAST.CKPT                        the weights of a resumable checkpoint, in one file or in shards
 
 Use ({prog} VERB --help tells the options):
   predict --image FILE --prompt TEXT     select the masks that answer a prompt
@@ -30,7 +32,8 @@ Use ({prog} VERB --help tells the options):
   data list                              the data sets that can be read, and where to get them
   data check NAME --root DIR             walk a data set: counts, missing images, damaged or empty masks
   data build NAME --output DIR           make maskgroups-2m or llm-seg40k out of other data sets
-  import NAME SRC DST                    published weights of others (llm-seg) into a checkpoint of ours
+  import NAME SRC DST                    published weights (ras, llm-seg, llava, co-detr) into what we read
+  push CHECKPOINT hf://ORG/NAME          publish a checkpoint with a model card on the Hugging Face hub
   scenes --output DIR --split S          generate scenes with prompts and ground truth
 """
 
@@ -86,7 +89,7 @@ def _guarded(run: Callable[[], int], prog: str) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("MASKSELECT_TRACEBACK"):
             raise
-        print(f"{prog}: error: {using.sentence(error)}", file=sys.stderr)
+        print(f"{prog}: error: {getattr(error, 'listing', None) or using.sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
@@ -102,5 +105,8 @@ VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argpa
     "propose": (options.propose_parser, using.propose),
     "data": (options.data_parser, using.data),
     "import": (importing.import_parser, importing.import_weights),
+    "doctor": (checking.doctor_parser, checking.doctor),
+    "push": (publishing.push_parser, publishing.push),
     "scenes": (options.scenes_parser, using.scenes),
+    "merge": (checking.merge_parser, checking.merge),
 }

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import LlavaConfig, PreTrainedTokenizerBase
 
 from maskselect.backends import checkpoints
+from maskselect.backends.configs import read_configs
 from maskselect.backends.name_map import ImportReport
-from maskselect.importers.configs import read_configs
 from maskselect.importers.deepspeed import find_states, read_states
 from maskselect.importers.llava_folder import SHARD, add_tokens, read_tokenizer, write_tokenizer, write_weights
 from maskselect.importers.llm_seg_names import LLAVA, LLM_SEG

@@ -1,16 +1,24 @@
 """A LLaVA of transformers: built from sizes, or read from a folder or the hub."""
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+import torch
 from transformers import (
     AutoTokenizer,
+    BitsAndBytesConfig,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
+
+from maskselect.backends.optional import require
+from maskselect.backends.pretrained import load_pretrained
+
+EXAMPLE = "llava-hf/llava-1.5-7b-hf"
 
 
 @dataclass(frozen=True)
@@ -67,19 +75,59 @@ def build_llava(sizes: LlavaSizes, vocabulary_size: int) -> LlavaForConditionalG
     return LlavaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
 
 
-def load_llava(model: str, dtype: str | None = None) -> tuple[PreTrainedTokenizerBase, LlavaForConditionalGeneration]:
+def load_llava(
+    model: str, dtype: str | None = None, quantize: str | None = None
+) -> tuple[PreTrainedTokenizerBase, LlavaForConditionalGeneration]:
     """Tokenizer and model by hub id or folder; the weights in `dtype`, or as the files have them.
 
-    Raises FileNotFoundError when they are not there.
+    quantize: "nf4" for a language model in 4 bits.
+    Raises FileNotFoundError when they are not there; ValueError when they are in LLaVA's original naming, or some are
+    missing, either of which transformers would take for a wish for random ones; or without the package that quantises.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        loaded: Any = LlavaForConditionalGeneration.from_pretrained(
-            model, attn_implementation="sdpa", dtype=dtype or "auto"
-        )
-    except OSError as error:
-        raise FileNotFoundError(
-            f"LLaVA weights {model!r} could not be loaded; expected a folder or a hub id such as "
-            f"'llava-hf/llava-1.5-7b-hf' (get it with: hf download {model})"
-        ) from error
+    _refuse_original(model)
+    packed = {} if quantize is None else {"quantization_config": _in_4_bits(quantize), "device_map": _first_device()}
+    tokenizer, loaded = load_pretrained(
+        model,
+        "LLaVA",
+        EXAMPLE,
+        LlavaForConditionalGeneration,
+        AutoTokenizer,
+        attn_implementation="sdpa",
+        dtype=dtype or "auto",
+        **packed,
+    )
+    for parameter in loaded.parameters():  # who trains what is decided elsewhere
+        parameter.requires_grad_(parameter.is_floating_point())
     return tokenizer, loaded
+
+
+def _in_4_bits(kind: str) -> BitsAndBytesConfig:
+    require("bitsandbytes", "qlora")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],
+    )
+
+
+def _first_device() -> dict[str, str]:
+    """Where weights are packed: a GPU does in seconds what a processor does in minutes."""
+    return {"": "cuda" if torch.cuda.is_available() else "cpu"}
+
+
+def _refuse_original(model: str) -> None:
+    """Raises ValueError for a folder or hub id whose config is that of LLaVA's authors, not of transformers."""
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(model)
+    except OSError:
+        return  # not there, which is told when it is loaded
+    original = config.get("model_type") == "llava_llama" or any(name.startswith("mm_") for name in config)
+    if original and "vision_config" not in config:
+        local = Path(model).is_dir()
+        fetching = "" if local else f"hf download {model} --local-dir SRC; "
+        raise ValueError(
+            f"LLaVA {model!r} is in the naming of its authors, which transformers takes for random weights; make a "
+            f"folder of it that can be read with: {fetching}maskselect import llava {model if local else 'SRC'} DST"
+        )

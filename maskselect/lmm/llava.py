@@ -57,8 +57,11 @@ class Llava(nn.Module):
         frame_image: the image stands between `IMAGE_FRAME`, as in the first LLaVAs. Added tokens then swallow the
             spaces around them, as their tokenizer had it, and with them the line break behind the image.
         dtype: of the frozen weights of a `model`; what systems train stays float32. None for that of the files.
+        quantize: hold the language model of a `model` in 4 bits ("nf4", QLoRA: arXiv 2305.14314), for LoRA alone; its
+            output layer, the projector and the tower stay as they are.
 
-    Raises FileNotFoundError when weights are absent.
+    Raises FileNotFoundError when weights are absent, ValueError for settings that exclude each other, or a package that
+    is not installed.
     """
 
     def __init__(
@@ -73,15 +76,18 @@ class Llava(nn.Module):
         crop_image: bool = False,
         frame_image: bool = False,
         dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+        quantize: Literal["nf4"] | None = None,
     ) -> None:
         super().__init__()
+        if quantize is not None and (model is None or lora is None):
+            raise ValueError("quantize freezes the weights of a `model`, on which then `lora` trains; give both")
         self.tokenizer: PreTrainedTokenizerBase
         self.model: Any
         if model is None:
             self.tokenizer = compact_tokenizer.load_compact()
             self.model = build_llava(sizes or LlavaSizes(), len(self.tokenizer))
         else:
-            self.tokenizer, self.model = load_llava(model, dtype)
+            self.tokenizer, self.model = load_llava(model, dtype, quantize)
             if dtype is not None:
                 for part in (self.model.get_input_embeddings(), self.model.lm_head, self.projector):
                     part.float()
@@ -94,6 +100,7 @@ class Llava(nn.Module):
         for weights in (base, start):
             if weights is not None:
                 self._load(weights)
+        self.has_own_files = start is None and (model is not None or base is not None)
         if lora is not None:
             add_lora(self.language_model, lora)
         self.gradient_checkpointing = gradient_checkpointing
@@ -124,6 +131,15 @@ class Llava(nn.Module):
         if known > self.model.get_input_embeddings().num_embeddings:  # published vocabularies have spare rows
             self.model.resize_token_embeddings(known, mean_resizing=False)
         return int(self.tokenizer.convert_tokens_to_ids(text))
+
+    @property
+    def frozen_elsewhere(self) -> set[str]:
+        """Names of frozen tensors that `model` or `base` gives again, so that no checkpoint needs to hold them."""
+        if not self.has_own_files:
+            return set()
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        # What belongs to weights in 4 bits has names below theirs.
+        return {key for key in self.state_dict() if any(key == name or key.startswith(f"{name}.") for name in frozen)}
 
     @property
     def language_model(self) -> nn.Module:

@@ -3,7 +3,7 @@
 Shape letters: B images, T image tokens, V width of the vision tower.
 """
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -43,6 +43,18 @@ class FrozenSight(nn.Module):
     def visual_parts(self) -> tuple[nn.Module, ...]:
         """The frozen networks."""
         return self.encoders, *self.lmm.visual_parts
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Layers of the language model, which may be sharded one by one.
+
+        Raises ValueError without gradient checkpointing: the prefix is then a pass of its own, whose keys and values
+        carry gradients past the outputs on which sharding waits for them.
+        """
+        if not self.lmm.gradient_checkpointing:
+            raise ValueError("lmm.gradient_checkpointing must be true where the language model is sharded")
+        layers: Any = self.lmm.language_model.layers
+        return list(layers)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for what trains; the frozen parts always stay in evaluation mode."""

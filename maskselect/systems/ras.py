@@ -36,6 +36,10 @@ THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds that validation compares; the best by F1 is stored with the checkpoint."""
 
 
+_WORDS = "reader.lmm.model.lm_head.weight"
+"""The output layer, which captions need and selection does not."""
+
+
 class RAS(FrozenSight):
     """The RAS system.
 
@@ -87,6 +91,8 @@ class RAS(FrozenSight):
             self.scorer = ParallelScorer(lmm.width, second_pass, positive_weight)
         else:
             self.scorer = AutoregressiveScorer(lmm.width)
+        if stage == 2 and not lmm.model.config.tie_word_embeddings:
+            lmm.model.lm_head.requires_grad_(False)  # selecting writes no words
         if start is not None:
             self.load_learned(checkpoints.read_tensors(start), start)
         if stage == 1 and stage_1_trains == "projector":
@@ -206,7 +212,10 @@ class RAS(FrozenSight):
     # --- state --------------------------------------------------------------------------------------------------
 
     def learned_state(self) -> dict[str, Tensor]:
-        """Every tensor that a checkpoint of this system holds: all but the proposer and the encoder backbones.
+        """Every tensor that a checkpoint of this system holds.
+
+        That is all but the proposer, the encoder backbones, and what is frozen in a language model with files of its
+        own.
 
         Raises RuntimeError when a parameter that is left out could have been trained.
         """
@@ -215,18 +224,24 @@ class RAS(FrozenSight):
             if name.startswith(left_out) and parameter.requires_grad:
                 raise RuntimeError(f"{name} is trainable but checkpoints leave it out")
         tied = self.lmm.model.config.tie_word_embeddings
-        copies = {"reader.lmm.model.lm_head.weight"} if tied else set()
-        return {k: v for k, v in self.state_dict().items() if not k.startswith(left_out) and k not in copies}
+        elsewhere = {f"reader.lmm.{name}" for name in self.lmm.frozen_elsewhere}
+        elsewhere |= {_WORDS} if tied else set()
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(left_out) and k not in elsewhere}
 
     def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
-        """Load what `learned_state` gave. A file of stage 1 has no head; then ours stays as it is.
+        """Load what `learned_state` gave. A file of stage 1 has no head; then ours stays as it is. So does a language
+        model with files of its own when the file has nothing of it, as one that was imported.
 
         Raises ValueError when anything else is missing, unknown or of another shape.
         """
-        own = self.learned_state()
+        own, held = self.learned_state(), self.state_dict()
+        # A file may hold more of a language model than it must: all of it, or the output layer that captions need.
+        own |= {k: held[k] for k in tensors if k.startswith("reader.lmm.") and k in held}
         complete = dict(tensors)
         if not any(k.startswith("scorer.") for k in tensors):
             complete |= {k: v for k, v in own.items() if k.startswith("scorer.")}
+        if self.lmm.has_own_files and not any(k.startswith("reader.lmm.") for k in tensors):
+            complete |= {k: v for k, v in own.items() if k.startswith("reader.lmm.")}
         checkpoints.check_fit(own, complete, str(origin), "RAS as configured")
         self.load_state_dict(complete, strict=False)
 

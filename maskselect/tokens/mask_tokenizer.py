@@ -3,7 +3,7 @@
 from typing import Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 PreTokens = Literal["none", "same", "different"]
 """RAS, Table C: no pre-token, one shared by candidates and references, or one for each (the paper's choice)."""
@@ -46,12 +46,20 @@ class MaskTokenizer(nn.Module):
     def fit_statistics(self, features: Tensor) -> None:
         """Standardise from now on so that `features`, (M, C), get mean 0 and deviation 1. Later calls change nothing.
 
-        A channel that hardly varies in them is centred and otherwise left alone.
+        A channel that hardly varies in them is centred and otherwise left alone. Of several processes each brings its
+        own features, and all get the statistics of all.
         """
-        if bool(self.fitted) or len(features) < 2:
+        if bool(self.fitted):
             return
-        deviation = features.float().std(0)
-        self.mean.copy_(features.float().mean(0))
+        values = features.double()
+        count, total, squares = _over_processes(
+            values.new_full((1,), len(values)), values.sum(0), values.square().sum(0)
+        )
+        if count < 2:
+            return
+        mean = total / count
+        deviation = ((squares / count - mean.square()).clamp(min=0) * count / (count - 1)).sqrt()
+        self.mean.copy_(mean)
         self.scale.copy_(torch.where(deviation > 1e-3, 1 / deviation.clamp(min=1e-3), 1.0))
         self.fitted.fill_(True)
 
@@ -64,6 +72,15 @@ class MaskTokenizer(nn.Module):
     def ref_pre(self) -> Tensor | None:
         """`<mask-ref-pre>`, (D,), or None."""
         return self.pre[-1] if len(self.pre) else None
+
+
+def _over_processes(*sums: Tensor) -> list[Tensor]:
+    """Sums over all processes of a run, or the same where there is only one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return list(sums)
+    joined = torch.cat(sums)
+    distributed.all_reduce(joined)
+    return list(joined.split([len(part) for part in sums]))
 
 
 class NoMaskTokens(nn.Module):

@@ -1,5 +1,6 @@
 """Callbacks: weights with a card, resumable checkpoints, pictures of validation predictions, and a rate in the bar."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from maskselect.predictor import Model
 from maskselect.reports.overlay import draw_overlay
 from maskselect.structures.protocols import CandidateSystem
 from maskselect.training.data import GroupsData
+from maskselect.training.sharding import whole_tensors
 
 PICTURES = 4
 
@@ -41,7 +43,22 @@ class SaveWeights(ModelCheckpoint):
             dirpath=folder, filename="last", every_n_train_steps=every, save_top_k=1, enable_version_counter=False
         )
         self.folder, self.card = folder, card
-        self.started = time.time()
+        self.started, self.system = time.time(), ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint remembers of this callback: the card too, for `training/merging.py`."""
+        return super().state_dict() | {"card": json.dumps({"system": self.system, **self.card})}
+
+    @staticmethod
+    def card_in(callbacks: dict[str, Any]) -> dict[str, Any] | None:
+        """The card among the states of a checkpoint's callbacks, None where there is none."""
+        held = next((state["card"] for state in callbacks.values() if "card" in state), None)
+        return None if held is None else json.loads(held)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Learn what is trained."""
+        super().setup(trainer, pl_module, stage)
+        self.system = str(getattr(pl_module.task, "system", ""))
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
@@ -53,8 +70,9 @@ class SaveWeights(ModelCheckpoint):
         self._save_checkpoint(trainer, str(self.folder / "last.ckpt"))
 
     def write(self, trainer: Trainer) -> None:
-        """Write safetensors and card, on the first process only."""
+        """Write safetensors and card, on the first process only; shards are gathered by all."""
         task: Any = trainer.lightning_module.task
+        tensors = whole_tensors(task.learned_state())
         if not trainer.is_global_zero:
             return
         metrics = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
@@ -66,7 +84,7 @@ class SaveWeights(ModelCheckpoint):
             "minutes": round((time.time() - self.started) / 60, 1),
             "metrics": metrics,
         }
-        write_checkpoint(self.folder / f"{task.system}.safetensors", task.learned_state(), card)
+        write_checkpoint(self.folder / f"{task.system}.safetensors", tensors, card)
 
 
 def best_threshold(metrics: dict[str, float]) -> dict[str, float]:

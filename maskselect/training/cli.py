@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from maskselect.backends.configs import BASE, with_bases
+from maskselect.doctor.check import refuse_missing
 from maskselect.training.callbacks import RateBar, SaveWeights, ValidationPictures, without_starts
 from maskselect.training.module import TrainingModule
 
@@ -21,6 +24,11 @@ class TrainingCLI(LightningCLI):
             "--output", type=Path, default=Path("runs/run"), help="folder of logs, checkpoints, weights"
         )
         parser.add_argument("--every", type=int, default=500, help="steps between resumable checkpoints")
+        parser.add_argument(f"--{BASE}", type=str | None, default=None, help="in a config: the file it is laid over")
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a run that lacks weights, data, packages or its device, and say all that it lacks."""
+        refuse_missing(_plain(self.config[self.subcommand]))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with our callbacks and loggers, unless the config brings its own."""
@@ -42,6 +50,42 @@ class TrainingCLI(LightningCLI):
         return self.trainer_class(**trainer_config)
 
 
+class _ParsedCLI(TrainingCLI):
+    """Reads a config and builds nothing."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What `fit` takes beside the config."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--ckpt_path", type=str | None, default=None)
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing is refused."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing is built."""
+
+
+def parse(arguments: Sequence[str]) -> dict[str, Any]:
+    """The config that `fit` would run, as plain dicts with all defaults; nothing is built.
+
+    arguments: what follows the verb, for example ["-c", "configs/ras.yaml"].
+    Exits with status 2 where `fit` would, telling what does not fit.
+    """
+    with catch_warnings():
+        simplefilter("ignore")  # of arguments beside those of the command line, whose verb they lack
+        cli = _ParsedCLI(
+            TrainingModule,
+            LightningDataModule,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            run=False,
+            args=[*_with_bases(arguments), "--seed_everything", "false"],
+            parser_kwargs={"default_env": False},
+        )
+    plain: dict[str, Any] = _plain(cli.config)
+    return plain
+
+
 def run(arguments: Sequence[str]) -> None:
     """Run a Lightning verb. arguments: as on the command line, the verb first.
 
@@ -52,9 +96,26 @@ def run(arguments: Sequence[str]) -> None:
         LightningDataModule,
         subclass_mode_data=True,
         save_config_callback=None,
-        args=list(arguments),
+        args=_with_bases(arguments),
         parser_kwargs={"default_env": False},
     )
+
+
+def _with_bases(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which every config stands behind the one that it is laid over."""
+    found: list[str] = []
+    seen: set[Path] = set()
+    given = iter(arguments)
+    for word in given:
+        flag, _, value = word.partition("=")
+        if flag not in ("-c", "--config"):
+            found.append(word)
+            continue
+        last = Path(value or next(given, ""))
+        bases = [file for file in with_bases([last])[:-1] if file.resolve() not in seen]
+        seen |= {file.resolve() for file in (*bases, last)}
+        found += [part for file in (*bases, last) for part in ("--config", str(file))]
+    return found
 
 
 def _plain(config: Any) -> Any:

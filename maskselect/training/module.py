@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from maskselect.structures.protocols import Trainable
 from maskselect.training.muon import Muon, muon_groups
+from maskselect.training.sharding import not_sharded, shard, widen
 
 Schedule = Literal["cosine", "linear"]
 
@@ -67,6 +68,13 @@ class TrainingModule(LightningModule):
         """The task, as what it is here."""
         return cast(Trainable, self.task)
 
+    def configure_model(self) -> None:
+        """Hold what trains in float32, and shard the task where the strategy has a mesh of processes for it."""
+        if self.device_mesh is None:
+            widen(self.task)
+        else:
+            shard(self.task, self.device_mesh["data_parallel"])
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step."""
         torch.manual_seed(self.seed * 1_000_003 + self.global_step)
@@ -88,6 +96,7 @@ class TrainingModule(LightningModule):
         arguments: dict[str, Any] = {"lr": self.lr, "betas": self.betas, "weight_decay": self.weight_decay}
         optimizer: torch.optim.Optimizer
         if self.optimizer == "muon":
+            not_sharded([p for p in self.parameters() if p.requires_grad], "muon")
             optimizer = Muon(muon_groups(self.task, self.adam_names), **arguments)
         else:
             optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], **arguments)
@@ -99,15 +108,21 @@ class TrainingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep frozen weights out of Lightning's checkpoints: they come from their own files."""
-        trains = {name for name, p in self.named_parameters() if p.requires_grad}
-        buffers = {name for name, _ in self.named_buffers()}
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if k in trains or k in buffers}
+        """Keep what comes from files of its own out of Lightning's checkpoints.
+
+        Sharded checkpoints keep all, because what reads them asks for all.
+        """
+        if self.device_mesh is not None:
+            return
+        task: Any = self.task
+        kept = {name for name, p in self.named_parameters() if p.requires_grad}
+        kept |= {name for name, _ in self.named_buffers()} | {f"task.{name}" for name in task.learned_state()}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the frozen weights back, so that loading stays strict."""
-        own = self.state_dict()
+        if self.device_mesh is not None:
+            return
         trains = {name for name, p in self.named_parameters() if p.requires_grad}
-        frozen = {k: v for k, v in own.items() if k not in trains and k not in checkpoint["state_dict"]}
-        checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
+        frozen = {k: v for k, v in self.state_dict().items() if k not in trains}
+        checkpoint["state_dict"] = frozen | checkpoint["state_dict"]

@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 
 import maskselect
 from maskselect import cli
+from maskselect.backends.configs import read_configs
 from maskselect.encoders.position import SinusoidEncoder
-from maskselect.importers.configs import read_configs
 from maskselect.importers.llm_seg import import_llm_seg
 from maskselect.importers.llm_seg_names import LLAVA, LLM_SEG
 from maskselect.importers.llm_seg_shapes import MADE, expected_shapes, llava_config

@@ -1,5 +1,6 @@
 """The language model wrapper: the same numbers as transformers, weights by folder, and its tokenizer."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,33 @@ def test_a_published_model_loads_from_a_folder(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(loaded.hidden(embeddings), compact.hidden(embeddings))
     assert loaded.token_ids("red mugs") == compact.token_ids("red mugs")
+
+
+def test_a_language_model_in_4_bits_trains_lora_and_nothing_else(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    compact = Llava(sizes=replace(SIZES, width=64, ffn=128)).eval()
+    compact.model.save_pretrained(tmp_path)
+    compact.tokenizer.save_pretrained(tmp_path)
+    lora = LoraSettings(r=4, alpha=8, dropout=0.0)
+    packed = Llava(model=str(tmp_path), quantize="nf4", lora=lora).eval()
+    kinds = {type(module).__name__ for module in packed.language_model.modules()}
+    assert "Linear4bit" in kinds and type(packed.model.lm_head).__name__ == "Linear"
+    assert {type(m).__name__ for m in packed.vision_tower.modules()} & {"Linear4bit"} == set()
+    embeddings = torch.randn(1, 5, packed.width)
+    with torch.no_grad():
+        near, exact = packed.hidden(embeddings), compact.hidden(embeddings)
+    assert 0 < (near - exact).abs().mean() < 0.25 * exact.abs().mean()  # rounded, and not something else
+    packed.hidden(embeddings).sum().backward()
+    inside = {name for name, p in packed.language_model.named_parameters() if p.grad is not None}
+    assert inside and all("lora_" in name for name in inside)
+    kept = packed.state_dict().keys() - packed.frozen_elsewhere
+    assert {name for name in kept if ".layers." in name} == {name for name in kept if "lora_" in name} != set()
+
+
+@pytest.mark.parametrize("given", [{"lora": None}, {"model": None}])
+def test_4_bits_want_a_model_and_lora(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="give both"):
+        Llava(**({"model": "somewhere", "lora": LoraSettings(), "quantize": "nf4"} | given))
 
 
 def test_absent_weights_name_the_command(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """RAS: equal results whichever way a prompt is run, what trains and what does not, and its checkpoints."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
 from maskselect.structures.sample import Batch
@@ -124,6 +126,27 @@ def test_lora_trains_adapters_projector_and_head_only() -> None:
     system = tiny_ras(lmm=Llava(sizes=SIZES, lora=lora))
     inside = [n for n, p in system.named_parameters() if p.requires_grad and "language_model" in n]
     assert inside and all("lora_" in name for name in inside)
+
+
+def test_a_frozen_language_model_with_files_of_its_own_stays_in_them(tmp_path: Path) -> None:
+    whole = tiny_ras()
+    tensors = {f"model.{k}": v for k, v in whole.lmm.model.state_dict().items() if k != "lm_head.weight"}
+    stored = {k.removeprefix("model."): v for k, v in tensors.items()}
+    write_checkpoint(tmp_path / "base.safetensors", stored, {"system": "llava"}, stored=None)
+    lora = LoraSettings(r=2, alpha=4, dropout=0.0)
+
+    def made() -> RAS:
+        return tiny_ras(lmm=Llava(sizes=SIZES, base=str(tmp_path / "base.safetensors"), lora=lora))
+
+    system = made()
+    held = system.learned_state()
+    assert {k for k in held if "language_model" in k} == {k for k in held if "lora_" in k} != set()
+    assert not any("vision_tower" in k and "position_ids" not in k for k in held)
+    again = made()
+    again.load_learned({k: v + 1 for k, v in held.items()}, "here")
+    assert torch.equal(again.state_dict()["scorer.head.layers.0.bias"], held["scorer.head.layers.0.bias"] + 1)
+    started = tiny_ras(lmm=Llava(sizes=SIZES, start=str(tmp_path / "base.safetensors"), lora=lora))
+    assert any("vision_tower" in k and "position_ids" not in k for k in started.learned_state())
 
 
 def test_lora_names_absent_targets() -> None:

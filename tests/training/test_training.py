@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger
 
+from maskselect.backends.configs import BASE, read_configs
 from maskselect.data.groups import SceneGroups
 from maskselect.training.callbacks import SaveWeights, best_threshold, without_starts
 from maskselect.training.data import GroupsData
@@ -73,7 +74,8 @@ def test_resumed_run_has_the_losses_of_an_uninterrupted_one(
 def test_checkpoints_hold_what_trains_and_weights_have_a_card(tmp_path: Path) -> None:
     _fit(tmp_path, 3, tmp_path / "cache")
     state = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
-    assert state and not any("vision_tower" in name and "position_ids" not in name for name in state)
+    learned = {f"task.{name}" for name in tiny_ras().learned_state()}
+    assert learned <= state.keys() and not any(name.startswith("task.proposer") for name in state)
     card = json.loads((tmp_path / "ras.json").read_text())
     assert card["system"] == "ras" and card["steps"] == 3 and card["data_seed"] == 0
     assert (tmp_path / "ras.safetensors").is_file()
@@ -109,14 +111,16 @@ def fit_parser() -> LightningArgumentParser:
     return parser
 
 
-OVERLAYS = sorted(Path("configs/overlays").glob("*.yaml"))
+OVERLAYS = sorted(path for path in Path("configs/overlays").glob("*.yaml") if BASE not in path.read_text())
+WITH_BASE = [path for path in Path("configs").rglob("*.yaml") if BASE in path.read_text()]
 PAPER_OVERLAYS = set(Path("configs/paper").glob("llmseg_7b_*.yaml"))  # see tests/training/test_paper_llmseg.py
-WHOLE = sorted(set(Path("configs").rglob("*.yaml")) - set(OVERLAYS) - PAPER_OVERLAYS)
+PAPER_OVERLAYS |= set(Path("configs/paper/overlays").glob("*.yaml"))  # see tests/training/test_paper_ras.py
+WHOLE = sorted(set(Path("configs").rglob("*.yaml")) - set(OVERLAYS) - PAPER_OVERLAYS | set(WITH_BASE))
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=str)
 def test_every_config_parses(fit_parser: LightningArgumentParser, path: Path) -> None:
-    config = yaml.safe_load(path.read_text())
+    config = read_configs([path])
     parsed = fit_parser.parse_object(config)
     assert parsed.model.task.class_path == config["model"]["task"]["class_path"]
 

@@ -155,7 +155,7 @@ def test_arguments_out_of_range_are_refused(published: Path, change: dict[str, A
 
 
 def test_the_paper_config_names_what_exists() -> None:
-    config = yaml.safe_load((ROOT / "configs" / "paper" / "ras_codetr.yaml").read_text())
+    config = yaml.safe_load((ROOT / "configs" / "paper" / "overlays" / "codetr.yaml").read_text())
     proposer = config["model"]["task"]["init_args"]["proposer"]
     assert find_class(proposer["class_path"]) is CoDetrProposer
     arguments = proposer["init_args"]

@@ -1,0 +1,65 @@
+"""Around training: `doctor`, what a config lacks and takes, and `merge`, the weights out of a checkpoint."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maskselect.cli.parsing import Parser
+
+
+class _Overridable(Parser):
+    """Takes any option: what it does not know changes the config, as in `fit`. They stay in their order."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """`arguments` holds all of them, as they were given."""
+        given = list(sys.argv[1:] if args is None else args)
+        options, _ = self.parse_known_args(given, namespace)
+        options.arguments = given
+        return options
+
+
+def doctor_parser(prog: str) -> argparse.ArgumentParser:
+    """Options of `doctor`."""
+    told = (
+        "Lists everything that a training run would lack, each with the command that helps: weights, data, packages, "
+        "device, memory (an estimate). Prints parameter counts part by part. Builds nothing and asks no network. "
+        "Status: 0 all is there, 1 something is missing, 2 the config is bad."
+    )
+    usage = f"{prog} -c CONFIG [-c OVERLAY ...] [--any.setting VALUE ...]"
+    parser = _Overridable(prog=prog, description=told, usage=usage, allow_abbrev=False)
+    config_help = "as `lightning fit` takes it; later ones are laid over earlier ones"
+    parser.add_argument("-c", "--config", action="append", required=True, metavar="CONFIG", help=config_help)
+    return parser
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Prints what was found; status 1 when something is missing."""
+    from maskselect.doctor.examine import examine
+    from maskselect.doctor.report import print_findings
+    from maskselect.training.cli import parse
+
+    found = examine(parse(options.arguments))
+    print_findings(found, " + ".join(options.config))
+    return 1 if found.needs else 0
+
+
+def merge_parser(prog: str) -> argparse.ArgumentParser:
+    """Options of `merge`."""
+    told = (
+        "Writes what a run learned as safetensors with a card, out of its last.ckpt: a file, FSDP2's or DeepSpeed's "
+        "folder of shards. A run does so itself at every checkpoint, but under ZeRO-3, or when it was killed."
+    )
+    parser = Parser(prog=prog, description=told)
+    parser.add_argument("checkpoint", type=Path, metavar="LAST.CKPT")
+    parser.add_argument("--output", type=Path, metavar="FILE.safetensors", help="default: beside the checkpoint")
+    return parser
+
+
+def merge(options: argparse.Namespace) -> int:
+    """Prints where the weights are."""
+    from maskselect.training.merging import merge as merged
+
+    print(merged(options.checkpoint, options.output))
+    return 0

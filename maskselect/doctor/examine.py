@@ -1,0 +1,55 @@
+"""Everything that there is to say of a training config before it runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from maskselect.doctor.check import missing, unknown
+from maskselect.doctor.counts import Part, count, named_parameters
+from maskselect.doctor.devices import Room, device_room
+from maskselect.doctor.memory import Memory, estimate
+from maskselect.doctor.needs import Need
+from maskselect.doctor.sketches import sketch
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Findings:
+    """parts: parameters.  not_counted: of what the sizes are not known, and why.
+
+    memory: of one process, None where not all of the system could be counted.  room: what there is of it.
+    unknown: classes of which nobody said what they need.  needs: what is missing.
+    """
+
+    parts: list[Part]
+    not_counted: list[str]
+    memory: Memory | None
+    room: Room
+    unknown: list[str]
+    needs: list[Need]
+
+
+def examine(config: Mapping[str, Any]) -> Findings:
+    """What a run of this config has, takes, and lacks.
+
+    config: as `lightning fit` parses it, plain dicts and lists.
+    Raises ValueError for a config whose classes refuse their arguments.
+    """
+    needs = missing(config)
+    try:
+        sketched = sketch(config["model"]["task"])
+    except TypeError as error:
+        raise ValueError(f"the config does not fit its classes: {error}") from error
+    parts = count(named_parameters(sketched))
+    memory = estimate(sketched.whole, parts, config) if sketched.whole is not None else None
+    room = device_room(config.get("trainer") or {})
+    if memory is not None and memory.total * room.processes > room.size:
+        needs.append(_too_much(memory.total * room.processes, room))
+    return Findings(parts, sketched.reasons, memory, room, unknown(config), needs)
+
+
+def _too_much(wanted: int, room: Room) -> Need:
+    what = f"about {wanted / GIB:.0f} GiB (an estimate); {room.name} has {room.size / GIB:.0f} GiB"
+    ways = "a larger device, a smaller batch_size, lora, gradient_checkpointing, or several devices with fsdp"
+    return Need("memory", what, ways)

@@ -1,0 +1,174 @@
+"""How much memory training takes on one device: an estimate, from names, shapes and settings alone.
+
+For parameters that are held as they are loaded, and n of which train:
+
+    weights       bytes of each dtype; 2 for all under precision "bf16-true" or "16-true". Under mixed precision another
+                  2 n, the copies in half precision of what trains, which autocast keeps during a step
+    gradients     4 n
+    optimiser     AdamW 8 n; Muon 4 for each number of a matrix or kernel, 8 for all others
+
+For a language model of N layers, width D and hidden width F, behind which every image of a batch of B has T image
+tokens, K candidates and P prompts, the activations that the backward pass needs:
+
+    tokens        S = B (b + T + k K) + B P (t + K)           RAS: k = 2, a candidate and the token that announces it
+                  S = B (b + T) + B P (t + a)                 LLM-Seg: no candidates, an answer of a tokens
+    a layer       keeps c bytes a token: 40 D + 16 F in single precision, 34 D + 8 F under mixed precision, 24 D + 8 F
+                  with weights in half precision; LoRA with dropout another 4 for each number that its layers read
+    kept          S N c
+    checkpointing S (N D + c), where D counts 2 or 4 bytes: the input of every layer, and one layer as a whole
+
+b, t and a are 40, 32 and 16, what a system sentence with its frame, a prompt, and an answer come to. Stage 1 of RAS has
+no image tokens and one caption in place of the prompts (t = 64, no candidates behind it).
+
+The bytes of a layer are what transformers' Llama keeps, counted; a test compares them. Not in the estimate: attention
+scores, which fused kernels do not keep; logits; frozen networks at work, whose activations go as they come; the CUDA
+context and fragmentation, a few GiB together.
+
+Sharded: FSDP divides gradients, optimiser state, and the weights of the language model and of what trains by the number
+of processes; frozen parts beside them stay whole, see `training/sharding.py`. DeepSpeed's stage 3 divides all of it,
+stage 2 gradients and state, stage 1 the state.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from maskselect.doctor.counts import Part
+from maskselect.doctor.devices import process_count, strategy_name
+from maskselect.doctor.needs import walk
+
+FRAME_TOKENS, PROMPT_TOKENS, ANSWER_TOKENS, CAPTION_TOKENS = 40, 32, 16, 64
+_TEXTS = 4  # of an image, in training the compact language model; see `training/caption_task.py`
+_CANDIDATES = 100  # where neither data nor proposer says how many there are at most
+_STEP_BYTES = {"adamw": (8, 8), "muon": (4, 8)}
+"""Optimiser's bytes for each number of a matrix, and of anything else."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device. activations: None where there is no formula for the task."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int | None
+    tokens: int = 0
+
+    @property
+    def total(self) -> int:
+        """All that is known."""
+        return self.weights + self.gradients + self.optimiser + (self.activations or 0)
+
+
+def estimate(task: nn.Module, parts: Iterable[Part], config: Mapping[str, Any]) -> Memory:
+    """Memory of one training process; see the top of the file.
+
+    task: as sketched, whole.  parts: its parameters.  config: as parsed.
+    """
+    trainer, parts = config.get("trainer") or {}, list(parts)
+    precision = str(trainer.get("precision") or "32-true")
+    over_weights, over_gradients, over_state = _shares(trainer)
+    all_weights = "stage_3" in strategy_name(trainer)
+    tokens = count_tokens(task, config)
+    return Memory(
+        sum(_weights(part, precision, over_weights, all_weights) for part in parts),
+        4 * sum(part.trained for part in parts) // over_gradients,
+        _optimiser(task, config.get("model") or {}) // over_state,
+        None if tokens is None else _activations(task, tokens, precision),
+        tokens or 0,
+    )
+
+
+def _weights(part: Part, precision: str, over: int, all_weights: bool) -> int:
+    """Bytes of one part, divided where it is sharded."""
+    size = 2 * part.total if precision in ("bf16-true", "16-true") else sum(part.held.values())
+    if "mixed" in precision:
+        size += 2 * part.trained
+    return size // over if all_weights or part.trained or part.name == "language model" else size
+
+
+def _shares(trainer: Mapping[str, Any]) -> tuple[int, int, int]:
+    """By how much weights, gradients and optimiser state are divided."""
+    strategy, (_, world) = strategy_name(trainer), process_count(trainer)
+    if "fsdp" in strategy or "modelparallel" in strategy or "stage_3" in strategy:
+        return world, world, world
+    if "deepspeed" in strategy and "stage_1" not in strategy:  # Lightning's default is stage 2
+        return 1, world, world
+    return (1, 1, world) if "deepspeed" in strategy else (1, 1, 1)
+
+
+def _optimiser(task: nn.Module, model: Mapping[str, Any]) -> int:
+    matrix, other = _STEP_BYTES.get(str(model.get("optimizer", "adamw")), (8, 8))
+    by_adam = tuple(model.get("adam_names") or ())
+    found = 0
+    for name, parameter in task.named_parameters():
+        if parameter.requires_grad:
+            kernel = parameter.ndim > 1 and not any(word in name for word in by_adam)
+            found += parameter.numel() * (matrix if kernel else other)
+    return found
+
+
+def count_tokens(task: Any, config: Mapping[str, Any]) -> int | None:
+    """Tokens that the language model reads in a step; None for a task without one."""
+    lmm = getattr(task, "lmm", None)
+    if lmm is None:
+        return None
+    data = (config.get("data") or {}).get("init_args") or {}
+    images = int(data.get("batch_size") or 1)
+    prompts, candidates = int(data.get("prompts_per_image") or 1), _candidates(config, data)
+    tokens = _image_tokens(lmm.model.config)
+    if not hasattr(task, "reader"):
+        return images * (FRAME_TOKENS + tokens + _TEXTS * PROMPT_TOKENS)
+    if not hasattr(task, "scorer"):
+        return images * (FRAME_TOKENS + tokens + prompts * (PROMPT_TOKENS + ANSWER_TOKENS))
+    announced = 2 if len(task.reader.mask_tokenizer.pre) else 1
+    if task.stage == 1:
+        return images * (FRAME_TOKENS + announced * candidates + CAPTION_TOKENS)
+    seen = tokens if task.image_tokens else 0
+    return images * (FRAME_TOKENS + seen + announced * candidates + prompts * (PROMPT_TOKENS + candidates))
+
+
+def _image_tokens(network: Any) -> int:
+    sizes = network.vision_config
+    return int(getattr(sizes, "image_size", 336) // getattr(sizes, "patch_size", 14)) ** 2
+
+
+def _candidates(config: Mapping[str, Any], data: Mapping[str, Any]) -> int:
+    """The most that an image has: by the data module, or by the outermost proposer that says so."""
+    if data.get("max_candidates") is not None:
+        return int(data["max_candidates"])
+    said = (node.arguments.get("max_candidates") for node in walk(config.get("model")) if "proposers" in node.path)
+    return next((int(count) for count in said if count is not None), _CANDIDATES)
+
+
+def _activations(task: Any, tokens: int, precision: str) -> int:
+    text, language_model = task.lmm.model.config.text_config, task.lmm.language_model
+    width, layers = int(text.hidden_size), int(text.num_hidden_layers)
+    half = precision in ("bf16-true", "16-true") or next(language_model.parameters()).itemsize == 2
+    layer = layer_bytes(width, int(text.intermediate_size), half, "16" in precision) + 4 * _dropped(language_model)
+    if task.lmm.gradient_checkpointing:
+        return tokens * (layers * width * (2 if half else 4) + layer)
+    return tokens * layers * layer
+
+
+def layer_bytes(width: int, hidden: int, half: bool, mixed: bool) -> int:
+    """Bytes a token that one layer of a Llama keeps for its backward pass.
+
+    half: its weights are in half precision.  mixed: it runs in half precision, whatever they are.
+    """
+    if half:
+        return 24 * width + 8 * hidden
+    return 34 * width + 8 * hidden if mixed else 40 * width + 16 * hidden
+
+
+def _dropped(language_model: nn.Module) -> int:
+    """Numbers a token that LoRA's dropout keeps in one layer, which is as many as the adapted matrices read."""
+    first: Any = next(iter(language_model.get_submodule("layers").children()))
+    adapted = [module for module in first.modules() if hasattr(module, "lora_dropout")]
+    return sum(
+        int(module.in_features)
+        for module in adapted
+        if any(isinstance(one, nn.Dropout) and one.p > 0 for one in module.lora_dropout.values())
+    )

@@ -1,0 +1,146 @@
+"""Publishing a checkpoint: `maskselect.push_to_hub("runs/ras", "org/name", report="report.json")`.
+
+What is published is the safetensors file, its card, what its config needs of its own folder, and a model card.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from maskselect.backends import checkpoints, hub
+from maskselect.backends.hub import Repository
+from maskselect.predictor import fingerprint
+from maskselect.reports.evaluated import Evaluation, read_evaluation
+from maskselect.reports.model_card import draw_model_card
+from maskselect.systems.loading import BESIDE, SYSTEMS
+from maskselect.systems.named_weights import named_weights
+
+
+def push_to_hub(
+    checkpoint: str | Path,
+    repository: str,
+    *,
+    report: str | Path | Sequence[str | Path] = (),
+    private: bool | None = None,
+    revision: str | None = None,
+    license: str | None = None,
+    folder: str | Path | None = None,
+) -> str:
+    """Publish a checkpoint with a model card, in one commit; gives the commit's page, or the folder written instead.
+
+    checkpoint: shipped name, file or folder.  repository: `org/name` or `hf://org/name`, made where it is not there.
+    report: what `maskselect evaluate` wrote about this very checkpoint, one file or several.
+    private: of a repository that is made; None for the owner's default.  revision: a branch, made where it is not.
+    license: the hub's name of one, for the model card; None names none.
+    folder: write what would be uploaded there instead, whole or not at all; it must be absent or empty.
+
+    Raises FileNotFoundError when a file is not there; ValueError when checkpoint, card or report are damaged, the
+    report is of another model, the checkpoint is not one that `maskselect.load` takes or needs weights that are on this
+    machine alone, or the repository is not fit for it; PermissionError when the hub refuses, another OSError when it
+    cannot be reached. Nothing is uploaded then.
+    """
+    target = Repository.parse(repository)
+    if revision is not None:
+        target = replace(target, revision=revision)
+    if folder is not None and private is not None:
+        raise ValueError("private has no meaning where a folder is written; expected one of the two")
+    file = checkpoints.find_checkpoint(checkpoint)
+    card = _loadable(file)
+    reports = [report] if isinstance(report, str | Path) else list(report)
+    evaluations = [read_evaluation(Path(path)) for path in reports]
+    _refuse_others(evaluations, file, target)
+    readme = draw_model_card(card, file, target.name, str(target), evaluations, license)
+    files: dict[str, Path | bytes] = {
+        **_beside(file, card),
+        file.name: file,
+        f"{file.stem}.json": file.with_suffix(".json"),
+        hub.MODEL_CARD: readme.encode(),
+    }
+    if folder is not None:
+        _write(Path(folder), files)
+        return str(folder)
+    return hub.upload(target, files, private, f"Upload {file.stem} with maskselect")
+
+
+def _loadable(file: Path) -> dict[str, Any]:
+    """The card of a checkpoint that others can load."""
+    card = checkpoints.read_card(file)
+    if card["system"] not in SYSTEMS or not isinstance(card.get("config"), dict):
+        known = " or ".join(repr(name) for name in SYSTEMS)
+        raise ValueError(f"checkpoint {file} is of system {card['system']!r}; expected one that selects masks: {known}")
+    if card["config"].get("init_args", {}).get("stage") == 1:
+        raise ValueError(f"checkpoint {file} is of stage 1, which captions; expected one of stage 2, as ras is")
+    own = named_weights(card["config"]).own
+    if own:
+        raise ValueError(
+            f"the card of {file} names {own[0]}, which is on this machine alone; expected weights that are shipped, on "
+            f"the hub, or in the checkpoint's own folder, named {BESIDE}/{Path(own[0]).name}"
+        )
+    return card
+
+
+def _refuse_others(evaluations: Sequence[Evaluation], file: Path, target: Repository) -> None:
+    """Raises ValueError for a report of another model, and for two of the same samples."""
+    seen: dict[tuple[Any, ...], Path] = {}
+    for one in evaluations:
+        if not _is_of(one, file, target):
+            raise ValueError(
+                f"report {one.path} is of the model {one.report['model']}, which is not {file} as it is now, weights "
+                "and card; expected a report of the checkpoint that is published"
+            )
+        key = (one.report["dataset"], one.report["split"], one.seed, one.ground_truth_added)
+        if key in seen:
+            raise ValueError(f"reports {seen[key]} and {one.path} are of the same samples; expected one of them")
+        seen[key] = one.path
+
+
+def _is_of(one: Evaluation, file: Path, target: Repository) -> bool:
+    """By the fingerprint of weights and card where it is known, by the name that was evaluated else."""
+    own = fingerprint(file)
+    if one.fingerprint:
+        return one.fingerprint == own
+    named = str(one.report["model"])
+    if named.startswith("hf://"):
+        return Repository.parse(named).name == target.name
+    try:
+        found = checkpoints.find_checkpoint(named)
+    except (FileNotFoundError, ValueError):
+        return Path(named).stem == file.stem
+    return fingerprint(found) == own
+
+
+def _beside(file: Path, card: Mapping[str, Any]) -> dict[str, Path]:
+    """The files that the config needs of the checkpoint's own folder, by their paths in it."""
+    found: dict[str, Path] = {}
+    for name in named_weights(card["config"]).beside:
+        path = file.parent / name
+        if name == "." or ".." in PurePosixPath(name).parts:
+            raise ValueError(f"the card of {file} names {BESIDE}/{name}; expected a file or folder in its own folder")
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files = {one.relative_to(file.parent): one for one in inside if one.is_file()}
+        files = {at: one for at, one in files.items() if not any(part.startswith(".") for part in at.parts)}
+        if not files:
+            raise FileNotFoundError(f"{path} is not there, which the card of {file} names; expected it beside")
+        found |= {at.as_posix(): one for at, one in files.items()}
+    return found
+
+
+def _write(folder: Path, files: Mapping[str, Path | bytes]) -> None:
+    """All files in a folder that appears whole or not at all."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already; expected a folder that is not, or is empty")
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        for name, source in files.items():
+            path = part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(source, bytes):
+                path.write_bytes(source)
+            else:
+                shutil.copyfile(source, path)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

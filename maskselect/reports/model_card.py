@@ -1,0 +1,201 @@
+"""The model card of a checkpoint: the README.md of its repository on the hub, made of its own card and of reports.
+
+What the hub reads stands in front as YAML, https://huggingface.co/docs/hub/model-cards: library, task, base model, and
+each report's numbers as `model-index`.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from maskselect.data.catalog import CATALOG
+from maskselect.reports.evaluated import Evaluation
+from maskselect.reports.model_parts import describe_parts
+from maskselect.reports.table import SHOWN
+from maskselect.systems.named_weights import NamedWeights, named_weights
+
+_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+_TASK = "image-segmentation"
+_TAGS = ("maskselect", "referring-image-segmentation", "mask-reference", "vision-language")
+_SYSTEMS = {
+    "ras": (
+        "RAS",
+        "2506.05342",
+        "candidate masks become tokens, a language model reads all of them together with the prompt, and a head scores "
+        "each from its hidden state",
+    ),
+    "llmseg": (
+        "LLM-Seg",
+        "2404.08767",
+        "a language model answers the prompt with a token `[SEG]`, and heads score every candidate mask against it",
+    ),
+}
+"""Of each system its name, the arXiv number of its paper, and how it works."""
+
+
+def draw_model_card(
+    card: Mapping[str, Any],
+    file: Path,
+    name: str,
+    link: str,
+    evaluations: Sequence[Evaluation] = (),
+    license: str | None = None,
+) -> str:
+    """The model card, Markdown behind YAML.
+
+    card, file: of the checkpoint.  name: of its repository, `org/name`.  link: what `maskselect.load` takes.
+    evaluations: of this checkpoint.  license: the hub's name of one; without it the model card names none.
+    """
+    config = card.get("config", {})
+    weights = named_weights(config)
+    titled, paper, works = _SYSTEMS.get(card["system"], (card["system"], "", ""))
+    source = f", of [arXiv {paper}](https://arxiv.org/abs/{paper})" if paper else ""
+    data = ModelCardData(
+        base_model=weights.hub or None,
+        eval_results=[result for one in evaluations for result in _results(one)] or None,
+        language="en",
+        library_name="maskselect",
+        license=license,
+        model_name=name,
+        pipeline_tag=_TASK,
+        tags=[*_TAGS, card["system"], *([f"arxiv:{paper}"] if paper else [])],
+    )
+    made = ModelCard.from_template(
+        data,
+        template_path=str(_TEMPLATE),
+        title=name,
+        about=f"A checkpoint of {titled}{source}" + (f": {works}." if works else "."),
+        made_with=f"written with version {version('maskselect')}",
+        link=link,
+        parts=describe_parts(config, file),
+        notes=_notes(weights),
+        training=_training(card),
+        threshold=_threshold(card),
+        evaluations=[_section(one, link) for one in evaluations],
+    )
+    return str(made)
+
+
+def _results(one: Evaluation) -> list[EvalResult]:
+    """For the model-index: what was measured of all samples. What candidates allow at most is no merit of the model."""
+    overall = one.report["metrics"]["overall"]
+    return [
+        EvalResult(
+            task_type=_TASK,
+            task_name="Referring image segmentation",
+            dataset_type=str(one.report["dataset"]),
+            dataset_name=one.title,
+            dataset_config="ground-truth masks among the candidates" if one.ground_truth_added else None,
+            dataset_split=str(one.report["split"]),
+            metric_type=measure,
+            metric_name=f"{measure} (percent)",
+            metric_value=overall[measure],
+        )
+        for measure in _measures(one)
+        if not measure.startswith("oracle") and overall.get(measure) is not None
+    ]
+
+
+def _section(one: Evaluation, link: str) -> dict[str, Any]:
+    report = one.report
+    seed = f", seed {one.seed}" if one.seed is not None else ""
+    asked = f"{report['samples']} samples, {report['images']} images{seed}."
+    return {
+        "title": f"{one.title}, `{report['split']}`",
+        "asked": asked + (f" Candidates: {one.pool}." if one.pool else ""),
+        "table": _table(one),
+        "told": [*_intervals(one), *_leaks(one)],
+        "command": one.command(link),
+    }
+
+
+def _measures(one: Evaluation) -> list[str]:
+    return [name for name in SHOWN if any(row.get(name) is not None for row in one.report["metrics"].values())]
+
+
+def _table(one: Evaluation) -> str:
+    """A row for all samples, and one each for those without and with references."""
+    measures = _measures(one)
+    lines = [_row(["", "samples", *measures]), "|---|" + "---:|" * (len(measures) + 1)]
+    for label, found in one.report["metrics"].items():
+        if found.get("samples"):
+            cells = [f"{found[name]:.1f}" if found.get(name) is not None else "–" for name in measures]
+            lines.append(_row([label, str(found["samples"]), *cells]))
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _intervals(one: Evaluation) -> list[str]:
+    edges = one.report.get("intervals", {}).get("overall", {})
+    told = [f"{name} {edges[name][0]:.1f} to {edges[name][1]:.1f}" for name in _measures(one) if edges.get(name)]
+    return [f"95 % intervals of all samples: {', '.join(told)}."] if told else []
+
+
+def _leaks(one: Evaluation) -> list[str]:
+    """What of this training may have seen."""
+    if "overlap" not in one.report:
+        return ["Whether training saw any of this was not looked into."]
+    found = [f"**Beware: {sentence}.**" for sentence in one.report["overlap"]]
+    return found or ["Nothing is known of these samples or their pictures having been trained on."]
+
+
+def _notes(weights: NamedWeights) -> list[str]:
+    """Where the weights are that are not the checkpoint's own."""
+    told = (
+        ("Come with the package `maskselect`, so they are not in this repository", weights.shipped),
+        ("In this repository beside the checkpoint, and needed by it", weights.beside),
+        ("Fetched from the hub when the model is loaded", weights.hub),
+        ("Not here; whoever loads the model puts them there, as seen from the working folder", weights.published),
+    )
+    return [f"{text}: {', '.join(f'`{name}`' for name in names)}." for text, names in told if names]
+
+
+def _threshold(card: Mapping[str, Any]) -> str:
+    if "threshold" not in card:
+        return "The card names none; 0.5 is taken."
+    told = f"A candidate is in the group from a score of {card['threshold']} on."
+    source = card.get("threshold_from")
+    if source:
+        told += f" Chosen for the highest F1 on {source['samples']} samples of `{source['dataset']}` {source['split']}"
+        told += f", with an N-acc of at least {source['least_n_acc']:g} %." if source.get("least_n_acc") else "."
+    elif card.get("metrics"):
+        told += " Chosen by F1 on the validation samples of training."
+    return told
+
+
+def _training(card: Mapping[str, Any]) -> list[str]:
+    arguments = card.get("data", {}).get("init_args", {})
+    lines = _sources(arguments.get("train")) or ["What it was trained on is not known."]
+    facts = {"steps": "{} steps of the last run", "minutes": "{} minutes of it", "commit": "code at commit `{}`"}
+    lines += [text.format(card[name]) for name, text in facts.items() if card.get(name) is not None]
+    if card.get("average_of"):
+        lines.append(f"the mean of {len(card['average_of'])} checkpoints")
+    return lines
+
+
+def _sources(source: Any, share: str = "") -> list[str]:
+    """A line for each training source; those of a mixture with how often they were drawn."""
+    if not isinstance(source, Mapping) or "class_path" not in source:
+        return []
+    settings = source.get("init_args") or {}
+    if "sources" in settings:
+        rates = settings.get("rates") or [1] * len(settings["sources"])
+        pairs = zip(settings["sources"], rates, strict=True)
+        whole = sum(rates) or 1
+        return [line for one, rate in pairs if rate for line in _sources(one, f", {rate / whole:.0%} of draws{share}")]
+    split = f", split `{settings['split']}`" if "split" in settings else ""
+    if "dataset" in settings:
+        name = settings["dataset"]
+        title = f"{CATALOG[name].title} ({CATALOG[name].page})" if name in CATALOG else name
+        limit = f", the first {settings['limit']} samples" if settings.get("limit") else ""
+        return [f"{title}{split}{limit}{share}"]
+    kind = source["class_path"].rpartition(".")[2]
+    what = "generated scenes" if kind == "SceneGroups" else f"`{kind}`"
+    numbers = [f", {name} {settings[name]}" for name in ("seed", "count") if name in settings]
+    return [f"{what}{split}{''.join(numbers)}{share}"]

@@ -1,0 +1,70 @@
+"""FSDP2: what of a task is sharded among processes, and whole tensors out of the shards.
+
+Lightning's `ModelParallelStrategy` makes the processes and their mesh; it leaves to us what is sharded. Each block of
+the language model is one unit, gathered when it runs. Everything else that trains is one more unit, gathered for the
+whole of a step. What is frozen outside of the blocks (encoders, vision tower, proposer) stays whole in every process:
+features are computed with it outside of any step.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+_CALLED = ("loss", "validate")
+"""Methods of a task that run its parts: the hooks that gather parameters must stand around them."""
+
+
+class Sharded(Protocol):
+    """A task that says which of its modules are alike and run one after another, as the layers of a language model."""
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The modules, in the order in which they run."""
+        ...
+
+
+def shard(task: nn.Module, mesh: Any) -> None:
+    """Shard a task in place over a one-dimensional mesh of processes. A task that is sharded already stays as it is.
+
+    Raises ValueError for a task without blocks, or whose blocks cannot be sharded.
+    """
+    if isinstance(task, FSDPModule):
+        return
+    if not hasattr(type(task), "blocks"):
+        raise ValueError(f"{type(task).__name__} cannot be sharded: it does not say what its blocks are; use ddp")
+    blocks = cast(Sharded, task).blocks
+    within = {id(parameter) for block in blocks for parameter in block.parameters()}
+    whole = {p for p in task.parameters() if not p.requires_grad and id(p) not in within}
+    for block in blocks:
+        widen(block)
+        fully_shard(block, mesh=mesh)
+    widen(task)
+    fully_shard(task, mesh=mesh, ignored_params=whole)
+    for name in _CALLED:
+        register_fsdp_forward_method(task, name)
+
+
+def widen(module: nn.Module) -> None:
+    """What trains is held in float32, whatever the files hold: half precision loses small steps."""
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors on the CPU, gathered where they are shards: every process must call this."""
+    return {name: _whole(tensor.detach()).cpu() for name, tensor in tensors.items()}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def not_sharded(parameters: list[torch.Tensor], what: str) -> None:
+    """Raises ValueError when one of the parameters is a shard, which `what` cannot update."""
+    if any(isinstance(parameter, DTensor) for parameter in parameters):
+        raise ValueError(f"{what} needs whole matrices and cannot train what is sharded; use adamw")

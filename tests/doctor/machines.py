@@ -1,0 +1,34 @@
+"""Stand-ins for what a machine may hold: the hub's cache, and a LLaVA's folder without weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from maskselect.backends.configs import read_configs
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+PAPER = CONFIGS / "paper"
+COMPACT = sorted(CONFIGS.glob("*.yaml"))
+
+
+def put_into_cache(cache: Path, repository: str, *names: str) -> Path:
+    """Files of a repository, empty, as `huggingface_hub` lays them out."""
+    home = cache / f"models--{repository.replace('/', '--')}"
+    snapshot = home / "snapshots" / "abc"
+    snapshot.mkdir(parents=True, exist_ok=True)
+    (home / "refs").mkdir(exist_ok=True)
+    (home / "refs" / "main").write_text("abc")
+    for name in names:
+        (snapshot / name).touch()
+    return snapshot
+
+
+def write_index(folder: Path, *shards: str) -> None:
+    weight_map = {f"tensor.{number}": shard for number, shard in enumerate(shards)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def config_of(*names: str) -> dict[str, Any]:
+    """A config of the repository with its overlays, as YAML has it."""
+    return read_configs([CONFIGS / name for name in names])

@@ -1,0 +1,84 @@
+"""FSDP2 on two processes of the CPU: the same step as one process, resumed exactly, and merged into safetensors."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from maskselect.backends.checkpoints import read_card, read_tensors
+from maskselect.training.merging import merge
+from maskselect.training.module import TrainingModule
+from maskselect.training.sharding import shard
+from tests.systems.tiny import tiny_ras
+from tests.training.sharded_run import train
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left behind."""
+    folder = tmp_path_factory.mktemp(request.param)
+    command = [sys.executable, "-m", "tests.training.sharded_run", str(folder), request.param]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_a_sharded_step_is_the_step_of_one_process(runs: Path, tmp_path: Path) -> None:
+    train(tmp_path, runs.name.startswith("lora"), 1, 1)
+    alone, sharded = (read_tensors(folder / "ras.safetensors") for folder in (tmp_path, runs / "one"))
+    assert alone.keys() == sharded.keys()
+    torch.testing.assert_close(sharded, alone, atol=1e-4, rtol=1e-3)  # float16 files
+    untrained = TrainingModule(tiny_ras()).task.state_dict()
+    moved = [name for name, tensor in alone.items() if name in untrained and not torch.equal(tensor, untrained[name])]
+    assert len(moved) > 5
+
+
+def test_a_sharded_run_resumes_exactly(runs: Path) -> None:
+    if not (runs / "resumed").is_dir():
+        pytest.skip("resuming is run without LoRA")
+    whole, resumed = (read_tensors(runs / name / "ras.safetensors") for name in ("four", "resumed"))
+    torch.testing.assert_close(resumed, whole, atol=0, rtol=0)
+    assert read_card(runs / "resumed" / "ras.safetensors")["steps"] == 4
+
+
+def test_shards_merge_to_what_the_run_wrote(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskselect.training.merging.build", lambda config: system_like(runs))
+    merged = merge(runs / "one" / "last.ckpt", tmp_path / "merged.safetensors")
+    torch.testing.assert_close(read_tensors(merged), read_tensors(runs / "one" / "ras.safetensors"), atol=0, rtol=0)
+    assert read_card(merged)["system"] == "ras" and read_card(merged)["steps"] == 1
+
+
+def system_like(runs: Path) -> nn.Module:
+    """A new system of the sizes that were trained."""
+    from tests.training.sharded_run import system_of
+
+    return system_of(runs.name.startswith("lora"))
+
+
+def test_a_file_of_one_process_merges_too_and_others_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path, False, 1, 1)
+    written = read_tensors(tmp_path / "ras.safetensors")
+    (tmp_path / "ras.safetensors").unlink()
+    monkeypatch.setattr("maskselect.training.merging.build", lambda config: system_like(tmp_path))
+    torch.testing.assert_close(read_tensors(merge(tmp_path / "last.ckpt")), written, atol=0, rtol=0)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"state_dict": {}, "callbacks": {}}, tmp_path / "other.ckpt")
+    for name, error, words in (
+        ("absent.ckpt", FileNotFoundError, "is not there"),
+        ("empty", ValueError, "without meta.pt"),
+        ("text.ckpt", ValueError, "cannot be read"),
+        ("other.ckpt", ValueError, "has no card"),
+    ):
+        with pytest.raises(error, match=words):
+            merge(tmp_path / name)
+
+
+def test_what_cannot_be_sharded_is_told_before_any_process_group() -> None:
+    with pytest.raises(ValueError, match="does not say what its blocks are"):
+        shard(nn.Linear(2, 2), None)
+    with pytest.raises(ValueError, match="gradient_checkpointing must be true"):
+        shard(tiny_ras(), None)
