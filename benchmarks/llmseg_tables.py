@@ -4,9 +4,10 @@
     python benchmarks/llmseg_tables.py --runs runs/tables --rows all ras --seeds 0
     python benchmarks/llmseg_tables.py --runs runs/tables --write                # and the tables into docs/llmseg.md
 
-A run that was interrupted goes on where it stopped. Every row has the same number of steps, scenes and prompts; the
-seed decides new weights, the order of scenes and the prompts that are drawn for them. All are measured by
-`tools/evaluate.py` on scenes that no training saw.
+A run that was interrupted goes on where it stopped. Every row has the same number of steps, scenes and prompts, and
+begins with the same language model: that of `--language-model`, with its LoRA folded in and without its `[SEG]`. All
+else is new. The seed decides new weights, the order of scenes and the prompts that are drawn for them. All rows are
+measured by `tools/evaluate.py` on scenes that no training saw.
 """
 
 import argparse
@@ -21,6 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.lmm.lora import merged_state
+from maskselect.systems.loading import load_system
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "llmseg.md"
@@ -37,6 +42,7 @@ TRAINED = {
     "ras": f"{OVERLAYS}/ras_beside_llmseg.yaml",
 }
 STRATEGIES = ("top_iou", "iop", "iop_or_top_iou", "iop_of_top_iou")
+LANGUAGE_MODEL = "language_model.safetensors"
 METRICS = ("gIoU", "cIoU", "ncIoU", "F1", "N-acc")
 
 
@@ -62,10 +68,13 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=600, help="of each training (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=SCENES, help="that are asked about (default: %(default)s)")
+    parser.add_argument("--language-model", default="llmseg", help="an LLM-Seg to take it from (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="of frozen features and candidates")
     parser.add_argument("--jobs", type=int, default=1, help="at a time; each takes one thread (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="into docs/llmseg.md")
     options = parser.parse_args()
+    if not (options.runs / LANGUAGE_MODEL).is_file():
+        _write_language_model(options.language_model, options.runs / LANGUAGE_MODEL)
     jobs = [Job(row, seed, options.runs / f"{row}_{seed}") for seed in options.seeds for row in options.rows]
     with ThreadPoolExecutor(options.jobs) as pool:
         for _ in pool.map(lambda job: _train_and_measure(job, options), jobs):
@@ -97,10 +106,22 @@ def _train(job: Job, options: argparse.Namespace) -> None:
     command = ["lightning", "fit", "-c", TRAINED[job.row], "--output", str(job.folder)]
     command += ["--seed_everything", str(job.seed), "--model.seed", str(job.seed)]
     command += ["--data.init_args.seed", str(job.seed), "--data.init_args.cache_dir", str(options.cache / "features")]
+    command += ["--model.task.init_args.lmm.init_args.base", str((options.runs / LANGUAGE_MODEL).resolve())]
     command += ["--trainer.max_steps", str(options.steps), "--trainer.val_check_interval", "200"]
     if (job.folder / "last.ckpt").is_file():
         command += ["--ckpt_path", str(job.folder / "last.ckpt")]
     _run(command, job.folder / "fit.log")
+
+
+def _write_language_model(name: str, path: Path) -> None:
+    """The language model of an LLM-Seg, as a checkpoint of its own that `Llava` takes."""
+    system: Any = load_system(name)[0]
+    state = merged_state(system.lmm.model)
+    del state["lm_head.weight"]  # tied to the embeddings
+    embeddings = next(key for key in state if key.endswith("embed_tokens.weight"))
+    assert system.seg_id == len(state[embeddings]) - 1
+    state[embeddings] = state[embeddings][:-1]
+    write_checkpoint(path, state, {"system": "llava", "from": name}, stored=None)
 
 
 def _measure(model: Path, report: Path, data: str, options: argparse.Namespace) -> None:

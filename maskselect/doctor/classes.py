@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from maskselect.doctor import hub_cache, weights
-from maskselect.doctor.datasets import dataset
+from maskselect.doctor.datasets import captions, dataset
 from maskselect.doctor.needs import Arguments, Need
 
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -43,6 +43,15 @@ def _llava(arguments: Arguments) -> list[Need]:
     if lacking and "llm-seg" in Path(model).parts:
         lacking = [Need("weights", lacking[0].what, weights.source_of(Path(model)))]
     return lacking + found
+
+
+def _qwen(arguments: Arguments) -> list[Need]:
+    model = arguments.get("model")
+    found = package("bitsandbytes", "bitsandbytes", "maskselect[qlora]") if arguments.get("quantize") else []
+    if model is None:
+        return found
+    example = "Qwen/Qwen2.5-VL-7B-Instruct"
+    return hub_cache.transformers_model(model, "Qwen2.5-VL", example, hub_cache.TOKENIZER) + found
 
 
 def _sam(arguments: Arguments) -> list[Need]:
@@ -101,7 +110,7 @@ def _kept(arguments: Arguments) -> list[Need]:
 NEEDS: Mapping[str, Needs] = {
     "maskselect.data.groups.DatasetGroups": dataset,
     "maskselect.data.groups.SceneGroups": nothing,
-    "maskselect.data.llava.CaptionGroups": lambda given: dataset({"dataset": "llava", "split": "pretrain", **given}),
+    "maskselect.data.llava.CaptionGroups": captions,
     "maskselect.data.mixing.MixedGroups": nothing,
     "maskselect.encoders.ensemble.EncoderEnsemble": nothing,
     "maskselect.encoders.open_clip.OpenClipEncoder": _open_clip,
@@ -111,6 +120,8 @@ NEEDS: Mapping[str, Needs] = {
     "maskselect.lmm.building.LlavaSizes": nothing,
     "maskselect.lmm.llava.Llava": _llava,
     "maskselect.lmm.lora.LoraSettings": nothing,
+    "maskselect.lmm.qwen_building.QwenSizes": nothing,
+    "maskselect.lmm.qwen_vl.QwenVl": _qwen,
     "maskselect.proposers.codetr.objective.CoDetrObjective": nothing,
     "maskselect.proposers.codetr.proposer.CoDetrProposer": _codetr,
     "maskselect.proposers.kept.KeptProposer": nothing,
@@ -128,6 +139,7 @@ NEEDS: Mapping[str, Needs] = {
     ),
     "maskselect.proposers.snapping.SnappingProposer": nothing,
     "maskselect.proposers.union.UnionProposer": nothing,
+    "maskselect.systems.decoder_scorer.DecoderSettings": nothing,
     "maskselect.systems.llmseg.LLMSeg": _start,
     "maskselect.systems.ras.RAS": _start,
     "maskselect.training.caption_task.CaptionTask": nothing,

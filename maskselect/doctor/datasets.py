@@ -1,8 +1,12 @@
 """Data sets that a config names: whether a split can be opened, and where to get the set."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskselect.doctor.needs import Arguments, Need
+
+if TYPE_CHECKING:
+    from maskselect.data.catalog import CatalogEntry
 
 _HUB = "https://huggingface.co/datasets/"
 _BUILT = {
@@ -22,7 +26,19 @@ def dataset(arguments: Arguments) -> list[Need]:
 
     name, root, split = str(arguments["dataset"]), Path(arguments["root"]), str(arguments.get("split", "train"))
     entry = find_entry(name)
-    told = _told(name, entry.page, root, entry.pictures)
+    return _lacking(name, entry, root, split, _told(name, entry.page, root, entry.pictures))
+
+
+def captions(arguments: Arguments) -> list[Need]:
+    """The same of `CaptionGroups`, whose texts are no data set with masks."""
+    from maskselect.data.catalog_others import find_any  # noqa: PLC0415
+
+    root, split, entry = Path(arguments["root"]), str(arguments.get("split", "pretrain")), find_any("llava")
+    command = f"hf download liuhaotian/LLaVA-Pretrain --repo-type dataset --local-dir {root}; unzip images.zip there"
+    return _lacking("llava", entry, root, split, command if split == "pretrain" else entry.page)
+
+
+def _lacking(name: str, entry: "CatalogEntry", root: Path, split: str, told: str) -> list[Need]:
     if not root.is_dir():
         return [Need("data", f"{name} in {root}", told, part=split)]
     try:

@@ -27,14 +27,24 @@ def find_config(model: str) -> LlavaConfig:
 
     Raises UnknownSizesError when neither is to be had, or when it is no LLaVA's.
     """
+    found: LlavaConfig | None = config_here(model, LlavaConfig, "LLaVA", told=model in _PUBLISHED)
+    return published_config(model) if found is None else found
+
+
+def config_here(model: str, kind: type, what: str, told: bool) -> Any:
+    """The config in a folder or the hub's cache; None where there is none but its sizes are `told` elsewhere.
+
+    kind: its class.  what: the family, for people.
+    Raises UnknownSizesError when there is none, or when it is another family's.
+    """
     try:
         found = AutoConfig.from_pretrained(model, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        if model in _PUBLISHED:
-            return published_config(model)
+        if told:
+            return None
         raise UnknownSizesError(f"the config of {model} is not on this machine") from error
-    if not isinstance(found, LlavaConfig):
-        raise UnknownSizesError(f"the config of {model} is not a LLaVA's but a {found.model_type}'s")
+    if not isinstance(found, kind):
+        raise UnknownSizesError(f"the config of {model} is not a {what}'s but a {found.model_type}'s")
     return found
 
 
@@ -98,8 +108,8 @@ class LlavaSketch(Llava):
             for part in (self.model.get_input_embeddings(), self.model.lm_head, self.projector):
                 part.float()
         if quantize is not None:
-            _pack(self.language_model)
-        self.tokenizer = _tokenizer(model)
+            pack_in_4_bits(self.language_model)
+        self.tokenizer = tokenizer_here(model)
         self.system_prompt, self.strip_added = system_prompt, frame_image
         self.frame_ids = [self.add_token(text, special=True) for text in IMAGE_FRAME] if frame_image else None
         self.crop = None
@@ -117,7 +127,7 @@ class LlavaSketch(Llava):
         return []
 
 
-def _pack(language_model: nn.Module) -> None:
+def pack_in_4_bits(language_model: nn.Module) -> None:
     """Linear layers hold their weights as 4-bit numbers do, two in a byte."""
     for layer in language_model.modules():
         if isinstance(layer, nn.Linear):
@@ -125,8 +135,8 @@ def _pack(language_model: nn.Module) -> None:
             layer.weight = nn.Parameter(packed, requires_grad=False)
 
 
-def _tokenizer(model: str) -> Any:
-    """The tokenizer, if it is on this machine."""
+def tokenizer_here(model: str) -> Any:
+    """The tokenizer, or None where it is not on this machine."""
     try:
         return AutoTokenizer.from_pretrained(model, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, TypeError):

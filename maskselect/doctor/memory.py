@@ -118,7 +118,7 @@ def count_tokens(task: Any, config: Mapping[str, Any]) -> int | None:
     data = (config.get("data") or {}).get("init_args") or {}
     images = int(data.get("batch_size") or 1)
     prompts, candidates = int(data.get("prompts_per_image") or 1), _candidates(config, data)
-    tokens = _image_tokens(lmm.model.config)
+    tokens = int(lmm.most_image_tokens)
     if not hasattr(task, "reader"):
         return images * (FRAME_TOKENS + tokens + _TEXTS * PROMPT_TOKENS)
     if not hasattr(task, "scorer"):
@@ -128,11 +128,6 @@ def count_tokens(task: Any, config: Mapping[str, Any]) -> int | None:
         return images * (FRAME_TOKENS + announced * candidates + CAPTION_TOKENS)
     seen = tokens if task.image_tokens else 0
     return images * (FRAME_TOKENS + seen + announced * candidates + prompts * (PROMPT_TOKENS + candidates))
-
-
-def _image_tokens(network: Any) -> int:
-    sizes = network.vision_config
-    return int(getattr(sizes, "image_size", 336) // getattr(sizes, "patch_size", 14)) ** 2
 
 
 def _candidates(config: Mapping[str, Any], data: Mapping[str, Any]) -> int:

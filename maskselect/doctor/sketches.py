@@ -13,6 +13,7 @@ from torch import nn
 
 from maskselect.backends import checkpoints
 from maskselect.backends.building import build
+from maskselect.backends.precision import widen
 from maskselect.backends.sam import build_compact_sam
 from maskselect.doctor.classes import NEEDS
 from maskselect.doctor.llava_sketch import UnknownSizesError
@@ -67,6 +68,7 @@ def sketch(config: Mapping[str, Any]) -> Sketched:
     found.whole = made if isinstance(made, nn.Module) else None
     if found.whole is not None:
         found.parts = {}
+        widen(found.whole)  # as training does
     return found
 
 
@@ -129,6 +131,12 @@ def _llava(path: str, arguments: dict[str, Any]) -> Any:
     return _standing("maskselect.doctor.llava_sketch.LlavaSketch")(path, arguments)
 
 
+def _qwen(path: str, arguments: dict[str, Any]) -> Any:
+    if arguments.get("model") is None:
+        return _itself(path, arguments)
+    return _standing("maskselect.doctor.qwen_sketch.QwenSketch")(path, arguments)
+
+
 def _sam(arguments: dict[str, Any]) -> nn.Module:
     kind = arguments.get("model_type", "compact")
     if kind == "vit_t":
@@ -182,6 +190,7 @@ SKETCHES: Mapping[str, Sketch] = {
     "maskselect.encoders.sam.SamEncoder": lambda _, given: SamEncoderSketch(given.get("name", "sam"), _sam(given)),
     "maskselect.encoders.timm.TimmEncoder": _without("pretrained", "checkpoint"),
     "maskselect.lmm.llava.Llava": _llava,
+    "maskselect.lmm.qwen_vl.QwenVl": _qwen,
     "maskselect.proposers.codetr.proposer.CoDetrProposer": lambda _, given: Held(_codetr(given)),
     "maskselect.proposers.kept.KeptProposer": _nested,
     "maskselect.proposers.precomputed.PrecomputedProposer": _nested,

@@ -5,18 +5,22 @@ Shape letters: B images, N masks, H W pixels of the un-padded image, C channels 
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from maskselect.encoders.framing import Framing, cornered_images, framed_masks, square_images
+from maskselect.encoders.frozen import FrozenEncoder
 from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.ops.pooling import MASK_RESIZES, MaskResize, cell_weights, mask_pool
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.protocols import Encoder
 
 GEOMETRY = 5
+
+Dtype = Literal["float32", "bfloat16"]
 
 
 class EncoderEnsemble(nn.Module):
@@ -30,11 +34,13 @@ class EncoderEnsemble(nn.Module):
     pad_value: what `features` puts around an image that is not square, in [0, 1]. 0 is what `SceneDataset` pads with;
         0.48 is the grey of Cambrian-1, for pretrained encoders.
     framing: "centre", or "corner", which takes no pad_value; see `encoders/framing.py`.
+    dtype: in which the weights of learned encoders are held; "bfloat16" halves their memory.
 
-    Raises ValueError for no encoder, for equal names, or for an unknown resize or framing.
+    Raises ValueError for no encoder, for equal names, or for an unknown resize, framing or dtype.
     """
 
     framing: Framing = "centre"
+    dtype: Dtype = "float32"
 
     def __init__(
         self,
@@ -43,6 +49,7 @@ class EncoderEnsemble(nn.Module):
         geometry: bool = True,
         pad_value: float = 0.0,
         framing: Framing = "centre",
+        dtype: Dtype = "float32",
     ) -> None:
         super().__init__()
         names = [encoder.info.name for encoder in encoders]
@@ -61,8 +68,16 @@ class EncoderEnsemble(nn.Module):
         self.mask_resize: MaskResize = mask_resize
         self.geometry = geometry
         self.pad_value = pad_value
-        if framing != self.framing:  # else not among what frozen features are kept under: older ones stay good
+        if dtype not in get_args(Dtype):
+            raise ValueError(f"dtype {dtype!r} is unknown; expected one of {', '.join(get_args(Dtype))}")
+        # Where they are the default they are not among what frozen features are kept under: older ones stay good.
+        if framing != self.framing:
             self.framing = framing
+        if dtype != self.dtype:
+            self.dtype = dtype
+            for encoder in encoders:
+                if isinstance(encoder, FrozenEncoder):
+                    encoder.hold_in(getattr(torch, dtype))
         self.channels = sum(info.channels for info in self.info) + (GEOMETRY if geometry else 0)
 
     @torch.no_grad()

@@ -46,7 +46,8 @@ class FrozenEncoder(nn.Module):
         Several levels are brought bilinearly to the finest grid and concatenated (Cambrian-1's multi-stage features).
         Raises ValueError when the images are not square.
         """
-        levels = self.maps(self.prepare(images))
+        held = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
+        levels = self.maps(self.prepare(images).to(held))
         grid = self.info.grid
         same = [
             m if m.shape[-2:] == grid else F.interpolate(m.float(), size=grid, mode="bilinear", align_corners=False)
@@ -81,6 +82,11 @@ class FrozenEncoder(nn.Module):
         self.thawed = True
         self.train()
         self.requires_grad_(True)
+
+    def hold_in(self, dtype: torch.dtype) -> None:
+        """Hold the weights in another dtype; images are normalised before they are cast, and maps are float32."""
+        for child in self.children():
+            child.to(dtype)
 
     def train(self, mode: bool = True) -> "FrozenEncoder":
         """Ignored while frozen, so that batch statistics cannot drift inside a training system."""

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import (
     AutoTokenizer,
-    BitsAndBytesConfig,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -15,8 +13,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from maskselect.backends.optional import require
 from maskselect.backends.pretrained import load_pretrained
+from maskselect.lmm.quantizing import packing
 
 EXAMPLE = "llava-hf/llava-1.5-7b-hf"
 
@@ -85,7 +83,6 @@ def load_llava(
     missing, either of which transformers would take for a wish for random ones; or without the package that quantises.
     """
     _refuse_original(model)
-    packed = {} if quantize is None else {"quantization_config": _in_4_bits(quantize), "device_map": _first_device()}
     tokenizer, loaded = load_pretrained(
         model,
         "LLaVA",
@@ -94,27 +91,11 @@ def load_llava(
         AutoTokenizer,
         attn_implementation="sdpa",
         dtype=dtype or "auto",
-        **packed,
+        **packing(quantize, ["model.vision_tower", "model.multi_modal_projector", "lm_head"]),
     )
     for parameter in loaded.parameters():  # who trains what is decided elsewhere
         parameter.requires_grad_(parameter.is_floating_point())
     return tokenizer, loaded
-
-
-def _in_4_bits(kind: str) -> BitsAndBytesConfig:
-    require("bitsandbytes", "qlora")
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=kind,
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],
-    )
-
-
-def _first_device() -> dict[str, str]:
-    """Where weights are packed: a GPU does in seconds what a processor does in minutes."""
-    return {"": "cuda" if torch.cuda.is_available() else "cpu"}
 
 
 def _refuse_original(model: str) -> None:

@@ -6,21 +6,21 @@ built here from sizes. Nothing in this file knows about masks.
 Shape letters: B images, T image tokens, L sequence positions, D language-model width, E vision width.
 """
 
-from contextlib import nullcontext
 from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AddedToken, DynamicCache, PreTrainedTokenizerBase
 
 from maskselect.backends import checkpoints
 from maskselect.lmm import tokenizer as compact_tokenizer
 from maskselect.lmm.building import LlavaSizes, build_llava, load_llava
 from maskselect.lmm.image_crop import CentreCrop
 from maskselect.lmm.lora import LoraSettings, add_lora
+from maskselect.lmm.quantizing import Quantize, check_quantize
+from maskselect.lmm.wrapped import Wrapped
 from maskselect.ops.masks import pad_to_square
+from maskselect.structures.chat import ChatIds
 
 _WITHIN = "reader.lmm.model."
 """Where a system's checkpoint holds its language model."""
@@ -41,7 +41,7 @@ IMAGE_FRAME = ("<im_start>", "<im_end>")
 """Tokens around the image in the first LLaVAs."""
 
 
-class Llava(nn.Module):
+class Llava(Wrapped):
     """A LLaVA with its tokenizer and chat template.
 
     Args:
@@ -76,13 +76,10 @@ class Llava(nn.Module):
         crop_image: bool = False,
         frame_image: bool = False,
         dtype: Literal["float32", "bfloat16", "float16"] | None = None,
-        quantize: Literal["nf4"] | None = None,
+        quantize: Quantize | None = None,
     ) -> None:
         super().__init__()
-        if quantize is not None and (model is None or lora is None):
-            raise ValueError("quantize freezes the weights of a `model`, on which then `lora` trains; give both")
-        self.tokenizer: PreTrainedTokenizerBase
-        self.model: Any
+        check_quantize(quantize, model, lora)
         if model is None:
             self.tokenizer = compact_tokenizer.load_compact()
             self.model = build_llava(sizes or LlavaSizes(), len(self.tokenizer))
@@ -103,10 +100,8 @@ class Llava(nn.Module):
         self.has_own_files = start is None and (model is not None or base is not None)
         if lora is not None:
             add_lora(self.language_model, lora)
-        self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
-            language_model: Any = self.language_model
-            language_model.gradient_checkpointing_enable()
+            self.checkpoint_activations()
         self.vision_tower.requires_grad_(False)
 
     def _load(self, checkpoint: str) -> None:
@@ -118,33 +113,14 @@ class Llava(nn.Module):
         checkpoints.load_strictly(self.model, tied | tensors, checkpoint)
         self.model.tie_weights()
 
-    def add_token(self, text: str, special: bool = False) -> int:
-        """The id of a token, added to vocabulary and embeddings when it is not there yet.
-
-        special: left out of decoded text.
-        """
-        if text not in self.tokenizer.get_vocab():
-            strip = self.strip_added
-            token = AddedToken(text, lstrip=strip, rstrip=strip, normalized=False, special=special)
-            self.tokenizer.add_tokens([token], special_tokens=special)
-        known = len(self.tokenizer)
-        if known > self.model.get_input_embeddings().num_embeddings:  # published vocabularies have spare rows
-            self.model.resize_token_embeddings(known, mean_resizing=False)
-        return int(self.tokenizer.convert_tokens_to_ids(text))
-
-    @property
-    def frozen_elsewhere(self) -> set[str]:
-        """Names of frozen tensors that `model` or `base` gives again, so that no checkpoint needs to hold them."""
-        if not self.has_own_files:
-            return set()
-        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        # What belongs to weights in 4 bits has names below theirs.
-        return {key for key in self.state_dict() if any(key == name or key.startswith(f"{name}.") for name in frozen)}
-
-    @property
-    def language_model(self) -> nn.Module:
-        """The Llama, without its output layer."""
-        return cast(nn.Module, self.model.model.language_model)
+    def chat(self, with_image: bool) -> ChatIds:
+        """The template of LLaVA-1.5, or that of the first LLaVAs: "… USER:", the image, a line break, " ASSISTANT:"."""
+        begin = self.token_ids(f"{self.system_prompt} USER:" if self.system_prompt else "USER:", begin=True)
+        line, closing = self.token_ids("\n"), self.token_ids(" ASSISTANT:")
+        if self.frame_ids is None or not with_image:
+            return ChatIds(begin, [], line, closing, line)
+        start, end = self.frame_ids
+        return ChatIds([*begin, start], [end], [], closing, line)
 
     @property
     def vision_tower(self) -> nn.Module:
@@ -162,19 +138,19 @@ class Llava(nn.Module):
         return cast(nn.Module, self.model.model.multi_modal_projector)
 
     @property
-    def width(self) -> int:
-        """D."""
-        return int(self.model.config.text_config.hidden_size)
-
-    @property
     def vision_width(self) -> int:
         """E."""
         return int(self.model.config.vision_config.hidden_size)
 
     @property
-    def max_positions(self) -> int:
-        """Longest sequence that the language model was built for, in tokens."""
-        return int(self.model.config.text_config.max_position_embeddings)
+    def most_image_tokens(self) -> int:
+        """T."""
+        vision = self.model.config.vision_config
+        return int(vision.image_size // vision.patch_size) ** 2
+
+    def image_grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """None: every image becomes the same number of tokens, which stand one behind another."""
+        return None
 
     def vision_features(self, images: Tensor) -> Tensor:
         """Features of the vision tower: (B, 3, H, W) float in [0, 1], any shape, to (B, T, E).
@@ -198,64 +174,3 @@ class Llava(nn.Module):
         """Image tokens: (B, T, E) to (B, T, D) float32."""
         projector: Any = self.projector
         return cast(Tensor, projector(features.to(projector.linear_1.weight.dtype)).float())
-
-    def embed(self, token_ids: Tensor) -> Tensor:
-        """Token embeddings: (..., L) int64 to (..., L, D) float32, whatever the weights are."""
-        return cast(Tensor, self.model.get_input_embeddings()(token_ids).float())
-
-    def hidden(
-        self,
-        embeddings: Tensor,
-        visible: Tensor | None = None,
-        positions: Tensor | None = None,
-        cache: DynamicCache | None = None,
-    ) -> Tensor:
-        """Last hidden states, after the final norm: (B, L, D) float32 to the same.
-
-        visible: (B, 1, L, K) bool, True where a query may look at a key (K includes the cache), or None for causal.
-        positions: (B, L) int64 position ids, or None for 0, 1, 2, ….
-        cache: keys and values of earlier positions; extended in place.
-        """
-        # The CPU's fused attention has a backward pass that is twice as slow as plain matrix products (measured at the
-        # compact sizes), so training on the CPU takes the latter, unless activations are recomputed, outside of this.
-        plain = embeddings.device.type == "cpu" and torch.is_grad_enabled() and not self.gradient_checkpointing
-        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
-            out = self.language_model(
-                inputs_embeds=embeddings.to(self._dtype),
-                attention_mask=visible,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=cache is not None,
-            )
-        return cast(Tensor, out.last_hidden_state.float())
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        """That of the language model's own weights."""
-        language_model: Any = self.language_model
-        return cast(torch.dtype, language_model.norm.weight.dtype)
-
-    def new_cache(self) -> DynamicCache:
-        """An empty key-value cache for `hidden`."""
-        return DynamicCache(config=self.model.config.text_config)
-
-    def token_logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits: (..., D) to (..., V)."""
-        return cast(Tensor, self.model.lm_head(hidden.to(self.model.lm_head.weight.dtype)))
-
-    def token_ids(self, text: str, begin: bool = False) -> list[int]:
-        """Ids of a text without any added special token, or with the begin token in front."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [self.tokenizer.bos_token_id, *ids] if begin else list(ids)
-
-    @torch.no_grad()
-    def generate(self, embeddings: Tensor, max_new_tokens: int = 48) -> str:
-        """Greedy continuation of (1, L, D) as text, up to the end token."""
-        out = self.model.generate(
-            inputs_embeds=embeddings.to(self._dtype),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )
-        return str(self.tokenizer.decode(out[0], skip_special_tokens=True)).strip()

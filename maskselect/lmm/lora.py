@@ -1,8 +1,9 @@
 """LoRA through peft: wiring and the report of what it touched."""
 
 from dataclasses import dataclass, field
+from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,23 @@ def add_lora(language_model: nn.Module, settings: LoraSettings) -> list[str]:
     for parameter in trainable.values():
         parameter.data = parameter.data.float()  # peft takes the dtype of the frozen layer, in which little is learned
     return list(trainable)
+
+
+def merged_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a network as if it had never had adapters: their products are added to the weights they stand on.
+
+    Tensors are copies, on the devices of the network's own.
+    """
+    from peft.tuners.lora import LoraLayer  # noqa: PLC0415  slow, and few models have adapters
+
+    changes = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, LoraLayer):
+            changes[f"{name}.base_layer.weight"] = sum(
+                cast(Tensor, layer.get_delta_weight(adapter)) for adapter in layer.active_adapters
+            )
+    return {
+        name.replace(".base_layer.", "."): (tensor + changes.get(name, 0)).detach().clone()
+        for name, tensor in module.state_dict().items()
+        if ".lora_" not in name
+    }

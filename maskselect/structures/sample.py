@@ -81,11 +81,14 @@ class Batch:
 
     candidate_features: (B, N, C) float; candidate_valid: (B, N) bool, False on padding.
     image_features: (B, T, D) float, output of the language model's frozen vision tower, or None without image tokens.
+        Of language models for which images are of different lengths, padded.
     prompts: for each image its prompt texts.
     reference_features: for each image and prompt (R, C) float.
     labels: (B, P, N) float, 1 in the group, 0 not, -1 left out of the loss; None at inference.
     captions: for each image a text to be generated from mask tokens (stage 1), or None.
     overlaps: of every candidate with the mask that answers a prompt; None at inference.
+    image_grids: (B, 2) int64, rows and columns of each image's tokens, where the language model puts them on a grid;
+        always on the CPU, since they say what stands where.
     """
 
     candidate_features: Tensor
@@ -97,6 +100,7 @@ class Batch:
     captions: list[str] | None = None
     image_ids: list[str] = field(default_factory=list)
     overlaps: Overlaps | None = None
+    image_grids: Tensor | None = None
 
     def row(self, number: int) -> "Batch":
         """The batch of image `number` alone."""
@@ -111,6 +115,7 @@ class Batch:
             None if self.captions is None else self.captions[one],
             self.image_ids[one],
             None if self.overlaps is None else Overlaps(*(t[one] for t in vars(self.overlaps).values())),
+            None if self.image_grids is None else self.image_grids[one],
         )
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -129,4 +134,5 @@ class Batch:
             self.captions,
             self.image_ids,
             None if self.overlaps is None else Overlaps(*(t.to(device) for t in vars(self.overlaps).values())),
+            self.image_grids,
         )

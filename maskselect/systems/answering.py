@@ -62,10 +62,9 @@ def given_answers(
     ids: list[list[int]] = []
     for prefix, asked, answered in zip(images.prefixes, questions, answers, strict=True):
         parts.append([])
-        for question, text in zip(lay_out_prompts(reader, asked, len(prefix)), answered, strict=True):
+        for question, text in zip(lay_out_prompts(reader, asked, prefix.end), answered, strict=True):
             ids.append([*reader.lmm.token_ids(text), end])
-            start = len(prefix) + len(question)
-            places = list(range(start, start + len(ids[-1])))
+            places = list(range(question.end, question.end + len(ids[-1])))
             parts[-1].append([question, Segment([int(Slot.TEXT)] * len(ids[-1]), ids[-1], places)])
     _, hidden = prompt_hidden(reader, images, parts, "causal")
     rows, columns = _predicting(images, parts)
@@ -135,7 +134,7 @@ def _generate(reader: Reader, image: ReadImages, questions: list[str], seg_id: i
         raise ValueError("generating needs an image that was read without gradients")
     lmm, device = reader.lmm, image.tokens.images.device
     owners = torch.zeros(len(questions), dtype=torch.long, device=device)
-    segments = lay_out_prompts(reader, questions, len(image.prefixes[0]))
+    segments = lay_out_prompts(reader, questions, image.prefixes[0].end)
     packed = sequence.pack([(None, [[segment]]) for segment in segments]).to(device)
     cache = repeated_cache(reader, image.cache, owners)
     real = packed.kinds != Slot.PAD

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from maskselect.encoders.ensemble import EncoderEnsemble
-from maskselect.lmm.llava import Llava
 from maskselect.structures.features import FeatureMap
-from maskselect.structures.protocols import Proposer
+from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.systems.reading import Reader
 
 
@@ -35,7 +34,7 @@ class FrozenSight(nn.Module):
             self.proposer.requires_grad_(False)
 
     @property
-    def lmm(self) -> Llava:
+    def lmm(self) -> LanguageModel:
         """The language model."""
         return self.reader.lmm
 
@@ -73,3 +72,14 @@ class FrozenSight(nn.Module):
     def image_features(self, images: Tensor) -> Tensor:
         """What the language model sees of images: (B, 3, H, W) float in [0, 1] to (B, T, V)."""
         return self.lmm.vision_features(images)
+
+    def image_grid(self, height: int, width: int) -> Tensor | None:
+        """Rows and columns, (2,) int64, of the T tokens of an image of that many pixels; None where T is always the
+        same."""
+        grid = self.lmm.image_grid(height, width)
+        return None if grid is None else torch.tensor(grid)
+
+    def image_grids(self, image: np.ndarray) -> Tensor | None:
+        """The same of (H, W, 3) uint8 as a `Batch` of one image has it, (1, 2)."""
+        grid = self.image_grid(image.shape[0], image.shape[1])
+        return None if grid is None else grid[None]

@@ -29,11 +29,10 @@ from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.heads.fusion import MaskFusion
 from maskselect.heads.overlap import HeadForm, IopHead, IouHead
 from maskselect.heads.strategies import Strategy, choose
-from maskselect.lmm.llava import Llava
 from maskselect.losses.overlap import Divergence, alignment_loss, iop_loss
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
-from maskselect.structures.protocols import Proposer
+from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import Batch
 from maskselect.systems import questions
 from maskselect.systems.answering import Answers, generated_answers, given_answers
@@ -96,7 +95,7 @@ class LLMSeg(FrozenSight):
         self,
         proposer: Proposer,
         encoders: EncoderEnsemble,
-        lmm: Llava,
+        lmm: LanguageModel,
         width: int = 256,
         heads: int = 8,
         mlp_dim: int = 2048,
@@ -142,10 +141,9 @@ class LLMSeg(FrozenSight):
 
     def _freeze(self) -> None:
         """Of the language model; what stands beside LoRA trains as the arguments say."""
-        for name, parameter in self.lmm.named_parameters():
-            if "multi_modal_projector" in name:
-                parameter.requires_grad_(self.train_projector)
-            elif "embed_tokens" in name or "lm_head" in name:
+        self.lmm.projector.requires_grad_(self.train_projector)
+        for name, parameter in self.reader.named_parameters():
+            if "embed_tokens" in name or "lm_head" in name:
                 parameter.requires_grad_(self.train_embeddings)
 
     # --- features -----------------------------------------------------------------------------------------------
@@ -170,7 +168,7 @@ class LLMSeg(FrozenSight):
         """Read an image once, for any number of prompts: (H, W, 3) uint8, (N, C)."""
         device = self.mask_conv.weight.device
         pixels = self.image_features(torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device) / 255)
-        batch = _without_candidates(pixels, self.channels, [[]], [[]])
+        batch = _without_candidates(pixels, self.image_grids(image), self.channels, [[]], [[]])
         return ReadCandidates(read_images(self.reader, batch), self.mask_embeddings(candidate_features.to(device)))
 
     @torch.no_grad()
@@ -239,7 +237,8 @@ class LLMSeg(FrozenSight):
         answered = [own or not sure for own, sure in zip(present, meant, strict=True)]
         texts = iter([questions.answer(any_target, rng, self.phrasing) for any_target in answered])
         said = [[next(texts) for _ in own] for own in asked]
-        blind = _without_candidates(batch.image_features, self.channels, asked, batch.reference_features)
+        seen = batch.image_features, batch.image_grids
+        blind = _without_candidates(*seen, self.channels, asked, batch.reference_features)
         answers = given_answers(self.reader, read_images(self.reader, blind), asked, said, self.seg_id, meant)
         assert answers.loss is not None
         images, prompts = torch.tensor(places)[answers.found.cpu()].T.to(answers.states.device)
@@ -283,8 +282,12 @@ class LLMSeg(FrozenSight):
 
 
 def _without_candidates(
-    image_features: Tensor, channels: int, prompts: list[list[str]], references: list[list[Tensor]]
+    image_features: Tensor,
+    image_grids: Tensor | None,
+    channels: int,
+    prompts: list[list[str]],
+    references: list[list[Tensor]],
 ) -> Batch:
     """A batch for a language model that reads images and prompts, and no candidates."""
     none = image_features.new_zeros(len(image_features), 0, channels)
-    return Batch(none, none[..., 0].bool(), image_features, prompts, references)
+    return Batch(none, none[..., 0].bool(), image_features, prompts, references, image_grids=image_grids)

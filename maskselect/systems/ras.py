@@ -10,24 +10,25 @@ Shape letters: B images, P prompts, N candidates, R references, C pooled channel
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
 from maskselect.encoders.ensemble import EncoderEnsemble
-from maskselect.lmm.llava import Llava
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
-from maskselect.structures.protocols import Proposer
+from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import Batch
 from maskselect.systems import scoring
+from maskselect.systems.autoregressive_scorer import AutoregressiveScorer
+from maskselect.systems.decoder_scorer import DecoderScorer, DecoderSettings
 from maskselect.systems.frozen_sight import FrozenSight
 from maskselect.systems.reading import Reader
-from maskselect.systems.scoring import AutoregressiveScorer, ParallelScorer, ReadImages
+from maskselect.systems.scoring import ParallelScorer, ReadImages
 from maskselect.tokens import sequence
 from maskselect.tokens.mask_tokenizer import MaskTokenizer, PreTokens
 from maskselect.tokens.sequence import SecondPass, Segment, Slot
@@ -49,16 +50,19 @@ class RAS(FrozenSight):
         lmm: the language model.
         stage: 1 trains the mask projector by captioning; 2 trains all but the visual encoders by selection.
         stage_1_trains: "projector" alone, as in the paper, or "all", which makes a model that captions.
-        scorer: "parallel" (the paper's system) or "autoregressive" (its baseline, Table 7).
+        scorer: "parallel" (the paper's system), "autoregressive" (its baseline, Table 7), or "decoder", beside a
+            language model that stays frozen (VGent, arXiv 2512.11099; see `systems/decoder_scorer.py`).
+        decoder: for the scorer "decoder" alone; None takes its defaults.
         second_pass: how candidates see each other when they are read again; not stated in the paper.
         pre_tokens: RAS, Table C.
         proposal_score: append the proposer's own score of a mask to its features (1 for a mask that was given). This is
             ours, not the paper's: from a mean feature alone half an object looks like the object.
         image_tokens: whether the language model also sees the image itself.
-        positive_weight: weight of positive candidates in the loss.
-        start: checkpoint of an earlier stage to start from; its head, if it has none, stays new.
+        positive_weight: weight of positive candidates in the loss of the scorer "parallel".
+        start: checkpoint of an earlier stage to start from, see `load_learned`.
 
-    Raises FileNotFoundError or ValueError when `start` cannot be read or does not fit.
+    Raises FileNotFoundError or ValueError when `start` cannot be read or does not fit; ValueError for settings that
+    exclude each other.
     """
 
     system = "ras"
@@ -69,10 +73,11 @@ class RAS(FrozenSight):
         self,
         proposer: Proposer,
         encoders: EncoderEnsemble,
-        lmm: Llava,
+        lmm: LanguageModel,
         stage: Literal[1, 2] = 2,
         stage_1_trains: Literal["projector", "all"] = "projector",
-        scorer: Literal["parallel", "autoregressive"] = "parallel",
+        scorer: Literal["parallel", "autoregressive", "decoder"] = "parallel",
+        decoder: DecoderSettings | None = None,
         second_pass: SecondPass = "mutual",
         pre_tokens: PreTokens = "different",
         proposal_score: bool = True,
@@ -86,18 +91,43 @@ class RAS(FrozenSight):
         self.stage, self.stage_1_trains = stage, stage_1_trains
         self.image_tokens = image_tokens
         self.proposal_score = proposal_score
-        self.scorer: ParallelScorer | AutoregressiveScorer
+        self.scorer: ParallelScorer | AutoregressiveScorer | DecoderScorer
+        if decoder is not None and scorer != "decoder":
+            raise ValueError(f"decoder is for scorer 'decoder' alone, and scorer is {scorer!r}")
         if scorer == "parallel":
             self.scorer = ParallelScorer(lmm.width, second_pass, positive_weight)
-        else:
+        elif scorer == "autoregressive":
             self.scorer = AutoregressiveScorer(lmm.width)
-        if stage == 2 and not lmm.model.config.tie_word_embeddings:
-            lmm.model.lm_head.requires_grad_(False)  # selecting writes no words
+        else:
+            self.scorer = DecoderScorer(lmm, decoder or DecoderSettings())
+        if not self.scorer.trains_language_model:
+            if stage == 1 and stage_1_trains == "all":
+                raise ValueError(
+                    f"scorer {scorer!r} keeps the language model frozen, so stage_1_trains may not be 'all'"
+                )
+            cast(nn.Module, lmm).requires_grad_(False)
+        if stage == 2 and lmm.output_layer is not None:
+            lmm.output_layer.requires_grad_(False)  # selecting writes no words
         if start is not None:
             self.load_learned(checkpoints.read_tensors(start), start)
         if stage == 1 and stage_1_trains == "projector":
             self.requires_grad_(False)
             self.reader.mask_tokenizer.requires_grad_(True)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Layers of the language model and of the scorer, which may be sharded one by one.
+
+        Raises ValueError without gradient checkpointing.
+        """
+        return [*super().blocks, *self.scorer.blocks]
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for what trains; the frozen parts always stay in evaluation mode."""
+        super().train(mode)
+        if not self.scorer.trains_language_model:
+            cast(nn.Module, self.lmm).eval()
+        return self
 
     # --- features -----------------------------------------------------------------------------------------------
 
@@ -107,13 +137,14 @@ class RAS(FrozenSight):
 
         image: (H, W, 3) uint8.  candidate_features: (N, C).
         """
-        device = next(self.lmm.parameters()).device
+        device = next(self.reader.parameters()).device
         pixels = None
         if self.image_tokens:
             pixels = self.image_features(torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device) / 255)
         valid = torch.ones(1, len(candidate_features), dtype=torch.bool, device=device)
-        batch = Batch(candidate_features[None].to(device), valid, pixels, [[]], [[]])
-        return scoring.read_images(self.reader, batch)
+        grids = self.image_grids(image)
+        batch = Batch(candidate_features[None].to(device), valid, pixels, [[]], [[]], image_grids=grids)
+        return self.scorer.read(self.reader, batch)
 
     @torch.no_grad()
     def score(self, image: ReadImages, prompts: list[str], references: list[Tensor]) -> Tensor:
@@ -121,18 +152,18 @@ class RAS(FrozenSight):
 
         references: for each prompt the pooled features of its reference masks, (R, C).
         """
-        device = image.tokens.candidates.device
-        features = torch.cat(references) if references else torch.zeros(0, self.channels)
-        tokens = self.reader.mask_tokenizer(features.to(device))
-        return self.scorer.score(self.reader, image, prompts, tokens)
+        return self.answer(image, prompts, references, 0.5)[0]
 
     @torch.no_grad()
     def answer(
         self, read: ReadImages, prompts: list[str], references: list[Tensor], threshold: float
     ) -> tuple[Tensor, Tensor]:
-        """Scores as `score` gives them, and which candidates reach the threshold: (P, N) bool."""
-        scores = self.score(read, prompts, references)
-        return scores, scores >= threshold
+        """Scores as `score` gives them, and the groups, (P, N) bool: candidates that reach the threshold, unless the
+        scorer counts them."""
+        device = read.tokens.candidates.device
+        features = torch.cat(references) if references else torch.zeros(0, self.channels)
+        tokens = self.reader.mask_tokenizer(features.to(device))
+        return self.scorer.answer(self.reader, read, prompts, tokens, threshold)
 
     @torch.no_grad()
     def caption(self, candidate_features: Tensor, max_new_tokens: int = 64) -> str:
@@ -140,10 +171,10 @@ class RAS(FrozenSight):
 
         After stage 2 it has mostly forgotten how.
         """
-        device = next(self.lmm.parameters()).device
+        device = next(self.reader.parameters()).device
         valid = torch.ones(1, len(candidate_features), dtype=torch.bool, device=device)
         batch = Batch(candidate_features[None].to(device), valid, None, [[]], [[]])
-        prefix = self.reader.prefix(list(range(len(candidate_features))), 0)
+        prefix = self.reader.caption_prefix(list(range(len(candidate_features))))
         packed = sequence.pack([(prefix, [])]).to(device)
         return self.lmm.generate(self.reader.embed(packed, self.reader.tokens(batch)), max_new_tokens)
 
@@ -177,7 +208,7 @@ class RAS(FrozenSight):
         rows = []
         orders = scoring.candidate_orders(batch.candidate_valid, shuffle=self.training)
         for order, caption in zip(orders, batch.captions, strict=True):
-            prefix = self.reader.prefix(order, 0)
+            prefix = self.reader.caption_prefix(order)
             ids = self.lmm.token_ids(caption) + end
             positions = list(range(len(prefix), len(prefix) + len(ids)))
             rows.append((prefix, [[Segment([int(Slot.TEXT)] * len(ids), ids, positions)]]))
@@ -196,10 +227,11 @@ class RAS(FrozenSight):
         for two empty groups), both at threshold t. Candidates that the labels leave out are not counted.
         """
         out = self.loss(batch)
-        if self.stage == 1 or batch.labels is None:
+        labels = None if self.stage == 1 else self.scorer.labels(batch)
+        if labels is None:
             return out
-        asked = batch.labels.ge(0).any(-1)
-        counted, wanted = batch.labels >= 0, batch.labels > 0
+        asked = labels.ge(0).any(-1)
+        counted, wanted = labels >= 0, labels > 0
         probabilities = self.forward(batch).sigmoid()
         for threshold in THRESHOLDS:
             chosen = (probabilities >= threshold) & counted
@@ -223,27 +255,37 @@ class RAS(FrozenSight):
         for name, parameter in self.named_parameters():
             if name.startswith(left_out) and parameter.requires_grad:
                 raise RuntimeError(f"{name} is trainable but checkpoints leave it out")
-        tied = self.lmm.model.config.tie_word_embeddings
         elsewhere = {f"reader.lmm.{name}" for name in self.lmm.frozen_elsewhere}
-        elsewhere |= {_WORDS} if tied else set()
+        elsewhere |= {_WORDS} if self.lmm.output_layer is None else set()
         return {k: v for k, v in self.state_dict().items() if not k.startswith(left_out) and k not in elsewhere}
 
     def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
         """Load what `learned_state` gave. A file of stage 1 has no head; then ours stays as it is. So does a language
-        model with files of its own when the file has nothing of it, as one that was imported.
+        model with files of its own when the file has nothing of it, as one that was imported. A file of the scorer
+        "parallel" is a beginning for "decoder": its head is taken, and the decoder copies its language model.
 
-        Raises ValueError when anything else is missing, unknown or of another shape.
+        Raises ValueError when anything else is missing, unknown or of another shape, or when what is frozen and comes
+        from files of its own is another in this one: it would be so only until it is loaded again.
         """
         own, held = self.learned_state(), self.state_dict()
         # A file may hold more of a language model than it must: all of it, or the output layer that captions need.
         own |= {k: held[k] for k in tensors if k.startswith("reader.lmm.") and k in held}
         complete = dict(tensors)
-        if not any(k.startswith("scorer.") for k in tensors):
-            complete |= {k: v for k, v in own.items() if k.startswith("scorer.")}
+        decodes = isinstance(self.scorer, DecoderScorer)
+        begins = not any(k.startswith("scorer.decoder." if decodes else "scorer.") for k in tensors)
+        if begins:
+            complete = {k: v for k, v in own.items() if k.startswith("scorer.")} | complete
         if self.lmm.has_own_files and not any(k.startswith("reader.lmm.") for k in tensors):
             complete |= {k: v for k, v in own.items() if k.startswith("reader.lmm.")}
         checkpoints.check_fit(own, complete, str(origin), "RAS as configured")
+        fixed = {f"reader.lmm.{name}" for name in self.lmm.frozen_elsewhere} & complete.keys()
+        for name in sorted(fixed):
+            # As far as half precision tells them apart, in which files are written.
+            if not torch.allclose(held[name].float(), complete.pop(name).float(), rtol=1e-3, atol=1e-6):
+                raise ValueError(f"checkpoint {origin} has another {name} than the files of lmm, which stays frozen")
         self.load_state_dict(complete, strict=False)
+        if isinstance(self.scorer, DecoderScorer) and begins:
+            self.scorer.decoder.begin_as(self.lmm.language_model)
 
     def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
         """Features of masks of the image that `encode` saw, proposed or given as (N, H, W) bool: (N, C)."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from maskselect.lmm.llava import Llava
+from maskselect.structures.protocols import LanguageModel
 from maskselect.structures.sample import Batch
 from maskselect.tokens import sequence
 from maskselect.tokens.mask_tokenizer import MaskTokenizer, NoMaskTokens
@@ -21,12 +21,14 @@ class Tokens:
 
     candidates: (B, N, D); valid: (B, N) bool; images: (B, T, D), T may be 0;
     references: (B, R, D), the references of all prompts of a row one after another, padded with zeros.
+    grids: for each image rows and columns of its tokens, the first of the T, where they stand on a grid; or None.
     """
 
     candidates: Tensor
     valid: Tensor
     images: Tensor
     references: Tensor
+    grids: list[tuple[int, int]] | None = None
 
 
 class Reader(nn.Module):
@@ -37,17 +39,17 @@ class Reader(nn.Module):
         mask_tokenizer: projector and pre-tokens.
     """
 
-    def __init__(self, lmm: Llava, mask_tokenizer: MaskTokenizer | NoMaskTokens) -> None:
+    def __init__(self, lmm: LanguageModel, mask_tokenizer: MaskTokenizer | NoMaskTokens) -> None:
         super().__init__()
         self.lmm = lmm
         self.mask_tokenizer = mask_tokenizer
-        begin = f"{lmm.system_prompt} USER:" if lmm.system_prompt else "USER:"
-        self.begin_ids = lmm.token_ids(begin, begin=True)
-        self.newline_ids = lmm.token_ids("\n")
-        self.closing_ids = lmm.token_ids(" ASSISTANT:")
+        self.chat = {with_image: lmm.chat(with_image) for with_image in (False, True)}
 
     def tokens(self, batch: Batch) -> Tokens:
-        """Embed the masks and images of a batch."""
+        """Embed the masks and images of a batch.
+
+        Raises ValueError for images without grids where the language model puts them on such.
+        """
         candidates = self.mask_tokenizer(batch.candidate_features)
         width = candidates.shape[-1]
         if batch.image_features is None:
@@ -60,24 +62,41 @@ class Reader(nn.Module):
         for row, references in enumerate(rows):
             if references is not None and len(references):
                 padded[row, : len(references)] = references
-        return Tokens(candidates, batch.candidate_valid, images, self.mask_tokenizer(padded))
+        return Tokens(candidates, batch.candidate_valid, images, self.mask_tokenizer(padded), self._grids(batch))
 
-    def prefix(self, order: list[int], image_tokens: int) -> Segment:
+    def _grids(self, batch: Batch) -> list[tuple[int, int]] | None:
+        if batch.image_features is None or not self.lmm.images_on_grids:
+            return None
+        if batch.image_grids is None:
+            raise ValueError("this language model puts image tokens on grids, and the batch has image features without")
+        return [(rows, columns) for rows, columns in batch.image_grids.tolist()]
+
+    def prefixes(self, tokens: Tokens, orders: list[list[int]]) -> list[Segment]:
+        """Of each image the shared part of its row. orders: for each its candidate numbers as they are to be read."""
+        if tokens.grids is None:
+            return [self.prefix(order, tokens.images.shape[1]) for order in orders]
+        return [self.prefix(order, g[0] * g[1], g) for order, g in zip(orders, tokens.grids, strict=True)]
+
+    def prefix(self, order: list[int], image_tokens: int, grid: tuple[int, int] | None = None) -> Segment:
         """The shared part of a row, see `tokens.sequence.prefix_segment`."""
-        has_pre = self.mask_tokenizer.pool_pre is not None
-        if self.lmm.frame_ids is None or not image_tokens:
-            return sequence.prefix_segment(self.begin_ids, image_tokens, order, has_pre, self.newline_ids)
-        start, end = self.lmm.frame_ids
-        return sequence.prefix_segment([*self.begin_ids, start], image_tokens, order, has_pre, [], [end])
+        chat, has_pre = self.chat[image_tokens > 0], self.mask_tokenizer.pool_pre is not None
+        return sequence.prefix_segment(chat.begin, image_tokens, order, has_pre, chat.after, chat.image_end, grid)
+
+    def caption_prefix(self, order: list[int]) -> Segment:
+        """What stands before a caption that is made from mask tokens alone."""
+        chat, has_pre = self.chat[False], self.mask_tokenizer.pool_pre is not None
+        return sequence.prefix_segment(chat.begin, 0, order, has_pre, chat.before_caption)
 
     def prompt(self, text: str, start: int, first_reference: int = 0) -> Segment:
-        """One prompt with its references, up to " ASSISTANT:".
+        """One prompt with its references, up to where the answer begins.
+
+        start: the position behind its prefix, `Segment.end`.
 
         Raises ValueError when it does not fit into the language model's context behind a prefix of `start` tokens.
         """
         pieces = [self.lmm.token_ids(piece) if piece else [] for piece in sequence.split_prompt(text)]
         has_pre = self.mask_tokenizer.ref_pre is not None
-        segment = sequence.prompt_segment(pieces, has_pre, self.closing_ids, start, first_reference)
+        segment = sequence.prompt_segment(pieces, has_pre, self.chat[False].closing, start, first_reference)
         room = self.lmm.max_positions - start - 1
         if len(segment) > room:
             raise ValueError(f"prompt has {len(segment)} tokens, but only {room} fit into the context behind the image")

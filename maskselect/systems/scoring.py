@@ -1,6 +1,7 @@
-"""Two ways to score candidates once image and prompt have been read: all in one pass, or one after another.
+"""What scores candidates once image and prompt have been read: all in one pass, as RAS does.
 
-Both answer the same calls, so `systems/ras.py` does not ask which one it holds.
+Other ways are `systems/autoregressive_scorer.py` and `systems/decoder_scorer.py`. All answer the calls of `Scorer`, so
+`systems/ras.py` does not ask which one it holds.
 
 Shape letters: B images, P prompts, N candidates, L positions, D width.
 """
@@ -13,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from maskselect.heads.autoregressive import NextMaskHead
 from maskselect.heads.binary import BinaryHead
 from maskselect.losses.selection import selection_loss
 from maskselect.structures.sample import MASK_REF, Batch
@@ -41,7 +41,25 @@ class ReadImages:
 
 
 class Scorer(Protocol):
-    """Scores candidates of images that a `Reader` has read."""
+    """Scores candidates of images that a `Reader` reads for it.
+
+    trains_language_model: whether the language model learns with it; otherwise it stays frozen.
+    """
+
+    trains_language_model: bool
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Modules of its own that are alike and run one after another."""
+        ...
+
+    def read(self, reader: Reader, batch: Batch) -> ReadImages:
+        """Read images and candidates once, for any number of prompts."""
+        ...
+
+    def labels(self, batch: Batch) -> Tensor | None:
+        """What it learns to say: (B, P, N) float, 1 in the group, 0 not, -1 not counted; None where nobody knows."""
+        ...
 
     def loss(self, reader: Reader, batch: Batch) -> dict[str, Tensor]:
         """Training losses by name, "loss" among them."""
@@ -51,8 +69,13 @@ class Scorer(Protocol):
         """Score every candidate for every prompt: (B, P, N), very negative on padding."""
         ...
 
-    def score(self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor) -> Tensor:
-        """Probabilities of every candidate for prompts of one read image: (P, N) in [0, 1]."""
+    def answer(
+        self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor, threshold: float
+    ) -> tuple[Tensor, Tensor]:
+        """Probabilities and groups for prompts of one image that it read: (P, N) in [0, 1], (P, N) bool, on the CPU.
+
+        references: (R, D), those of all prompts, in order.
+        """
         ...
 
 
@@ -69,16 +92,20 @@ def candidate_orders(valid: Tensor, shuffle: bool) -> list[list[int]]:
 
 def read_images(reader: Reader, batch: Batch, shuffle: bool = False) -> ReadImages:
     """Embed a batch and run its prefixes once, unless the language model checkpoints its activations."""
-    tokens = reader.tokens(batch)
-    orders = candidate_orders(batch.candidate_valid, shuffle)
-    prefixes = [reader.prefix(order, tokens.images.shape[1]) for order in orders]
-    rows = sequence.pack([(prefix, []) for prefix in prefixes]).to(tokens.candidates.device)
-    cache = None
+    images = laid_out(reader, batch, candidate_orders(batch.candidate_valid, shuffle))
     if not (reader.lmm.gradient_checkpointing and torch.is_grad_enabled()):
-        cache = reader.lmm.new_cache()
+        images.cache = reader.lmm.new_cache()
         # Right padding needs no mask here: with plain causal attention no real position sees it.
-        reader.lmm.hidden(reader.embed(rows, tokens), None, rows.positions, cache)
-    return ReadImages(tokens, prefixes, orders, rows, cache)
+        reader.lmm.hidden(reader.embed(images.rows, images.tokens), None, images.rows.positions, images.cache)
+    return images
+
+
+def laid_out(reader: Reader, batch: Batch, orders: list[list[int]]) -> ReadImages:
+    """Images that are embedded and not yet read. orders: for each the candidates that stand in its prefix."""
+    tokens = reader.tokens(batch)
+    prefixes = reader.prefixes(tokens, orders)
+    rows = sequence.pack([(prefix, []) for prefix in prefixes]).to(tokens.candidates.device)
+    return ReadImages(tokens, prefixes, orders, rows, None)
 
 
 def lay_out_prompts(reader: Reader, prompts: list[str], start: int) -> list[Segment]:
@@ -107,21 +134,27 @@ def prompt_hidden(
     owners = torch.tensor([image for image, prompts in enumerate(parts) for _ in prompts], device=device)
     packed = sequence.pack([(None, [prompt]) for prompts in parts for prompt in prompts]).to(device)
     groups = like_lengths([sum(map(len, prompt)) for prompts in parts for prompt in prompts])
-    found = [_behind_cache(reader, images, packed.some(rows), owners[rows], second_pass) for rows in groups]
+    found = [
+        reader.lmm.hidden(*behind_cache(reader, images, packed.some(rows), owners[rows], second_pass))
+        for rows in groups
+    ]
     length = packed.kinds.shape[1]
     together = torch.cat([F.pad(part, (0, 0, 0, length - part.shape[1])) for part in found])
     return packed, together[torch.tensor([row for rows in groups for row in rows]).argsort().to(device)]
 
 
-def _behind_cache(
+def behind_cache(
     reader: Reader, images: ReadImages, packed: PackedRows, owners: Tensor, second_pass: SecondPass
-) -> Tensor:
-    """Hidden states of rows that each stand behind the cached image that owns them."""
+) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
+    """What the language model runs rows with that each stand behind the cached image that owns them.
+
+    owners: (rows,) int64. Returns embeddings, what they see, positions and a cache of their own, see `lmm.hidden`.
+    """
     assert images.cache is not None
     cache = repeated_cache(reader, images.cache, owners)
     before = (images.rows.kinds != Slot.PAD)[owners][:, None, None].expand(-1, -1, packed.kinds.shape[1], -1)
     seen = torch.cat([before, sequence.visibility(packed, second_pass)], -1)
-    return reader.lmm.hidden(reader.embed(packed, images.tokens, owners), seen, packed.positions, cache)
+    return reader.embed(packed, images.tokens, owners), seen, packed.positions, cache
 
 
 def like_lengths(lengths: list[int], fewest: int = 24, growth: float = 1.25) -> list[list[int]]:
@@ -148,7 +181,26 @@ def repeated_cache(reader: Reader, cache: DynamicCache, owners: Tensor) -> Dynam
     return out
 
 
-class ParallelScorer(nn.Module):
+class PrefixScorer(nn.Module):
+    """What scorers share whose language model reads the candidates with the image, and learns to."""
+
+    trains_language_model = True
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """None: all that is large is the language model."""
+        return []
+
+    def read(self, reader: Reader, batch: Batch) -> ReadImages:
+        """Images and candidates, read by the language model."""
+        return read_images(reader, batch)
+
+    def labels(self, batch: Batch) -> Tensor | None:
+        """Those of the batch."""
+        return batch.labels
+
+
+class ParallelScorer(PrefixScorer):
     """All candidates at once (RAS, section 3.3): the binary head on the second-pass hidden states.
 
     Args:
@@ -179,10 +231,8 @@ class ParallelScorer(nn.Module):
     def _logits(self, reader: Reader, images: ReadImages, prompts: list[list[str]]) -> Tensor:
         parts = []
         for prefix, order, texts in zip(images.prefixes, images.orders, prompts, strict=True):
-            segments = lay_out_prompts(reader, texts, len(prefix))
-            parts.append(
-                [[s, sequence.answer_segment(order, len(prefix) + len(s), self.second_pass)] for s in segments]
-            )
+            segments = lay_out_prompts(reader, texts, prefix.end)
+            parts.append([[s, sequence.answer_segment(order, s.end, self.second_pass)] for s in segments])
         packed, hidden = prompt_hidden(reader, images, parts, self.second_pass)
         row, column = torch.nonzero(packed.kinds == Slot.ANSWER, as_tuple=True)
         found = self.head(hidden[row, column]).float()
@@ -195,8 +245,10 @@ class ParallelScorer(nn.Module):
         out = torch.full(shape, -1e4, device=found.device)
         return out.index_put((image, prompt, packed.values[row, column]), found)
 
-    def score(self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor) -> Tensor:
-        """(P, N) probabilities behind the read image. references: (R, D), those of all prompts, in order."""
+    def answer(
+        self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor, threshold: float
+    ) -> tuple[Tensor, Tensor]:
+        """(P, N) probabilities behind the read image, and which reach the threshold."""
         out, taken = [], 0
         for start in range(0, len(prompts), PROMPTS_PER_PASS):
             some = prompts[start : start + PROMPTS_PER_PASS]
@@ -204,90 +256,5 @@ class ParallelScorer(nn.Module):
             held = replace(image, tokens=replace(image.tokens, references=references[None, taken : taken + used]))
             out.append(self._logits(reader, held, [some])[0].sigmoid().cpu())
             taken += used
-        return torch.cat(out)
-
-
-class AutoregressiveScorer(nn.Module):
-    """Targets one after another (the baseline of RAS, Table 7): predict an embedding, take the nearest candidate.
-
-    In training the targets stand in the order of the candidates in the prefix, behind each other (teacher forcing).
-
-    Args:
-        width: D of the language model.
-        max_masks: most masks that are named for one prompt.
-    """
-
-    def __init__(self, width: int, max_masks: int = 16) -> None:
-        super().__init__()
-        self.head = NextMaskHead(width)
-        self.max_masks = max_masks
-
-    def loss(self, reader: Reader, batch: Batch) -> dict[str, Tensor]:
-        """Cross entropy of the next candidate or the end, mean over prompts. Raises ValueError without labels."""
-        if batch.labels is None:
-            raise ValueError("a training batch needs labels")
-        images = read_images(reader, batch, shuffle=self.training)
-        parts: list[list[list[Segment]]] = []
-        steps: list[tuple[int, int, list[int]]] = []
-        for number, (prefix, order) in enumerate(zip(images.prefixes, images.orders, strict=True)):
-            parts.append([])
-            for block, prompt in enumerate(lay_out_prompts(reader, batch.prompts[number], len(prefix))):
-                targets = [n for n in order if batch.labels[number, block, n] > 0][: self.max_masks]
-                answer = sequence.answer_segment(targets, len(prefix) + len(prompt), "causal")
-                parts[-1].append([prompt, answer])
-                steps.append((number, block, targets))
-        packed, hidden = prompt_hidden(reader, images, parts, "causal")
-        end = images.tokens.candidates.shape[1]
-        losses = []
-        for row, (number, block, targets) in enumerate(steps):
-            place, own = (row, packed.blocks[row] == 0) if images.cache else (number, packed.blocks[number] == block)
-            last = int((own & (packed.kinds[place] != Slot.PAD)).nonzero()[-1])
-            logits = self.head(hidden[place, last - len(targets) : last + 1], images.tokens.candidates[number])
-            logits = logits.masked_fill(F.pad(~images.tokens.valid[number], (0, 1)), -1e4)
-            losses.append(F.cross_entropy(logits.float(), torch.tensor([*targets, end], device=logits.device)))
-        return {"loss": torch.stack(losses).mean()}
-
-    def logits(self, reader: Reader, batch: Batch) -> Tensor:
-        """(B, P, N) logits by decoding each image and prompt in turn: +10 named, -10 not named, -1e4 on padding."""
-        shape = (len(batch.prompts), max(len(p) for p in batch.prompts), batch.candidate_valid.shape[1])
-        out = torch.full(shape, -1e4, device=batch.candidate_features.device)
-        for number in range(len(batch.prompts)):
-            image = read_images(reader, batch.row(number))
-            scores = self.score(reader, image, batch.prompts[number], image.tokens.references[0]).to(out.device)
-            order = image.orders[0]
-            out[number, : len(scores), order] = torch.where(scores[:, order] > 0, 10.0, -10.0)
-        return out
-
-    def score(self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor) -> Tensor:
-        """(P, N): the probability with which each candidate was named, at least 0.5; 0 when it was not."""
-        out, taken = [], 0
-        for text in prompts:
-            used = text.count(MASK_REF)
-            out.append(self._decode(reader, image, text, references[taken : taken + used]))
-            taken += used
-        return torch.stack(out)
-
-    @torch.no_grad()
-    def _decode(self, reader: Reader, image: ReadImages, text: str, references: Tensor) -> Tensor:
-        held = replace(image.tokens, references=references[None])
-        device = held.candidates.device
-        cache = image.cache
-        if cache is None:
-            raise ValueError("decoding needs an image that was read without gradients")
-        named = torch.zeros(held.candidates.shape[1] + 1, device=device)
-        blocked = F.pad(~held.valid[0], (0, 1))
-        prompt = reader.prompt(text, len(image.prefixes[0]))
-        rows = sequence.pack([(None, [[prompt]])]).to(device)
-        step, positions, fed = reader.embed(rows, held), rows.positions, 0
-        while True:
-            hidden = reader.lmm.hidden(step, None, positions, cache)[:, -1:]
-            fed += step.shape[1]
-            probabilities = self.head(hidden, held.candidates)[0, 0].masked_fill(blocked, -1e4).float().softmax(-1)
-            best = int(probabilities.argmax())
-            if best == len(named) - 1 or int((named > 0).sum()) >= self.max_masks:
-                break
-            named[best] = probabilities[best].clamp(min=0.5)
-            blocked[best] = True
-            step, positions = held.candidates[:, best : best + 1], positions[:, -1:] + 1
-        cache.crop(-fed)
-        return named[:-1].cpu()
+        scores = torch.cat(out)
+        return scores, scores >= threshold

@@ -12,6 +12,10 @@ How candidates of the second pass see each other is not stated in the paper:
     independent  each sees only itself, all at one position
     mutual       each sees all, all at one position
 
+Where a language model has positions in two dimensions (M-RoPE, arXiv 2409.12191, section 2.1), image tokens stand on a
+grid: all at one position id in time, at one for each row and one for each column; text behind them goes on behind the
+longer side. Everything else has the same id three times, so one number tells it.
+
 Shape letters: B rows, P prompts, L positions, N candidates, R references, D width.
 """
 
@@ -50,14 +54,22 @@ class Segment:
     """A run of positions: what stands there, and which token, image token, candidate or reference it is.
 
     kinds, values, positions: lists of equal length; `positions` are the language model's position ids.
+    grid: rows and columns of the image tokens, whose `positions` are then those in time; None for a plain sequence.
     """
 
     kinds: list[int]
     values: list[int]
     positions: list[int]
+    grid: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.kinds)
+
+    @property
+    def end(self) -> int:
+        """Position id right behind it."""
+        ends_in_image = self.grid is not None and self.kinds[-1] == Slot.IMAGE
+        return self.positions[-1] + (max(self.grid or ()) if ends_in_image else 1)
 
 
 def prefix_segment(
@@ -67,12 +79,18 @@ def prefix_segment(
     pool_pre: bool,
     after_ids: list[int],
     image_end_ids: Sequence[int] = (),
+    grid: tuple[int, int] | None = None,
 ) -> Segment:
     """The shared part: begin and system text, image tokens, then every candidate behind its pre-token.
 
     order: candidate numbers in the order in which they are read.
     image_end_ids: text right behind the image tokens.
+    grid: rows and columns of the image tokens, for a language model with positions in two dimensions.
+
+    Raises ValueError when the grid has another number of places than there are image tokens.
     """
+    if grid is not None and grid[0] * grid[1] != image_tokens:
+        raise ValueError(f"{image_tokens} image tokens cannot stand on a grid of {grid[0]} x {grid[1]}")
     kinds = [Slot.TEXT] * len(begin_ids) + [Slot.IMAGE] * image_tokens + [Slot.TEXT] * len(image_end_ids)
     values = [*begin_ids, *range(image_tokens), *image_end_ids]
     for number in order:
@@ -83,7 +101,15 @@ def prefix_segment(
         values.append(number)
     kinds += [Slot.TEXT] * len(after_ids)
     values += after_ids
-    return Segment([int(k) for k in kinds], values, list(range(len(kinds))))
+    return Segment([int(k) for k in kinds], values, _prefix_positions(len(begin_ids), image_tokens, grid, kinds), grid)
+
+
+def _prefix_positions(before: int, image_tokens: int, grid: tuple[int, int] | None, kinds: list[Slot]) -> list[int]:
+    if grid is None:
+        return list(range(len(kinds)))
+    behind = before + max(grid)
+    rest = len(kinds) - before - image_tokens
+    return [*range(before), *[before] * image_tokens, *range(behind, behind + rest)]
 
 
 def prompt_segment(
@@ -92,7 +118,7 @@ def prompt_segment(
     """One prompt: token ids of the text between references, the references in place, and the closing text.
 
     pieces: R + 1 lists of token ids, see `split_prompt`.
-    start: position id of its first token (the prefix length).
+    start: position id of its first token (the prefix's `end`).
     first_reference: number of the prompt's first reference among all references of the row.
     """
     kinds: list[int] = []
@@ -127,6 +153,7 @@ class PackedRows:
     """B rows of equal length L.
 
     kinds, values, positions, blocks: (B, L) int64, see `Slot`, `Segment` and `PREFIX`.
+    positions are (B, L, 3) where image tokens stand on grids: in time, rows and columns.
     """
 
     kinds: Tensor
@@ -158,7 +185,21 @@ def pack(rows: Sequence[tuple[Segment | None, list[list[Segment]]]]) -> PackedRo
         values[row, :length] = torch.tensor([v for _, s in segments for v in s.values])
         positions[row, :length] = torch.tensor([p for _, s in segments for p in s.positions])
         blocks[row, :length] = torch.tensor([b for b, s in segments for _ in range(len(s))])
+    grids = [prefix.grid if prefix else None for prefix, _ in rows]
+    if any(grids):
+        positions = _on_grids(positions, kinds, values, grids)
     return PackedRows(kinds, values, positions, blocks)
+
+
+def _on_grids(positions: Tensor, kinds: Tensor, values: Tensor, grids: Sequence[tuple[int, int] | None]) -> Tensor:
+    """(B, L) to (B, L, 3): image tokens are as many rows down and columns across as their numbers on the grid say."""
+    out = positions[..., None].repeat(1, 1, 3)
+    for row, grid in enumerate(grids):
+        if grid is not None:
+            image = kinds[row] == Slot.IMAGE
+            out[row, image, 1] += values[row, image] // grid[1]
+            out[row, image, 2] += values[row, image] % grid[1]
+    return out
 
 
 def visibility(rows: PackedRows, second_pass: SecondPass) -> Tensor:

@@ -1,10 +1,12 @@
 """`lightning fit|validate|test|predict -c CONFIG`: LightningCLI over our one module and any of our data modules."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
+import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -28,7 +30,9 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse a run that lacks weights, data, packages or its device, and say all that it lacks."""
-        refuse_missing(_plain(self.config[self.subcommand]))
+        config = _plain(self.config[self.subcommand])
+        refuse_missing(config)
+        _take_own_gpu(config.get("trainer", {}))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with our callbacks and loggers, unless the config brings its own."""
@@ -99,6 +103,19 @@ def run(arguments: Sequence[str]) -> None:
         args=_with_bases(arguments),
         parser_kwargs={"default_env": False},
     )
+
+
+def _take_own_gpu(trainer: dict[str, Any]) -> None:
+    """Of several processes on a machine each builds on its own GPU what asks for "cuda", as proposers do.
+
+    Lightning makes that GPU the current one only when training begins: what was built before would be on the first, and
+    its inputs on another.
+    """
+    local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+    devices = trainer.get("devices")
+    number = int(devices[local]) if isinstance(devices, list) and local < len(devices) else local
+    if trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and number < torch.cuda.device_count():
+        torch.cuda.set_device(number)
 
 
 def _with_bases(arguments: Sequence[str]) -> list[str]:

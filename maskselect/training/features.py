@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from maskselect.backends.identity import identity
 from maskselect.data.groups import Annotated, GroupSource, Query
@@ -34,6 +35,7 @@ class Record:
     inside: (N, M), the share of each candidate that lies in each annotated mask.
     areas: (N + M,) float32, shares of the image that candidates and then annotated masks cover.
     extra: what the source asked to keep.
+    image_grid: (2,) int64, rows and columns of the image tokens, where the language model puts them on a grid.
     """
 
     candidate_features: Tensor
@@ -43,6 +45,7 @@ class Record:
     inside: Tensor
     areas: Tensor
     extra: dict[str, Tensor]
+    image_grid: Tensor | None = None
 
 
 class FeatureStore:
@@ -111,6 +114,7 @@ def compute(system: CandidateSystem, annotated: Annotated, candidates: MaskSet |
         pairwise_iop(found.masks, masks).half(),
         everything.masks.flatten(1).float().mean(1).cpu(),
         annotated.extra,
+        system.image_grid(annotated.image.shape[0], annotated.image.shape[1]),
     )
 
 
@@ -120,7 +124,7 @@ def fingerprint(system: CandidateSystem, stand_ins: StandIns | None = None) -> s
 
 
 def _pack(record: Record) -> dict[str, Tensor]:
-    own = {k: v for k, v in vars(record).items() if k != "extra"}
+    own = {k: v for k, v in vars(record).items() if k != "extra" and v is not None}
     return {k: v.contiguous() for k, v in (own | {f"extra.{k}": v for k, v in record.extra.items()}).items()}
 
 
@@ -210,10 +214,12 @@ def make_batch(records: list[Record], queries: list[list[Query]], captions: list
             labels[row, block, :own] = rule.labels(record.overlap, query.targets)
             iou[row, block, :own], iop[row, block, :own] = overlaps_with(record, query.targets)
             any_target[row, block] = bool(query.targets)
-    images = torch.stack([r.image_features.float() for r in records])
+    images = pad_sequence([r.image_features.float() for r in records], batch_first=True)
+    grids = [r.image_grid for r in records if r.image_grid is not None]
     texts = [[q.text for q in asked] for asked in queries]
     overlaps = Overlaps(iou, iop, any_target)
-    return Batch(features, valid, images, texts, references, labels, captions, overlaps=overlaps)
+    on_grids = torch.stack(grids) if grids else None
+    return Batch(features, valid, images, texts, references, labels, captions, overlaps=overlaps, image_grids=on_grids)
 
 
 def collect(

@@ -7,9 +7,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from maskselect.backends.precision import widen
 from maskselect.structures.protocols import Trainable
 from maskselect.training.muon import Muon, muon_groups
-from maskselect.training.sharding import not_sharded, shard, widen
+from maskselect.training.sharding import not_sharded, shard
 
 Schedule = Literal["cosine", "linear"]
 
@@ -70,6 +71,7 @@ class TrainingModule(LightningModule):
 
     def configure_model(self) -> None:
         """Hold what trains in float32, and shard the task where the strategy has a mesh of processes for it."""
+        _keep_differentiable(self.task)
         if self.device_mesh is None:
             widen(self.task)
         else:
@@ -126,3 +128,15 @@ class TrainingModule(LightningModule):
         trains = {name for name, p in self.named_parameters() if p.requires_grad}
         frozen = {k: v for k, v in self.state_dict().items() if k not in trains}
         checkpoint["state_dict"] = frozen | checkpoint["state_dict"]
+
+
+def _keep_differentiable(task: nn.Module) -> None:
+    """Have 4-bit weights stay as they are packed, whatever mode their layers are in.
+
+    On processors with AVX512-BF16 bitsandbytes packs them anew for evaluation, and what is packed so passes no gradient
+    on, silently: a validation, or the one before the first step, would cut the layers off from all that is below them.
+    """
+    layer: Any
+    for layer in task.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from maskselect.backends.precision import widen
+
 _CALLED = ("loss", "validate")
 """Methods of a task that run its parts: the hooks that gather parameters must stand around them."""
 
@@ -46,13 +48,6 @@ def shard(task: nn.Module, mesh: Any) -> None:
     fully_shard(task, mesh=mesh, ignored_params=whole)
     for name in _CALLED:
         register_fsdp_forward_method(task, name)
-
-
-def widen(module: nn.Module) -> None:
-    """What trains is held in float32, whatever the files hold: half precision loses small steps."""
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
 
 
 def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

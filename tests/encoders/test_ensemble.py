@@ -131,3 +131,14 @@ def test_bad_construction() -> None:
         EncoderEnsemble([SinusoidEncoder(), SinusoidEncoder()])
     with pytest.raises(ValueError, match="'bilinear' is unknown"):
         EncoderEnsemble([SinusoidEncoder()], mask_resize="bilinear")  # type: ignore[arg-type]
+
+
+def test_bfloat16_halves_the_weights_and_hardly_moves_the_features() -> None:
+    exact, half = build(), build(dtype="bfloat16")
+    assert sum(p.nbytes for p in half.parameters()) * 2 == sum(p.nbytes for p in exact.parameters())
+    image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    found, wanted = half.features(image, random_masks(3, 40, 50)), exact.features(image, random_masks(3, 40, 50))
+    assert found.dtype == torch.float32 and not torch.equal(found, wanted)
+    torch.testing.assert_close(found, wanted, atol=0.05, rtol=0.05)
+    with pytest.raises(ValueError, match="dtype 'float8' is unknown"):
+        build(dtype="float8")

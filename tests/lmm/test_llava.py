@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from maskselect.lmm.llava import CLIP_MEAN, CLIP_STD, IMAGE_FRAME, LIGHTNING_SYSTEM, Llava
-from maskselect.lmm.lora import LoraSettings
+from maskselect.lmm.lora import LoraSettings, merged_state
 from maskselect.lmm.tokenizer import SPECIAL_TOKENS, load_compact
 from maskselect.ops.masks import pad_to_square
 from maskselect.systems.reading import Reader
@@ -57,6 +57,7 @@ def test_a_published_model_loads_from_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_language_model_in_4_bits_trains_lora_and_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="4 bits need: pip install 'maskselect[qlora]'")
     torch.manual_seed(0)
     compact = Llava(sizes=replace(SIZES, width=64, ffn=128)).eval()
     compact.model.save_pretrained(tmp_path)
@@ -149,9 +150,9 @@ def test_framed_images_stand_between_tokens_and_swallow_the_line_break() -> None
     begin = reader.lmm.token_ids(f"{LIGHTNING_SYSTEM} USER:", begin=True)
     assert segment.values == [*begin, start, 0, 1, 2, 3, end]
     assert segment.kinds == [int(Slot.TEXT)] * (len(begin) + 1) + [int(Slot.IMAGE)] * 4 + [int(Slot.TEXT)]
-    assert reader.prefix([], 0).values == [*begin, *reader.newline_ids]
+    assert reader.prefix([], 0).values == [*begin, *reader.chat[False].after]
     plain = Reader(Llava(sizes=SIZES), NoMaskTokens(SIZES.width)).prefix([], 2)
-    assert plain.values[-1:] == reader.newline_ids[-1:] and start not in plain.values
+    assert plain.values[-1:] == reader.chat[False].after[-1:] and start not in plain.values
 
 
 def test_added_tokens_swallow_spaces_only_beside_framed_images() -> None:
@@ -228,3 +229,19 @@ def test_weights_as_narrow_as_their_file_are_read_without_being_asked(tmp_path: 
     with torch.no_grad():
         assert loaded.hidden(loaded.embed(ids)).dtype == torch.float32
     assert isinstance(loaded.generate(loaded.embed(ids), max_new_tokens=2), str)
+
+
+def test_folding_lora_in_changes_no_answer() -> None:
+    torch.manual_seed(0)
+    lora = LoraSettings(r=2, alpha=4, dropout=0.0)
+    adapted = Llava(sizes=SIZES, lora=lora).eval()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    plain = Llava(sizes=SIZES).eval()
+    embeddings = torch.randn(1, 5, plain.width)
+    before = plain.hidden(embeddings).detach()
+    plain.model.load_state_dict(merged_state(adapted.model))
+    with torch.no_grad():
+        torch.testing.assert_close(plain.hidden(embeddings), adapted.hidden(embeddings), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(plain.hidden(embeddings), before, atol=1e-2)

@@ -112,7 +112,7 @@ def test_caption_loss_is_the_plain_sequence_loss() -> None:
     reader, lmm = system.reader, system.lmm
     tokens = reader.tokens(Batch(**{**vars(batch), "image_features": None, "reference_features": [[]]}))
     ids = torch.tensor([[*lmm.token_ids(batch.captions[0]), 2]])
-    begin, newline = (lmm.embed(torch.tensor([i])) for i in (reader.begin_ids, reader.newline_ids))
+    begin, newline = (lmm.embed(torch.tensor([i])) for i in (reader.chat[False].begin, reader.chat[False].after))
     pre = reader.mask_tokenizer.pool_pre
     masks = torch.stack([t for c in tokens.candidates[0] for t in (pre, c)])[None]
     context = torch.cat([begin, masks, newline], 1)

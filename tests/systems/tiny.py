@@ -8,7 +8,9 @@ import torch
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.encoders.position import SinusoidEncoder
 from maskselect.lmm.llava import Llava, LlavaSizes
+from maskselect.lmm.qwen_building import QwenSizes
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.protocols import LanguageModel
 from maskselect.structures.sample import Batch, Overlaps
 from maskselect.systems.llmseg import LLMSeg
 from maskselect.systems.ras import RAS
@@ -16,6 +18,10 @@ from maskselect.systems.ras import RAS
 SIZES = LlavaSizes(
     width=32, layers=2, heads=2, ffn=48, vision_width=16, vision_layers=2, vision_heads=2, vision_ffn=16, image_size=32
 )
+QWEN = QwenSizes(
+    width=32, layers=2, heads=2, key_heads=1, ffn=48, vision_width=16, vision_layers=2, vision_heads=2, vision_ffn=16,
+    full_layers=(1,), window_size=56,
+)  # fmt: skip
 TEXTS = ["the red mugs", "left of <mask-ref>", "between <mask-ref> and <mask-ref>", "stars"]
 
 
@@ -38,13 +44,13 @@ class Nothing:
         return MaskSet.empty((image.shape[0], image.shape[1]))
 
 
-def tiny_ras(proposer: Any = None, lmm: Llava | None = None, **arguments: Any) -> RAS:
+def tiny_ras(proposer: Any = None, lmm: LanguageModel | None = None, **arguments: Any) -> RAS:
     torch.manual_seed(0)
     encoders = EncoderEnsemble([SinusoidEncoder(grid=8, frequencies=3)])
     return RAS(proposer or Quarters(), encoders, lmm or Llava(sizes=SIZES), **arguments)
 
 
-def tiny_llmseg(proposer: Any = None, lmm: Llava | None = None, **arguments: Any) -> LLMSeg:
+def tiny_llmseg(proposer: Any = None, lmm: LanguageModel | None = None, **arguments: Any) -> LLMSeg:
     torch.manual_seed(0)
     encoders = EncoderEnsemble([SinusoidEncoder(grid=8, frequencies=3)])
     sizes = {"width": 16, "heads": 2, "mlp_dim": 32} | arguments
@@ -63,7 +69,10 @@ def tiny_batch(system: RAS | LLMSeg, images: int = 2, candidates: int = 5, seed:
     labels = (torch.rand(images, len(TEXTS), candidates, generator=generator) < 0.3).float()
     labels[~valid[:, None].expand_as(labels)] = -1
     pixels = torch.randn(images, 4, system.lmm.vision_width, generator=generator)
+    grids = torch.tensor([[2, 2], [1, 3]])[:images] if system.lmm.images_on_grids else None
     iop = torch.rand(labels.shape, generator=generator) * valid[:, None]
     overlaps = Overlaps(iop * 0.8, iop, torch.tensor([[True, True, True, False]] * images))
     captions = ["a red mug", "two stars"][:images]
-    return Batch(features, valid, pixels, [TEXTS] * images, references, labels, captions, overlaps=overlaps)
+    return Batch(
+        features, valid, pixels, [TEXTS] * images, references, labels, captions, overlaps=overlaps, image_grids=grids
+    )

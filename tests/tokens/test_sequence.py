@@ -23,6 +23,22 @@ def test_prompt_places_references_between_its_pieces() -> None:
     assert segment.positions == list(range(10, 18))
 
 
+def test_image_tokens_on_a_grid_share_one_time_and_text_goes_on_behind_the_longer_side() -> None:
+    plain = sequence.prefix_segment([1], 0, [0], False, [9])
+    wide = sequence.prefix_segment([1, 7], 6, [0], False, [9], [8], grid=(2, 3))
+    assert wide.kinds == [1, 1, *[int(Slot.IMAGE)] * 6, 1, int(Slot.CANDIDATE), 1]
+    rows = sequence.pack([(plain, []), (wide, [[sequence.prompt_segment([[5]], False, [], wide.end)]])])
+    time, down, across = rows.positions[1].T.tolist()
+    assert time == [0, 1, 2, 2, 2, 2, 2, 2, 5, 6, 7, 8]
+    assert down == [0, 1, 2, 2, 2, 3, 3, 3, 5, 6, 7, 8]
+    assert across == [0, 1, 2, 3, 4, 2, 3, 4, 5, 6, 7, 8]
+    assert rows.positions[0, :3].tolist() == [[0] * 3, [1] * 3, [2] * 3]
+    assert sequence.prefix_segment([1], 3, [], False, [], grid=(3, 1)).end == 4
+    assert sequence.prefix_segment([1], 3, [], False, []).end == 4 == len(plain) + 1
+    with pytest.raises(ValueError, match="5 image tokens cannot stand on a grid of 2 x 3"):
+        sequence.prefix_segment([1], 5, [], False, [], grid=(2, 3))
+
+
 @pytest.mark.parametrize(("mode", "positions"), [("causal", [4, 5, 6]), ("independent", [4] * 3), ("mutual", [4] * 3)])
 def test_answer_positions(mode: sequence.SecondPass, positions: list[int]) -> None:
     assert sequence.answer_segment([2, 1, 0], 4, mode).positions == positions

@@ -1,0 +1,194 @@
+"""A decoder beside a frozen language model: candidates ask every layer of it what it made of image and prompt.
+
+VGent (arXiv 2512.11099) initialises such a decoder from the layers of the language model and lets its queries attend to
+the hidden states of each. More of its inside is not known to us; what follows is our design.
+
+Each layer of the decoder begins as a copy of one of the language model. Its queries attend, in one softmax, to what
+went into that layer of the language model (the memory, through the copied key and value projections) and to one
+another. That is what the language model's layer itself does for tokens behind a cache, so an untrained decoder gives
+the very hidden states that the language model would give for the candidates.
+
+Shape letters: B images, R rows (one a prompt), T memory positions of an image, L of a prompt, Q queries, D width,
+K = T + L + Q keys, H key-value heads, E width of a head.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, rotate_half
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines of positions, each (B, L, E)."""
+
+
+@dataclass(frozen=True)
+class LayerStates:
+    """What goes into every layer of a language model at some positions.
+
+    states: for each of its layers (B, L, D).  positions: (B, L) int64 position ids.
+    """
+
+    states: Sequence[Tensor]
+    positions: Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Keys and values of some positions for one layer of the decoder: (B, H, T, E)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class _Behind:
+    """In the place of a cache of transformers: what stands before the queries. It keeps nothing."""
+
+    def __init__(self, *parts: Memory) -> None:
+        self.parts = parts
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of all parts, then these."""
+        before, after = [part.keys for part in self.parts], [part.values for part in self.parts]
+        return torch.cat([*before, keys], -2), torch.cat([*after, values], -2)
+
+
+class CandidateLayer(nn.Module):
+    """One layer of the decoder.
+
+    Args:
+        layer: of a Llama; it is copied, in float32.
+        recompute: run it again in the backward pass, in the place of keeping its activations.
+
+    Raises ValueError for a layer of another family.
+    """
+
+    def __init__(self, layer: nn.Module, recompute: bool = False) -> None:
+        super().__init__()
+        if not isinstance(layer, LlamaDecoderLayer):
+            raise ValueError(f"a candidate decoder copies the layers of a Llama, but these are {type(layer).__name__}")
+        self.layer: Any = copy.deepcopy(layer).float().requires_grad_(True)
+        self.layer.gradient_checkpointing = False  # it would drop what stands before the queries
+        self.recompute = recompute
+
+    def remember(self, states: Tensor, rotation: Rotation) -> Memory:
+        """What went into the language model's layer, (B, T, D), as keys and values of this one."""
+        attention = self.layer.self_attn
+        normed = self.layer.input_layernorm(states.to(attention.k_proj.weight.dtype))
+        shape = (*states.shape[:-1], -1, attention.head_dim)
+        keys, values = (project(normed).view(shape).transpose(1, 2) for project in (attention.k_proj, attention.v_proj))
+        cosine, sine = (part[:, None] for part in rotation)
+        return Memory(keys * cosine + rotate_half(keys) * sine, values)
+
+    def forward(
+        self,
+        queries: Tensor,
+        rotation: Rotation,
+        seen: Tensor,
+        image: Memory | tuple[Tensor, Rotation],
+        owners: Tensor,
+        prompt: tuple[Tensor, Rotation],
+    ) -> Tensor:
+        """Queries (R, Q, D) to the same.
+
+        rotation: of the queries' positions.  seen: (R, 1, Q, K) bool, which key each query looks at.
+        image: memory of the images, or states (B, T, D) and the rotation of their positions.
+        owners: (R,) int64, the image of each row.  prompt: states (R, L, D) and the rotation of their positions.
+        """
+        given = (queries, rotation, seen, image, owners, prompt)
+        if self.recompute and torch.is_grad_enabled():
+            out: Tensor = checkpoint(self._run, *given, use_reentrant=False)
+            return out
+        return self._run(*given)
+
+    def _run(
+        self,
+        queries: Tensor,
+        rotation: Rotation,
+        seen: Tensor,
+        image: Memory | tuple[Tensor, Rotation],
+        owners: Tensor,
+        prompt: tuple[Tensor, Rotation],
+    ) -> Tensor:
+        held = image if isinstance(image, Memory) else self.remember(*image)
+        before = _Behind(Memory(held.keys[owners], held.values[owners]), self.remember(*prompt))
+        out: Tensor = self.layer(
+            queries, attention_mask=seen, position_embeddings=rotation, past_key_values=before, use_cache=True
+        )
+        return out
+
+
+class CandidateDecoder(nn.Module):
+    """The decoder: copies of the layers of a Llama, and of its final norm.
+
+    Args:
+        language_model: transformers' `LlamaModel`, or any of its kind with `layers`, `norm` and `rotary_emb`.
+        every: a layer for each `every`-th of the language model, its last among them where that divides their number.
+        recompute: see `CandidateLayer`.
+
+    Raises ValueError for layers of another family, or fewer of them than `every`.
+    """
+
+    def __init__(self, language_model: nn.Module, every: int = 1, recompute: bool = False) -> None:
+        super().__init__()
+        model: Any = language_model
+        if not 1 <= every <= len(model.layers):
+            raise ValueError(
+                f"every must be from 1 to {len(model.layers)}, the layers of the language model, not {every}"
+            )
+        self.chosen = list(range(every - 1, len(model.layers), every))
+        self.layers = nn.ModuleList(CandidateLayer(model.layers[number], recompute) for number in self.chosen)
+        self.norm = copy.deepcopy(model.norm).float().requires_grad_(True)
+        self.rotary = copy.deepcopy(model.rotary_emb)
+
+    @torch.no_grad()
+    def begin_as(self, language_model: nn.Module) -> None:
+        """Take the weights of a language model of the same sizes, as when this was built."""
+        model: Any = language_model
+        for number, layer in zip(self.chosen, self.layers, strict=True):
+            layer.layer.load_state_dict(model.layers[number].state_dict())  # type: ignore[union-attr]
+        self.norm.load_state_dict(model.norm.state_dict())
+
+    def remember(self, images: LayerStates) -> list[Memory]:
+        """Images as every layer of the decoder looks at them, for any number of prompts."""
+        rotation = self._rotation(images.positions)
+        return [
+            layer.remember(images.states[number], rotation)  # type: ignore[operator]
+            for number, layer in zip(self.chosen, self.layers, strict=True)
+        ]
+
+    def forward(
+        self,
+        queries: Tensor,
+        positions: Tensor,
+        seen: Tensor,
+        images: LayerStates | list[Memory],
+        owners: Tensor,
+        prompts: LayerStates,
+    ) -> Tensor:
+        """Queries (R, Q, D) to hidden states behind the final norm, (R, Q, D) float32.
+
+        positions: (R, Q) int64 position ids.  seen: (R, 1, Q, K) bool; keys are those of the image, the prompt, and the
+            queries, in this order.
+        images: of B images, or what `remember` gave of them.  owners: (R,) int64, the image of each row.
+        prompts: of R prompts, each behind its image.
+        """
+        hidden = queries.to(self.norm.weight.dtype)
+        rotation, prompt_rotation = self._rotation(positions), self._rotation(prompts.positions)
+        image_rotation = self._rotation(images.positions) if isinstance(images, LayerStates) else None
+        for place, (number, layer) in enumerate(zip(self.chosen, self.layers, strict=True)):
+            if isinstance(images, LayerStates):
+                image: Any = (images.states[number], image_rotation)
+            else:
+                image = images[place]
+            hidden = layer(hidden, rotation, seen, image, owners, (prompts.states[number], prompt_rotation))
+        out: Tensor = self.norm(hidden).float()
+        return out
+
+    def _rotation(self, positions: Tensor) -> Rotation:
+        found: Rotation = self.rotary(self.norm.weight, positions)
+        return found

@@ -1,0 +1,182 @@
+"""What all families of language models are alike in, as transformers has them: embeddings in, hidden states out.
+
+A network with images of its own is `model.visual` or `model.vision_tower` in front of `model.language_model`, with
+`lm_head` behind. What a family sees of images, and how its chats are laid out, stands in its own file.
+
+Shape letters: B rows, L sequence positions, K keys, D language-model width, V words.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AddedToken, DynamicCache, PreTrainedTokenizerBase
+
+
+class Wrapped(nn.Module):
+    """A network of transformers with its tokenizer; a family derives from it, and sets what stands here.
+
+    strip_added: added tokens swallow the spaces around them.
+    gradient_checkpointing: activations are recomputed in the backward pass, see `checkpoint_activations`.
+    has_own_files: what is frozen comes from files that are read whenever this is built.
+    images_on_grids: an image becomes as many tokens as its size asks for, which stand on a grid, see `image_grid`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    model: Any
+    strip_added: bool = False
+    gradient_checkpointing: bool = False
+    has_own_files: bool = False
+    images_on_grids: bool = False
+
+    def add_token(self, text: str, special: bool = False) -> int:
+        """The id of a token, added to vocabulary and embeddings when it is not there yet.
+
+        special: left out of decoded text.
+        """
+        if text not in self.tokenizer.get_vocab():
+            strip = self.strip_added
+            token = AddedToken(text, lstrip=strip, rstrip=strip, normalized=False, special=special)
+            self.tokenizer.add_tokens([token], special_tokens=special)
+        known = len(self.tokenizer)
+        if known > self.model.get_input_embeddings().num_embeddings:  # published vocabularies have spare rows
+            self.model.resize_token_embeddings(known, mean_resizing=False)
+        return int(self.tokenizer.convert_tokens_to_ids(text))
+
+    def checkpoint_activations(self) -> None:
+        """Recompute the language model's activations in the backward pass, which takes time and spares memory."""
+        self.gradient_checkpointing = True
+        language_model: Any = self.language_model
+        language_model.gradient_checkpointing_enable()
+
+    @property
+    def frozen_elsewhere(self) -> set[str]:
+        """Names of frozen tensors that files of its own give again, so that no checkpoint needs to hold them."""
+        if not self.has_own_files:
+            return set()
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        # What belongs to weights in 4 bits has names below theirs.
+        return {key for key in self.state_dict() if any(key == name or key.startswith(f"{name}.") for name in frozen)}
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The transformer over the sequence, without its output layer."""
+        return cast(nn.Module, self.model.model.language_model)
+
+    @property
+    def output_layer(self) -> nn.Module | None:
+        """What writes words, or None where the token embeddings do that too."""
+        return None if self.model.config.tie_word_embeddings else cast(nn.Module, self.model.lm_head)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.model.config.text_config.hidden_size)
+
+    @property
+    def max_positions(self) -> int:
+        """Longest sequence that the language model was built for, in tokens."""
+        return int(self.model.config.text_config.max_position_embeddings)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Token embeddings: (..., L) int64 to (..., L, D) float32, whatever the weights are."""
+        return cast(Tensor, self.model.get_input_embeddings()(token_ids).float())
+
+    def hidden(
+        self,
+        embeddings: Tensor,
+        visible: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: DynamicCache | None = None,
+    ) -> Tensor:
+        """Last hidden states, after the final norm: (B, L, D) float32 to the same.
+
+        visible: (B, 1, L, K) bool, True where a query may look at a key (K includes the cache), or None for causal.
+        positions: (B, L) int64 position ids, (B, L, 3) where image tokens stand on grids, or None for 0, 1, 2, ….
+        cache: keys and values of earlier positions; extended in place.
+        """
+        out = self._run(embeddings, visible, positions, cache, torch.is_grad_enabled())
+        return cast(Tensor, out.last_hidden_state.float())
+
+    def layer_states(
+        self,
+        embeddings: Tensor,
+        visible: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: DynamicCache | None = None,
+    ) -> list[Tensor]:
+        """What goes into every layer: (B, L, D) float32 to as many (B, L, D) as there are layers, in their own dtype.
+
+        The other arguments are those of `hidden`. Nothing is kept for a backward pass where there is nothing to learn:
+        neither in the language model, nor in what its embeddings come from.
+        """
+        trains = any(parameter.requires_grad for parameter in self.language_model.parameters())
+        learns = torch.is_grad_enabled() and (trains or embeddings.requires_grad)
+        with torch.set_grad_enabled(learns):
+            out = self._run(embeddings, visible, positions, cache, learns, output_hidden_states=True)
+        return list(out.hidden_states[:-1])
+
+    def attention(self, device: torch.device, learns: bool) -> AbstractContextManager[None]:
+        """The kernels that suit a device.
+
+        The CPU's fused attention has a backward pass that is twice as slow as plain matrix products (measured at the
+        compact sizes), so training on the CPU takes the latter, unless activations are recomputed, outside of this.
+        """
+        plain = device.type == "cpu" and learns and not self.gradient_checkpointing
+        return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+
+    def _run(
+        self,
+        embeddings: Tensor,
+        visible: Tensor | None,
+        positions: Tensor | None,
+        cache: DynamicCache | None,
+        learns: bool,
+        **wanted: bool,
+    ) -> Any:
+        if positions is not None and positions.ndim == 3:
+            positions = positions.permute(2, 0, 1)
+        with self.attention(embeddings.device, learns):
+            return self.language_model(
+                inputs_embeds=embeddings.to(self._dtype),
+                attention_mask=visible,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                **wanted,
+            )
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """That of the language model's own weights."""
+        language_model: Any = self.language_model
+        return cast(torch.dtype, language_model.norm.weight.dtype)
+
+    def new_cache(self) -> DynamicCache:
+        """An empty key-value cache for `hidden`."""
+        return DynamicCache(config=self.model.config.text_config)
+
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits: (..., D) to (..., V)."""
+        return cast(Tensor, self.model.lm_head(hidden.to(self.model.lm_head.weight.dtype)))
+
+    def token_ids(self, text: str, begin: bool = False) -> list[int]:
+        """Ids of a text without any added special token, or with the begin token in front, if the tokenizer has one."""
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        opens = begin and self.tokenizer.bos_token_id is not None
+        return [self.tokenizer.bos_token_id, *ids] if opens else ids
+
+    @torch.no_grad()
+    def generate(self, embeddings: Tensor, max_new_tokens: int = 48) -> str:
+        """Greedy continuation of (1, L, D) as text, up to the end token; there are no image tokens on grids in it."""
+        out = self.model.generate(
+            inputs_embeds=embeddings.to(self._dtype),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            repetition_penalty=1.0,  # some published settings have one, and greedy is greedy
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )
+        return str(self.tokenizer.decode(out[0], skip_special_tokens=True)).strip()

@@ -1,0 +1,110 @@
+"""Candidates named one after another: the baseline of RAS, Table 7.
+
+Shape letters: B images, P prompts, N candidates, D width.
+"""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskselect.heads.autoregressive import NextMaskHead
+from maskselect.structures.sample import MASK_REF, Batch
+from maskselect.systems.reading import Reader
+from maskselect.systems.scoring import PrefixScorer, ReadImages, lay_out_prompts, prompt_hidden, read_images
+from maskselect.tokens import sequence
+from maskselect.tokens.sequence import Segment, Slot
+
+
+class AutoregressiveScorer(PrefixScorer):
+    """Targets one after another (the baseline of RAS, Table 7): predict an embedding, take the nearest candidate.
+
+    In training the targets stand in the order of the candidates in the prefix, behind each other (teacher forcing).
+
+    Args:
+        width: D of the language model.
+        max_masks: most masks that are named for one prompt.
+    """
+
+    def __init__(self, width: int, max_masks: int = 16) -> None:
+        super().__init__()
+        self.head = NextMaskHead(width)
+        self.max_masks = max_masks
+
+    def loss(self, reader: Reader, batch: Batch) -> dict[str, Tensor]:
+        """Cross entropy of the next candidate or the end, mean over prompts. Raises ValueError without labels."""
+        if batch.labels is None:
+            raise ValueError("a training batch needs labels")
+        images = read_images(reader, batch, shuffle=self.training)
+        parts: list[list[list[Segment]]] = []
+        steps: list[tuple[int, int, list[int]]] = []
+        for number, (prefix, order) in enumerate(zip(images.prefixes, images.orders, strict=True)):
+            parts.append([])
+            for block, prompt in enumerate(lay_out_prompts(reader, batch.prompts[number], prefix.end)):
+                targets = [n for n in order if batch.labels[number, block, n] > 0][: self.max_masks]
+                answer = sequence.answer_segment(targets, prompt.end, "causal")
+                parts[-1].append([prompt, answer])
+                steps.append((number, block, targets))
+        packed, hidden = prompt_hidden(reader, images, parts, "causal")
+        end = images.tokens.candidates.shape[1]
+        losses = []
+        for row, (number, block, targets) in enumerate(steps):
+            place, own = (row, packed.blocks[row] == 0) if images.cache else (number, packed.blocks[number] == block)
+            last = int((own & (packed.kinds[place] != Slot.PAD)).nonzero()[-1])
+            logits = self.head(hidden[place, last - len(targets) : last + 1], images.tokens.candidates[number])
+            logits = logits.masked_fill(F.pad(~images.tokens.valid[number], (0, 1)), -1e4)
+            losses.append(F.cross_entropy(logits.float(), torch.tensor([*targets, end], device=logits.device)))
+        return {"loss": torch.stack(losses).mean()}
+
+    def logits(self, reader: Reader, batch: Batch) -> Tensor:
+        """(B, P, N) logits by decoding each image and prompt in turn: +10 named, -10 not named, -1e4 on padding."""
+        shape = (len(batch.prompts), max(len(p) for p in batch.prompts), batch.candidate_valid.shape[1])
+        out = torch.full(shape, -1e4, device=batch.candidate_features.device)
+        for number in range(len(batch.prompts)):
+            image = read_images(reader, batch.row(number))
+            scores = self.score(reader, image, batch.prompts[number], image.tokens.references[0]).to(out.device)
+            order = image.orders[0]
+            out[number, : len(scores), order] = torch.where(scores[:, order] > 0, 10.0, -10.0)
+        return out
+
+    def answer(
+        self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor, threshold: float
+    ) -> tuple[Tensor, Tensor]:
+        """(P, N): the probability with which each candidate was named, at least 0.5, or 0; and whether it is enough."""
+        scores = self.score(reader, image, prompts, references)
+        return scores, scores >= threshold
+
+    def score(self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor) -> Tensor:
+        """(P, N): the probability with which each candidate was named, at least 0.5; 0 when it was not."""
+        out, taken = [], 0
+        for text in prompts:
+            used = text.count(MASK_REF)
+            out.append(self._decode(reader, image, text, references[taken : taken + used]))
+            taken += used
+        return torch.stack(out)
+
+    @torch.no_grad()
+    def _decode(self, reader: Reader, image: ReadImages, text: str, references: Tensor) -> Tensor:
+        held = replace(image.tokens, references=references[None])
+        device = held.candidates.device
+        cache = image.cache
+        if cache is None:
+            raise ValueError("decoding needs an image that was read without gradients")
+        named = torch.zeros(held.candidates.shape[1] + 1, device=device)
+        blocked = F.pad(~held.valid[0], (0, 1))
+        prompt = reader.prompt(text, image.prefixes[0].end)
+        rows = sequence.pack([(None, [[prompt]])]).to(device)
+        step, positions, fed = reader.embed(rows, held), rows.positions, 0
+        while True:
+            hidden = reader.lmm.hidden(step, None, positions, cache)[:, -1:]
+            fed += step.shape[1]
+            probabilities = self.head(hidden, held.candidates)[0, 0].masked_fill(blocked, -1e4).float().softmax(-1)
+            best = int(probabilities.argmax())
+            if best == len(named) - 1 or int((named > 0).sum()) >= self.max_masks:
+                break
+            named[best] = probabilities[best].clamp(min=0.5)
+            blocked[best] = True
+            step, positions = held.candidates[:, best : best + 1], positions[:, -1:] + 1
+        cache.crop(-fed)
+        return named[:-1].cpu()
