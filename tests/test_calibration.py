@@ -28,11 +28,11 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     """Quarters of the image as candidates, with scores all over the range: an untrained model's lie together."""
     system = tiny_ras()
 
-    def score(read: object, texts: list[str], references: object) -> Tensor:
+    def answer(read: object, texts: list[str], references: object, threshold: float) -> tuple[Tensor, Tensor]:
         draws = [torch.rand(4, generator=torch.Generator().manual_seed(zlib.crc32(text.encode()))) for text in texts]
-        return torch.stack(draws)
+        return torch.stack(draws), torch.stack(draws) >= threshold
 
-    monkeypatch.setattr(system, "score", score)
+    monkeypatch.setattr(system, "answer", answer)
     return Model(system)
 
 
