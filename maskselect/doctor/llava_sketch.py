@@ -80,6 +80,13 @@ def published_config(model: str) -> LlavaConfig:
     )
 
 
+def without_weights(network: Any, config: Any, dtype: str | None) -> Any:
+    """A network of transformers by its config, in a dtype or, without one, in that of its files."""
+    stored = dtype or config.dtype or "float32"
+    held = getattr(torch, stored) if isinstance(stored, str) else stored
+    return network._from_config(config, dtype=held, attn_implementation="sdpa")
+
+
 class LlavaSketch(Llava):
     """A `Llava` by hub id or folder whose tensors are on the meta device: names, shapes, dtypes, and what trains.
 
@@ -100,10 +107,7 @@ class LlavaSketch(Llava):
     ) -> None:
         nn.Module.__init__(self)
         config = find_config(model)
-        stored = dtype or config.dtype or "float32"
-        self.model = Network._from_config(
-            config, dtype=getattr(torch, stored) if isinstance(stored, str) else stored, attn_implementation="sdpa"
-        )
+        self.model = without_weights(Network, config, dtype)
         if dtype is not None:
             for part in (self.model.get_input_embeddings(), self.model.lm_head, self.projector):
                 part.float()

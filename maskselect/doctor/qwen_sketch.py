@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 from transformers import Qwen2_5_VLForConditionalGeneration as Network
 
-from maskselect.doctor.llava_sketch import config_here, pack_in_4_bits, tokenizer_here
+from maskselect.doctor.llava_sketch import config_here, pack_in_4_bits, tokenizer_here, without_weights
 from maskselect.lmm.lora import LoraSettings
 from maskselect.lmm.qwen_building import WHAT
 from maskselect.lmm.qwen_vl import QwenVl
@@ -65,10 +64,7 @@ class QwenSketch(QwenVl):
     ) -> None:
         nn.Module.__init__(self)
         config = find_config(model)
-        stored = dtype or config.dtype or "float32"
-        self.model = Network._from_config(
-            config, dtype=getattr(torch, stored) if isinstance(stored, str) else stored, attn_implementation="sdpa"
-        )
+        self.model = without_weights(Network, config, dtype)
         if quantize is not None:
             pack_in_4_bits(self.language_model)
         self.tokenizer = tokenizer_here(model)

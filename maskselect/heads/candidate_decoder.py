@@ -62,18 +62,16 @@ class CandidateLayer(nn.Module):
 
     Args:
         layer: of a Llama; it is copied, in float32.
-        recompute: run it again in the backward pass, in the place of keeping its activations.
 
     Raises ValueError for a layer of another family.
     """
 
-    def __init__(self, layer: nn.Module, recompute: bool = False) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         if not isinstance(layer, LlamaDecoderLayer):
             raise ValueError(f"a candidate decoder copies the layers of a Llama, but these are {type(layer).__name__}")
         self.layer: Any = copy.deepcopy(layer).float().requires_grad_(True)
         self.layer.gradient_checkpointing = False  # it would drop what stands before the queries
-        self.recompute = recompute
 
     def remember(self, states: Tensor, rotation: Rotation) -> Memory:
         """What went into the language model's layer, (B, T, D), as keys and values of this one."""
@@ -99,21 +97,6 @@ class CandidateLayer(nn.Module):
         image: memory of the images, or states (B, T, D) and the rotation of their positions.
         owners: (R,) int64, the image of each row.  prompt: states (R, L, D) and the rotation of their positions.
         """
-        given = (queries, rotation, seen, image, owners, prompt)
-        if self.recompute and torch.is_grad_enabled():
-            out: Tensor = checkpoint(self._run, *given, use_reentrant=False)
-            return out
-        return self._run(*given)
-
-    def _run(
-        self,
-        queries: Tensor,
-        rotation: Rotation,
-        seen: Tensor,
-        image: Memory | tuple[Tensor, Rotation],
-        owners: Tensor,
-        prompt: tuple[Tensor, Rotation],
-    ) -> Tensor:
         held = image if isinstance(image, Memory) else self.remember(*image)
         before = _Behind(Memory(held.keys[owners], held.values[owners]), self.remember(*prompt))
         out: Tensor = self.layer(
@@ -128,7 +111,7 @@ class CandidateDecoder(nn.Module):
     Args:
         language_model: transformers' `LlamaModel`, or any of its kind with `layers`, `norm` and `rotary_emb`.
         every: a layer for each `every`-th of the language model, its last among them where that divides their number.
-        recompute: see `CandidateLayer`.
+        recompute: run layers again in the backward pass, in the place of keeping their activations.
 
     Raises ValueError for layers of another family, or fewer of them than `every`.
     """
@@ -141,7 +124,8 @@ class CandidateDecoder(nn.Module):
                 f"every must be from 1 to {len(model.layers)}, the layers of the language model, not {every}"
             )
         self.chosen = list(range(every - 1, len(model.layers), every))
-        self.layers = nn.ModuleList(CandidateLayer(model.layers[number], recompute) for number in self.chosen)
+        self.layers = nn.ModuleList(CandidateLayer(model.layers[number]) for number in self.chosen)
+        self.recompute = recompute
         self.norm = copy.deepcopy(model.norm).float().requires_grad_(True)
         self.rotary = copy.deepcopy(model.rotary_emb)
 
@@ -185,7 +169,9 @@ class CandidateDecoder(nn.Module):
                 image: Any = (images.states[number], image_rotation)
             else:
                 image = images[place]
-            hidden = layer(hidden, rotation, seen, image, owners, (prompts.states[number], prompt_rotation))
+            given = (hidden, rotation, seen, image, owners, (prompts.states[number], prompt_rotation))
+            again = self.recompute and torch.is_grad_enabled()
+            hidden = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
         out: Tensor = self.norm(hidden).float()
         return out
 

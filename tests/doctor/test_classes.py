@@ -31,7 +31,7 @@ def test_of_every_class_in_a_config_it_is_known_what_it_needs(path: Path) -> Non
 
 @pytest.mark.parametrize("path", sorted(classes.NEEDS))
 def test_every_class_that_is_known_exists(path: str) -> None:
-    find_class(path)
+    assert find_class(path).__name__ == path.rpartition(".")[2]
 
 
 def test_what_reads_weights_is_not_built_as_it_is() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from maskselect.backends.building import build, find_class
@@ -23,7 +22,6 @@ from maskselect.structures.masks import MaskSet
 from maskselect.systems.llmseg import LLMSeg
 from maskselect.training.data import GroupsData
 from maskselect.training.features import FeatureStore, LabelRule, collect, fingerprint
-from maskselect.training.module import TrainingModule
 from tests.systems.tiny import SIZES, Quarters
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "paper"
@@ -46,18 +44,6 @@ def named(config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from named(value)
 
 
-@pytest.fixture(scope="module")
-def parser() -> LightningArgumentParser:
-    made = LightningArgumentParser()
-    made.add_argument("--output", type=Path)
-    made.add_argument("--every", type=int)
-    made.add_argument("--seed_everything", type=int)
-    made.add_lightning_class_args(TrainingModule, "model")
-    made.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-    made.add_lightning_class_args(Trainer, "trainer")
-    return made
-
-
 def parsed(parser: LightningArgumentParser, overlay: Path | None) -> Any:
     base = parser.parse_object(yaml.safe_load(WHOLE.read_text()))
     return base if overlay is None else parser.parse_object(yaml.safe_load(overlay.read_text()), cfg_base=base)
@@ -69,10 +55,10 @@ def test_the_overlays_are_those_that_are_told() -> None:
 
 
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=["whole", *IDS])
-def test_what_is_parsed_is_what_is_merged(parser: LightningArgumentParser, overlay: Path | None) -> None:
+def test_what_is_parsed_is_what_is_merged(fit_parser: LightningArgumentParser, overlay: Path | None) -> None:
     """And both ways of laying one over another, `fit`'s and the importer's, give the same."""
     merged = read_configs([WHOLE] if overlay is None else [WHOLE, overlay])
-    found = parsed(parser, overlay).as_dict()
+    found = parsed(fit_parser, overlay).as_dict()
     for path, wanted in _leaves(merged):
         here: Any = found
         for part in path:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger
 
@@ -97,18 +97,6 @@ def test_starts_are_dropped_from_cards() -> None:
         "init_args": {"start": "a", "lmm": {"init_args": {"start": "b", "r": 1}}, "list": [{"start": 1}]},
     }
     assert without_starts(config) == {"class_path": "x", "init_args": {"lmm": {"init_args": {"r": 1}}, "list": [{}]}}
-
-
-@pytest.fixture
-def fit_parser() -> LightningArgumentParser:
-    parser = LightningArgumentParser()
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--every", type=int)
-    parser.add_argument("--seed_everything", type=int)
-    parser.add_lightning_class_args(TrainingModule, "model")
-    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-    parser.add_lightning_class_args(Trainer, "trainer")
-    return parser
 
 
 OVERLAYS = sorted(path for path in Path("configs/overlays").glob("*.yaml") if BASE not in path.read_text())
