@@ -6,8 +6,6 @@
 Segment Anything and DINOv2 are left behind: the config names their own files. Weights keep their dtype, bfloat16.
 """
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from maskselect.importers.deepspeed import find_states, read_states
 from maskselect.importers.llava_folder import SHARD, add_tokens, read_tokenizer, write_tokenizer, write_weights
 from maskselect.importers.llm_seg_names import LLAVA, LLM_SEG
 from maskselect.importers.llm_seg_shapes import MADE, expected_shapes, llava_config
+from maskselect.importers.new_folder import new_folder, refuse_filled
 from maskselect.lmm.llava import IMAGE_FRAME
 from maskselect.systems.loading import BESIDE
 from maskselect.systems.questions import SEG
@@ -44,8 +43,7 @@ def import_llm_seg(
     Raises FileNotFoundError when something is not there, ValueError when it is damaged, unsafe, or of other names or
     shapes than the release's.
     """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ValueError(f"{destination} is there already; expected a folder that is not, or is empty")
+    refuse_filled(destination)
     config = read_configs(configs)
     words = read_tokenizer(tokenizer)
     states = find_states(source)
@@ -103,18 +101,12 @@ def _write(
     card: dict[str, Any],
     shard: str,
 ) -> None:
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     frozen = {name.removeprefix(LLAVA): tensor for name, tensor in tensors.items() if name.startswith(LLAVA)}
     trained = {name: tensor for name, tensor in tensors.items() if not name.startswith(LLAVA)}
     weight = frozen["model.multi_modal_projector.linear_1.weight"]
     frozen |= dict(zip(MADE, (torch.eye(len(weight)).to(weight), torch.zeros(len(weight)).to(weight)), strict=True))
-    try:
-        (temporary / "llava").mkdir(parents=True)
-        write_weights(temporary / "llava", frozen, config, shard)
-        write_tokenizer(temporary / "llava", words)
-        checkpoints.write_checkpoint(temporary / "llmseg.safetensors", trained, card, stored=None)
-        if destination.exists():
-            destination.rmdir()
-        temporary.replace(destination)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(destination) as folder:
+        (folder / "llava").mkdir()
+        write_weights(folder / "llava", frozen, config, shard)
+        write_tokenizer(folder / "llava", words)
+        checkpoints.write_checkpoint(folder / "llmseg.safetensors", trained, card, stored=None)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from maskselect.backends.building import build
 from maskselect.heads.fusion import MaskFusion
 from maskselect.heads.overlap import IopHead, IouHead
+from maskselect.importers.bare_encoders import bare_encoders
 from maskselect.importers.llm_seg_names import LLAVA, LLM_SEG, SYSTEM_LLAVA
 from maskselect.lmm.lora import LoraSettings
 from maskselect.systems.llmseg import LLMSeg
@@ -125,7 +125,7 @@ def _parts(arguments: Mapping[str, Any], width: int) -> nn.Module:
     return nn.ModuleDict(
         {
             "text_projection": nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, fused)),
-            "mask_conv": nn.Conv2d(build(_without_weights(arguments["encoders"])).channels, fused, 1),
+            "mask_conv": nn.Conv2d(bare_encoders(arguments["encoders"]).channels, fused, 1),
             "fusion": MaskFusion(fused, arguments["heads"], arguments["mlp_dim"], arguments["depth"]),
             "iou_head": IouHead(fused, form),
             "iop_head": IopHead(fused, form),
@@ -144,14 +144,6 @@ def _adapters(lora: Mapping[str, Any] | None, llava: Mapping[str, torch.Size]) -
             found[f"{SYSTEM_LLAVA}{layer}.lora_A.default.weight"] = torch.Size((settings.r, shape[1]))
             found[f"{SYSTEM_LLAVA}{layer}.lora_B.default.weight"] = torch.Size((shape[0], settings.r))
     return found
-
-
-def _without_weights(config: Any) -> Any:
-    """A tree of encoders that is built without any file or network."""
-    if isinstance(config, dict):
-        bare = {"pretrained": False, "checkpoint": None}
-        return {key: bare[key] if key in bare else _without_weights(value) for key, value in config.items()}
-    return [_without_weights(value) for value in config] if isinstance(config, list) else config
 
 
 def _base_config(folder: Path) -> dict[str, Any]:

@@ -4,9 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
-from maskselect.backends.building import build
+from maskselect.importers.bare_encoders import bare_encoders
 from maskselect.systems.loading import BESIDE
 from maskselect.systems.ras import RAS
 
@@ -54,13 +52,7 @@ def encoder_channels(task: Mapping[str, Any]) -> dict[str, int]:
 
     Raises ValueError when the config's encoders cannot be built.
     """
-    bare = _without_weights(task["init_args"]["encoders"])
-    try:
-        with torch.device("meta"):
-            ensemble = build(bare)
-    except (NotImplementedError, RuntimeError):  # open_clip computes while it builds
-        ensemble = build(bare)
-    return {info.name: info.channels for info in ensemble.info}
+    return {info.name: info.channels for info in bare_encoders(task["init_args"]["encoders"]).info}
 
 
 def block_order(channels: Mapping[str, int], told: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -77,11 +69,3 @@ def block_order(channels: Mapping[str, int], told: tuple[str, ...] | None) -> tu
     if not set(channels) <= set(ENCODERS):
         raise ValueError(f"the config's encoders are {names}; expected names of {', '.join(ENCODERS)}, or their order")
     return tuple(name for name in ENCODERS if name in channels)
-
-
-def _without_weights(config: Any) -> Any:
-    """A tree of encoders that is built without any file or network."""
-    if isinstance(config, dict):
-        bare = {"pretrained": None, "checkpoint": None}
-        return {key: bare[key] if key in bare else _without_weights(value) for key, value in config.items()}
-    return [_without_weights(value) for value in config] if isinstance(config, list) else config
