@@ -4,10 +4,11 @@
     python benchmarks/llmseg_tables.py --runs runs/tables --rows all ras --seeds 0
     python benchmarks/llmseg_tables.py --runs runs/tables --write                # and the tables into docs/llmseg.md
 
-A run that was interrupted goes on where it stopped. Every row has the same number of steps, scenes and prompts, and
-begins with the same language model: that of `--language-model`, with its LoRA folded in and without its `[SEG]`. All
-else is new. The seed decides new weights, the order of scenes and the prompts that are drawn for them. All rows are
-measured by `tools/evaluate.py` on scenes that no training saw.
+A run that was interrupted goes on where it stopped; one whose reports are in docs/reports/llmseg_tables is not made
+again. Every row has the same number of steps, scenes and prompts, and begins with the same language model: that of
+`--language-model`, with its LoRA folded in and without its `[SEG]`. All else is new. The seed decides new weights, the
+order of scenes and the prompts that are drawn for them. All rows are measured by `tools/evaluate.py` on scenes that no
+training saw.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from maskselect.systems.loading import load_system
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "llmseg.md"
+REPORTS = ROOT / "docs" / "reports" / "llmseg_tables"
 MARKS = ("<!-- tables: benchmarks/llmseg_tables.py --write -->", "<!-- end of tables -->")
 SCENES, SEED = 1000, 5
 OVERLAYS = "configs/overlays"
@@ -37,11 +39,13 @@ TRAINED = {
     "fusion_iou": f"{OVERLAYS}/llmseg/fusion_iou.yaml",
     "fusion_iop": f"{OVERLAYS}/llmseg/fusion_iop.yaml",
     "all": "configs/llmseg.yaml",
+    "vit_features": f"{OVERLAYS}/llmseg/vit_features.yaml",
     "conv_features": f"{OVERLAYS}/llmseg/conv_features.yaml",
     "sam_features": f"{OVERLAYS}/llmseg/sam_features.yaml",
     "ras": f"{OVERLAYS}/ras_beside_llmseg.yaml",
 }
 STRATEGIES = ("top_iou", "iop", "iop_or_top_iou", "iop_of_top_iou")
+TRAINED_STRATEGY = "iop"  # what configs/llmseg.yaml says
 LANGUAGE_MODEL = "language_model.safetensors"
 METRICS = ("gIoU", "cIoU", "ncIoU", "F1", "N-acc")
 
@@ -69,6 +73,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="of each training (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=SCENES, help="that are asked about (default: %(default)s)")
     parser.add_argument("--language-model", default="llmseg", help="an LLM-Seg to take it from (default: %(default)s)")
+    parser.add_argument("--reports", type=Path, default=REPORTS, help="kept reports (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="of frozen features and candidates")
     parser.add_argument("--jobs", type=int, default=1, help="at a time; each takes one thread (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="into docs/llmseg.md")
@@ -79,7 +84,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         for _ in pool.map(lambda job: _train_and_measure(job, options), jobs):
             continue
-    tables = _tables(options.runs, options.seeds)
+    tables = _tables(options.reports, options.seeds)
     print(tables)
     if options.write:
         text = DOCUMENT.read_text()
@@ -91,15 +96,16 @@ def main() -> None:
 
 
 def _train_and_measure(job: Job, options: argparse.Namespace) -> None:
+    wanted = ["scenes", *(["scenes-reasoning"] if job.row in ("all", "ras") else [])]
+    wanted += [_report_of(strategy) for strategy in STRATEGIES] if job.row == "all" else []
+    missing = [
+        name for name in dict.fromkeys(wanted) if not (options.reports / job.folder.name / f"{name}.json").is_file()
+    ]
     steps = json.loads(job.weights.with_suffix(".json").read_text())["steps"] if job.weights.is_file() else 0
-    if steps < options.steps:
+    if missing and steps < options.steps:
         _train(job, options)
-    for data in ("scenes", "scenes-reasoning"):
-        if job.row in ("all", "ras") or data == "scenes":
-            _measure(job.weights, job.folder / f"{data}.json", data, options)
-    if job.row == "all":
-        for strategy in STRATEGIES:
-            _measure(_with_strategy(job, strategy), job.folder / strategy / "scenes.json", "scenes", options)
+    for name in missing:
+        _measure(job, name, options)
 
 
 def _train(job: Job, options: argparse.Namespace) -> None:
@@ -124,13 +130,18 @@ def _write_language_model(name: str, path: Path) -> None:
     write_checkpoint(path, state, {"system": "llava", "from": name}, stored=None)
 
 
-def _measure(model: Path, report: Path, data: str, options: argparse.Namespace) -> None:
-    if report.is_file():
-        return
+def _measure(job: Job, name: str, options: argparse.Namespace) -> None:
+    """name: of the report, that of a data set, or a strategy, a slash and that."""
+    *strategy, data = name.split("/")
+    model = _with_strategy(job, strategy[0]) if strategy else job.weights
+    made, kept = job.folder / f"{name}.json", options.reports / job.folder.name / f"{name}.json"
     command = ["maskselect", "evaluate", "--model", str(model), "--dataset", data, "--split", "test"]
     command += ["--scenes", str(options.scenes), "--seed", str(SEED)]
-    command += ["--keep-candidates", str(options.cache / "candidates"), "--output", str(report)]
-    _run(command, report.with_suffix(".log"))
+    command += ["--keep-candidates", str(options.cache / "candidates"), "--output", str(made)]
+    _run(command, made.with_suffix(".log"))
+    report = json.loads(made.read_text()) | {"model": f"{job.row}, seed {job.seed}", "steps": options.steps}
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def _run(command: Sequence[str], log: Path) -> None:
@@ -141,6 +152,10 @@ def _run(command: Sequence[str], log: Path) -> None:
     with log.open("a") as file:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run([program, *command[1:]], cwd=ROOT, env=environment, stdout=file, stderr=file, check=True)
+
+
+def _report_of(strategy: str) -> str:
+    return "scenes" if strategy == TRAINED_STRATEGY else f"{strategy}/scenes"
 
 
 def _with_strategy(job: Job, strategy: str) -> Path:
@@ -158,10 +173,15 @@ def _with_strategy(job: Job, strategy: str) -> Path:
 
 
 def _tables(runs: Path, seeds: Sequence[int]) -> str:
-    """Markdown of all tables, as far as their reports are there."""
-    card = next((json.loads(f.read_text()) for f in sorted(runs.glob("all_*/llmseg.json"))), {"steps": 0})
+    """Markdown of all tables, as far as their reports are there.
+
+    Raises ValueError when rows were not trained equally long.
+    """
+    steps = {json.loads(file.read_text())["steps"] for file in runs.glob("*/*.json")}
+    if len(steps) != 1:
+        raise ValueError(f"{runs} has reports of {sorted(steps)} steps; expected reports of one length of training")
     lines = [
-        f"{card['steps']} steps of 192 prompts a run; {SCENES} test scenes that no training saw, three prompts each",
+        f"{steps.pop()} steps of 192 prompts a run; {SCENES} test scenes that no training saw, three prompts each",
         "(six with reasoning). Percent: mean of the seeds and, in brackets, the lowest and the highest of them.",
     ]
     names = {
@@ -182,14 +202,15 @@ def _tables(runs: Path, seeds: Sequence[int]) -> str:
         "iop_or_top_iou": "53.8 / 42.2",
         "iop_of_top_iou": "51.4 / 43.6",
     }
-    rows = [(f"{labels[s]} (`{s}`)", "all", f"{s}/scenes") for s in STRATEGIES]
+    rows = [(f"{labels[s]} (`{s}`)", "all", _report_of(s)) for s in STRATEGIES]
     lines += _table("Strategies (Table 3)", runs, seeds, rows, list(paper.values()))
     rows = [
-        ("ViT, as DINOv2 (`encoder_vit`)", "all", "scenes"),
+        ("ViT, as DINOv2 (`encoder_vit`)", "vit_features", "scenes"),
         ("ConvNet, as CLIP's ConvNeXt (`encoder_conv`)", "conv_features", "scenes"),
+        ("SAM's own", "sam_features", "scenes"),
+        ("ViT, ConvNet and positions together", "all", "scenes"),
     ]
-    rows += [("SAM's own", "sam_features", "scenes")]
-    lines += _table("Features (Table 4)", runs, seeds, rows, ["52.3 / 47.5", "49.3 / 44.5", "46.2 / 44.7"])
+    lines += _table("Features (Table 4)", runs, seeds, rows, ["52.3 / 47.5", "49.3 / 44.5", "46.2 / 44.7", ""])
     rows = [("LLM-Seg", "all", "scenes"), ("RAS", "ras", "scenes")]
     lines += _table("Beside RAS, plain prompts", runs, seeds, rows, parts=("overall", "1 target"))
     reasoned = [("LLM-Seg", "all", "scenes-reasoning"), ("RAS", "ras", "scenes-reasoning")]

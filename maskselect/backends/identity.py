@@ -1,31 +1,86 @@
 """What makes a part of a system the part it is: its weights and its settings, as a digest."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
+from pathlib import PurePath
+from types import FunctionType, MethodType
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_PLAIN = (bool, int, float, complex, str, bytes, PurePath, torch.dtype, type(None))
 
 
 def identity(parts: Iterable[object], beginning: bytes = b"") -> str:
-    """Twelve hex digits over weights and settings of parts, at any depth. beginning: bytes that go in first."""
+    """Twelve hex digits over weights and settings of parts, at any depth. beginning: bytes that go in first.
+
+    What is not of this project counts by its weights alone: what a library keeps beside them may change as it runs.
+    Where something is computed (a device) does not count.
+    """
     digest = hashlib.sha256(beginning)
+    seen: set[int] = set()
     for part in parts:
-        _add(part, digest)
+        _add(part, digest, seen)
     return digest.hexdigest()[:12]
 
 
-def _add(part: object, digest: "hashlib._Hash") -> None:
-    """Weights of a module, settings of anything of ours, and the same of what it holds: a proposer within another."""
-    if isinstance(part, nn.Module):
-        for name, tensor in sorted(part.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    if not type(part).__module__.startswith("maskselect."):
-        return  # what transformers keeps beside its weights changes as it runs
-    settings = {k: v for k, v in vars(part).items() if k != "training" and isinstance(v, int | float | str)}
-    digest.update(repr((type(part).__name__, sorted(settings.items()))).encode())
-    if not isinstance(part, nn.Module):
-        for held in vars(part).values():
-            if isinstance(held, nn.Module) or type(held).__module__.startswith("maskselect."):
-                _add(held, digest)
+def _add(value: object, digest: "hashlib._Hash", seen: set[int]) -> None:
+    """Each kind of value begins with its type's name, so that no two kinds can be taken for one another."""
+    if isinstance(value, FunctionType):
+        digest.update(f"function {value.__module__}.{value.__qualname__};".encode())
+        return
+    digest.update(f"{type(value).__name__};".encode())
+    if isinstance(value, _PLAIN):
+        digest.update(f"{value!r};".encode())
+    elif isinstance(value, Tensor):
+        _add_tensor(value, digest)
+    elif isinstance(value, np.ndarray):
+        digest.update(f"{value.shape};{value.dtype};".encode() + value.tobytes())
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=repr):
+            _add(key, digest, seen)
+            _add(value[key], digest, seen)
+    elif isinstance(value, list | tuple):
+        for held in value:
+            _add(held, digest, seen)
+    elif isinstance(value, MethodType):
+        digest.update(f"{value.__func__.__qualname__};".encode())
+        _add(value.__self__, digest, seen)
+    elif id(value) not in seen:  # parts may hold one another
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            _add_module(value, digest, seen)
+        elif is_dataclass(value) or _is_ours(value):
+            _add_settings(value, digest, seen)
+
+
+def _add_module(module: nn.Module, digest: "hashlib._Hash", seen: set[int]) -> None:
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())  # a state dict leaves some buffers out
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name};".encode())
+        _add_tensor(tensor, digest)
+    for name, part in module.named_modules():
+        if _is_ours(part):
+            seen.add(id(part))
+            digest.update(f"{name};{type(part).__name__};".encode())
+            _add_settings(part, digest, seen)
+
+
+def _add_settings(owner: object, digest: "hashlib._Hash", seen: set[int]) -> None:
+    skipped = _OF_EVERY_MODULE if isinstance(owner, nn.Module) else ()
+    for name, value in sorted(vars(owner).items()):
+        if name not in skipped:
+            digest.update(f"{name};".encode())
+            _add(value, digest, seen)
+
+
+def _add_tensor(values: Tensor, digest: "hashlib._Hash") -> None:
+    digest.update(f"{tuple(values.shape)};{values.dtype};".encode())
+    digest.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _is_ours(value: object) -> bool:
+    return type(value).__module__.startswith("maskselect.")

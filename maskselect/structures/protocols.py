@@ -204,6 +204,7 @@ class CandidateSystem(Protocol):
 
     system: its name in cards.  stage: 1 where it trains by captioning, else 2.
     proposer: where candidates come from.
+    channels: of pooled features.
     duplicates_iou: of two chosen candidates that overlap more only the better one stays; None keeps both.
     A CandidateSystem is a torch.nn.Module as well.
     """
@@ -211,6 +212,7 @@ class CandidateSystem(Protocol):
     system: str
     stage: int
     proposer: Proposer
+    channels: int
     duplicates_iou: float | None
 
     @property

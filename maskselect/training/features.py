@@ -120,7 +120,7 @@ def compute(system: CandidateSystem, annotated: Annotated, candidates: MaskSet |
 
 def fingerprint(system: CandidateSystem, stand_ins: StandIns | None = None) -> str:
     """Twelve hex digits over everything that decides a record: frozen weights, and what makes the candidates."""
-    return identity([*system.visual_parts, stand_ins or system.proposer], _RECORD_FORM)
+    return identity([*system.visual_parts, system.channels, stand_ins or system.proposer], _RECORD_FORM)
 
 
 def _pack(record: Record) -> dict[str, Tensor]:

@@ -12,14 +12,21 @@ from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import PromptableProposer
 
 
+class Log:
+    """What was asked; not of the project, so no identity looks into it."""
+
+    def __init__(self) -> None:
+        self.images: list[np.ndarray] = []
+
+
 class Counting:
-    """Halves of a picture, with the number of times it was asked."""
+    """Halves of a picture, with a log of what it was asked."""
 
     def __init__(self, score: float = 0.1) -> None:
-        self.score, self.asked = score, []
+        self.score, self.log = score, Log()
 
     def propose(self, image: np.ndarray) -> MaskSet:
-        self.asked = [*self.asked, image]
+        self.log.images.append(image)
         masks = torch.zeros(2, *image.shape[:2], dtype=torch.bool)
         masks[0, :, : image.shape[1] // 2], masks[1, :, image.shape[1] // 2 :] = True, True
         return MaskSet(masks, torch.tensor([self.score, 1 / 3]), "halves", {"stability": torch.tensor([0.7, 0.2])})
@@ -37,7 +44,7 @@ def test_a_picture_is_proposed_once_and_read_exactly_as_it_was(tmp_path: Path) -
     made = Counting()
     first, again = (KeptProposer(made, tmp_path).propose(_image()) for _ in range(2))
     fresh = Counting().propose(_image())
-    assert len(made.asked) == 1
+    assert len(made.log.images) == 1
     for one in (first, again):
         assert torch.equal(one.masks, fresh.masks) and torch.equal(one.scores, fresh.scores)
         assert torch.equal(one.columns["stability"], fresh.columns["stability"]) and one.source == "halves"
@@ -48,7 +55,7 @@ def test_another_picture_and_the_same_pixels_in_another_shape_are_others(tmp_pat
     kept = KeptProposer(made, tmp_path)
     for image in (_image(), _image(1), _image().reshape(20, 12, 3)):
         assert kept.propose(image).image_size == image.shape[:2]
-    assert len(made.asked) == 3
+    assert len(made.log.images) == 3
 
 
 def test_a_proposer_with_other_settings_has_its_own(tmp_path: Path) -> None:
