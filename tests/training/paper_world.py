@@ -8,6 +8,7 @@ this module's sizes stand in the packages' tables while a test is in the world (
 
 import csv
 import json
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -36,6 +37,7 @@ from maskselect.backends.sam import build_compact_sam
 from maskselect.cli import main
 from maskselect.data.maskgroups_2m import ImageRows
 from maskselect.data.maskgroups_writer import write_maskgroups
+from maskselect.data.refer import VARIANTS
 from maskselect.data.scenes.samples import AskedScene, ask_scenes
 from maskselect.data.scenes.writer import scene_rows
 from maskselect.ops import rle
@@ -151,7 +153,7 @@ def overlay() -> dict[str, Any]:
 
 
 def write_data(folder: Path, proposer: Proposer) -> None:
-    """MaskGroups-HQ, MaskGroups-2M and LLaVA-Pretrain, of generated scenes.
+    """MaskGroups-HQ, MaskGroups-2M, LLaVA-Pretrain and the REFER family, of generated scenes.
 
     In each scene the first object's mask is a candidate of the proposer, so that some prompts can be answered.
     """
@@ -174,6 +176,38 @@ def write_data(folder: Path, proposer: Proposer) -> None:
         tells = {"from": "gpt", "value": f"some things on the ground, picture {number}"}
         records.append({"id": f"{number:09}", "image": name, "conversations": [asks, tells]})
     (captioned / "blip_laion_cc_sbu_558k.json").write_text(json.dumps(records))
+    for name in ("refcoco", "refcoco+", "refcocog", "grefcoco"):
+        write_refer(folder / "refer_seg", name, proposer)
+
+
+def write_refer(folder: Path, name: str, proposer: Proposer) -> None:
+    """A set of the REFER family: three pictures to train on, one to validate."""
+    images, annotations, references = [], [], []
+    for number, scene in enumerate(drawn(5, 4, 1)):
+        scene.masks[0] = proposer.propose(scene.image).masks[0].numpy()
+        file = f"COCO_train2014_{number:012}.jpg"
+        picture(scene, folder / "images" / "train2014" / file)
+        images.append({"id": number, "file_name": file, "height": SIZE[0], "width": SIZE[1]})
+        own = range(100 * number, 100 * number + len(scene.masks))
+        for id, outline in zip(own, rle.encode(scene.masks), strict=True):
+            annotations.append({"id": id, "image_id": number, "segmentation": outline, "iscrowd": 0})
+        meant: list[Any] = [[own[0]], list(own), [-1]] if name == "grefcoco" else [own[0]]
+        for which in meant:
+            sentences = [{"sent_id": len(references), "sent": f"what {which} says"}]
+            split = "val" if number == 3 else "train"
+            told = {"image_id": number, "ann_id": which, "split": split, "sentences": sentences}
+            references.append({"ref_id": len(references), **told})
+    variant = VARIANTS[name]
+    home = folder / variant.folder
+    home.mkdir(parents=True)
+    categories = [{"id": 1, "name": "thing"}]
+    (home / "instances.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    if name == "grefcoco":
+        (home / "grefs(unc).json").write_text(json.dumps(references))
+    else:
+        (home / f"refs({variant.by}).p").write_bytes(pickle.dumps(references, 2))
 
 
 def drawn(seed: int, count: int, prompts: int) -> list[AskedScene]:

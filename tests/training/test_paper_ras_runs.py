@@ -139,6 +139,29 @@ def test_fine_tuning_goes_on_and_its_model_is_evaluated(world: World, full: dict
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "data"), [("res", "refcoco"), ("gres", "grefcoco")])
+def test_fine_tuning_on_refer_sets_goes_on_and_is_evaluated(
+    name: str, data: str, world: World, full: dict[str, Run]
+) -> None:
+    with world.entered(name):
+        run = world.fit("ras_13b", name, options=(START, f"../full/{STAGE_2}", "--trainer.val_check_interval", "2"))
+        assert learns(run) and starts_from(run, f"../full/{STAGE_2}") == read_tensors(f"../full/{STAGE_2}").keys()
+        model = f"runs/ras_{name}/ras.safetensors"
+        asked = ["--dataset", data, "--root", "data/refer_seg", "--split", "val", "--device", "cpu"]
+        assert main(["evaluate", "--model", model, *asked, "--output", "report.json"]) == 0
+        report = json.loads(Path("report.json").read_text())
+    assert report["samples"] == (3 if name == "gres" else 1)
+
+
+@pytest.mark.slow
+def test_a_frozen_language_model_beside_its_decoder(world: World, full: dict[str, Run]) -> None:
+    with world.entered("frozen"):
+        run = world.fit("ras_13b", "frozen_lm", options=(START, f"../full/{STAGE_1}"))
+        assert learns(run) and not any(name.startswith("reader.lmm") for name in trained(run))
+        evaluate("runs/ras_frozen_lm/ras.safetensors", "frozen.json")
+
+
+@pytest.mark.slow
 def test_lora_keeps_adapters_projectors_and_head(world: World, full: dict[str, Run]) -> None:
     with world.entered("lora"):
         second = world.fit("ras_13b", "lora", options=(START, f"../full/{STAGE_1}"))
