@@ -223,14 +223,12 @@ def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None =
     """
     if str(name_or_path).startswith("hf://"):
         name_or_path = fetch_checkpoint(str(name_or_path))
-    where = pick_device(device)
-    system, card = load_system(name_or_path)
+    system, card = load_system(name_or_path, pick_device(device))
     if system.stage == 1:
         raise ValueError(f"checkpoint {name_or_path} is of stage 1, which captions; expected one of stage 2, as ras is")
     file = checkpoints.find_checkpoint(name_or_path)
     name = str(card.get("name", Path(name_or_path).stem))
     source = card.get("data", {}).get("init_args", {}).get("train")
-    cast(nn.Module, system).to(where)
     return Model(system, float(card.get("threshold", 0.5)), name, drawer, fingerprint(file), source)
 
 

@@ -1,10 +1,13 @@
 """A trained system out of its checkpoint."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from maskselect.backends import checkpoints
-from maskselect.backends.building import build
+from maskselect.backends.building import build, find_class
 from maskselect.structures.protocols import CandidateSystem
 from maskselect.systems.ras import RAS
 
@@ -15,10 +18,11 @@ BESIDE = "{beside}"
 """In a card's config: the folder of the checkpoint, which may be moved with all that is in it."""
 
 
-def load_system(checkpoint: str | Path) -> tuple[CandidateSystem, dict[str, Any]]:
-    """A system that selects masks, as its card describes it, with its weights, on the CPU; and the card.
+def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> tuple[CandidateSystem, dict[str, Any]]:
+    """A system that selects masks, as its card describes it, with its weights; and the card.
 
     checkpoint: shipped name, file or folder.
+    device: where it computes, its proposer too, whichever device the card says that it was trained on.
     Raises FileNotFoundError when there is no such checkpoint, ValueError when it is damaged or of another kind.
     """
     card = checkpoints.read_card(checkpoint)
@@ -28,11 +32,23 @@ def load_system(checkpoint: str | Path) -> tuple[CandidateSystem, dict[str, Any]
             f"checkpoint {checkpoint} is of system {card['system']!r}; expected one that selects masks: {known}"
         )
     file = checkpoints.find_checkpoint(checkpoint)
-    system: Any = build(_placed(card["config"], str(file.parent)))
+    system: Any = build(_on_device(_placed(card["config"], str(file.parent)), str(device)))
     if getattr(system, "system", None) != card["system"]:
         raise ValueError(f"checkpoint {checkpoint} describes a {type(system).__name__}; expected {card['system']!r}")
     system.load_learned(checkpoints.read_tensors(file), file)
-    return system, card
+    return system.to(device), card
+
+
+def _on_device(config: Any, device: str) -> Any:
+    """A config tree whose classes that choose a device choose this one."""
+    if isinstance(config, list):
+        return [_on_device(value, device) for value in config]
+    if not isinstance(config, dict):
+        return config
+    placed = {key: _on_device(value, device) for key, value in config.items()}
+    if "class_path" in placed and "device" in inspect.signature(find_class(placed["class_path"])).parameters:
+        placed["init_args"] = {**placed.get("init_args", {}), "device": device}
+    return placed
 
 
 def _placed(config: Any, folder: str) -> Any:
@@ -45,7 +61,7 @@ def _placed(config: Any, folder: str) -> Any:
 
 
 def load_ras(checkpoint: str | Path) -> tuple[RAS, dict[str, Any]]:
-    """`load_system` for a RAS system. Raises ValueError for another one."""
+    """`load_system` for a RAS system, on the CPU. Raises ValueError for another one."""
     system, card = load_system(checkpoint)
     if not isinstance(system, RAS):
         raise ValueError(f"checkpoint {checkpoint} is of system {card['system']!r}; expected 'ras'")
