@@ -5,6 +5,7 @@ fixed.
 """
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -53,6 +54,10 @@ class GroupSource(Protocol):
 
     def image_id(self, item: int) -> str:
         """Identity of an image, unique within the source; frozen features are kept under it."""
+        ...
+
+    def prompts_of(self, item: int) -> int:
+        """How many prompts an image has."""
         ...
 
     def load(self, item: int) -> Annotated:
@@ -106,6 +111,10 @@ class SceneGroups:
         """The scene's id."""
         return self.ids[item]
 
+    def prompts_of(self, item: int) -> int:
+        """As many as are asked for."""
+        return sys.maxsize
+
     def load(self, item: int) -> Annotated:
         """Draw a scene; its facts travel as extra tensors."""
         scene = SceneDataset.scene_of(self.ids[item])
@@ -158,6 +167,10 @@ class DatasetGroups:
     def image_id(self, item: int) -> str:
         """The data set's name and the image's."""
         return f"{self.dataset}/{self.images[item]}"
+
+    def prompts_of(self, item: int) -> int:
+        """Samples on the image."""
+        return len(self._numbers[item])
 
     def load(self, item: int) -> Annotated:
         """The image and all masks of its samples, each pool and each reference once.

@@ -144,6 +144,10 @@ class CaptionGroups:
         image = self._image(item)
         return f"llava/{image.parent.name}/{image.name}"
 
+    def prompts_of(self, item: int) -> int:
+        """None."""
+        return 0
+
     def load(self, item: int) -> Annotated:
         """The image; it has no annotated masks."""
         image = load_image(self._image(item))

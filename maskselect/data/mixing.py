@@ -61,6 +61,11 @@ class MixedGroups:
         source, own = self._find(item)
         return source.image_id(own)
 
+    def prompts_of(self, item: int) -> int:
+        """How many prompts the image of a draw has."""
+        source, own = self._find(item)
+        return source.prompts_of(own)
+
     def load(self, item: int) -> Annotated:
         """The image of a draw."""
         source, own = self._find(item)

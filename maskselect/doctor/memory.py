@@ -117,17 +117,20 @@ def count_tokens(task: Any, config: Mapping[str, Any]) -> int | None:
         return None
     data = (config.get("data") or {}).get("init_args") or {}
     images = int(data.get("batch_size") or 1)
-    prompts, candidates = int(data.get("prompts_per_image") or 1), _candidates(config, data)
+    asked = images * int(data.get("prompts_per_image") or 1)
+    if data.get("batch_prompts"):
+        asked = min(asked, int(data["batch_prompts"]))
+    candidates = _candidates(config, data)
     tokens = int(lmm.most_image_tokens)
     if not hasattr(task, "reader"):
         return images * (FRAME_TOKENS + tokens + _TEXTS * PROMPT_TOKENS)
     if not hasattr(task, "scorer"):
-        return images * (FRAME_TOKENS + tokens + prompts * (PROMPT_TOKENS + ANSWER_TOKENS))
+        return images * (FRAME_TOKENS + tokens) + asked * (PROMPT_TOKENS + ANSWER_TOKENS)
     announced = 2 if len(task.reader.mask_tokenizer.pre) else 1
     if task.stage == 1:
         return images * (FRAME_TOKENS + announced * candidates + CAPTION_TOKENS)
     seen = tokens if task.image_tokens else 0
-    return images * (FRAME_TOKENS + seen + announced * candidates + prompts * (PROMPT_TOKENS + candidates))
+    return images * (FRAME_TOKENS + seen + announced * candidates) + asked * (PROMPT_TOKENS + candidates)
 
 
 def _candidates(config: Mapping[str, Any], data: Mapping[str, Any]) -> int:

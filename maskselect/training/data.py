@@ -1,63 +1,20 @@
 """Data modules. A training run is one long epoch of numbered draws, so that resuming is only a matter of counting."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from maskselect.data.groups import GroupSource
 from maskselect.data.scenes.stream import SceneDataset
 from maskselect.structures.protocols import CandidateSystem
 from maskselect.structures.sample import Batch
 from maskselect.training.caption_task import SceneTexts, collate_texts
+from maskselect.training.draws import LONG, NumberedDraws, PromptBatches, SeededItems
 from maskselect.training.features import FeatureStore, LabelRule, collect
 from maskselect.training.stand_ins import StandIns
-
-_LONG = 10**9
-
-
-class NumberedDraws(Sampler[int]):
-    """The endless sequence of draws from one beginning: pass after pass, each in its own seeded order.
-
-    count: items in the data.  start: draws that were already taken.
-    rank, world: of several processes each takes every `world`-th draw, beginning with its own.
-    """
-
-    def __init__(
-        self, count: int, seed: int, start: int = 0, length: int = _LONG, rank: int = 0, world: int = 1
-    ) -> None:
-        self.count, self.seed, self.start, self.length = count, seed, start, length
-        self.rank, self.world = rank, world
-
-    def __len__(self) -> int:
-        return (self.length - self.start) // self.world
-
-    def __iter__(self) -> Iterator[int]:
-        for number in range(self.start, self.length):
-            passes, place = divmod(number, self.count)
-            if place == 0 or number == self.start:
-                order = np.random.default_rng((self.seed, passes)).permutation(self.count)
-            if (number - self.start) % self.world == self.rank:
-                yield int(order[place])
-
-
-class _Numbers(Dataset[tuple[int, int]]):
-    """Items are (image number, seed of the draw)."""
-
-    def __init__(self, count: int, seed: int, fresh: bool) -> None:
-        self.count, self.seed, self.fresh = count, seed, fresh
-        self.draws = 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, item: int) -> tuple[int, int]:
-        if self.fresh:
-            self.draws += 1
-        return item, (self.seed * 7_919 + self.draws) * 1_000_003 + item
 
 
 class _Resumable(LightningDataModule):
@@ -66,12 +23,18 @@ class _Resumable(LightningDataModule):
     batch_size: int
     seed: int
 
+    def _stand(self) -> tuple[int, int, int]:
+        """Batches of this process that were already taken, its rank, and how many processes there are."""
+        if self.trainer is None:
+            return 0, 0, 1
+        steps = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        return steps, self.trainer.global_rank, self.trainer.world_size
+
     def _train_loader(self, data: Dataset[Any], count: int, collate: Callable[[list[Any]], Any]) -> DataLoader[Any]:
-        steps = self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        steps, rank, world = self._stand()
         sampler = NumberedDraws(count, self.seed, steps * self.batch_size * world, rank=rank, world=world)
-        if isinstance(data, _Numbers):
-            data.draws = sampler.start + rank * _LONG
+        if isinstance(data, SeededItems):
+            data.draws = sampler.start + rank * LONG
         return DataLoader(data, self.batch_size, sampler=sampler, collate_fn=collate)
 
 
@@ -80,13 +43,17 @@ class GroupsData(_Resumable):
 
     Args:
         train, val: where images and prompts come from.
-        batch_size: images a step; each brings `prompts_per_image` prompts.
+        batch_size: images a step; each brings `prompts_per_image` prompts, or all that it has.
+        batch_prompts: prompts a step; as many images as bring about that many, at most `batch_size`. None always takes
+            `batch_size`, whose steps hold fewer prompts where images have few.
         max_candidates: candidates of a training image beyond this go, if they match nothing; None keeps all.
         cache_dir: where frozen features are kept; the first visit of an image computes them. None keeps nothing.
         best_iou, positive_iou: see `LabelRule`.
         stand_ins: in training, candidates made from the annotated masks in place of the proposer's; validation always
             has the proposer's.
         seed: order of images and prompts.
+
+    Raises ValueError for `batch_prompts` below 1.
     """
 
     def __init__(
@@ -95,6 +62,7 @@ class GroupsData(_Resumable):
         val: GroupSource,
         batch_size: int = 8,
         prompts_per_image: int = 16,
+        batch_prompts: int | None = None,
         max_candidates: int | None = 24,
         cache_dir: Path | None = Path(".cache/features"),
         best_iou: float = 0.5,
@@ -103,7 +71,9 @@ class GroupsData(_Resumable):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.stand_ins = stand_ins
+        if batch_prompts is not None and batch_prompts < 1:
+            raise ValueError(f"batch_prompts must be at least 1, got {batch_prompts}")
+        self.stand_ins, self.batch_prompts = stand_ins, batch_prompts
         self.train_source, self.val_source = train, val
         self.batch_size, self.prompts_per_image = batch_size, prompts_per_image
         self.max_candidates = max_candidates
@@ -129,13 +99,23 @@ class GroupsData(_Resumable):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Endless batches, from where the trainer stands."""
-        data = _Numbers(len(self.train_source), self.seed, fresh=True)
+        data = SeededItems(len(self.train_source), self.seed, fresh=True)
         collate = self._collate(self._store(self.stand_ins), self.train_source, self.max_candidates)
-        return self._train_loader(data, len(self.train_source), collate)
+        if self.batch_prompts is None:
+            return self._train_loader(data, len(self.train_source), collate)
+        steps, rank, world = self._stand()
+        draws = NumberedDraws(len(self.train_source), self.seed)
+        wanted, most = self.batch_prompts, self.batch_size
+        batches = PromptBatches(draws, self._prompts_of, wanted, most, steps * world, rank, world)
+        data.draws = batches.taken() + rank * LONG
+        return DataLoader(data, batch_sampler=batches, collate_fn=collate)
+
+    def _prompts_of(self, item: int) -> int:
+        return min(self.train_source.prompts_of(item), self.prompts_per_image)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation image once, with the same prompts every time."""
-        data = _Numbers(len(self.val_source), self.seed + 1, fresh=False)
+        data = SeededItems(len(self.val_source), self.seed + 1, fresh=False)
         return DataLoader(data, self.batch_size, collate_fn=self._collate(self._store(), self.val_source))
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from maskselect.data.groups import Annotated, Query, SceneGroups
 from maskselect.data.leakage import find_overlaps
 from maskselect.data.mixing import MixedGroups
-from maskselect.training.data import GroupsData, NumberedDraws
+from maskselect.training.data import GroupsData
+from maskselect.training.draws import NumberedDraws
 
 
 class Named:

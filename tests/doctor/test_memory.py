@@ -157,6 +157,9 @@ def test_tokens_of_other_tasks() -> None:
 
     assert tokens(tiny(task={"stage": 1})) == 2 * (40 + 2 * 5 + 64)
     assert tokens(tiny(task={"image_tokens": False, "pre_tokens": "none"})) == 2 * (40 + 5) + 6 * (32 + 5)
+    few = tiny()
+    few["data"]["init_args"]["batch_prompts"] = 4
+    assert tokens(few) == 2 * (40 + T + 2 * 5) + 4 * (32 + 5)
     llmseg = config_of("llmseg.yaml")
     images, prompts = (llmseg["data"]["init_args"][name] for name in ("batch_size", "prompts_per_image"))
     assert tokens(llmseg) == images * (40 + 64 + prompts * (32 + 16))

@@ -9,7 +9,6 @@ import torch
 from maskselect.data.groups import Annotated, Query, SceneGroups
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
 from maskselect.structures.masks import MaskSet
-from maskselect.training.data import NumberedDraws
 from maskselect.training.features import (
     FeatureStore,
     LabelRule,
@@ -125,18 +124,6 @@ def test_overlaps_with_several_targets_are_those_of_their_union() -> None:
         torch.testing.assert_close(iou, pairwise_iou(found, union)[:, 0], atol=3e-3, rtol=0)
         torch.testing.assert_close(iop, pairwise_iop(found, union)[:, 0], atol=3e-3, rtol=0)
         assert overlaps_with(record, ())[0].tolist() == [0.0] * len(found)
-
-
-def test_numbered_draws_resume_where_they_stopped() -> None:
-    whole = list(NumberedDraws(7, seed=1, length=30))
-    assert whole[12:] == list(NumberedDraws(7, seed=1, start=12, length=30))
-    assert sorted(whole[:7]) == list(range(7)) and whole[:7] != whole[7:14]
-
-
-def test_processes_share_the_draws() -> None:
-    whole = list(NumberedDraws(7, seed=1, start=4, length=24))
-    shares = [list(NumberedDraws(7, seed=1, start=4, length=24, rank=r, world=2)) for r in range(2)]
-    assert shares[0] == whole[::2] and shares[1] == whole[1::2]
 
 
 def test_memory_holds_no_more_records_than_it_may(tmp_path: Path) -> None:

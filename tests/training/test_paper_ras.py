@@ -139,8 +139,10 @@ def test_schedules_are_the_papers(stack: str) -> None:
     model, data, trainer = config["model"], config["data"]["init_args"], config["trainer"]
     task = model["task"]["init_args"]
     samples, batch, epochs = STAGES[stage]
-    images = data["batch_size"] * trainer["devices"] * trainer.get("accumulate_grad_batches", 1)
-    assert images * (1 if stage == "stage1" else data["prompts_per_image"]) == batch
+    batches = trainer["devices"] * trainer.get("accumulate_grad_batches", 1)
+    assert batches * data["batch_size" if stage == "stage1" else "batch_prompts"] == batch
+    assert stage == "stage1" or data["batch_prompts"] == data["prompts_per_image"]
+    assert stage != "stage1" or data["batch_prompts"] is None
     assert trainer["max_steps"] == pytest.approx(samples * epochs / batch, abs=0.7 if stage != "stage2" else 20)
     adapters = "lora" in stack and stage != "stage1"  # qlora among them
     assert model["lr"] == (1e-3 if stage == "stage1" else 2e-4 if adapters else 2e-5)

@@ -28,11 +28,11 @@ def _fit(
     resume: Path | None = None,
     stop: int | None = None,
     make: Callable[[], torch.nn.Module] = tiny_ras,
+    **options: Any,
 ) -> list[float]:
-    """Train a tiny system for `stop` of `steps` steps and give its losses."""
-    data = GroupsData(
-        SceneGroups("train", 0, 6), SceneGroups("val", 0, 2), batch_size=2, prompts_per_image=3, cache_dir=cache
-    )
+    """Train a tiny system for `stop` of `steps` steps and give its losses. options: of the data."""
+    sources = SceneGroups("train", 0, 6), SceneGroups("val", 0, 2)
+    data = GroupsData(*sources, **{"batch_size": 2, "prompts_per_image": 3, "cache_dir": cache} | options)
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -60,13 +60,16 @@ class _Stop(Callback):
             trainer.should_stop = True
 
 
-@pytest.mark.parametrize("make", [tiny_ras, tiny_llmseg])
+@pytest.mark.parametrize(
+    ("make", "options"), [(tiny_ras, {}), (tiny_llmseg, {}), (tiny_ras, {"batch_size": 4, "batch_prompts": 5})]
+)
 def test_resumed_run_has_the_losses_of_an_uninterrupted_one(
-    tmp_path: Path, make: Callable[[], torch.nn.Module]
+    tmp_path: Path, make: Callable[[], torch.nn.Module], options: dict[str, Any]
 ) -> None:
-    whole = _fit(tmp_path / "whole", 8, tmp_path / "cache", make=make)
-    _fit(tmp_path / "part", 8, tmp_path / "cache", stop=3, make=make)
-    rest = _fit(tmp_path / "rest", 8, tmp_path / "cache", resume=tmp_path / "part" / "last.ckpt", make=make)
+    kept = tmp_path / "cache"
+    whole = _fit(tmp_path / "whole", 8, kept, make=make, **options)
+    _fit(tmp_path / "part", 8, kept, stop=3, make=make, **options)
+    rest = _fit(tmp_path / "rest", 8, kept, resume=tmp_path / "part" / "last.ckpt", make=make, **options)
     assert len(whole) == 8 and len(rest) == 5
     assert rest == pytest.approx(whole[3:], abs=1e-6)
 
