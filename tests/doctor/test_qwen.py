@@ -82,4 +82,4 @@ def test_the_overlay_lacks_qwen_and_is_counted(monkeypatch: pytest.MonkeyPatch, 
     assert sketched.reasons == [] and sketched.whole is not None
     trained = {n for n, p in sketched.whole.named_parameters() if p.requires_grad}
     assert any(".merger." in n for n in trained) and not any("lm_head" in n or ".blocks." in n for n in trained)
-    assert count_tokens(sketched.whole, config) == 40 + 1280 + 2 * 100 + 16 * (32 + 100)
+    assert count_tokens(sketched.whole, config) == 4 * (40 + 1280 + 2 * 100) + 16 * (32 + 100)
