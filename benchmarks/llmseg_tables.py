@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="where training runs and reports go")
     parser.add_argument("--rows", nargs="+", choices=list(TRAINED), default=list(TRAINED))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=600, help="of each training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="of each training (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=SCENES, help="that are asked about (default: %(default)s)")
     parser.add_argument("--language-model", default="llmseg", help="an LLM-Seg to take it from (default: %(default)s)")
     parser.add_argument("--reports", type=Path, default=REPORTS, help="kept reports (default: %(default)s)")

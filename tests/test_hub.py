@@ -319,8 +319,9 @@ def test_files_that_are_no_reports(checkpoint: Path, tmp_path: Path, text: str, 
         ("{beside}/../llava", ValueError, "expected a file or folder in its own folder"),
     ],
 )
-def test_weights_that_others_cannot_have(tmp_path: Path, base: str, kind: type[Exception], said: str) -> None:
+def test_weights_that_others_cannot_have(hub: Hub, tmp_path: Path, base: str, kind: type[Exception], said: str) -> None:
     refused(kind, said, write_ras(tmp_path, config=config(base=base)), NAME)
+    assert NAME not in hub.repos
 
 
 def test_checkpoints_that_cannot_be_loaded(tmp_path: Path, checkpoint: Path) -> None:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import (
-    AutoTokenizer,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -13,8 +12,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from maskselect.backends.pretrained import load_pretrained
-from maskselect.lmm.quantizing import packing
+from maskselect.lmm.loading import load_language_model
 
 EXAMPLE = "llava-hf/llava-1.5-7b-hf"
 
@@ -83,19 +81,8 @@ def load_llava(
     missing, either of which transformers would take for a wish for random ones; or without the package that quantises.
     """
     _refuse_original(model)
-    tokenizer, loaded = load_pretrained(
-        model,
-        "LLaVA",
-        EXAMPLE,
-        LlavaForConditionalGeneration,
-        AutoTokenizer,
-        attn_implementation="sdpa",
-        dtype=dtype or "auto",
-        **packing(quantize, ["model.vision_tower", "model.multi_modal_projector", "lm_head"]),
-    )
-    for parameter in loaded.parameters():  # who trains what is decided elsewhere
-        parameter.requires_grad_(parameter.is_floating_point())
-    return tokenizer, loaded
+    kept = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+    return load_language_model(model, "LLaVA", EXAMPLE, LlavaForConditionalGeneration, dtype, quantize, kept)
 
 
 def _refuse_original(model: str) -> None:

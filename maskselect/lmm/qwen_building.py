@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from transformers import (
-    AutoTokenizer,
     PreTrainedTokenizerBase,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -11,9 +10,9 @@ from transformers import (
     Qwen2_5_VLVisionConfig,
 )
 
-from maskselect.backends.pretrained import load_pretrained, model_type
+from maskselect.backends.pretrained import model_type
 from maskselect.lmm import tokenizer as compact_tokenizer
-from maskselect.lmm.quantizing import packing
+from maskselect.lmm.loading import load_language_model
 
 EXAMPLE = "Qwen/Qwen2.5-VL-7B-Instruct"
 WHAT = "Qwen2.5-VL"
@@ -109,20 +108,12 @@ def load_qwen(
     when the tokenizer lacks the chat's tokens, or without the package that quantises.
     """
     model_type(model, WHAT, EXAMPLE, (Qwen2_5_VLConfig.model_type,))
-    tokenizer, loaded = load_pretrained(
-        model,
-        WHAT,
-        EXAMPLE,
-        Qwen2_5_VLForConditionalGeneration,
-        AutoTokenizer,
-        attn_implementation="sdpa",
-        dtype=dtype or "auto",
-        **packing(quantize, ["model.visual", "lm_head"]),
+    kept = ["model.visual", "lm_head"]
+    tokenizer, loaded = load_language_model(
+        model, WHAT, EXAMPLE, Qwen2_5_VLForConditionalGeneration, dtype, quantize, kept
     )
     known = tokenizer.get_vocab()
     absent = [token for token in CHAT_TOKENS if token not in known]
     if absent:
         raise ValueError(f"the tokenizer of {model!r} lacks {', '.join(absent)}; expected that of a {WHAT}")
-    for parameter in loaded.parameters():  # who trains what is decided elsewhere
-        parameter.requires_grad_(parameter.is_floating_point())
     return tokenizer, loaded

@@ -29,6 +29,13 @@ def write_index(folder: Path, *shards: str) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
+def saved(made: Any, folder: Path) -> Path:
+    """The folder, with a wrapped language model and its tokenizer as transformers writes them."""
+    made.model.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
+    return folder
+
+
 def config_of(*names: str) -> dict[str, Any]:
     """A config of the repository with its overlays, as YAML has it."""
     return read_configs([CONFIGS / name for name in names])

@@ -15,7 +15,7 @@ from maskselect.backends.precision import widen
 from maskselect.doctor.counts import Part, count, named_parameters, total
 from maskselect.doctor.sketches import Sketched, sketch
 from maskselect.lmm.llava import Llava
-from tests.doctor.machines import COMPACT, config_of, put_into_cache
+from tests.doctor.machines import COMPACT, config_of, put_into_cache, saved
 from tests.proposers.tiny_networks import model_of
 from tests.systems.tiny import SIZES
 
@@ -45,11 +45,7 @@ def own(module: nn.Module, trained: bool) -> int:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny LLaVA as transformers writes one."""
-    made = tmp_path_factory.mktemp("llava")
-    compact = Llava(sizes=SIZES)
-    compact.model.save_pretrained(made)
-    compact.tokenizer.save_pretrained(made)
-    return made
+    return saved(Llava(sizes=SIZES), tmp_path_factory.mktemp("llava"))
 
 
 @pytest.mark.parametrize(("size", "llama", "whole"), [("7b", 6.61e9, 7.06e9), ("13b", 12.85e9, 13.35e9)])

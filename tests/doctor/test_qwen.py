@@ -13,7 +13,7 @@ from maskselect.doctor.counts import count, named_parameters, total
 from maskselect.doctor.memory import count_tokens
 from maskselect.doctor.sketches import sketch
 from maskselect.lmm.qwen_vl import QwenVl
-from tests.doctor.machines import config_of, put_into_cache
+from tests.doctor.machines import config_of, put_into_cache, saved
 from tests.systems.tiny import QWEN
 
 STACK = ("paper/ras_13b.yaml", "paper/overlays/qwen.yaml", "paper/overlays/lora.yaml")
@@ -25,11 +25,7 @@ def lmm(**arguments: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("qwen")
-    made = QwenVl(sizes=QWEN)
-    made.model.save_pretrained(path)
-    made.tokenizer.save_pretrained(path)
-    return path
+    return saved(QwenVl(sizes=QWEN), tmp_path_factory.mktemp("qwen"))
 
 
 def test_published_sizes_to_the_last_tensor() -> None:

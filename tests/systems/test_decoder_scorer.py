@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from maskselect.backends.checkpoints import write_checkpoint
-from maskselect.lmm.llava import Llava, LlavaSizes
+from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
 from maskselect.predictor import Model, load
 from maskselect.structures.sample import Batch, Overlaps
 from maskselect.systems import scoring
 from maskselect.systems.decoder_scorer import DecoderSettings, best
 from maskselect.systems.ras import RAS
+from tests.hub_world import config as tiny_config
 from tests.systems.tiny import SIZES, TEXTS, tiny_batch, tiny_ras
 
 LABELS = torch.tensor([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 0, 0, 0]]).float()
@@ -239,27 +240,8 @@ def test_a_beginning_with_another_language_model_is_refused(base: Path, tmp_path
 
 
 def test_a_checkpoint_loads_by_its_card(tmp_path: Path) -> None:
-    sizes = LlavaSizes(**vars(SIZES))
-    config = {
-        "class_path": "maskselect.systems.ras.RAS",
-        "init_args": {
-            "scorer": "decoder",
-            "decoder": {"every": 2, "use_count": True},
-            "proposer": {"class_path": "maskselect.proposers.sam.SamProposer", "init_args": {"points_per_side": 2}},
-            "encoders": {
-                "class_path": "maskselect.encoders.ensemble.EncoderEnsemble",
-                "init_args": {
-                    "encoders": [
-                        {
-                            "class_path": "maskselect.encoders.position.SinusoidEncoder",
-                            "init_args": {"grid": 8, "frequencies": 3},
-                        }
-                    ]
-                },
-            },
-            "lmm": {"class_path": "maskselect.lmm.llava.Llava", "init_args": {"sizes": vars(sizes)}},
-        },
-    }
+    config = tiny_config()
+    config["init_args"] |= {"scorer": "decoder", "decoder": {"every": 2, "use_count": True}}
     system = _decoder(every=2, use_count=True)
     write_checkpoint(tmp_path / "a.safetensors", system.learned_state(), {"system": "ras", "config": config})
     model = load(tmp_path / "a.safetensors", device="cpu")

@@ -84,10 +84,10 @@ def parsed(arguments: list[str]) -> dict[str, Any]:
     return {name: value for name, value in cli.parse(arguments).items() if name not in (BASE, "config")}
 
 
-def same_from_one_file(arguments: list[str], merged: dict[str, Any], folder: Path) -> None:
-    """`fit` with many files reads what it reads from one that `read_configs` made of them."""
+def from_one_file(merged: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What `fit` reads from one file that `read_configs` made of many."""
     (folder / "one.yaml").write_text(yaml.safe_dump(merged))
-    assert parsed(arguments) == parsed(["-c", str(folder / "one.yaml")])
+    return parsed(["-c", str(folder / "one.yaml")])
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -106,14 +106,15 @@ def test_commands_of_the_headers_parse(file: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("stack", [s for s in STACKS if len(s.split()) > 2 or "stage1" in s] + OTHERS)
 def test_what_is_parsed_is_what_is_merged(stack: str, tmp_path: Path) -> None:
-    same_from_one_file(as_options(files_of(stack)), read_configs(files_of(stack)), tmp_path)
+    files = files_of(stack)
+    assert parsed(as_options(files)) == from_one_file(read_configs(files), tmp_path)
 
 
 @pytest.mark.parametrize(("stack", "other"), ORDERS)
 def test_the_order_of_overlays_is_free_where_they_do_not_meet(stack: str, other: str, tmp_path: Path) -> None:
     merged = read_configs(files_of(stack))
     assert merged == read_configs(files_of(other))
-    same_from_one_file(as_options(files_of(other)), merged, tmp_path)
+    assert parsed(as_options(files_of(other))) == from_one_file(merged, tmp_path)
 
 
 @pytest.mark.parametrize("stack", STACKS + OTHERS)
