@@ -231,7 +231,7 @@ def _table(
     """One table. rows: label, row and report.  paper: its gIoU / cIoU, row by row.  parts: of the report."""
     several = len(parts) > 1
     head = ["", *(["prompts"] if several else []), *METRICS, *(["paper's gIoU / cIoU"] if paper else [])]
-    lines = ["", f"### {title}", "", _line(head), _line(["---"] * len(head))]
+    lines = ["", f"**{title}**", "", _line(head), _line(["---"] * len(head))]
     for number, (label, row, name) in enumerate(rows):
         files = [runs / f"{row}_{seed}" / f"{name}.json" for seed in seeds]
         reports = [json.loads(file.read_text()) for file in files if file.is_file()]
@@ -243,13 +243,17 @@ def _table(
     return lines
 
 
-def _figures(report: dict[str, Any], part: str) -> dict[str, float]:
+def _figures(report: dict[str, Any], part: str) -> dict[str, float | None]:
     if part == "overall":
         return report["metrics"]["overall"]
     return report["by_targets"]["1"] if part == "1 target" else report["by_kind"][part]
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(found: Sequence[float | None]) -> str:
+    """Nothing for what the part does not have, as the N-acc of prompts with one target."""
+    values = [value for value in found if value is not None]
+    if not values:
+        return ""
     mean = f"{statistics.fmean(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
 
