@@ -89,7 +89,7 @@ def main() -> None:
     if options.write:
         text = DOCUMENT.read_text()
         before, rest = text.split(MARKS[0])
-        DOCUMENT.write_text(before + MARKS[0] + "\n\n" + tables + "\n" + MARKS[1] + rest.split(MARKS[1])[1])
+        DOCUMENT.write_text(before + MARKS[0] + "\n\n" + tables + "\n\n" + MARKS[1] + rest.split(MARKS[1])[1])
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
