@@ -46,6 +46,7 @@ ENCODERS = (
 CANDIDATES, PROMPTS, PROMPT_TOKENS = 100, 16, 30
 PEAK = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e12}
 """Dense bfloat16 operations a second (data sheets)."""
+PEAK_SOURCE = {"cuda": "its data sheet's rate", "cpu": "the rate of a product of matrices of 1024 x 1024"}
 
 
 @dataclass(frozen=True)
@@ -166,17 +167,22 @@ def _measure(options: argparse.Namespace) -> None:
         seen = _seconds(lambda: (system.encode(image), system.read(image, features)), options.repeats)
         alone = _seconds(lambda: system.score(read, [prompt], [none]), options.repeats)
         many = _seconds(lambda: system.score(read, [prompt] * PROMPTS, [none] * PROMPTS), options.repeats)
-    print(f"RAS-{options.run}, {CANDIDATES} candidates: relative to one prompt behind an image that was read")
-    for what, spent in (("an image", seen), ("one prompt", alone), (f"{PROMPTS} prompts", many)):
-        print(
-            f"  {what:12} {_relative(spent, alone)}"
-            + (f"  median {statistics.median(spent):.4f} s" if device.type == "cuda" else "")
-        )
-    _measure_steps(system, device, options)
+    counted, peak = _count(options.run, options.lora), _peak(device)
+    print(f"RAS-{options.run}, {CANDIDATES} candidates: time over that of one prompt behind an image that was read,")
+    print(f"and over the floor of its operations at {PEAK_SOURCE[device.type]}")
+    for what, spent, operations in (
+        ("an image", seen, counted.encoders + counted.prefix),
+        ("one prompt", alone, counted.one_prompt),
+        (f"{PROMPTS} prompts", many, counted.many_prompts),
+    ):
+        over = statistics.median(spent) * peak / operations
+        line = f"  {what:12} {_relative(spent, alone)}; {over:.1f} times the floor"
+        print(line + (f"  median {statistics.median(spent):.4f} s" if device.type == "cuda" else ""))
+    _measure_steps(system, device, options, counted.step / peak)
 
 
-def _measure_steps(system: RAS, device: torch.device, options: argparse.Namespace) -> None:
-    """Training steps at growing batches, until memory ends."""
+def _measure_steps(system: RAS, device: torch.device, options: argparse.Namespace, floor: float) -> None:
+    """Training steps at growing batches, until memory ends. floor: of one image's step, in seconds."""
     system.train()
     optimizer = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], 1e-4)
     first: list[float] = []
@@ -196,16 +202,25 @@ def _measure_steps(system: RAS, device: torch.device, options: argparse.Namespac
             print(f"  a step of {images} images does not fit")
             return
         first = first or spent
-        line = f"  step of {images} images: {_relative(spent, first)} times one image's"
+        middle = statistics.median(spent)
+        line = f"  step of {images} images: {_relative(spent, first)} times one image's; "
+        line += f"{middle / (images * floor):.1f} times the floor"
         if device.type == "cuda":
-            operations = images * _count(options.run, options.lora).step
-            peak = next((v for k, v in PEAK.items() if torch.cuda.get_device_name().startswith(k)), 0.0)
-            used = operations / statistics.median(spent) / peak if peak else float("nan")
             held = torch.cuda.max_memory_allocated() / 2**30
-            line += f"; {statistics.median(spent):.3f} s, utilisation {100 * used:.0f} %, {held:.0f} GiB"
+            line += f" (utilisation {100 * images * floor / middle:.0f} %); {middle:.3f} s, {held:.0f} GiB"
         print(line)
         if device.type == "cpu" and images == 4:
             return
+
+
+def _peak(device: torch.device) -> float:
+    """Operations a second that a device does at most: by its data sheet, or as a large product of matrices does."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name()
+        return next((value for known, value in PEAK.items() if name.startswith(known)), float("nan"))
+    side = 1024
+    one, other = torch.randn(2, side, side, dtype=torch.bfloat16)
+    return 2 * side**3 / min(_seconds(lambda: one @ other, 10))
 
 
 def _batch(system: RAS, images: int, device: torch.device) -> Batch:
