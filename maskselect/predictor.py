@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from maskselect.backends import checkpoints
 from maskselect.backends.devices import pick_device
 from maskselect.data.images import load_image
+from maskselect.lmm.lora import merge_adapters
 from maskselect.ops.masks import not_empty, resize_nearest
 from maskselect.ops.overlap import mask_nms
 from maskselect.proposers.kept import KeptProposer
@@ -121,6 +122,8 @@ class Model:
         asked = [list(r) for r in references] if references is not None else [[] for _ in prompts]
         if len(asked) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts need as many lists of references, got {len(asked)}")
+        if not prompts:
+            return []
         pixels = load_image(image)
         working = _scaled(pixels, WORKING_SIDE)
         masks = [self._reference_masks(r, pixels, working) for r in asked]
@@ -224,6 +227,7 @@ def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None =
     if str(name_or_path).startswith("hf://"):
         name_or_path = fetch_checkpoint(str(name_or_path))
     system, card = load_system(name_or_path, pick_device(device))
+    merge_adapters(cast(nn.Module, system))
     if system.stage == 1:
         raise ValueError(f"checkpoint {name_or_path} is of stage 1, which captions; expected one of stage 2, as ras is")
     file = checkpoints.find_checkpoint(name_or_path)

@@ -16,7 +16,7 @@ from maskselect.cli import loading
 from maskselect.data.scenes.samples import ask_scenes
 from maskselect.evaluation import evaluate
 from maskselect.predictor import Model
-from tests.systems.tiny import tiny_ras
+from tests.systems.tiny import tiny_llmseg, tiny_ras
 
 
 def _samples() -> list[Any]:
@@ -52,6 +52,12 @@ FOUND: dict[float, dict[str, float | None]] = {
     0.8: {"F1": 79.0, "N-acc": 90.0},
     0.9: {"F1": 70.0, "N-acc": 95.0},
 }
+
+
+@pytest.mark.parametrize("strategy", ["top_iou", "iop_or_top_iou"])
+def test_what_answers_at_any_threshold_is_refused(strategy: str) -> None:
+    with pytest.raises(ValueError, match=f"strategy '{strategy}' answers at any threshold"):
+        sweep(Model(tiny_llmseg(strategy=strategy)), _samples()[:1])
 
 
 def test_choice() -> None:

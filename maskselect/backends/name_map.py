@@ -22,6 +22,7 @@ class ImportReport:
     matched: foreign name to own names; what is learned on top of something published may go to two places.
     dropped: foreign name to the reason.  unknown: foreign names that no rule knows.
     missing: foreign names of what was expected and is not there.  reshaped: a line for each of another shape.
+    doubled: a line for each that is another name of what was found already.
     """
 
     matched: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -29,9 +30,10 @@ class ImportReport:
     unknown: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        kinds = ("matched", "dropped", "unknown", "missing", "reshaped")
+        kinds = ("matched", "dropped", "unknown", "missing", "reshaped", *(["doubled"] if self.doubled else []))
         counts = ", ".join(f"{len(getattr(self, kind))} {kind}" for kind in kinds)
         examples = [f"{kind}: {', '.join(getattr(self, kind)[:_SHOWN])}" for kind in kinds[2:] if getattr(self, kind)]
         return "; ".join([counts, *examples])
@@ -46,7 +48,7 @@ class ImportReport:
 
         what: was expected of the file `origin`.
         """
-        if self.unknown or self.missing or self.reshaped:
+        if self.unknown or self.missing or self.reshaped or self.doubled:
             raise ValueError(f"checkpoint {origin} is not {what}: {self}")
 
 
@@ -94,11 +96,14 @@ class NameMap:
                 continue
             names = tuple(name for name in self.own(foreign) if name in shapes)
             wrong = next((name for name in names if tensor.shape != shapes[name]), None)
+            before = next((found[name] for name in names if name in found), None)
             filled.update(names)
             if not names:
                 report.unknown.append(foreign)
             elif wrong is not None:
                 report.reshaped.append(f"{foreign} is {_told(tensor.shape)}, expected {_told(shapes[wrong])}")
+            elif before is not None:
+                report.doubled.append(f"{before} and {foreign} are two names for one tensor")
             else:
                 report.matched[foreign] = names
                 found.update(dict.fromkeys(names, foreign))

@@ -14,6 +14,7 @@ from maskselect.backends.sam import attend_prompts, draw_masks
 
 _Done = TypeVar("_Done")
 Precision = Literal["float32", "bfloat16"]
+MasksPerPoint = Literal[1, 3]
 _COPIES = 9
 """How many arrays of a prompt's image tokens live at once, at most; measured with ViT-B's decoder."""
 
@@ -25,6 +26,7 @@ class PointDecoder:
         need the digits.
     batch: prompts a time.  compile: through torch.compile, with fixed shapes: a last, smaller batch is filled up.
     memory_budget_mb: batches shrink until the decoder's arrays fit, those of one image in flight.
+    masks_per_point: of what the decoder draws for a prompt, its three masks of several sizes, or its one.
 
     When the device's memory runs out nevertheless, the batch is halved for good, and the work goes on.
     """
@@ -36,7 +38,9 @@ class PointDecoder:
         precision: Precision = "float32",
         compile: bool = False,
         memory_budget_mb: int | None = None,
+        masks_per_point: MasksPerPoint = 3,
     ) -> None:
+        self.kept = slice(1, None) if masks_per_point == 3 else slice(0, 1)
         self.sam, self.precision, self.compile = sam, precision, compile
         self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
         sam.image_encoder.to(self.dtype)
@@ -57,7 +61,7 @@ class PointDecoder:
         return self._encode(pixels.to(self.dtype))
 
     def decode(self, embedding: Tensor, sparse: Tensor, least_iou: float) -> Iterator[tuple[Tensor, Tensor]]:
-        """Multimask logits (p, 3, l, l) float32 and predicted IoU (p, 3) float32, batch by batch.
+        """Logits (p, K, l, l) float32 and predicted IoU (p, K) float32 of K masks a prompt, batch by batch.
 
         embedding: (1, C, h, w).  sparse: (P, T, C) prompts.
         least_iou: prompts of which no mask is above it are left out; they are not even drawn.
@@ -93,16 +97,15 @@ class PointDecoder:
         count = len(sparse)
         batch = max(self.batch, count)
         tokens, pixels, iou = self._attend(embedding, self._filled(sparse, batch)[None])
-        iou = iou[:count, 1:].float()
+        iou = iou[:count, self.kept].float()
         drawn = (iou > least_iou).any(1).nonzero()[:, 0]
         step = max(1, batch // 4) if self.compile else max(1, len(drawn))
-        low = [
-            self._draw(self._filled(tokens[rows], step), self._filled(pixels[rows], step))[: len(rows), 1:].float()
-            for rows in drawn.split(step)
-            if len(rows)
-        ]
+        low = []
+        for rows in drawn.split(step) if len(drawn) else ():
+            logits = self._draw(self._filled(tokens[rows], step), self._filled(pixels[rows], step))
+            low.append(logits[: len(rows), self.kept].float())
         side = pixels.shape[-1] * 4
-        return torch.cat(low) if low else iou.new_zeros(0, 3, side, side), iou[drawn]
+        return torch.cat(low) if low else iou.new_zeros(0, iou.shape[1], side, side), iou[drawn]
 
     def _filled(self, rows: Tensor, count: int) -> Tensor:
         """`rows` with repeats of the first up to `count`, where shapes are compiled."""

@@ -1,9 +1,8 @@
 """LLM-Seg's fusion of mask embeddings with `[SEG]` (arXiv 2404.08767, section 3.3 and figure 3).
 
 Masks look at each other, at `[SEG]`, and `[SEG]` at them; no positions, no dropout. A block is Segment Anything's
-two-way
-block with masks as its queries and `[SEG]` as its keys, without position embeddings and without narrower attention; the
-tests compare the two.
+two-way block with masks as its queries and `[SEG]` as its keys, without position embeddings and without narrower
+attention; the tests compare the two.
 
 Shape letters: B rows (one `[SEG]` each), N masks, C channels, S `[SEG]` tokens of a row (1 in the paper).
 """

@@ -10,8 +10,8 @@ from torch import Tensor
 
 Strategy = Literal["iop", "top_iou", "iop_or_top_iou", "iop_of_top_iou"]
 """`iop`: every candidate whose IoP is above the threshold (the published default). `top_iou`: the one most like
-`[SEG]`.
-`iop_or_top_iou`: both together. `iop_of_top_iou`: of the `TOP` most like `[SEG]`, those above the threshold."""
+`[SEG]`, whatever the threshold. `iop_or_top_iou`: both together. `iop_of_top_iou`: of the `TOP` most like `[SEG]`,
+those above the threshold."""
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 TOP = 5

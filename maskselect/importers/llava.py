@@ -18,7 +18,7 @@ from maskselect.backends.name_map import ImportReport
 from maskselect.importers.hub_folder import HubWeights
 from maskselect.importers.llava_config import llava_config, read_base, vision_tower
 from maskselect.importers.llava_folder import SHARD, read_tokenizer, write_tokenizer, write_weights
-from maskselect.importers.llava_names import EMBEDDINGS, ORIGINAL, OUTPUT, TOWER
+from maskselect.importers.llava_names import EMBEDDINGS, ORIGINAL, OUTPUT
 from maskselect.importers.new_folder import new_folder, refuse_filled
 
 WHAT, EXAMPLE = "LLaVA in original naming", "liuhaotian/llava-v1.5-13b"
@@ -77,8 +77,8 @@ def plan_llava(folder: Path, headers: Mapping[str, Tensor], tokenizer: Path | No
     words = _read_words(tokenizer or folder, rows, folder)
     expected = {name: shape for name, shape in _shapes(config, rows).items() if name not in elsewhere}
     names, report = ORIGINAL.account(headers, expected)
-    if len(names) != len(report.matched):
-        raise ValueError(f"checkpoint {folder} has two names for one tensor of its {TOWER[:-1]}")
+    if report.doubled:
+        raise ValueError(f"checkpoint {folder}: {report.doubled[0]}")
     return LlavaPlan(config, words, names, elsewhere, report)
 
 

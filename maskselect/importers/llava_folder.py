@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AddedToken, LlamaTokenizer, LlavaConfig, PreTrainedTokenizerBase
 
+from maskselect.importers.soundness import sound
+
 SHARD = "2GB"
 
 
@@ -18,6 +20,7 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], config: LlavaConf
     """config.json, and model.safetensors or its shards with their index; every tensor keeps its dtype.
 
     tensors: by transformers' names; mapped from disk or not, they are copied shard by shard.
+    Raises ValueError for one that cannot be computed with, see `soundness.sound`.
     """
     config.architectures = ["LlavaForConditionalGeneration"]
     config.dtype = str(tensors["lm_head.weight"].dtype).removeprefix("torch.")
@@ -26,7 +29,10 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], config: LlavaConf
     sizes = {name: torch.empty(t.shape, dtype=t.dtype, device="meta") for name, t in tensors.items()}
     plan = split_torch_state_dict_into_shards(sizes, max_shard_size=shard)
     for name, members in plan.filename_to_tensors.items():
-        held = {member: tensors[member].detach().clone(memory_format=torch.contiguous_format) for member in members}
+        held = {
+            member: sound(member, tensors[member]).detach().clone(memory_format=torch.contiguous_format)
+            for member in members
+        }
         save_file(held, folder / name, metadata={"format": "pt"})
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}

@@ -22,6 +22,7 @@ from maskselect.importers.llava_folder import SHARD, add_tokens, read_tokenizer,
 from maskselect.importers.llm_seg_names import LLAVA, LLM_SEG
 from maskselect.importers.llm_seg_shapes import MADE, expected_shapes, llava_config
 from maskselect.importers.new_folder import new_folder, refuse_filled
+from maskselect.importers.soundness import sound
 from maskselect.lmm.llava import IMAGE_FRAME
 from maskselect.systems.loading import BESIDE
 from maskselect.systems.questions import SEG
@@ -102,7 +103,7 @@ def _write(
     shard: str,
 ) -> None:
     frozen = {name.removeprefix(LLAVA): tensor for name, tensor in tensors.items() if name.startswith(LLAVA)}
-    trained = {name: tensor for name, tensor in tensors.items() if not name.startswith(LLAVA)}
+    trained = {name: sound(name, tensor) for name, tensor in tensors.items() if not name.startswith(LLAVA)}
     weight = frozen["model.multi_modal_projector.linear_1.weight"]
     frozen |= dict(zip(MADE, (torch.eye(len(weight)).to(weight), torch.zeros(len(weight)).to(weight)), strict=True))
     with new_folder(destination) as folder:

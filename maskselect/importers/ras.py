@@ -31,6 +31,7 @@ from maskselect.importers.llava_names import EMBEDDINGS, ORIGINAL, OUTPUT
 from maskselect.importers.new_folder import new_folder, refuse_filled
 from maskselect.importers.ras_config import block_order, card_config, encoder_channels, ras_task
 from maskselect.importers.ras_shapes import ROLES, VECTORS, Found, Mlp, Part, Vector, find_parts, members
+from maskselect.importers.soundness import sound
 from maskselect.systems.scoring import ParallelScorer
 from maskselect.tokens.mask_tokenizer import MaskTokenizer
 
@@ -225,7 +226,10 @@ def _columns(channels: Mapping[str, int], order: Sequence[str]) -> Tensor:
 
 
 def _system_tensors(weights: Mapping[str, Tensor], plan: LlavaPlan, found: Found, columns: Tensor) -> dict[str, Tensor]:
-    """All that the system holds beside its LLaVA. Features are taken as they come: their statistics change nothing."""
+    """All that the system holds beside its LLaVA. Features are taken as they come: their statistics change nothing.
+
+    Raises ValueError for a tensor that cannot be computed with.
+    """
     width = int(plan.config.text_config.hidden_size)
     (first, first_bias), (second, second_bias) = _layers(weights, found.mlp("projector"))
     (inner, inner_bias), (outer, outer_bias) = _layers(weights, found.mlp("classifier"))
@@ -251,7 +255,7 @@ def _system_tensors(weights: Mapping[str, Tensor], plan: LlavaPlan, found: Found
         own = {TOKENIZER + n: t for n, t in MaskTokenizer(len(columns), width).state_dict().items()}
         own |= {HEAD + n: t for n, t in ParallelScorer(width).state_dict().items()}
     checkpoints.check_fit(own, tensors, "of the import", "RAS")
-    return tensors
+    return {name: sound(name, tensor) if own[name].is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def _layers(weights: Mapping[str, Tensor], mlp: Mlp) -> list[tuple[Tensor, Tensor]]:

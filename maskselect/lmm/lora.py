@@ -1,7 +1,7 @@
 """LoRA through peft: wiring and the report of what it touched."""
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -41,6 +41,20 @@ def add_lora(language_model: nn.Module, settings: LoraSettings) -> list[str]:
     for parameter in trainable.values():
         parameter.data = parameter.data.float()  # peft takes the dtype of the frozen layer, in which little is learned
     return list(trainable)
+
+
+def merge_adapters(module: nn.Module) -> None:
+    """Add the products of adapters to the weights they stand on, in place: for inference, where they only take time.
+
+    Weights of 4 or 8 bits stay as they are, since a sum would be rounded to their few levels.
+    """
+    if not any(".lora_" in name for name, _ in module.named_parameters()):
+        return
+    from peft.tuners.lora import LoraLayer  # noqa: PLC0415  slow, and few models have adapters
+
+    for layer in module.modules():
+        if isinstance(layer, LoraLayer) and cast(Tensor, layer.get_base_layer().weight).is_floating_point():
+            cast(Any, layer).merge()
 
 
 def merged_state(module: nn.Module) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ A network with images of its own is `model.visual` or `model.vision_tower` in fr
 Shape letters: B rows, L sequence positions, K keys, D language-model width, V words.
 """
 
+import zlib
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -40,10 +41,24 @@ class Wrapped(nn.Module):
             strip = self.strip_added
             token = AddedToken(text, lstrip=strip, rstrip=strip, normalized=False, special=special)
             self.tokenizer.add_tokens([token], special_tokens=special)
-        known = len(self.tokenizer)
-        if known > self.model.get_input_embeddings().num_embeddings:  # published vocabularies have spare rows
+        known, rows = len(self.tokenizer), self.model.get_input_embeddings().num_embeddings
+        if known > rows:  # published vocabularies have spare rows
             self.model.resize_token_embeddings(known, mean_resizing=False)
+            self._draw_rows(rows, text)
         return int(self.tokenizer.convert_tokens_to_ids(text))
+
+    @torch.no_grad()
+    def _draw_rows(self, first: int, text: str) -> None:
+        """Embeddings from `first` on, and their rows of the output layer, like the others in mean and spread.
+
+        The token's text decides them. No checkpoint holds what stays frozen, so it must be the same the next time.
+        """
+        inputs, outputs = self.model.get_input_embeddings().weight, self.model.get_output_embeddings().weight
+        for weight in (inputs,) if outputs is inputs else (inputs, outputs):
+            generator = torch.Generator().manual_seed(zlib.crc32(text.encode()))
+            drawn = torch.randn(len(weight) - first, weight.shape[1], generator=generator).to(weight.device)
+            known = weight[:first].float()
+            weight[first:] = (known.mean(0) + known.std(0) * drawn).to(weight.dtype)
 
     def checkpoint_activations(self) -> None:
         """Recompute the language model's activations in the backward pass, which takes time and spares memory."""

@@ -28,8 +28,8 @@ def alignment_loss(
 
 
 def _log_softmax(values: Tensor, valid: Tensor) -> Tensor:
-    """Over the valid ones; padding gets a very small share, so that nothing is infinite."""
-    return values.masked_fill(~valid, -1e4).log_softmax(-1)
+    """Over the valid ones; padding gets no share, and nothing is infinite."""
+    return values.masked_fill(~valid, torch.finfo(values.dtype).min / 4).log_softmax(-1)
 
 
 def iop_loss(predicted: Tensor, iop: Tensor, valid: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ class EverythingMode:
         return self._best(image, self.network.encode_points(self.network.frame(size_of(image)).to_model(point)))
 
     def _best(self, image: np.ndarray, sparse: Tensor | None) -> MaskSet:
-        """Of the three multimask outputs for each prompt (P, T, C), the one of highest predicted IoU."""
+        """Of the masks for each prompt (P, T, C) the one of highest predicted IoU."""
         size = size_of(image)
         if sparse is None:
             return MaskSet.empty(size, self.network.source)

@@ -6,6 +6,7 @@ fail by predicted IoU are never upscaled.
 """
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from maskselect.backends.sam import load_sam
-from maskselect.backends.sam_points import PointDecoder, Precision
+from maskselect.backends.sam_points import MasksPerPoint, PointDecoder, Precision
 from maskselect.ops.images import size_of
 from maskselect.proposers.everything import EverythingProposer, Mode, check_settings, longest_side
 from maskselect.proposers.sam_filter import Frame, StabilityFilter
@@ -66,6 +67,7 @@ class SamProposer(EverythingProposer):
     crop_n_layers, crop_nms_thresh, crop_overlap_ratio, crop_n_points_downscale_factor: further passes over crops,
         (2^i)^2 of them in layer i.
     min_mask_region_area: holes and islands smaller than this many image pixels are mended.
+    masks_per_point: 3, as in the package, or the decoder's single one, as the paper of LLM-Seg says; of boxes too.
     mask_nms_thresh: suppression by mask IoU after all the others, on the low frame; None for none, as in the package.
     mode: "fast" decides on the decoder's grid; "exact" at full size, which gives the package's own masks.
     decision_side: in fast mode, logits of a smaller side are enlarged to it first. 0 takes the decoder's own grid,
@@ -104,11 +106,14 @@ class SamProposer(EverythingProposer):
         precision: Precision = "float32",
         compile: bool = False,
         memory_budget_mb: int | None = None,
+        masks_per_point: MasksPerPoint = 3,
         device: str = "cpu",
     ) -> None:
         check_settings(points_per_side, points_per_batch, mode, precision)
+        if masks_per_point not in get_args(MasksPerPoint):
+            raise ValueError(f"masks_per_point must be 1 or 3, got {masks_per_point}")
         self.sam = load_sam(model_type, checkpoint).to(device)
-        self.decoder = PointDecoder(self.sam, points_per_batch, precision, compile, memory_budget_mb)
+        self.decoder = PointDecoder(self.sam, points_per_batch, precision, compile, memory_budget_mb, masks_per_point)
         network = SamNetwork(self.sam, self.decoder, torch.device(device))
         super().__init__(
             network,

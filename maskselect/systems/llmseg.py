@@ -78,7 +78,7 @@ class LLMSeg(FrozenSight):
         references: whether prompts may point with `<mask-ref>`, which takes a mask projector (ours).
         strategy: which candidates are in the group, see `heads/strategies.py`.
         answering: "generated", or "teacher_forced", the published evaluation, which puts `[SEG]` into the model's
-        mouth.
+            mouth.
         phrasing: how prompts are asked and answered, see `systems/questions.py`.
         start: checkpoint of this system to start from.
 
@@ -159,7 +159,7 @@ class LLMSeg(FrozenSight):
         frozen features need to be pooled only once.
         """
         flat = self.reader.mask_tokenizer.standardised(features).reshape(-1, self.channels, 1, 1)
-        return cast(Tensor, self.mask_conv(flat)).reshape(*features.shape[:-1], -1)
+        return cast(Tensor, self.mask_conv(flat)).reshape(*features.shape[:-1], self.mask_conv.out_channels)
 
     # --- inference ----------------------------------------------------------------------------------------------
 
@@ -188,8 +188,13 @@ class LLMSeg(FrozenSight):
 
     @torch.no_grad()
     def answers(self, read: ReadCandidates, prompts: list[str], references: list[Tensor]) -> Answers:
-        """What the language model says to prompts on one image. Raises ValueError for references without
-        `references`."""
+        """What the language model says to prompts on one image.
+
+        Raises ValueError for references without `references`, and for a prompt with the answer's own `[SEG]` in it.
+        """
+        spoilt = next((prompt for prompt in prompts if questions.SEG in prompt), None)
+        if spoilt is not None:
+            raise ValueError(f"prompt {spoilt!r} holds {questions.SEG}, which only an answer may; ask without it")
         device = read.embeddings.device
         none = torch.zeros(0, self.channels, device=device)
         tokens = self.reader.mask_tokenizer(torch.cat([none, *(r.to(device) for r in references)]))

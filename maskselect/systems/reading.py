@@ -1,4 +1,4 @@
-"""How RAS reads an image and its prompts: from features to embedded token rows.
+"""How a language model reads an image and its prompts: from features to embedded token rows.
 
 This file knows the order of things (`tokens/sequence.py`) and who embeds what; it knows nothing of scores.
 """

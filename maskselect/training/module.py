@@ -36,7 +36,8 @@ class TrainingModule(LightningModule):
         betas: of AdamW.
         optimizer: "adamw", or "muon", which learns compact models from nothing in fewer steps (see `training/muon.py`).
         adam_names: with "muon", parts of the names of parameters that AdamW keeps: embeddings and output layers.
-        seed: every step is seeded from this and its number, so a resumed run draws what an uninterrupted one would.
+        seed: every batch is seeded from this, its number and its process, so a resumed run draws what an uninterrupted
+            one would.
     """
 
     def __init__(
@@ -78,8 +79,11 @@ class TrainingModule(LightningModule):
             shard(self.task, self.device_mesh["data_parallel"])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step."""
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        """Seed what this process draws for this batch, which may be one of several of a step."""
+        trainer = self.trainer
+        each = trainer.accumulate_grad_batches
+        batch_number = self.global_step * each + batch_idx % each
+        torch.manual_seed(self.seed * 1_000_003 + batch_number * trainer.world_size + trainer.global_rank)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; every scalar of the task is logged."""

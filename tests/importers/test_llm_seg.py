@@ -266,6 +266,9 @@ FUSION = M + "lisa_attention_layers.1.cross_attn_image_to_token.k_proj.bias"
 LORA = M + "layers.1.self_attn.v_proj.lora_B.default.weight"
 
 
+QUERY = M + "layers.0.self_attn.q_proj."
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -284,6 +287,10 @@ LORA = M + "layers.1.self_attn.v_proj.lora_B.default.weight"
         (_cut(M + "layers.0.self_attn.k_proj.weight"), ["k_proj.weight is 31 x 32, expected 32 x 32"]),
         (_cut(M + "embed_tokens.weight"), ["lm_head.weight"]),
         (lambda tensors: tensors.update({"something.else": torch.ones(1)}), ["1 unknown", "something.else"]),
+        (
+            lambda tensors: tensors.update({f"{QUERY}base_layer.weight": tensors[f"{QUERY}weight"].clone()}),
+            [f"0 reshaped, 1 doubled; doubled: {QUERY}weight and {QUERY}base_layer.weight are two names for one"],
+        ),
     ],
 )
 def test_one_tensor_that_is_not_as_it_should_be_is_named(
@@ -450,6 +457,33 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert told in str(caught.value), str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "to").exists() and not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("foreign", "own"),
+    [
+        (M + "lisa_iou_head.0.weight", "iop_head.layers.0.weight"),
+        (M + "layers.0.mlp.up_proj.weight", "model.language_model.layers.0.mlp.up_proj.weight"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tensor: torch.full_like(tensor, torch.nan), "holds values that are not finite"),
+        (lambda tensor: torch.full_like(tensor, torch.inf), "holds values that are not finite"),
+        (lambda tensor: tensor.to(torch.int64), "is int64; expected a dense one of floating point"),
+        (lambda tensor: tensor.to(torch.complex64), "is complex64; expected a dense one of floating point"),
+        (lambda tensor: tensor.float().to_sparse(), "is sparse_coo of float32; expected a dense one of floating point"),
+    ],
+)
+def test_what_cannot_be_computed_with_is_refused(
+    made: Made, tmp_path: Path, foreign: str, own: str, change: Callable[[Tensor], Tensor], told: str
+) -> None:
+    source = release.write(tmp_path / "source", made.tensors | {foreign: change(made.tensors[foreign])})
+    with pytest.raises(ValueError) as caught:
+        made.run(tmp_path / "out", source=source)
+    assert f"tensor {own} {told}" in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"source"}
 
 
 def test_what_is_there_is_not_overwritten(made: Made, tmp_path: Path) -> None:

@@ -212,6 +212,23 @@ def test_prompts_equal_the_packages_predictor(checkpoint: Path) -> None:
     assert len(proposer.segment_boxes(image, torch.zeros(0, 4))) == 0
 
 
+def test_one_mask_a_point_is_the_packages_single_output(checkpoint: Path) -> None:
+    image, proposer = image_of(48, 80), proposer_of(checkpoint, masks_per_point=1, mode="exact")
+    predictor = SamPredictor(proposer.sam)
+    predictor.set_image(image)
+    grid = SamAutomaticMaskGenerator(proposer.sam, points_per_side=3).point_grids[0] * (80, 48)
+    found = proposer.propose(image)
+    assert 0 < len(found) <= len(grid)
+    wanted = [
+        predictor.predict(point_coords=point[None], point_labels=np.ones(1), multimask_output=False) for point in grid
+    ]
+    told = {round(float(scores[0]), 4): masks[0] for masks, scores, _ in wanted}
+    for mask, score in zip(found.masks, found.scores, strict=True):
+        np.testing.assert_array_equal(mask.numpy(), told[round(float(score), 4)])
+    with pytest.raises(ValueError, match="masks_per_point must be 1 or 3, got 2"):
+        proposer_of(checkpoint, masks_per_point=2)
+
+
 def test_it_is_a_promptable_proposer(checkpoint: Path) -> None:
     assert isinstance(proposer_of(checkpoint), PromptableProposer)
 

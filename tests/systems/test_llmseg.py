@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from maskselect.backends import checkpoints
+from maskselect.heads.strategies import STRATEGIES, Strategy
 from maskselect.lmm.llava import Llava
-from maskselect.lmm.lora import LoraSettings
+from maskselect.lmm.lora import LoraSettings, merge_adapters, merged_state
 from maskselect.predictor import Model
 from maskselect.structures.sample import Overlaps
 from maskselect.systems import llmseg, questions
@@ -115,8 +116,9 @@ def test_several_prompts_are_answered_as_each_alone() -> None:
             assert torch.equal(chosen[number : number + 1], alone[1])
 
 
-def test_without_seg_in_the_answer_the_group_is_empty() -> None:
-    system = tiny_llmseg().eval()
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_without_seg_in_the_answer_the_group_is_empty(strategy: Strategy) -> None:
+    system = tiny_llmseg(strategy=strategy).eval()
     read = system.read(IMAGE, torch.randn(4, system.channels))
     says(system, questions.NO_TARGET_ANSWERS[0])
     scores, chosen = system.answer(read, ["the red mugs"], [torch.zeros(0, system.channels)], 0.0)
@@ -220,7 +222,59 @@ def test_a_checkpoint_holds_what_trains_and_gives_it_back(tmp_path: Path) -> Non
         tiny_llmseg(start=str(path))
 
 
-def test_the_seg_token_is_one_token_whatever_the_case() -> None:
+def test_a_frozen_seg_is_the_same_whenever_the_model_is_built(tmp_path: Path) -> None:
+    """As the paper has it, embeddings are not trained: no checkpoint holds the row of a token that was added."""
+    base = tmp_path / "base.safetensors"
+    checkpoints.write_checkpoint(base, merged_state(Llava(sizes=SIZES).model), {"system": "llava"}, stored=None)
+
+    def made(seed: int, start: str | None = None) -> LLMSeg:
+        torch.manual_seed(seed)
+        lmm = Llava(base=str(base), sizes=SIZES, lora=LoraSettings(r=2, alpha=4, targets=["q_proj"]))
+        return tiny_llmseg(lmm=lmm, train_embeddings=False, start=start).eval()
+
+    first, path = made(0), tmp_path / "llmseg.safetensors"
+    checkpoints.write_checkpoint(path, first.learned_state(), {"system": "llmseg"}, stored=None)
+    second = made(1, str(path))
+    rows = [system.lmm.embed(torch.tensor([system.seg_id])) for system in (first, second)]
+    assert torch.equal(*rows) and float(rows[0].std()) > 0
+    assert not any("embed_tokens" in name for name in first.learned_state())
+    for system in (first, second):
+        says(system, questions.SEG)
+    features = torch.randn(4, first.channels)
+    asked = [(system.read(IMAGE, features), ["the red mugs"], [features[:0]], 0.5) for system in (first, second)]
+    torch.testing.assert_close(first.answer(*asked[0])[0], second.answer(*asked[1])[0])
+
+
+def test_adapters_are_merged_for_inference_and_nothing_changes() -> None:
+    lmm = Llava(sizes=SIZES, lora=LoraSettings(r=2, alpha=4, targets=["q_proj", "down_proj"]))
+    system = tiny_llmseg(lmm=lmm, answering="teacher_forced").eval()
+    for name, parameter in system.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn_like(parameter) / 4
+    features, none = torch.randn(4, system.channels), [torch.zeros(0, system.channels)]
+    wanted = system.answer(system.read(IMAGE, features), ["the red mugs"], none, 0.5)[0]
+    learned = {name: tensor.clone() for name, tensor in system.learned_state().items()}
+    before = system.lmm.language_model.layers[0].self_attn.q_proj.base_layer.weight.clone()
+    merge_adapters(system)
+    assert not torch.equal(system.lmm.language_model.layers[0].self_attn.q_proj.base_layer.weight, before)
+    again = system.answer(system.read(IMAGE, features), ["the red mugs"], none, 0.5)[0]
+    torch.testing.assert_close(again, wanted, atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(tensor, learned[name]) for name, tensor in system.learned_state().items())
+
+
+def test_no_candidates_can_be_read() -> None:
+    system = tiny_llmseg().eval()
+    none = torch.zeros(0, system.channels)
+    scores, chosen = system.answer(system.read(IMAGE, none), ["stars", "the red mugs"], [none, none], 0.5)
+    assert scores.shape == chosen.shape == (2, 0)
+
+
+def test_the_answers_own_token_is_refused_in_a_prompt() -> None:
+    with pytest.raises(ValueError, match=r"prompt 'the \[SEG\] leaves' holds \[SEG\], which only an answer may"):
+        Model(tiny_llmseg()).select(IMAGE, "the [SEG] leaves")
+
+
+def test_the_seg_token_is_one_token() -> None:
     system = tiny_llmseg()
     ids = system.lmm.token_ids("Sure, it is [SEG].")
     assert ids.count(system.seg_id) == 1
@@ -237,6 +291,7 @@ def test_select_through_the_public_path() -> None:
     assert all((np.diff(group.scores) <= 0).all() for group in groups)
     empty = Model(tiny_llmseg(Nothing())).select(IMAGE, "stars")
     assert empty.no_target
+    assert model.select_many(IMAGE, []) == []
 
 
 def test_top_iou_gives_exactly_one() -> None:

@@ -64,3 +64,29 @@ def test_a_run_follows_its_schedule_by_optimiser_steps(schedule: Schedule) -> No
     trainer.fit(module, DataLoader(torch.ones(100, 1), batch_size=1))
     assert rates == pytest.approx([0.5 * factor(step, 10, 2, schedule) for step in range(10)])
     assert max(rates) == 0.5
+
+
+def test_every_batch_of_a_step_draws_for_itself_and_the_same_again() -> None:
+    def draws(steps: int, accumulate: int) -> list[int]:
+        found: list[int] = []
+
+        class Drawing(Line):
+            def loss(self, batch: Tensor) -> dict[str, Tensor]:
+                found.append(int(torch.randint(2**31, ())))
+                return super().loss(batch)
+
+        trainer = Trainer(
+            max_steps=steps,
+            accumulate_grad_batches=accumulate,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(TrainingModule(Drawing()), DataLoader(torch.ones(100, 1), batch_size=1))
+        return found
+
+    alone, four = draws(8, 1), draws(2, 4)
+    assert len(set(alone)) == 8
+    assert alone == four == draws(2, 4)
