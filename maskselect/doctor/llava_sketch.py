@@ -116,7 +116,7 @@ class LlavaSketch(Llava):
         self.tokenizer = tokenizer_here(model)
         self.system_prompt, self.strip_added = system_prompt, frame_image
         self.frame_ids = [self.add_token(text, special=True) for text in IMAGE_FRAME] if frame_image else None
-        self.crop = None
+        self.square = None
         if lora is not None:
             add_lora(self.language_model, lora)
         self.gradient_checkpointing = gradient_checkpointing

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskselect.backends import checkpoints
 from maskselect.lmm import tokenizer as compact_tokenizer
 from maskselect.lmm.building import LlavaSizes, build_llava, load_llava
-from maskselect.lmm.image_crop import CentreCrop
+from maskselect.lmm.image_square import CLIP_MEAN, CLIP_STD, CentreCrop, MeanPadding
 from maskselect.lmm.lora import LoraSettings, add_lora
 from maskselect.lmm.quantizing import Quantize, check_quantize
 from maskselect.lmm.wrapped import Wrapped
@@ -24,9 +24,6 @@ from maskselect.structures.chat import ChatIds
 
 _WITHIN = "reader.lmm.model."
 """Where a system's checkpoint holds its language model."""
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 VICUNA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -53,7 +50,8 @@ class Llava(Wrapped):
         lora: LoRA on the language model; None trains all of it.
         system_prompt: text before " USER:"; empty for the compact model.
         gradient_checkpointing: recompute activations in the backward pass.
-        crop_image: the tower sees the middle square of a picture, as in the first LLaVAs, not all of it, padded.
+        crop_image: the tower sees the middle square of a picture, as in the first LLaVAs, not all of it, padded: with
+            CLIP's mean colour for a `model`, as LLaVA-1.5 does; the compact one was trained with black.
         frame_image: the image stands between `IMAGE_FRAME`, as in the first LLaVAs. Added tokens then swallow the
             spaces around them, as their tokenizer had it, and with them the line break behind the image.
         dtype: of the frozen weights of a `model`; what systems train stays float32. None for that of the files.
@@ -89,7 +87,9 @@ class Llava(Wrapped):
                 for part in (self.model.get_input_embeddings(), self.model.lm_head, self.projector):
                     part.float()
         self.system_prompt = system_prompt
-        self.crop = CentreCrop(self.model.config.vision_config.image_size) if crop_image else None
+        side = self.model.config.vision_config.image_size
+        published = None if model is None else MeanPadding(side)
+        self.square = CentreCrop(side) if crop_image else published
         self.strip_added = frame_image
         self.frame_ids = [self.add_token(text, special=True) for text in IMAGE_FRAME] if frame_image else None
         if start is not None and checkpoints.read_card(start)["system"] != "llava":
@@ -130,7 +130,7 @@ class Llava(Wrapped):
     @property
     def visual_parts(self) -> tuple[nn.Module, ...]:
         """What decides `vision_features`."""
-        return (self.vision_tower,) if self.crop is None else (self.vision_tower, self.crop)
+        return (self.vision_tower,) if self.square is None else (self.vision_tower, self.square)
 
     @property
     def projector(self) -> nn.Module:
@@ -160,11 +160,11 @@ class Llava(Wrapped):
         """
         config = self.model.config
         side = config.vision_config.image_size
-        if self.crop is not None:
-            images = self.crop(images)
+        if self.square is not None:
+            images = self.square(images)
         else:
-            square = pad_to_square(images)
-            images = F.interpolate(square, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+            padded = pad_to_square(images)
+            images = F.interpolate(padded, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
         tower: Any = self.vision_tower
         out = tower(pixel_values=((images - mean) / std).to(tower.dtype), output_hidden_states=True)

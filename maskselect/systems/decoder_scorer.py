@@ -32,6 +32,7 @@ from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import (
     PROMPTS_PER_PASS,
     ReadImages,
+    asked_of,
     behind_cache,
     laid_out,
     lay_out_prompts,
@@ -125,7 +126,7 @@ class DecoderScorer(nn.Module):
         out = (ioa > settings.positive_ioa).float()
         if settings.ignored_ioa is not None:
             out[(ioa > settings.ignored_ioa) & (ioa <= settings.positive_ioa)] = -1
-        asked = _asked(batch.prompts).to(ioa.device)
+        asked = asked_of(batch.prompts).to(ioa.device)
         out[~(batch.candidate_valid[:, None] & asked[..., None])] = -1
         return out
 
@@ -140,7 +141,7 @@ class DecoderScorer(nn.Module):
         if labels is None:
             raise ValueError("a training batch needs the overlaps of candidates with targets")
         logits, shares = self._found(reader, self.read(reader, batch), batch.prompts)
-        asked = _asked(batch.prompts).to(labels.device)
+        asked = asked_of(batch.prompts).to(labels.device)
         logits, shares, labels = logits[asked], shares[asked], labels[asked]
         valid = batch.candidate_valid[:, None].expand(-1, asked.shape[1], -1)[asked]
         selection = selection_loss(logits, labels, valid & (labels >= 0), self.settings.positive_weight)
@@ -194,7 +195,7 @@ class DecoderScorer(nn.Module):
         segments = [
             lay_out_prompts(reader, texts, prefix.end) for prefix, texts in zip(images.prefixes, prompts, strict=True)
         ]
-        asked = _asked(prompts).to(device)
+        asked = asked_of(prompts).to(device)
         owners, place = asked.nonzero().T
         packed = sequence.pack([(None, [[segment]]) for own in segments for segment in own]).to(device)
         groups = self._groups(reader, packed)
@@ -243,12 +244,6 @@ def _visible(parts: Sequence[Tensor]) -> Tensor:
     seen = there[:, None].repeat(1, parts[-1].shape[1] + 1, 1)
     seen[:, -1, -1] = True
     return seen[:, None]
-
-
-def _asked(prompts: list[list[str]]) -> Tensor:
-    """Which prompts there are, where some images have fewer: (B, P) bool."""
-    counts = torch.tensor([len(texts) for texts in prompts])
-    return torch.arange(int(counts.max())) < counts[:, None]
 
 
 def best(scores: Tensor, counts: Tensor) -> Tensor:

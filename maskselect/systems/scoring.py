@@ -200,6 +200,12 @@ class PrefixScorer(nn.Module):
         return batch.labels
 
 
+def asked_of(prompts: list[list[str]]) -> Tensor:
+    """Which prompts there are, where some images have fewer: (B, P) bool."""
+    counts = torch.tensor([len(texts) for texts in prompts])
+    return torch.arange(int(counts.max())) < counts[:, None]
+
+
 class ParallelScorer(PrefixScorer):
     """All candidates at once (RAS, section 3.3): the binary head on the second-pass hidden states.
 
@@ -219,9 +225,9 @@ class ParallelScorer(PrefixScorer):
         """Binary cross entropy over candidates and prompts. Raises ValueError for a batch without labels."""
         if batch.labels is None:
             raise ValueError("a training batch needs labels")
-        logits = self.logits(reader, batch)
-        valid = batch.candidate_valid[:, None] & (batch.labels >= 0)
-        return {"loss": selection_loss(logits, batch.labels, valid, self.positive_weight)}
+        logits, asked = self.logits(reader, batch), asked_of(batch.prompts).to(batch.labels.device)
+        valid = (batch.candidate_valid[:, None] & (batch.labels >= 0))[asked]
+        return {"loss": selection_loss(logits[asked], batch.labels[asked], valid, self.positive_weight)}
 
     def logits(self, reader: Reader, batch: Batch) -> Tensor:
         """(B, P, N) logits; -1e4 where there is no candidate."""

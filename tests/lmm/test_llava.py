@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessor
+from transformers import CLIPImageProcessor, LlavaImageProcessor
 
+from maskselect.lmm.image_square import MeanPadding
 from maskselect.lmm.llava import CLIP_MEAN, CLIP_STD, IMAGE_FRAME, LIGHTNING_SYSTEM, Llava
 from maskselect.lmm.lora import LoraSettings, merged_state
 from maskselect.lmm.tokenizer import SPECIAL_TOKENS, load_compact
@@ -139,6 +140,20 @@ def test_the_first_llavas_see_the_middle_of_a_picture() -> None:
             padded.vision_features(given), padded.vision_features(pad_to_square(given)), atol=0, rtol=0
         )
     assert len(padded.visual_parts) == 1 and len(cropped.visual_parts) == 2
+
+
+@pytest.mark.parametrize("size", [(70, 90), (90, 50), (33, 32), (64, 64)])
+def test_published_llavas_see_pictures_as_their_own_processor_prepares_them(size: tuple[int, int]) -> None:
+    """Padded with the mean colour, bicubic: within a grey value and a half of 255, by a spread of CLIP's."""
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    image = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+    prepare = LlavaImageProcessor(do_pad=True, size={"shortest_edge": 32}, crop_size=32)
+    pixels = prepare(Image.fromarray(image), return_tensors="pt")["pixel_values"]
+    given = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    torch.testing.assert_close((MeanPadding(32)(given) - mean) / std, pixels, atol=1.5 / 255 / min(CLIP_STD), rtol=0)
+    pair = torch.cat([given, given.flip(-1)])
+    torch.testing.assert_close(MeanPadding(32)(pair)[:1], MeanPadding(32)(given), atol=0, rtol=0)
 
 
 def test_framed_images_stand_between_tokens_and_swallow_the_line_break() -> None:

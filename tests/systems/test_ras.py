@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.data.groups import Annotated, Query
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
 from maskselect.structures.sample import Batch
 from maskselect.systems.ras import RAS
+from maskselect.training.features import LabelRule, compute, make_batch
 from tests.systems.tiny import SIZES, TEXTS, tiny_batch, tiny_ras
 
 MODES = ["causal", "independent", "mutual"]
@@ -53,6 +55,24 @@ def test_second_pass_ignores_order(mode: str) -> None:
         images.orders[0].reverse()
         after = system.scorer._logits(system.reader, images, batch.prompts)
     torch.testing.assert_close(before, after, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "name"), [("parallel", "loss"), ("autoregressive", "loss"), ("decoder", "selection")]
+)
+def test_prompts_that_are_not_there_count_nothing(scorer: str) -> None:
+    """An image with eight prompts beside one with a single one: the mean is over nine."""
+    system, name = tiny_ras(scorer=scorer).eval(), "selection" if scorer == "decoder" else "loss"
+    masks = torch.zeros(2, 20, 20, dtype=torch.bool)
+    masks[0, :10, :10] = masks[1, 10:, 10:] = True
+    record = compute(system, Annotated(np.zeros((20, 20, 3), np.uint8), masks))
+
+    def loss(*counts: int) -> torch.Tensor:
+        asked = [[Query(f"thing {number}", (), (number % 2,)) for number in range(count)] for count in counts]
+        return system.loss(make_batch([record] * len(counts), asked, None, LabelRule()))[name]
+
+    many, one = loss(8), loss(1)
+    torch.testing.assert_close(loss(8, 1), (8 * many + one) / 9, atol=1e-5, rtol=1e-4)
 
 
 def test_padding_changes_nothing() -> None:
