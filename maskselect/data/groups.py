@@ -4,6 +4,7 @@ Two sources give them: generated scenes, whose prompts are drawn anew at every v
 fixed.
 """
 
+import hashlib
 import json
 import sys
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from maskselect.data.scenes.layout import scene_ids
 from maskselect.data.scenes.prompts import KIND_SHARES, draw_prompts
 from maskselect.data.scenes.reasoning import draw_reasoning
 from maskselect.data.scenes.render import render
-from maskselect.data.scenes.stream import SceneDataset
+from maskselect.data.scenes.stream import SceneDataset, drawing_hash
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,11 @@ class GroupSource(Protocol):
     def __len__(self) -> int: ...
 
     def image_id(self, item: int) -> str:
-        """Identity of an image, unique within the source; frozen features are kept under it."""
+        """Identity of an image, unique within the source; frozen features are kept under it and its version."""
+        ...
+
+    def version(self, item: int) -> str:
+        """What `load` gives beside the identity: another string whenever masks, prompts or picture are others."""
         ...
 
     def prompts_of(self, item: int) -> int:
@@ -103,6 +108,7 @@ class SceneGroups:
         self.reference_share, self.no_target_share = reference_share, no_target_share
         self.kind_shares = KIND_SHARES if kind_shares is None else kind_shares
         self.ids = list(scene_ids(split, seed, count))
+        self._drawing = drawing_hash()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -110,6 +116,10 @@ class SceneGroups:
     def image_id(self, item: int) -> str:
         """The scene's id."""
         return self.ids[item]
+
+    def version(self, item: int) -> str:
+        """That of the drawing."""
+        return self._drawing
 
     def prompts_of(self, item: int) -> int:
         """As many as are asked for."""
@@ -160,6 +170,7 @@ class DatasetGroups:
             by_image.setdefault(image, []).append(number)
         self.images = list(by_image)
         self._numbers = list(by_image.values())
+        self._versions: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -172,11 +183,26 @@ class DatasetGroups:
         """Samples on the image."""
         return len(self._numbers[item])
 
+    def version(self, item: int) -> str:
+        """A digest of the annotations that are used of the image, and of the size of its file; read once."""
+        if item not in self._versions:
+            image, masks, asked = self._annotations(item)
+            digest = hashlib.sha256(repr((tuple(masks.shape), _bytes_of(image))).encode() + asked)
+            digest.update(np.packbits(masks.numpy()).tobytes())
+            self._versions[item] = digest.hexdigest()[:16]
+        return self._versions[item]
+
     def load(self, item: int) -> Annotated:
         """The image and all masks of its samples, each pool and each reference once.
 
         extra: "queries", the prompts as JSON in (K,) uint8, with numbers of these masks.
         """
+        image, masks, asked = self._annotations(item)
+        extra = {"queries": torch.frombuffer(bytearray(asked), dtype=torch.uint8)}
+        return Annotated(load_image(image), masks, extra)
+
+    def _annotations(self, item: int) -> tuple[Path | np.ndarray, Tensor, bytes]:
+        """The picture, masks (M, H, W) bool, and the prompts with numbers of masks, as JSON."""
         samples = [self.samples[number] for number in self._numbers[item]]
         masks = _Numbered()
         asked = []
@@ -188,9 +214,7 @@ class DatasetGroups:
                 for number, mask in zip(known, sample.prompt.references, strict=True)
             ]
             asked.append([sample.prompt.text, references, [pool + target for target in sample.targets]])
-        text = json.dumps(asked).encode()
-        extra = {"queries": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
-        return Annotated(load_image(samples[0].image), masks.joined(), extra)
+        return samples[0].image, masks.joined(), json.dumps(asked).encode()
 
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
         """A random choice of the image's samples."""
@@ -201,6 +225,10 @@ class DatasetGroups:
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
         """Samples have no captions."""
         raise ValueError(f"{self.dataset} has no captions; train stage 1 on scenes or LLaVA-Pretrain")
+
+
+def _bytes_of(image: Path | np.ndarray) -> int:
+    return image.stat().st_size if isinstance(image, Path) else 0
 
 
 class _Numbered:

@@ -144,6 +144,10 @@ class CaptionGroups:
         image = self._image(item)
         return f"llava/{image.parent.name}/{image.name}"
 
+    def version(self, item: int) -> str:
+        """The size of the file, in bytes; nothing else is kept."""
+        return str(self._image(item).stat().st_size)
+
     def prompts_of(self, item: int) -> int:
         """None."""
         return 0

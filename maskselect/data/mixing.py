@@ -61,6 +61,11 @@ class MixedGroups:
         source, own = self._find(item)
         return source.image_id(own)
 
+    def version(self, item: int) -> str:
+        """The image's version, by its source."""
+        source, own = self._find(item)
+        return source.version(own)
+
     def prompts_of(self, item: int) -> int:
         """How many prompts the image of a draw has."""
         source, own = self._find(item)

@@ -66,14 +66,14 @@ class FeatureStore:
 
     def record(self, source: GroupSource, item: int) -> Record:
         """The record of an image, from memory, disk or computed now."""
-        name = source.image_id(item)
+        name = f"{source.image_id(item)}#{source.version(item)}"
         if name in self.kept:
             return self.kept[name]
         path = self._path(name)
         if path is not None and path.is_file():
             record = _unpack(load_file(path))
         else:
-            record = self._compute(name, source.load(item))
+            record = self._compute(source.image_id(item), source.load(item))
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = path.with_suffix(f".{torch.randint(2**31, ()).item()}.part")

@@ -30,6 +30,9 @@ class Named:
         assert 0 <= item < self.count
         return f"{self.name}/{item}"
 
+    def version(self, item: int) -> str:
+        return "1"
+
     def load(self, item: int) -> Annotated:
         return Annotated(np.full((2, 2, 3), item, np.uint8), torch.ones(1, 2, 2, dtype=torch.bool))
 

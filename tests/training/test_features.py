@@ -1,12 +1,14 @@
 """Frozen features: the label rule, the cache, and batches."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from maskselect.data.groups import Annotated, Query, SceneGroups
+from maskselect.data.groups import Annotated, DatasetGroups, Query, SceneGroups
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
 from maskselect.structures.masks import MaskSet
 from maskselect.training.features import (
@@ -60,6 +62,34 @@ def test_cached_batches_equal_fresh_ones(tmp_path: Path) -> None:
     assert kept.prompts == fresh.prompts
     torch.testing.assert_close(kept.candidate_features, fresh.candidate_features)
     torch.testing.assert_close(kept.labels, fresh.labels)
+
+
+def test_kept_records_follow_the_annotations_that_are_used(tmp_path: Path) -> None:
+    """Another limit and an edited prompt, mask or picture give what no cache would; what is as it was is kept."""
+    root, system = tmp_path / "own", tiny_ras()
+    shutil.copytree("examples/own", root)
+
+    def differs(limit: int | None) -> bool:
+        """Whether anything had to be computed anew; what comes is always what comes without a cache."""
+        source = DatasetGroups("own", root, "train", limit)
+        stores = FeatureStore(system, tmp_path / "kept"), FeatureStore(system, None)
+        before = len(list(tmp_path.glob("kept/**/*.safetensors")))
+        kept, fresh = (collect(store, source, [(0, 5)], 99, LabelRule(), False) for store in stores)
+        assert kept.prompts == fresh.prompts and kept.labels is not None and fresh.labels is not None
+        torch.testing.assert_close(kept.labels, fresh.labels)
+        for own, other in zip(kept.reference_features[0], fresh.reference_features[0], strict=True):
+            torch.testing.assert_close(own, other)
+        return len(list(tmp_path.glob("kept/**/*.safetensors"))) > before
+
+    assert differs(1) and differs(None) and not differs(1) and not differs(None)
+    content = json.loads((root / "train.json").read_text())
+    content["prompts"][0]["text"] = "something else"
+    (root / "train.json").write_text(json.dumps(content))
+    assert differs(None) and not differs(None)
+    (annotation,) = [a for a in content["annotations"] if a["id"] == content["prompts"][0]["targets"][0]]
+    annotation["segmentation"] = [[20, 20, 90, 20, 90, 70, 20, 70]]
+    (root / "train.json").write_text(json.dumps(content))
+    assert differs(None) and not differs(None)
 
 
 def test_fingerprint_follows_the_frozen_weights() -> None:
@@ -131,6 +161,6 @@ def test_memory_holds_no_more_records_than_it_may(tmp_path: Path) -> None:
     first = store.record(source, 0)
     store._room = sum(tensor.nbytes for tensor in vars(first).values() if isinstance(tensor, torch.Tensor)) // 2
     again = [store.record(source, item) for item in (1, 1)]
-    assert set(store.kept) == {source.image_id(0)}
+    assert set(store.kept) == {f"{source.image_id(0)}#{source.version(0)}"}
     assert torch.equal(again[0].overlap, again[1].overlap) and again[0] is not again[1]
     assert store.record(source, 0) is first
