@@ -74,7 +74,13 @@ class CandidateLayer(nn.Module):
         self.layer.gradient_checkpointing = False  # it would drop what stands before the queries
 
     def remember(self, states: Tensor, rotation: Rotation) -> Memory:
-        """What went into the language model's layer, (B, T, D), as keys and values of this one."""
+        """What went into the language model's layer, (B, T, D), as keys and values of this one.
+
+        Called from outside, where a sharded layer is gathered for it (`training/sharding.py`), not within `forward`.
+        """
+        return self._memory(states, rotation)
+
+    def _memory(self, states: Tensor, rotation: Rotation) -> Memory:
         attention = self.layer.self_attn
         normed = self.layer.input_layernorm(states.to(attention.k_proj.weight.dtype))
         shape = (*states.shape[:-1], -1, attention.head_dim)
@@ -97,8 +103,8 @@ class CandidateLayer(nn.Module):
         image: memory of the images, or states (B, T, D) and the rotation of their positions.
         owners: (R,) int64, the image of each row.  prompt: states (R, L, D) and the rotation of their positions.
         """
-        held = image if isinstance(image, Memory) else self.remember(*image)
-        before = _Behind(Memory(held.keys[owners], held.values[owners]), self.remember(*prompt))
+        held = image if isinstance(image, Memory) else self._memory(*image)
+        before = _Behind(Memory(held.keys[owners], held.values[owners]), self._memory(*prompt))
         out: Tensor = self.layer(
             queries, attention_mask=seen, position_embeddings=rotation, past_key_values=before, use_cache=True
         )

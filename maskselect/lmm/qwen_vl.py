@@ -14,6 +14,8 @@ Shape letters: B images, T image tokens, L sequence positions, D language-model 
 the tower.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
@@ -152,7 +154,8 @@ class QwenVl(Wrapped):
         """
         patches, grids = self.size(images)
         tower: Any = self.vision_tower
-        seen = tower(patches.to(tower.dtype), grid_thw=grids.to(patches.device)).last_hidden_state.float()
+        with _without_merger(tower):
+            seen = tower(patches.to(tower.dtype), grid_thw=grids.to(patches.device)).last_hidden_state.float()
         level = F.rms_norm(seen, seen.shape[-1:], eps=self.model.model.visual.merger.ln_q.variance_epsilon)
         order, _ = get_vision_window_index(grids, tower.spatial_merge_size, tower.window_size, tower.patch_size)
         by_window = level.reshape(len(order), -1)
@@ -164,3 +167,13 @@ class QwenVl(Wrapped):
         patches = features.unflatten(-1, (-1, self.model.config.vision_config.hidden_size)).flatten(0, 2)
         merged = merger(patches.to(merger.mlp[0].weight.dtype))
         return cast(Tensor, merged.reshape(*features.shape[:2], -1).float())
+
+
+@contextmanager
+def _without_merger(tower: Any) -> Iterator[None]:
+    """Have the tower end before its merger, which trains, and whose weights may be shards where features are made."""
+    merger, tower.merger = tower.merger, nn.Identity()
+    try:
+        yield
+    finally:
+        tower.merger = merger

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskselect.backends.sharded import is_sharded
 from maskselect.heads.binary import BinaryHead
 from maskselect.heads.candidate_decoder import CandidateDecoder, LayerStates, Memory
 from maskselect.losses.selection import selection_loss
@@ -220,7 +221,11 @@ class DecoderScorer(nn.Module):
 
     def _decoded(self, reader: Reader, images: LayeredImages, packed: PackedRows, owners: Tensor) -> Tensor:
         """Hidden states of the candidates and, last, of the count query, (R, N + 1, D). owners: the rows' images."""
-        states = reader.lmm.layer_states(*behind_cache(reader, images, packed, owners, "causal"))
+        embedded, *seen = behind_cache(reader, images, packed, owners, "causal")
+        if is_sharded(self.decoder.layers[0]):
+            # Processes gather layers together, so what passes gradients on in one must do so in all, references or not.
+            embedded = embedded + 0 * sum(p.sum() for p in reader.mask_tokenizer.parameters())
+        states = reader.lmm.layer_states(embedded, *seen)
         candidates, valid = images.tokens.candidates[owners], images.tokens.valid[owners]
         queries = torch.cat([candidates, self.count_query.expand(len(owners), 1, -1).to(candidates.dtype)], 1)
         before = [kinds != Slot.PAD for kinds in (images.rows.kinds[owners], packed.kinds)]

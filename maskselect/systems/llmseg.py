@@ -138,6 +138,7 @@ class LLMSeg(FrozenSight):
         self._freeze()
         if start is not None:
             self.load_learned(checkpoints.read_tensors(start), start)
+        self.train()  # what is read from files comes in evaluation mode, and Lightning leaves modes as they are
 
     def _freeze(self) -> None:
         """Of the language model; what stands beside LoRA trains as the arguments say."""

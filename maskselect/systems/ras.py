@@ -113,6 +113,7 @@ class RAS(FrozenSight):
         if stage == 1 and stage_1_trains == "projector":
             self.requires_grad_(False)
             self.reader.mask_tokenizer.requires_grad_(True)
+        self.train()  # what is read from files comes in evaluation mode, and Lightning leaves modes as they are
 
     @property
     def blocks(self) -> list[nn.Module]:

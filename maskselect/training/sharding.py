@@ -6,7 +6,7 @@ whole of a step. What is frozen outside of the blocks (encoders, vision tower, p
 features are computed with it outside of any step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -16,8 +16,11 @@ from torch.distributed.tensor import DTensor
 
 from maskselect.backends.precision import widen
 
-_CALLED = ("loss", "validate")
+_CALLED = ("loss", "validate", "read", "answer")
 """Methods of a task that run its parts: the hooks that gather parameters must stand around them."""
+
+_CALLED_OF_BLOCKS = ("remember",)
+"""Those of a block, beside its forward."""
 
 
 class Sharded(Protocol):
@@ -40,14 +43,39 @@ def shard(task: nn.Module, mesh: Any) -> None:
         raise ValueError(f"{type(task).__name__} cannot be sharded: it does not say what its blocks are; use ddp")
     blocks = cast(Sharded, task).blocks
     within = {id(parameter) for block in blocks for parameter in block.parameters()}
+    own = [name for name, p in task.named_parameters() if p.requires_grad and id(p) not in within]
     whole = {p for p in task.parameters() if not p.requires_grad and id(p) not in within}
     for block in blocks:
         widen(block)
         fully_shard(block, mesh=mesh)
+        _gather_for(block, _CALLED_OF_BLOCKS)
     widen(task)
+    _reach_all(task, own)
     fully_shard(task, mesh=mesh, ignored_params=whole)
-    for name in _CALLED:
-        register_fsdp_forward_method(task, name)
+    _gather_for(task, _CALLED)
+
+
+def _reach_all(task: nn.Module, names: Sequence[str]) -> None:
+    """Have the loss depend on every parameter of those names, by nothing: then each gets a gradient in every process.
+
+    Processes reduce together the gradients that they have; without references, say, one would have fewer than another.
+    """
+    own_loss = cast(Any, task).loss
+
+    def loss(batch: Any) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = own_loss(batch)
+        if not torch.is_grad_enabled():
+            return losses
+        held = dict(task.named_parameters())
+        return losses | {"loss": losses["loss"] + 0 * sum(held[name].sum() for name in names)}
+
+    cast(Any, task).loss = loss
+
+
+def _gather_for(module: nn.Module, methods: Sequence[str]) -> None:
+    for name in methods:
+        if hasattr(module, name):
+            register_fsdp_forward_method(module, name)
 
 
 def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

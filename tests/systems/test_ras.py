@@ -14,7 +14,7 @@ from maskselect.lmm.lora import LoraSettings
 from maskselect.structures.sample import Batch
 from maskselect.systems.ras import RAS
 from maskselect.training.features import LabelRule, compute, make_batch
-from tests.systems.tiny import SIZES, TEXTS, tiny_batch, tiny_ras
+from tests.systems.tiny import SIZES, TEXTS, tiny_batch, tiny_llmseg, tiny_ras
 
 MODES = ["causal", "independent", "mutual"]
 
@@ -256,3 +256,16 @@ def test_parallel_learns_a_batch(mode: str) -> None:
     assert float(losses[-1].detach()) < 0.7 * float(losses[0].detach())
     report = system.eval().validate(batch)
     assert all(0 <= float(v) <= 1 for k, v in report.items() if k != "loss")
+
+
+@pytest.mark.parametrize("make", [tiny_ras, tiny_llmseg])
+def test_what_comes_from_files_trains_in_training_mode(make: Any, tmp_path: Path) -> None:
+    """transformers gives models in evaluation mode, in which no activation is recomputed; encoders stay in it."""
+    Llava(sizes=SIZES).model.save_pretrained(tmp_path)
+    Llava(sizes=SIZES).tokenizer.save_pretrained(tmp_path)
+    system = make(lmm=Llava(model=str(tmp_path), gradient_checkpointing=True))
+    assert all(layer.training and layer.gradient_checkpointing for layer in system.lmm.language_model.layers)
+    assert not system.lmm.vision_tower.training and not system.encoders.training
+    if make is tiny_ras:
+        frozen = make(lmm=Llava(model=str(tmp_path)), scorer="decoder")
+        assert not any(module.training for module in frozen.lmm.modules()) and frozen.scorer.decoder.training

@@ -1,20 +1,29 @@
-"""Two processes train a tiny system under FSDP2 on the CPU: `python -m tests.training.sharded_run OUTPUT LORA`."""
+"""Two processes train a tiny system under FSDP2 on the CPU: `python -m tests.training.sharded_run OUTPUT WHAT`.
+
+WHAT: "full" or "lora", plain steps of a fixed batch; or a name of `VALIDATED`, a run with all that a real one has.
+"""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader
 
+from maskselect.data.groups import SceneGroups
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
+from maskselect.lmm.qwen_vl import QwenVl
+from maskselect.systems.llmseg import LLMSeg
 from maskselect.systems.ras import RAS
-from maskselect.training.callbacks import SaveWeights
+from maskselect.training.callbacks import SaveWeights, ValidationPictures
+from maskselect.training.data import GroupsData
 from maskselect.training.module import TrainingModule
-from tests.systems.tiny import SIZES, tiny_batch, tiny_ras
+from tests.systems.tiny import QWEN, SIZES, tiny_batch, tiny_llmseg, tiny_ras
 
 
 class Halves(LightningDataModule):
@@ -92,8 +101,43 @@ def train(
     trainer.fit(module, Halves(system), ckpt_path=None if resume is None else str(resume))
 
 
+VALIDATED: dict[str, Callable[[], RAS | LLMSeg]] = {
+    "llmseg": lambda: tiny_llmseg(
+        lmm=Llava(sizes=SIZES, lora=LoraSettings(r=2, alpha=4), gradient_checkpointing=True), answering="teacher_forced"
+    ),
+    "parallel": lambda: tiny_ras(lmm=Llava(sizes=SIZES, gradient_checkpointing=True)),
+    "decoder": lambda: tiny_ras(lmm=Llava(sizes=SIZES, gradient_checkpointing=True), scorer="decoder"),
+    "qwen": lambda: tiny_ras(lmm=QwenVl(sizes=QWEN, gradient_checkpointing=True)),
+}
+
+
+def validate(folder: Path, what: str) -> None:
+    """Scenes, frozen features, half precision, validation with its pictures in TensorBoard, weights at the end."""
+    torch.manual_seed(0)
+    sources = SceneGroups("train", 0, 4), SceneGroups("val", 0, 2)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=ModelParallelStrategy(2, 1, process_group_backend="gloo"),
+        precision="bf16-mixed",
+        max_steps=4,
+        val_check_interval=2,
+        logger=TensorBoardLogger(folder, "tensorboard"),
+        callbacks=[SaveWeights(folder, 1000, {"config": {}}), ValidationPictures()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        gradient_clip_val=1.0,
+    )
+    data = GroupsData(*sources, batch_size=1, prompts_per_image=2, cache_dir=folder / "features")
+    trainer.fit(TrainingModule(VALIDATED[what](), lr=1e-3), data)
+
+
 if __name__ == "__main__":
     output, with_lora = Path(sys.argv[1]), sys.argv[2] == "lora"
+    if sys.argv[2] in VALIDATED:
+        validate(output, sys.argv[2])
+        sys.exit()
     train(output / "one", with_lora, 1, 2)
     if not with_lora:
         train(output / "two", with_lora, 4, 2, stop=2)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from maskselect.backends.checkpoints import read_card, read_tensors
@@ -20,10 +21,14 @@ from tests.training.sharded_run import train
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left behind."""
     folder = tmp_path_factory.mktemp(request.param)
-    command = [sys.executable, "-m", "tests.training.sharded_run", str(folder), request.param]
+    run_sharded(folder, request.param)
+    return folder
+
+
+def run_sharded(folder: Path, what: str) -> None:
+    command = [sys.executable, "-m", "tests.training.sharded_run", str(folder), what]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder
 
 
 def test_a_sharded_step_is_the_step_of_one_process(runs: Path, tmp_path: Path) -> None:
@@ -34,6 +39,17 @@ def test_a_sharded_step_is_the_step_of_one_process(runs: Path, tmp_path: Path) -
     untrained = TrainingModule(tiny_ras()).task.state_dict()
     moved = [name for name, tensor in alone.items() if name in untrained and not torch.equal(tensor, untrained[name])]
     assert len(moved) > 5
+
+
+@pytest.mark.parametrize("what", ["parallel", "decoder", "qwen", "llmseg"])
+def test_a_sharded_run_computes_features_validates_and_draws(what: str, tmp_path: Path) -> None:
+    run_sharded(tmp_path, what)
+    events = EventAccumulator(str(next(tmp_path.glob("tensorboard/**/events*"))), size_guidance={"images": 0}).Reload()
+    assert [event.step for event in events.Images("validation/0")] == [2, 4]
+    assert len(events.Scalars("val/loss")) == 2
+    (weights,) = tmp_path.glob("*.safetensors")
+    assert read_card(weights)["steps"] == 4
+    assert len(list(tmp_path.glob("features/**/*.safetensors"))) >= 4
 
 
 def test_a_sharded_run_resumes_exactly(runs: Path) -> None:
