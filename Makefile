@@ -7,6 +7,8 @@ REF ?=
 OUTPUT ?= outputs
 MODEL ?= ras
 WORKERS ?= 2
+# Groups of optional dependencies to add, with commas between: qlora, ray, regions, deepspeed.
+EXTRAS ?=
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -23,6 +25,7 @@ help:
 	@echo "make predict [IMAGE=photo.jpg] [PROMPT='leaves left of <mask-ref>'] [REF='point:218,175'] [OUTPUT=outputs]"
 	@echo "make test      ruff, mypy, import-linter, pytest         make test-all   the slow tests too"
 	@echo "make lint      ruff                                      make types      mypy"
+	@echo "make setup EXTRAS=qlora                                  an optional package: qlora, ray, regions, deepspeed"
 	@echo "make scenes    200 generated scenes into outputs/scenes  make setup      only the virtual environment"
 
 predict: $(READY)
@@ -49,6 +52,9 @@ scenes: $(READY)
 	$(PYTHON) tools/make_scenes.py --output outputs/scenes --split val --count 200 --seed 0
 
 setup: $(READY)
+ifneq ($(EXTRAS),)
+	@sh tools/setup.sh $(VENV) $(EXTRAS)
+endif
 
 # Made anew when the dependencies change.
 $(READY): pyproject.toml tools/setup.sh

@@ -1,9 +1,11 @@
 #!/bin/sh
 # Makes the virtual environment and installs this package with its development tools into it.
-# Usage: tools/setup.sh [FOLDER], default .venv. Called by the Makefile; needs nothing but a Python of 3.11 or newer.
+# Usage: tools/setup.sh [FOLDER [EXTRAS]], default .venv, and none of the optional dependencies of pyproject.toml.
+# Called by the Makefile; needs nothing but a Python of 3.11 or newer.
 set -eu
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
+package=.${2:+[$2]}
 python="$venv/bin/python"
 uv_home=.cache/uv
 
@@ -48,15 +50,15 @@ with_uv() {
     uv=$(find_uv "$1") || { echo "uv is not to be had; going on with pip" >&2; return 1; }
     if ! fits "$python"; then "$uv" venv --quiet --clear --python "$1" "$venv" || return 1; fi
     if backend=$(torch_backend "$1"); then
-        "$uv" pip install --python "$python" --torch-backend "$backend" -e . --group dev && return
+        "$uv" pip install --python "$python" --torch-backend "$backend" -e "$package" --group dev && return
     fi
-    "$uv" pip install --python "$python" -e . --group dev
+    "$uv" pip install --python "$python" -e "$package" --group dev
 }
 
 with_pip() {
     if ! "$python" -m pip --version >/dev/null 2>&1; then "$1" -m venv --clear "$venv" || return 1; fi
     "$python" -m pip install --quiet --upgrade 'pip>=25.1' || return 1 # the first that knows --group
-    "$python" -m pip install -e . --group dev
+    "$python" -m pip install -e "$package" --group dev
 }
 
 found=$(find_python)

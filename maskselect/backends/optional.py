@@ -3,6 +3,19 @@
 import importlib
 from typing import Any
 
+_PACKAGES = {
+    "qlora": "bitsandbytes",
+    "ray": "'ray[data]'",
+    "regions": "scikit-image",
+    "deepspeed": "deepspeed",
+}
+"""What each group of optional dependencies in `pyproject.toml` brings."""
+
+
+def installing(extra: str) -> str:
+    """The command that installs a group: in a clone, and elsewhere."""
+    return f"make setup EXTRAS={extra} (or pip install {_PACKAGES[extra]})"
+
 
 def require(module: str, extra: str) -> Any:
     """A module of an optional package.
@@ -16,4 +29,4 @@ def require(module: str, extra: str) -> Any:
         if (error.name or "").partition(".")[0] != module.partition(".")[0]:
             raise
         name = module.partition(".")[0]
-        raise ValueError(f"{name} is not installed; get it with: pip install 'maskselect[{extra}]'") from error
+        raise ValueError(f"{name} is not installed; get it with: {installing(extra)}") from error

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from maskselect.backends.optional import installing
 from maskselect.doctor import hub_cache, weights
 from maskselect.doctor.datasets import captions, dataset
 from maskselect.doctor.needs import Arguments, Need
@@ -24,8 +25,8 @@ def nothing(arguments: Arguments) -> list[Need]:
 
 
 def package(module: str, name: str, extra: str) -> list[Need]:
-    """A package that not everybody has. extra: the group of `pyproject.toml` that brings it, or a package's name."""
-    return [] if find_spec(module) else [Need("package", name, f"pip install '{extra}'")]
+    """A package that not everybody has. extra: the group of `pyproject.toml` that brings it."""
+    return [] if find_spec(module) else [Need("package", name, installing(extra))]
 
 
 def _start(arguments: Arguments) -> list[Need]:
@@ -36,7 +37,7 @@ def _llava(arguments: Arguments) -> list[Need]:
     found = weights.checkpoint(arguments.get("base"), "the language model under what trains") + _start(arguments)
     model = arguments.get("model")
     if arguments.get("quantize"):
-        found += package("bitsandbytes", "bitsandbytes", "maskselect[qlora]")
+        found += package("bitsandbytes", "bitsandbytes", "qlora")
     if model is None:
         return found
     lacking = hub_cache.transformers_model(model, "LLaVA", "llava-hf/llava-1.5-7b-hf", hub_cache.TOKENIZER)
@@ -47,7 +48,7 @@ def _llava(arguments: Arguments) -> list[Need]:
 
 def _qwen(arguments: Arguments) -> list[Need]:
     model = arguments.get("model")
-    found = package("bitsandbytes", "bitsandbytes", "maskselect[qlora]") if arguments.get("quantize") else []
+    found = package("bitsandbytes", "bitsandbytes", "qlora") if arguments.get("quantize") else []
     if model is None:
         return found
     example = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -129,7 +130,7 @@ NEEDS: Mapping[str, Needs] = {
     "maskselect.proposers.queries.QueryProposer": _transformers(
         "a model with mask queries", "facebook/mask2former-swin-large-coco-instance", hub_cache.PROCESSOR
     ),
-    "maskselect.proposers.regions.RegionProposer": lambda _: package("skimage", "scikit-image", "maskselect[regions]"),
+    "maskselect.proposers.regions.RegionProposer": lambda _: package("skimage", "scikit-image", "regions"),
     "maskselect.proposers.sam.SamProposer": _sam,
     "maskselect.proposers.sam2.Sam2Proposer": _transformers(
         "SAM 2", "facebook/sam2.1-hiera-large", hub_cache.PROCESSOR

@@ -7,11 +7,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from maskselect.backends.optional import installing
 from maskselect.doctor.needs import Need, Node
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
-_FURTHER = {"deepspeed": ("deepspeed", "deepspeed"), "transformer-engine": ("transformer_engine", "transformer-engine")}
-"""Part of a trainer's setting: module and package that it takes."""
+_FURTHER = {
+    "deepspeed": ("deepspeed", "deepspeed", installing("deepspeed")),
+    "transformer-engine": ("transformer_engine", "transformer-engine", "pip install transformer-engine"),
+}
+"""Part of a trainer's setting: module and package that it takes, and the command that installs it."""
 
 
 def cuda_count() -> int:
@@ -35,8 +39,8 @@ def trainer_needs(trainer: Mapping[str, Any]) -> list[Need]:
     accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
     asked = f"{strategy_name(trainer)} {trainer.get('precision') or ''}"
     found = [
-        Need("package", f"{package}, for the trainer", f"pip install {package}")
-        for word, (module, package) in _FURTHER.items()
+        Need("package", f"{package}, for the trainer", command)
+        for word, (module, package, command) in _FURTHER.items()
         if word in asked and not find_spec(module)
     ]
     if accelerator not in ("gpu", "cuda") or (accelerator == "gpu" and _other_gpu()):

@@ -70,8 +70,13 @@ class SaveWeights(ModelCheckpoint):
         self._save_checkpoint(trainer, str(self.folder / "last.ckpt"))
 
     def write(self, trainer: Trainer) -> None:
-        """Write safetensors and card, on the first process only; shards are gathered by all."""
+        """Write safetensors and card, on the first process only; shards are gathered by all.
+
+        Under ZeRO-3 no process has whole weights, and nothing is written: see `training/merging.py`.
+        """
         task: Any = trainer.lightning_module.task
+        if any(hasattr(parameter, "ds_id") for parameter in task.parameters()):  # DeepSpeed's mark on what it shards
+            return
         tensors = whole_tensors(task.learned_state())
         if not trainer.is_global_zero:
             return

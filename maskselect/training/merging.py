@@ -47,10 +47,13 @@ def _rest(checkpoint: Path) -> dict[str, Any]:
     """All of a checkpoint but, where they are in shards, its tensors."""
     file = checkpoint
     if checkpoint.is_dir():
-        found = [checkpoint / "meta.pt", *sorted(checkpoint.glob("checkpoint/mp_rank_00_model_states.pt"))]
+        found = [checkpoint / "meta.pt", *sorted(checkpoint.glob("checkpoint/*mp_rank_00_model_states.pt"))]
         file = next((one for one in found if one.is_file()), checkpoint)
         if file == checkpoint:
-            raise ValueError(f"{checkpoint} is a folder without meta.pt; expected a checkpoint of Lightning")
+            raise ValueError(
+                f"{checkpoint} is a folder without meta.pt, and without DeepSpeed's model states; expected a "
+                "checkpoint of Lightning"
+            )
     try:
         read: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged archive breaks its reader in any way

@@ -127,7 +127,7 @@ class TrainingModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the frozen weights back, so that loading stays strict."""
-        if self.device_mesh is not None:
+        if self.device_mesh is not None or "state_dict" not in checkpoint:  # DeepSpeed loads weights by itself
             return
         trains = {name for name, p in self.named_parameters() if p.requires_grad}
         frozen = {k: v for k, v in self.state_dict().items() if k not in trains}

@@ -503,7 +503,11 @@ def test_a_run_that_cannot_begin_leaves_nothing(
     monkeypatch.setitem(sys.modules, "ray", None)
     images = pictures(tmp_path / "in", 2)
     status, _, complaint = command(capsys, "--images", images, "--output", tmp_path / "out", "--engine", "ray")
-    assert status == 2 and "pip install 'maskselect[ray]'" in complaint and not (tmp_path / "out").exists()
+    assert (
+        status == 2
+        and "make setup EXTRAS=ray (or pip install 'ray[data]')" in complaint
+        and not (tmp_path / "out").exists()
+    )
 
 
 @pytest.mark.slow

@@ -148,8 +148,8 @@ def test_packages_devices_and_a_checkpoint_to_go_on_from(monkeypatch: pytest.Mon
         "ckpt_path": "runs/gone/last.ckpt",
     }
     found = {(need.kind, need.what, need.help) for need in missing(config)}
-    assert ("package", "scikit-image", "pip install 'maskselect[regions]'") in found
-    assert ("package", "deepspeed, for the trainer", "pip install deepspeed") in found
+    assert ("package", "scikit-image", "make setup EXTRAS=regions (or pip install scikit-image)") in found
+    assert ("package", "deepspeed, for the trainer", "make setup EXTRAS=deepspeed (or pip install deepspeed)") in found
     assert any(kind == "device" and what.startswith("8 CUDA devices") for kind, what, _ in found)
     assert any(what.startswith("runs/gone/last.ckpt") for _, what, _ in found)
     for path in ("last", "s3://bucket/last.ckpt"):

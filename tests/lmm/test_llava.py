@@ -58,7 +58,7 @@ def test_a_published_model_loads_from_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_language_model_in_4_bits_trains_lora_and_nothing_else(tmp_path: Path) -> None:
-    pytest.importorskip("bitsandbytes", reason="4 bits need: pip install 'maskselect[qlora]'")
+    pytest.importorskip("bitsandbytes", reason="4 bits need: make setup EXTRAS=qlora")
     torch.manual_seed(0)
     compact = Llava(sizes=replace(SIZES, width=64, ffn=128)).eval()
     compact.model.save_pretrained(tmp_path)

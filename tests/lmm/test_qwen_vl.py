@@ -196,7 +196,7 @@ def test_a_published_model_loads_from_a_folder(folder: Path) -> None:
 
 
 def test_a_language_model_in_4_bits_leaves_tower_and_merger_as_they_are(folder: Path) -> None:
-    pytest.importorskip("bitsandbytes", reason="4 bits need: pip install 'maskselect[qlora]'")
+    pytest.importorskip("bitsandbytes", reason="4 bits need: make setup EXTRAS=qlora")
     packed = QwenVl(model=str(folder), quantize="nf4", lora=LORA)
     assert "Linear4bit" in {type(module).__name__ for module in packed.language_model.modules()}
     assert "Linear4bit" not in {type(module).__name__ for module in packed.vision_tower.modules()}

@@ -1,8 +1,11 @@
 """FSDP2 on two processes of the CPU: the same step as one process, resumed exactly, and merged into safetensors."""
 
+import json
 import subprocess
 import sys
+import types
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from maskselect.backends.checkpoints import read_card, read_tensors
+from maskselect.training.callbacks import SaveWeights
 from maskselect.training.merging import merge
 from maskselect.training.module import TrainingModule
 from maskselect.training.sharding import shard
@@ -91,6 +95,52 @@ def test_a_file_of_one_process_merges_too_and_others_are_told(tmp_path: Path, mo
     ):
         with pytest.raises(error, match=words):
             merge(tmp_path / name)
+
+
+def deepspeed_folder(folder: Path, file: str) -> Path:
+    """A folder as Lightning and DeepSpeed leave it: all but tensors stands in a process's model states."""
+    states = folder / "last.ckpt" / "checkpoint" / file
+    states.parent.mkdir(parents=True)
+    card = json.dumps({"system": "ras", "config": {}})
+    torch.save({"callbacks": {"SaveWeights": {"card": card}}, "global_step": 7}, states)
+    return folder / "last.ckpt"
+
+
+@pytest.mark.parametrize("file", ["mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt"])
+def test_what_deepspeed_leaves_is_merged_by_its_own_tool(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder's layout and names are theirs; their tool, which is not installed here, is stood in for."""
+    checkpoint, system = deepspeed_folder(tmp_path, file), system_like(tmp_path)
+    monkeypatch.setattr("maskselect.training.merging.build", lambda config: system_like(tmp_path))
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ValueError, match="make setup EXTRAS=deepspeed"):
+        merge(checkpoint)
+    tool: Any = types.ModuleType("deepspeed.utils.zero_to_fp32")
+    whole = {f"task.{name}": tensor + 1 for name, tensor in system.state_dict().items()}
+    tool.get_fp32_state_dict_from_zero_checkpoint = lambda path: whole
+    for name in ("deepspeed", "deepspeed.utils"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, tool.__name__, tool)
+    merged = merge(checkpoint)
+    assert read_card(merged)["steps"] == 7
+    for name, tensor in read_tensors(merged).items():
+        torch.testing.assert_close(tensor, whole[f"task.{name}"], atol=2e-3, rtol=2e-3)
+
+
+def test_under_deepspeed_weights_are_neither_loaded_nor_written_by_us(tmp_path: Path) -> None:
+    module = TrainingModule(tiny_ras())
+    kept = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    checkpoint: dict[str, Any] = {"callbacks": {}, "global_step": 1}  # its strategy takes the weights out
+    module.on_load_checkpoint(checkpoint)
+    assert "state_dict" not in checkpoint
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in module.state_dict().items())
+    for parameter in module.parameters():
+        cast(Any, parameter).ds_id = 0
+        parameter.data = torch.empty(0)
+    trainer: Any = types.SimpleNamespace(lightning_module=module)
+    SaveWeights(tmp_path, 10, {"config": {}}).write(trainer)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_sharded_is_told_before_any_process_group() -> None:
