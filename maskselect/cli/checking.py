@@ -1,4 +1,6 @@
-"""Around training: `doctor`, what a config lacks and takes, and `merge`, the weights out of a checkpoint."""
+"""Around training: `doctor`, what a config lacks and takes; `features`, what is frozen, beforehand; and `merge`, the
+weights out of a checkpoint.
+"""
 
 import argparse
 import sys
@@ -6,17 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskselect.cli.parsing import Parser
+from maskselect.cli.parsing import Parser, add_device
 
 
 class _Overridable(Parser):
     """Takes any option: what it does not know changes the config, as in `fit`. They stay in their order."""
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """`arguments` holds all of them, as they were given."""
+        """`arguments` holds all of them, as they were given; `rest` those that it does not know."""
         given = list(sys.argv[1:] if args is None else args)
-        options, _ = self.parse_known_args(given, namespace)
-        options.arguments = given
+        options, rest = self.parse_known_args(given, namespace)
+        options.arguments, options.rest = given, rest
         return options
 
 
@@ -43,6 +45,43 @@ def doctor(options: argparse.Namespace) -> int:
     found = examine(parse(options.arguments))
     print_findings(found, " + ".join(options.config))
     return 1 if found.needs else 0
+
+
+def features_parser(prog: str) -> argparse.ArgumentParser:
+    """Options of `features`."""
+    told = (
+        "Computes the frozen features of all images of a run, its candidates among them, and keeps them where the "
+        "run will look for them (data.init_args.cache_dir), so that it runs neither encoders nor proposer. What is "
+        "there already is left alone, so an interrupted one goes on; several may fill one folder."
+    )
+    usage = f"{prog} -c CONFIG [-c OVERLAY ...] [--part I/N] [--any.setting VALUE ...]"
+    parser = _Overridable(prog=prog, description=told, usage=usage, allow_abbrev=False)
+    config_help = "as `lightning fit` takes it; later ones are laid over earlier ones"
+    parser.add_argument("-c", "--config", action="append", required=True, metavar="CONFIG", help=config_help)
+    part_help = "of N machines or processes this is the I-th, from 1 (default: %(default)s)"
+    parser.add_argument("--part", type=_part, default="1/1", metavar="I/N", help=part_help)
+    add_device(parser)
+    return parser
+
+
+def features(options: argparse.Namespace) -> int:
+    """Prints how many were computed."""
+    from maskselect.backends.devices import pick_device
+    from maskselect.training.cli import parse
+    from maskselect.training.filling import fill
+
+    configs = [word for config in options.config for word in ("-c", config)]
+    part, parts = options.part
+    done, images = fill(parse([*configs, *options.rest], with_none=True), part, parts, str(pick_device(options.device)))
+    print(f"{done} of {images} images computed, the others were there")
+    return 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N with I from 1 to N")
+    return int(part), int(parts)
 
 
 def merge_parser(prog: str) -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ USAGE = """usage: {prog} VERB [options]
 Training, with Lightning (fit --help tells all of its options):
   fit|validate|test|predict -c CONFIG    for example: {prog} fit -c configs/ras.yaml
   doctor -c CONFIG                       what such a run would lack, and how large it is, before it begins
+  features -c CONFIG                     what is frozen, computed beforehand for all images of such a run
   merge LAST.CKPT                        the weights of a resumable checkpoint, in one file or in shards
 
 Use ({prog} VERB --help tells the options):
@@ -108,5 +109,6 @@ VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argpa
     "doctor": (checking.doctor_parser, checking.doctor),
     "push": (publishing.push_parser, publishing.push),
     "scenes": (options.scenes_parser, using.scenes),
+    "features": (checking.features_parser, checking.features),
     "merge": (checking.merge_parser, checking.merge),
 }

@@ -205,6 +205,7 @@ class CandidateSystem(Protocol):
     system: its name in cards.  stage: 1 where it trains by captioning, else 2.
     proposer: where candidates come from.
     channels: of pooled features.
+    image_tokens: whether the language model sees the image itself.
     duplicates_iou: of two chosen candidates that overlap more only the better one stays; None keeps both.
     A CandidateSystem is a torch.nn.Module as well.
     """
@@ -213,6 +214,7 @@ class CandidateSystem(Protocol):
     stage: int
     proposer: Proposer
     channels: int
+    image_tokens: bool
     duplicates_iou: float | None
 
     @property

@@ -88,6 +88,7 @@ class LLMSeg(FrozenSight):
 
     system = "llmseg"
     stage = 2
+    image_tokens = True
     duplicates_iou: float | None = None
     """Candidates are joined to one mask, so none is dropped for being like another."""
 

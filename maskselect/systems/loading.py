@@ -32,20 +32,20 @@ def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> t
             f"checkpoint {checkpoint} is of system {card['system']!r}; expected one that selects masks: {known}"
         )
     file = checkpoints.find_checkpoint(checkpoint)
-    system: Any = build(_on_device(_placed(card["config"], str(file.parent)), str(device)))
+    system: Any = build(on_device(_placed(card["config"], str(file.parent)), str(device)))
     if getattr(system, "system", None) != card["system"]:
         raise ValueError(f"checkpoint {checkpoint} describes a {type(system).__name__}; expected {card['system']!r}")
     system.load_learned(checkpoints.read_tensors(file), file)
     return system.to(device), card
 
 
-def _on_device(config: Any, device: str) -> Any:
+def on_device(config: Any, device: str) -> Any:
     """A config tree whose classes that choose a device choose this one."""
     if isinstance(config, list):
-        return [_on_device(value, device) for value in config]
+        return [on_device(value, device) for value in config]
     if not isinstance(config, dict):
         return config
-    placed = {key: _on_device(value, device) for key, value in config.items()}
+    placed = {key: on_device(value, device) for key, value in config.items()}
     if "class_path" in placed and "device" in inspect.signature(find_class(placed["class_path"])).parameters:
         placed["init_args"] = {**placed.get("init_args", {}), "device": device}
     return placed

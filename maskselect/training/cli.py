@@ -30,7 +30,7 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse a run that lacks weights, data, packages or its device, and say all that it lacks."""
-        config = _plain(self.config[self.subcommand])
+        config = without_none(_plain(self.config[self.subcommand]))
         refuse_missing(config)
         _take_own_gpu(config.get("trainer", {}))
 
@@ -62,6 +62,9 @@ class _ParsedCLI(TrainingCLI):
         super().add_arguments_to_parser(parser)
         parser.add_argument("--ckpt_path", type=str | None, default=None)
 
+    def _set_seed(self) -> None:
+        """Nothing is drawn."""
+
     def before_instantiate_classes(self) -> None:
         """Nothing is refused."""
 
@@ -69,10 +72,11 @@ class _ParsedCLI(TrainingCLI):
         """Nothing is built."""
 
 
-def parse(arguments: Sequence[str]) -> dict[str, Any]:
+def parse(arguments: Sequence[str], with_none: bool = False) -> dict[str, Any]:
     """The config that `fit` would run, as plain dicts with all defaults; nothing is built.
 
     arguments: what follows the verb, for example ["-c", "configs/ras.yaml"].
+    with_none: keep what is None, as building takes it; the doctor's functions take a config without.
     Exits with status 2 where `fit` would, telling what does not fit.
     """
     with catch_warnings():
@@ -83,11 +87,11 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
             subclass_mode_data=True,
             save_config_callback=None,
             run=False,
-            args=[*_with_bases(arguments), "--seed_everything", "false"],
+            args=_with_bases(arguments),
             parser_kwargs={"default_env": False},
         )
     plain: dict[str, Any] = _plain(cli.config)
-    return plain
+    return plain if with_none else without_none(plain)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -136,14 +140,21 @@ def _with_bases(arguments: Sequence[str]) -> list[str]:
 
 
 def _plain(config: Any) -> Any:
-    """A jsonargparse namespace as plain dicts, without defaults of None."""
+    """A jsonargparse namespace as plain dicts. None stays: where it was said, the default may be something else."""
     if hasattr(config, "as_dict"):
         config = config.as_dict()
     if isinstance(config, dict):
-        return {k: _plain(v) for k, v in config.items() if v is not None}
+        return {k: _plain(v) for k, v in config.items()}
     if isinstance(config, list | tuple):
         return [_plain(v) for v in config]
     return str(config) if isinstance(config, Path) else config
+
+
+def without_none(config: Any) -> Any:
+    """A tree of plain dicts without what is None: for the doctor, to which that is not there."""
+    if isinstance(config, dict):
+        return {k: without_none(v) for k, v in config.items() if v is not None}
+    return [without_none(v) for v in config] if isinstance(config, list) else config
 
 
 def _seed(data: Any) -> int:

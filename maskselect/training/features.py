@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -31,7 +32,8 @@ _RECORD_FORM = b"2"  # counted up when a record holds something else than before
 class Record:
     """What is kept of one image.
 
-    candidate_features: (N, C); mask_features: (M, C); image_features: (T, E); overlap: (N, M) IoU.
+    candidate_features: (N, C); mask_features: (M, C); overlap: (N, M) IoU.
+    image_features: (T, E), or (0, 0) where the language model sees no images.
     inside: (N, M), the share of each candidate that lies in each annotated mask.
     areas: (N + M,) float32, shares of the image that candidates and then annotated masks cover.
     extra: what the source asked to keep.
@@ -66,22 +68,38 @@ class FeatureStore:
 
     def record(self, source: GroupSource, item: int) -> Record:
         """The record of an image, from memory, disk or computed now."""
-        name = f"{source.image_id(item)}#{source.version(item)}"
+        name = _name(source, item)
         if name in self.kept:
             return self.kept[name]
         path = self._path(name)
-        if path is not None and path.is_file():
-            record = _unpack(load_file(path))
-        else:
-            record = self._compute(source.image_id(item), source.load(item))
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_suffix(f".{torch.randint(2**31, ()).item()}.part")
-                save_file(_pack(record), temporary)
-                temporary.replace(path)
+        found = path is not None and path.is_file()
+        record = _unpack(load_file(path)) if path is not None and found else self._made(source, item, path)
         size = sum(tensor.nbytes for tensor in _pack(record).values())
         if path is not None and size <= self._room:
             self.kept[name], self._room = record, self._room - size
+        return record
+
+    def keep(self, source: GroupSource, item: int) -> bool:
+        """Compute and write the record of an image, unless it is kept already: whether that was to be done.
+
+        Raises ValueError for a store without a folder.
+        """
+        path = self._path(_name(source, item))
+        if path is None:
+            raise ValueError("frozen features are kept in no folder")
+        if path.is_file():
+            return False
+        self._made(source, item, path)
+        return True
+
+    def _made(self, source: GroupSource, item: int, path: Path | None) -> Record:
+        """The record, computed, and written where there is a path; several processes may write the same."""
+        record = self._compute(source.image_id(item), source.load(item))
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(f".{uuid4().hex}.part")
+            save_file(_pack(record), temporary)
+            temporary.replace(path)
         return record
 
     def _compute(self, name: str, annotated: Annotated) -> Record:
@@ -97,6 +115,10 @@ class FeatureStore:
         return self.folder / digest[:2] / f"{digest[2:18]}.safetensors"
 
 
+def _name(source: GroupSource, item: int) -> str:
+    return f"{source.image_id(item)}#{source.version(item)}"
+
+
 @torch.no_grad()
 def compute(system: CandidateSystem, annotated: Annotated, candidates: MaskSet | None = None) -> Record:
     """Run the frozen parts on one image. candidates: masks to take in place of the proposer's."""
@@ -106,10 +128,11 @@ def compute(system: CandidateSystem, annotated: Annotated, candidates: MaskSet |
     pixels = torch.from_numpy(annotated.image).permute(2, 0, 1)[None].float() / 255
     everything = found.concat(MaskSet(masks, torch.ones(len(masks)), "annotated"))
     pooled = system.pool_features(system.encode(annotated.image), everything)
+    seen = system.image_features(pixels.to(device))[0] if system.image_tokens else torch.zeros(0, 0)
     return Record(
         pooled[: len(found)].half().cpu(),
         pooled[len(found) :].half().cpu(),
-        system.image_features(pixels.to(device))[0].half().cpu(),
+        seen.half().cpu(),
         pairwise_iou(found.masks, masks).half(),
         pairwise_iop(found.masks, masks).half(),
         everything.masks.flatten(1).float().mean(1).cpu(),
@@ -120,7 +143,8 @@ def compute(system: CandidateSystem, annotated: Annotated, candidates: MaskSet |
 
 def fingerprint(system: CandidateSystem, stand_ins: StandIns | None = None) -> str:
     """Twelve hex digits over everything that decides a record: frozen weights, and what makes the candidates."""
-    return identity([*system.visual_parts, system.channels, stand_ins or system.proposer], _RECORD_FORM)
+    blind = [] if system.image_tokens else ["without image tokens"]
+    return identity([*system.visual_parts, system.channels, stand_ins or system.proposer, *blind], _RECORD_FORM)
 
 
 def _pack(record: Record) -> dict[str, Tensor]:

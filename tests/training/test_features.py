@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from maskselect import cli
+from maskselect.backends.building import build
 from maskselect.data.groups import Annotated, DatasetGroups, Query, SceneGroups
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
 from maskselect.structures.masks import MaskSet
+from maskselect.training.cli import parse
 from maskselect.training.features import (
     FeatureStore,
     LabelRule,
@@ -164,3 +168,67 @@ def test_memory_holds_no_more_records_than_it_may(tmp_path: Path) -> None:
     assert set(store.kept) == {f"{source.image_id(0)}#{source.version(0)}"}
     assert torch.equal(again[0].overlap, again[1].overlap) and again[0] is not again[1]
     assert store.record(source, 0) is first
+
+
+def fill_config(folder: Path, limit: int | None = 2) -> Path:
+    """A run of the shipped RAS's parts on `examples/own`."""
+    own = {"dataset": "own", "root": "examples/own"}
+    sources = {
+        name: {
+            "class_path": "maskselect.data.groups.DatasetGroups",
+            "init_args": {**own, "split": name, "limit": limit},
+        }
+        for name in ("train", "val")
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({"data": {"init_args": {**sources, "cache_dir": str(folder / "kept")}}}))
+    return path
+
+
+def test_the_command_computes_what_a_run_finds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ["-c", "configs/ras.yaml", "-c", str(fill_config(tmp_path))]
+    command = ["features", *config, "--device", "cpu", "--trainer.devices", "7"]
+    said = []
+    for part in ("1/2", "2/2", "1/1"):
+        assert cli.main([*command, "--part", part]) == 0
+        said.append(capsys.readouterr().out)
+    assert [int(line.split()[0]) for line in said] == [1, 1, 0] and " of 2 images" in said[2]
+    parsed = parse(config, with_none=True)
+    torch.manual_seed(parsed["seed_everything"])
+    task, data = build(parsed["model"]["task"]), build(parsed["data"])
+    monkeypatch.setattr(FeatureStore, "_compute", None)  # nothing is computed any more
+    for source in (data.train_source, data.val_source):
+        record = FeatureStore(task, tmp_path / "kept").record(source, 0)
+        assert len(record.candidate_features) > 0 and len(record.image_features) > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--part", "3/2"], "3/2 is not I/N with I from 1 to N"),
+        (["--data.init_args.cache_dir", "null"], "keep no frozen features"),
+        (["--model.task.init_args.start", "gone.safetensors"], "gone.safetensors"),
+    ],
+)
+def test_what_cannot_be_computed_is_told(
+    more: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["features", "-c", "configs/ras.yaml", "-c", str(fill_config(tmp_path)), *more]
+    try:
+        status = cli.main(command)
+    except SystemExit as stop:
+        status = int(str(stop.code))
+    assert status == 2 and told in capsys.readouterr().err and not (tmp_path / "kept").exists()
+
+
+def test_without_image_tokens_none_are_kept(tmp_path: Path) -> None:
+    seeing, blind = tiny_ras(), tiny_ras(image_tokens=False)
+    source = SceneGroups("val", 0, 1)
+    records = [FeatureStore(system, tmp_path).record(source, 0) for system in (seeing, blind)]
+    assert records[0].image_features.numel() > 0 and records[1].image_features.numel() == 0
+    assert fingerprint(seeing) != fingerprint(blind)
+    torch.testing.assert_close(records[0].candidate_features, records[1].candidate_features)
+    batch = collect(FeatureStore(blind, tmp_path), source, [(0, 5)], 4, LabelRule(), False)
+    assert torch.isfinite(blind.eval().loss(batch)["loss"])

@@ -93,15 +93,20 @@ def from_one_file(merged: dict[str, Any], folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_commands_of_the_headers_parse(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    told = commands(file)
+    told, outputs = commands(file), list[str]()
     assert told or file.stem in ("codetr", "zero2", "zero3")
     for words in told:
         stack = [Path(words[place + 1]) for place, word in enumerate(words) if word == "-c"]
         assert any(path.name == file.name for path in stack)
         found, wanted = parsed(words), read_configs(stack)
-        start = words[-1] if words[-2].endswith(".start") else wanted["model"]["task"]["init_args"]["start"]
+        given = {word: words[place + 1] for place, word in enumerate(words[:-1]) if word.startswith("--")}
+        start = given.get("--model.task.init_args.start", wanted["model"]["task"]["init_args"]["start"])
+        output = given.get("--output", wanted["output"])
         assert found["model"]["task"]["init_args"].get("start") == start
-        assert (found["output"], found["trainer"]["max_steps"]) == (wanted["output"], wanted["trainer"]["max_steps"])
+        assert (found["output"], found["trainer"]["max_steps"]) == (output, wanted["trainer"]["max_steps"])
+        known = {"runs/ras_stage1", "runs/ras_13b", "runs/ras_7b", *outputs}
+        assert start is None or (Path(start).parent.as_posix() in known and Path(start).parent.as_posix() != output)
+        outputs.append(output)
 
 
 @pytest.mark.parametrize("stack", [s for s in STACKS if len(s.split()) > 2 or "stage1" in s] + OTHERS)

@@ -195,6 +195,7 @@ def test_the_smaller_one_as_it_is(world: World) -> None:
         assert learns(run) and len(run.task.lmm.language_model.layers) == 1
         task = read_card("runs/ras_7b/ras.safetensors")["config"]["init_args"]
         assert task["lmm"]["init_args"]["model"] == "llava-hf/llava-1.5-7b-hf"
+        assert task["proposer"]["init_args"]["mask_nms_thresh"] is None  # said in the config, and not the default
 
 
 def test_kept_features_change_nothing_and_need_neither_encoders_nor_proposer(

@@ -1,0 +1,45 @@
+"""Frozen features of all images of a run, computed beforehand, on as many machines as one likes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskselect.backends.building import build
+from maskselect.backends.progress import track
+from maskselect.doctor.check import refuse_missing
+from maskselect.structures.protocols import CandidateSystem
+from maskselect.systems.loading import on_device
+from maskselect.training.cli import without_none
+from maskselect.training.data import GroupsData
+from maskselect.training.features import FeatureStore
+
+
+def fill(config: Mapping[str, Any], part: int = 1, parts: int = 1, device: str = "cpu") -> tuple[int, int]:
+    """Compute and keep the record of every image of a run that is not kept yet: how many were, of how many.
+
+    config: as `training.cli.parse` gives it with None; its trainer is not asked.
+    part, parts: every `parts`-th image, beginning with the `part`-th. Several processes may fill one folder.
+    Raises ValueError for a config whose data keep no frozen features, or a part that there is not; MissingError when
+    weights or data are.
+    """
+    if not 1 <= part <= parts:
+        raise ValueError(f"part {part}/{parts} does not exist; expected I/N with I from 1 to N")
+    refuse_missing({key: without_none(config[key]) for key in ("model", "data")})
+    seed = config.get("seed_everything")
+    if not isinstance(seed, bool | None):
+        torch.manual_seed(seed)  # frozen parts that no file gives are drawn as in the run
+    task = build(on_device(config["model"]["task"], device))
+    data = build(config["data"])
+    if not isinstance(data, GroupsData) or data.cache_dir is None:
+        raise ValueError("the config's data keep no frozen features; expected GroupsData with a cache_dir")
+    if not isinstance(task, CandidateSystem):
+        raise ValueError(f"{type(task).__name__} has no frozen features; expected a system that selects candidates")
+    task.to(device)  # type: ignore[attr-defined]
+    folder = Path(data.cache_dir)
+    sources = (data.train_source, data.stand_ins), (data.val_source, None)
+    stores = [(FeatureStore(task, folder, stand_ins), source) for source, stand_ins in sources]
+    work = [(store, source, item) for store, source in stores for item in range(len(source))][part - 1 :: parts]
+    done = sum(store.keep(source, item) for store, source, item in track(work, len(work), "Frozen features", "images"))
+    return done, len(work)
