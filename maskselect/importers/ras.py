@@ -12,6 +12,7 @@ features of CLIP, ConvNeXt, SigLIP, DINOv2 and positions in this order, which `o
 standardised. A classifier of fewer hidden channels than ours gets ones that give nothing.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -66,6 +67,9 @@ FROZEN = NameMap(
 )
 """Beginnings of names that are left behind: the config names the encoders' own files."""
 
+_TRAINED = re.compile(r"(^|[._])(lora|adapter|\w*classifier|\w*projector|mask_(head|decoder|pre))", re.IGNORECASE)
+"""In the name of a tensor that is no frozen encoder's."""
+
 LEFT = f"{REFUSED}: nothing explains it"
 
 _SHOWN = 4
@@ -115,6 +119,7 @@ def import_ras(
         *found.assumed,
         f"the projector reads features in the order {', '.join(order)}, not standardised",
         "GELU between the layers of projector and classifier",
+        "encoders' layers, mask resize, map of positions, prompt layout and second pass are those of the config",
         f"the threshold is {THRESHOLD}",
     ]
     tell(rows, assumed)
@@ -187,7 +192,10 @@ def _check_choices(choices: Choices, others: Mapping[str, Tensor]) -> None:
 
 
 def _reason(name: str, drop: tuple[str, ...]) -> str | None:
-    return "as asked" if name.startswith(drop) else FROZEN.reason(name)
+    """Why a tensor is left behind. What may have been trained is not, whatever encoder it is called after."""
+    if name.startswith(drop):
+        return "as asked"
+    return None if _TRAINED.search(name) else FROZEN.reason(name)
 
 
 def _target(role: str, part: Part, name: str) -> str:

@@ -220,9 +220,17 @@ def _pool_and_ref(one: str, other: str) -> tuple[str, str] | None:
     differ = [pair for pair in parts if pair[0] != pair[1]]
     if one.count(".") != other.count(".") or len(differ) != 1:
         return None
-    # By words, since "prefix" has "ref" in it too.
-    first, second = (any(word.startswith("ref") for word in re.split(r"[^a-z]+", text.lower())) for text in differ[0])
-    return None if first == second else (other, one) if first else (one, other)
+    # By whole words: "prefix" and "refine" have "ref" in them too, and a norm has scales and no token.
+    first, second = (set(re.split(r"[^a-z]+", text.lower())) for text in differ[0])
+    if "norm" in first | second:
+        return None
+    for words, others, pair in ((first, second, (other, one)), (second, first, (one, other))):
+        if words & _REF and not words & _POOL and others & _POOL and not others & _REF:
+            return pair
+    return None
+
+
+_REF, _POOL = {"ref", "reference", "references"}, {"pool", "pooled", "pooling", "candidate", "candidates"}
 
 
 def _chosen_vector(text: str, shapes: Mapping[str, Size], width: int) -> Vector:

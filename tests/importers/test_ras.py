@@ -331,6 +331,14 @@ def _other(made: Made, how: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors["model.mask_end"] = torch.zeros(width)
         case "vectors of names that tell nothing":
             tensors = renamed(renamed(tensors, POOL, "model.mask_prefix.0"), REF, "model.mask_prefix.1")
+        case "vectors of names that only begin as they should":
+            tensors = renamed(renamed(tensors, POOL, "model.scale_token"), REF, "model.refine_token")
+        case "norms in their place":
+            tensors = renamed(renamed(tensors, POOL, "model.pool_norm.weight"), REF, "model.ref_norm.weight")
+        case "something trained called after an encoder":
+            tensors["model.dinov2.lora_A.weight"] = torch.zeros(3)
+        case "a mask projector called after an encoder":
+            tensors["model.dino.mask_projector.0.weight"] = torch.zeros(3)
         case "something else":
             tensors["model.something.else"] = torch.zeros(3)
         case "a LLaVA with a hole":
@@ -378,6 +386,10 @@ def _other(made: Made, how: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "vectors of names that tell nothing",
             "which of model.mask_prefix.0 and model.mask_prefix.1 is <mask-ref-pre>",
         ),
+        ("vectors of names that only begin as they should", "is <mask-ref-pre> cannot be told from their names"),
+        ("norms in their place", "is <mask-ref-pre> cannot be told from their names"),
+        ("something trained called after an encoder", "left over, model.dinov2.lora_A.weight"),
+        ("a mask projector called after an encoder", "left over, model.dino.mask_projector.0.weight"),
         ("something else", "1 tensors are left over, model.something.else (--drop leaves them behind)"),
         (
             "a LLaVA with a hole",
