@@ -6,8 +6,8 @@ Candidates are proposed once and given to both. Timed are: an image, which is en
 it with the language model; one prompt behind an image that has been read; and all prompts of an image in one call.
 
 What an answer cannot do without is counted as floating-point operations (`torch.utils.flop_counter`), which are those
-that really ran: RAS reads each candidate once more for every prompt; LLM-Seg writes words, two or more passes of one
-token, and fuses candidates with `[SEG]`.
+that really ran: RAS reads each candidate once more for every prompt; LLM-Seg writes its answer word by word, of which
+`[SEG]` is the first one of the compact model, and fuses candidates with it.
 """
 
 import argparse
