@@ -46,18 +46,21 @@ ENCODERS = (
 CANDIDATES, PROMPTS, PROMPT_TOKENS = 100, 16, 30
 PEAK = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e12}
 """Dense bfloat16 operations a second (data sheets)."""
+BANDWIDTH = {"NVIDIA H200": 4.8e12, "NVIDIA H100": 3.35e12, "NVIDIA A100": 2.0e12}
+"""Bytes a second that are read from memory (data sheets)."""
 PEAK_SOURCE = {"cuda": "its data sheet's rate", "cpu": "the rate of a product of matrices of 1024 x 1024"}
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Operations of each part of an answer, and of a training step."""
+    """Operations of each part of an answer, and of a training step; recomputed: of that step for want of memory."""
 
     encoders: int
     prefix: int
     one_prompt: int
     many_prompts: int
     step: int
+    recomputed: int
 
 
 def main() -> None:
@@ -119,10 +122,12 @@ def _count(name: str, lora: int) -> Counted:
         lmm.train()
         hidden(1, prefix + PROMPTS * suffix).sum().backward()
 
+    recomputes = lmm.gradient_checkpointing
     with torch.no_grad():
+        recomputed = _flops(lambda: hidden(1, prefix + PROMPTS * suffix)) if recomputes else 0
         seeing = _flops(lambda: (system.encoders.encode(image), lmm.vision_features(image)))
         reading = _flops(lambda: hidden(1, prefix))
-    return Counted(seeing, reading, behind(1), behind(PROMPTS), _flops(step))
+    return Counted(seeing, reading, behind(1), behind(PROMPTS), _flops(step), recomputed)
 
 
 def _empty(*shape: int) -> Tensor:
@@ -135,9 +140,14 @@ def _flops(run: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def _tell(name: str, counted: Counted) -> None:
+def _weights(name: str) -> int:
+    """Numbers in the language model's layers."""
     sizes = SIZES[name]
-    weights = sizes.layers * (4 * sizes.width**2 + 3 * sizes.width * sizes.ffn)
+    return sizes.layers * (4 * sizes.width**2 + 3 * sizes.width * sizes.ffn)
+
+
+def _tell(name: str, counted: Counted) -> None:
+    weights = _weights(name)
     print(f"RAS-{name}: {weights / 1e9:.2f} B weights in its layers, {2 * weights / 1e9:.1f} GB in bfloat16; in 10^12:")
     for part, value in vars(counted).items():
         print(f"  {part:14} {value / 1e12:8.2f}")
@@ -167,26 +177,35 @@ def _measure(options: argparse.Namespace) -> None:
         seen = _seconds(lambda: (system.encode(image), system.read(image, features)), options.repeats)
         alone = _seconds(lambda: system.score(read, [prompt], [none]), options.repeats)
         many = _seconds(lambda: system.score(read, [prompt] * PROMPTS, [none] * PROMPTS), options.repeats)
-    counted, peak = _count(options.run, options.lora), _peak(device)
+    counted, peak = _count(options.run, options.lora), _of_device(PEAK, device, _product)
+    reading = 2 * _weights(options.run) / _of_device(BANDWIDTH, device, lambda: float("inf"))  # of the weights, once
     print(f"RAS-{options.run}, {CANDIDATES} candidates: time over that of one prompt behind an image that was read,")
-    print(f"and over the floor of its operations at {PEAK_SOURCE[device.type]}")
+    print(
+        f"and over the floor of its operations at {PEAK_SOURCE[device.type]}, or of reading the weights, if that is more"
+    )
     for what, spent, operations in (
         ("an image", seen, counted.encoders + counted.prefix),
         ("one prompt", alone, counted.one_prompt),
         (f"{PROMPTS} prompts", many, counted.many_prompts),
     ):
-        over = statistics.median(spent) * peak / operations
+        over = statistics.median(spent) / max(operations / peak, reading)
         line = f"  {what:12} {_relative(spent, alone)}; {over:.1f} times the floor"
         print(line + (f"  median {statistics.median(spent):.4f} s" if device.type == "cuda" else ""))
-    _measure_steps(system, device, options, counted.step / peak)
+    _measure_steps(system, device, options, (counted.step / peak, (counted.step - counted.recomputed) / peak))
 
 
-def _measure_steps(system: RAS, device: torch.device, options: argparse.Namespace, floor: float) -> None:
-    """Training steps at growing batches, until memory ends. floor: of one image's step, in seconds."""
+def _measure_steps(system: RAS, device: torch.device, options: argparse.Namespace, floors: tuple[float, float]) -> None:
+    """Training steps at growing batches, until memory ends.
+
+    floors: of one image's step, in seconds, with what is recomputed and without.
+    """
     system.train()
+    floor, model = floors
     optimizer = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], 1e-4)
     first: list[float] = []
-    for images in (1, 2, 4, 8, 16):
+    for images in (1, 2, 4, 8, 16, 32, 64, 128):
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         batch = _batch(system, images, device)
 
         def step(batch: Batch = batch) -> None:
@@ -207,17 +226,22 @@ def _measure_steps(system: RAS, device: torch.device, options: argparse.Namespac
         line += f"{middle / (images * floor):.1f} times the floor"
         if device.type == "cuda":
             held = torch.cuda.max_memory_allocated() / 2**30
-            line += f" (utilisation {100 * images * floor / middle:.0f} %); {middle:.3f} s, {held:.0f} GiB"
+            line += f", model FLOPs utilisation {100 * images * model / middle:.0f} %; {middle:.3f} s, {held:.0f} GiB"
         print(line)
         if device.type == "cpu" and images == 4:
             return
 
 
-def _peak(device: torch.device) -> float:
-    """Operations a second that a device does at most: by its data sheet, or as a large product of matrices does."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name()
-        return next((value for known, value in PEAK.items() if name.startswith(known)), float("nan"))
+def _of_device(table: dict[str, float], device: torch.device, otherwise: Callable[[], float]) -> float:
+    """What a data sheet says of a GPU; of a CPU something else."""
+    if device.type == "cpu":
+        return otherwise()
+    name = torch.cuda.get_device_name()
+    return next((value for known, value in table.items() if name.startswith(known)), float("nan"))
+
+
+def _product() -> float:
+    """Operations a second in a large product of matrices."""
     side = 1024
     one, other = torch.randn(2, side, side, dtype=torch.bfloat16)
     return 2 * side**3 / min(_seconds(lambda: one @ other, 10))
