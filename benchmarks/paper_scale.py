@@ -180,9 +180,7 @@ def _measure(options: argparse.Namespace) -> None:
     counted, peak = _count(options.run, options.lora), _of_device(PEAK, device, _product)
     reading = 2 * _weights(options.run) / _of_device(BANDWIDTH, device, lambda: float("inf"))  # of the weights, once
     print(f"RAS-{options.run}, {CANDIDATES} candidates: time over that of one prompt behind an image that was read,")
-    print(
-        f"and over the floor of its operations at {PEAK_SOURCE[device.type]}, or of reading the weights, if that is more"
-    )
+    print(f"and over the floor: its operations at {PEAK_SOURCE[device.type]}, or reading the weights once")
     for what, spent, operations in (
         ("an image", seen, counted.encoders + counted.prefix),
         ("one prompt", alone, counted.one_prompt),
