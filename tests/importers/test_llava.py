@@ -50,7 +50,7 @@ def imported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def check_forward(lmm: Llava, original: Original, rows: int) -> None:
     """Text, image and text again, through hidden states to logits."""
-    image = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    image = torch.randint(256, (1, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(3)) / 255
     before, after = lmm.token_ids(VICUNA_SYSTEM, begin=True), lmm.token_ids("what is that?")
     wanted = torch.cat([original.embedded(before), original.image(image), original.embedded(after)])
     with torch.no_grad():

@@ -135,7 +135,7 @@ def test_a_tiny_one_trains_and_answers(tmp_path: Path) -> None:
     system = build({**task, "init_args": task["init_args"]})
     assert isinstance(system, LLMSeg)
     system.proposer = Quarters()
-    assert system.channels == 32 and system.lmm.crop is not None and system.lmm.frame_ids is not None
+    assert system.channels == 32 and system.lmm.square is not None and system.lmm.frame_ids is not None
     source = SceneGroups("train", 0, 2)
     store = FeatureStore(system, tmp_path)
     batch = collect(store, source, [(0, 1)], 3, LabelRule(), with_captions=False)
@@ -166,7 +166,7 @@ def test_frozen_features_are_kept_apart_by_what_the_tower_sees() -> None:
     torch.manual_seed(0)
     cropped = build(tiny_task())
     padded = deepcopy(cropped)
-    padded.reader.lmm.crop = None
+    padded.reader.lmm.square = None
     assert fingerprint(cropped) != fingerprint(padded)
 
 

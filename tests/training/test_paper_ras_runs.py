@@ -179,6 +179,7 @@ def test_lora_keeps_adapters_projectors_and_head(world: World, full: dict[str, R
 
 @pytest.mark.slow
 def test_the_smaller_one_in_4_bits_from_stage_1_to_its_report(world: World) -> None:
+    pytest.importorskip("bitsandbytes", reason="4 bits need: make setup EXTRAS=qlora")
     with world.entered("qlora"):
         first = world.fit("ras_7b", "qlora", "stage1")
         assert learns(first) and not any("lmm" in name for name in read_tensors(STAGE_1))
