@@ -29,7 +29,12 @@ def doctor_parser(prog: str) -> argparse.ArgumentParser:
         "device, memory (an estimate). Prints parameter counts part by part. Builds nothing and asks no network. "
         "Status: 0 all is there, 1 something is missing, 2 the config is bad."
     )
-    usage = f"{prog} -c CONFIG [-c OVERLAY ...] [--any.setting VALUE ...]"
+    return _of_a_config(prog, told)
+
+
+def _of_a_config(prog: str, told: str, more: str = "") -> argparse.ArgumentParser:
+    """more: what else it takes, as the usage tells it."""
+    usage = f"{prog} -c CONFIG [-c OVERLAY ...] {more}[--any.setting VALUE ...]"
     parser = _Overridable(prog=prog, description=told, usage=usage, allow_abbrev=False)
     config_help = "as `lightning fit` takes it; later ones are laid over earlier ones"
     parser.add_argument("-c", "--config", action="append", required=True, metavar="CONFIG", help=config_help)
@@ -54,10 +59,7 @@ def features_parser(prog: str) -> argparse.ArgumentParser:
         "run will look for them (data.init_args.cache_dir), so that it runs neither encoders nor proposer. What is "
         "there already is left alone, so an interrupted one goes on; several may fill one folder."
     )
-    usage = f"{prog} -c CONFIG [-c OVERLAY ...] [--part I/N] [--any.setting VALUE ...]"
-    parser = _Overridable(prog=prog, description=told, usage=usage, allow_abbrev=False)
-    config_help = "as `lightning fit` takes it; later ones are laid over earlier ones"
-    parser.add_argument("-c", "--config", action="append", required=True, metavar="CONFIG", help=config_help)
+    parser = _of_a_config(prog, told, "[--part I/N] ")
     part_help = "of N machines or processes this is the I-th, from 1 (default: %(default)s)"
     parser.add_argument("--part", type=_part, default="1/1", metavar="I/N", help=part_help)
     add_device(parser)
