@@ -72,8 +72,7 @@ class FeatureStore:
         if name in self.kept:
             return self.kept[name]
         path = self._path(name)
-        found = path is not None and path.is_file()
-        record = _unpack(load_file(path)) if path is not None and found else self._made(source, item, path)
+        record = _unpack(load_file(path)) if path is not None and path.is_file() else self._made(source, item, path)
         size = sum(tensor.nbytes for tensor in _pack(record).values())
         if path is not None and size <= self._room:
             self.kept[name], self._room = record, self._room - size

@@ -20,12 +20,9 @@ def fill(config: Mapping[str, Any], part: int = 1, parts: int = 1, device: str =
     """Compute and keep the record of every image of a run that is not kept yet: how many were, of how many.
 
     config: as `training.cli.parse` gives it with None; its trainer is not asked.
-    part, parts: every `parts`-th image, beginning with the `part`-th. Several processes may fill one folder.
-    Raises ValueError for a config whose data keep no frozen features, or a part that there is not; MissingError when
-    weights or data are.
+    part, parts: every `parts`-th image, beginning with the `part`-th, from 1. Several processes may fill one folder.
+    Raises ValueError for a config whose data keep no frozen features, MissingError when weights or data are missing.
     """
-    if not 1 <= part <= parts:
-        raise ValueError(f"part {part}/{parts} does not exist; expected I/N with I from 1 to N")
     refuse_missing({key: without_none(config[key]) for key in ("model", "data")})
     seed = config.get("seed_everything")
     if not isinstance(seed, bool | None):
