@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskselect.encoders.framing import Framing, cornered_images, framed_masks, square_images
-from maskselect.encoders.frozen import FrozenEncoder
+from maskselect.encoders.framing import Framing, cornered_images, framed_masks, read_part, square_images
+from maskselect.encoders.frozen import FrozenEncoder, as_triple
 from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.ops.pooling import MASK_RESIZES, MaskResize, cell_weights, mask_pool
 from maskselect.structures.features import FeatureMap
@@ -31,8 +31,9 @@ class EncoderEnsemble(nn.Module):
         "fine_aliased" are LLM-Seg's, see `ops/pooling.py`.
     geometry: append [sqrt(area share), x0, y0, x1, y1], shares of the padded square. This is ours, not the paper's:
         the mean of a sinusoid tells the extent of a mask only dimly. Off for parity with the paper.
-    pad_value: what `features` puts around an image that is not square, in [0, 1]. 0 is what `SceneDataset` pads with;
-        0.48 is the grey of Cambrian-1, for pretrained encoders.
+    pad_value: what `features` puts around an image that is not square, in [0, 1], one value or one each for R, G and B.
+        0 is what `SceneDataset` pads with; Cambrian-1 pads with the mean colour of CLIP, for SigLIP too (and for DINOv2
+        with ImageNet's, one grey value off), in whole grey values 122, 116 and 104.
     framing: "centre", or "corner", which takes no pad_value; see `encoders/framing.py`.
     dtype: in which the weights of learned encoders are held; "bfloat16" halves their memory.
 
@@ -47,7 +48,7 @@ class EncoderEnsemble(nn.Module):
         encoders: Sequence[Encoder],
         mask_resize: MaskResize = "area",
         geometry: bool = True,
-        pad_value: float = 0.0,
+        pad_value: float | Sequence[float] = 0.0,
         framing: Framing = "centre",
         dtype: Dtype = "float32",
     ) -> None:
@@ -67,7 +68,7 @@ class EncoderEnsemble(nn.Module):
                 self.add_module(f"encoder_{encoder.info.name}", encoder)
         self.mask_resize: MaskResize = mask_resize
         self.geometry = geometry
-        self.pad_value = pad_value
+        self.pad_value = pad_value if isinstance(pad_value, int | float) else as_triple(pad_value, "pad_value")
         if dtype not in get_args(Dtype):
             raise ValueError(f"dtype {dtype!r} is unknown; expected one of {', '.join(get_args(Dtype))}")
         # Where they are the default they are not among what frozen features are kept under: older ones stay good.
@@ -98,7 +99,10 @@ class EncoderEnsemble(nn.Module):
         if any(len(m.features) != 1 for m in maps):
             raise ValueError(f"pool takes the maps of one image, got {[len(m.features) for m in maps]}; see `split`")
         framed = framed_masks(masks.to(maps[0].features.device), self.framing)
-        parts = [mask_pool(m.features[0].float(), cell_weights(framed, m.info.grid, self.mask_resize)) for m in maps]
+        parts = []
+        for m in maps:
+            weights = cell_weights(read_part(framed, m.info.covered), m.info.grid, self.mask_resize)
+            parts.append(mask_pool(m.features[0].float(), weights))
         if self.geometry:
             parts.append(mask_geometry(framed))
         return torch.cat(parts, 1)

@@ -7,6 +7,7 @@ normalised: how Segment Anything frames images, and LLM-Seg after it (its releas
 Shape letters: B images, N masks, H W pixels, S side of the square.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,15 +16,27 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as images_of
 
-from maskselect.ops.masks import pad_to_square
+from maskselect.ops.masks import pad_to_square, square_padding
 from maskselect.structures.features import FeatureInfo
 
 Framing = Literal["centre", "corner"]
 
 
-def square_images(image: np.ndarray, pad_value: float = 0.0, device: torch.device | str = "cpu") -> Tensor:
-    """(H, W, 3) uint8 to (1, 3, S, S) float32 in [0, 1], S = max(H, W), centred as masks are; see `pad_value`."""
-    return pad_to_square(_channels_first(image, device).float() / 255, pad_value)
+def square_images(
+    image: np.ndarray, pad_value: float | Sequence[float] = 0.0, device: torch.device | str = "cpu"
+) -> Tensor:
+    """(H, W, 3) uint8 to (1, 3, S, S) float32 in [0, 1], S = max(H, W), centred as masks are.
+
+    pad_value: around it, in [0, 1]; one value, or one a channel.
+    """
+    pixels = _channels_first(image, device).float() / 255
+    if isinstance(pad_value, int | float):
+        return pad_to_square(pixels, pad_value)
+    height, width = image.shape[:2]
+    left, _, top, _ = square_padding(height, width)
+    square = torch.tensor(pad_value, device=pixels.device)[None, :, None, None].repeat(1, 1, *[max(height, width)] * 2)
+    square[..., top : top + height, left : left + width] = pixels
+    return square
 
 
 def cornered_images(image: np.ndarray, info: FeatureInfo, device: torch.device | str = "cpu") -> Tensor:
@@ -44,6 +57,12 @@ def framed_masks(masks: Tensor, framing: Framing) -> Tensor:
     height, width = masks.shape[-2:]
     side = max(height, width)
     return F.pad(masks, (0, side - width, 0, side - height))
+
+
+def read_part(masks: Tensor, covered: float) -> Tensor:
+    """The part of (N, S, S) masks that lies under an encoder's grid, see `FeatureInfo.covered`; at least a pixel."""
+    side = max(1, round(masks.shape[-1] * covered))
+    return masks[:, :side, :side]
 
 
 def _channels_first(image: np.ndarray, device: torch.device | str) -> Tensor:

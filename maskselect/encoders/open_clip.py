@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from maskselect.backends.checkpoints import load_into
 from maskselect.encoders.frozen import FrozenEncoder, Triple, as_triple, declare_levels
-from maskselect.encoders.timm import vit_grid
+from maskselect.encoders.timm import covered_side, vit_grid
 from maskselect.structures.features import FeatureInfo
 
 CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
@@ -55,13 +55,14 @@ class OpenClipEncoder(FrozenEncoder):
         if trunk is not None:
             levels = trunk.feature_info
             channels, grid = declare_levels(levels, layers, image_size, vit_grid(trunk))
+            covered = covered_side(trunk, image_size)
         else:
             width, rows = int(tower.conv1.out_channels), tuple(int(side) for side in tower.grid_size)
             levels = [{"num_chs": width, "reduction": 1}] * len(tower.transformer.resblocks)
             channels, grid = declare_levels(levels, layers, image_size, (rows[0], rows[1]))
-        super().__init__(
-            FeatureInfo(name, channels, image_size, grid, as_triple(mean, "mean"), as_triple(std, "std")), interpolation
-        )
+            covered = grid[0] * int(tower.conv1.kernel_size[0]) / image_size
+        mean, std = as_triple(mean, "mean"), as_triple(std, "std")
+        super().__init__(FeatureInfo(name, channels, image_size, grid, mean, std, covered), interpolation)
         self.layers = [layer % len(levels) for layer in layers]  # pruning below shortens what negatives count from
         self.final_norm = final_norm
         cut = trunk if trunk is not None else tower

@@ -62,6 +62,7 @@ class TimmEncoder(FrozenEncoder):
             grid=grid,
             mean=as_triple(mean or defaults["mean"], "mean"),
             std=as_triple(std or defaults["std"], "std"),
+            covered=covered_side(trunk, image_size),
         )
         super().__init__(info, interpolation)
         # From the start, because pruning shortens what negative numbers count from.
@@ -110,3 +111,9 @@ def vit_grid(trunk: nn.Module) -> tuple[int, int] | None:
     """(h, w) of a ViT's patch grid, or None for another kind of network."""
     grid = getattr(getattr(trunk, "patch_embed", None), "grid_size", None)
     return None if grid is None else (int(grid[0]), int(grid[1]))
+
+
+def covered_side(trunk: Any, image_size: int) -> float:
+    """`FeatureInfo.covered` of a network at that side: what the patches of a ViT leave of it, 1 for another network."""
+    grid = vit_grid(trunk)
+    return 1.0 if grid is None else min(1.0, grid[0] * int(trunk.patch_embed.patch_size[0]) / image_size)

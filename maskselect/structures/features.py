@@ -14,6 +14,8 @@ class FeatureInfo:
     input_size: side in pixels of the square it reads.
     grid: (h, w) of its map.
     mean, std: RGB normalisation for images in [0, 1].
+    covered: share of the square's side, from its left and its top, over which the grid lies: 1, but for a ViT whose
+        patches do not divide the side (384 pixels by patches of 14 leave 6 unread to the right and below).
     """
 
     name: str
@@ -22,6 +24,7 @@ class FeatureInfo:
     grid: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    covered: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from maskselect.encoders.ensemble import EncoderEnsemble, mask_geometry, split, square_images
@@ -73,6 +74,32 @@ def test_padding_of_masks_matches_that_of_images(size: tuple[int, int]) -> None:
     torch.testing.assert_close(inside, outside, atol=2e-2, rtol=0)  # grey is rounded to uint8 in `square`
     position = slice(ensemble.info[0].channels, None)
     torch.testing.assert_close(inside[:, position], outside[:, position])
+
+
+def test_an_image_is_padded_with_a_colour_as_pil_pads_it() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (31, 64, 3), np.uint8)
+    canvas = Image.new("RGB", (64, 64), (122, 116, 104))
+    canvas.paste(Image.fromarray(image), (0, (64 - 31) // 2))
+    square = square_images(image, (122 / 255, 116 / 255, 104 / 255))
+    np.testing.assert_array_equal((square[0].permute(1, 2, 0) * 255).round().numpy(), np.asarray(canvas))
+    ensemble = build(pad_value=[122 / 255, 116 / 255, 104 / 255])
+    masks = random_masks(2, 31, 64)
+    wanted = ensemble.pool(ensemble.encode(square), masks)
+    torch.testing.assert_close(ensemble.features(image, masks), wanted)
+    with pytest.raises(ValueError, match="pad_value needs three values"):
+        build(pad_value=[0.5, 0.5])
+
+
+def test_pixels_that_no_patch_reads_weigh_nothing() -> None:
+    vit = TimmEncoder("vit", "vit_tiny_patch16_224", 72, model_args=VIT | {"img_size": 72})
+    assert vit.info.grid == (4, 4) and vit.info.covered == 64 / 72
+    ensemble = EncoderEnsemble([vit], geometry=False)
+    image = np.random.default_rng(0).integers(0, 256, (72, 72, 3), np.uint8)
+    masks = torch.zeros(2, 72, 72, dtype=torch.bool)
+    masks[0, :16, 16:32] = True  # exactly the second patch
+    masks[1, 64:, 64:] = True  # only what the patches leave out
+    maps = ensemble.maps(image)
+    torch.testing.assert_close(ensemble.pool(maps, masks), torch.stack([maps[0].features[0, :, 0, 1], torch.zeros(32)]))
 
 
 def test_masks_at_another_resolution_give_the_same_features() -> None:
