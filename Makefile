@@ -7,7 +7,7 @@ REF ?=
 OUTPUT ?= outputs
 MODEL ?= ras
 WORKERS ?= 2
-# Groups of optional dependencies to add, with commas between: qlora, ray, regions, deepspeed.
+# Groups of optional dependencies to add, with commas between: import, qlora, ray, regions, deepspeed.
 EXTRAS ?=
 
 VENV := .venv
@@ -25,7 +25,7 @@ help:
 	@echo "make predict [IMAGE=photo.jpg] [PROMPT='leaves left of <mask-ref>'] [REF='point:218,175'] [OUTPUT=outputs]"
 	@echo "make test      ruff, mypy, import-linter, pytest         make test-all   the slow tests too"
 	@echo "make lint      ruff                                      make types      mypy"
-	@echo "make setup EXTRAS=qlora                                  an optional package: qlora, ray, regions, deepspeed"
+	@echo "make setup EXTRAS=qlora                                  an optional package: import, qlora, ray, regions, deepspeed"
 	@echo "make scenes    200 generated scenes into outputs/scenes  make setup      only the virtual environment"
 
 predict: $(READY)

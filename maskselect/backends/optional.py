@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 _PACKAGES = {
+    "import": "sentencepiece",
     "qlora": "bitsandbytes",
     "ray": "'ray[data]'",
     "regions": "scikit-image",

@@ -18,6 +18,7 @@ _PARTS = (
     (r"(?:.*\.)?mask_tokenizer\.", "mask projector"),
     (r".*lm_head\.", "output layer"),
     (r".*language_model\.", "language model"),
+    (r"scorer\.decoder\.", "decoder"),
 )
 """Beginnings of parameter names, and the part that they belong to; the first that fits."""
 
@@ -96,4 +97,4 @@ def total(parts: Iterable[Part]) -> Part:
 
 
 def _order() -> list[str]:
-    return ["vision tower", "image projector", "mask projector", "language model", "LoRA", "output layer"]
+    return ["vision tower", "image projector", "mask projector", "language model", "LoRA", "output layer", "decoder"]

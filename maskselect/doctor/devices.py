@@ -43,7 +43,7 @@ def trainer_needs(trainer: Mapping[str, Any]) -> list[Need]:
         for word, (module, package, command) in _FURTHER.items()
         if word in asked and not find_spec(module)
     ]
-    if accelerator not in ("gpu", "cuda") or (accelerator == "gpu" and _other_gpu()):
+    if not _asks_for_cuda(trainer):
         return found
     there, wanted = cuda_count(), devices if isinstance(devices, int) and devices > 0 else 1
     if there >= wanted:
@@ -62,29 +62,34 @@ def part_needs(node: Node) -> list[Need]:
     return [Need("device", f"CUDA for {'.'.join(node.keys)}", "a machine with one, or `device: cpu` there")]
 
 
-def _other_gpu() -> bool:
-    """Whether Lightning's "gpu" is Apple's."""
+def _asks_for_cuda(trainer: Mapping[str, Any]) -> bool:
+    """Whether by name, or as Lightning's "gpu" where that is not Apple's."""
+    accelerator = trainer.get("accelerator")
+    if accelerator != "gpu":
+        return bool(accelerator == "cuda")
     import torch  # noqa: PLC0415
 
-    return bool(torch.backends.mps.is_available())
+    return not torch.backends.mps.is_available()
 
 
 @dataclass(frozen=True)
 class Room:
-    """Memory of one device. size: bytes.  processes: how many of the run share it."""
+    """Memory of one device. size: bytes, None where it is not here.  processes: how many of the run share it."""
 
     name: str
-    size: int
+    size: int | None
     processes: int = 1
 
 
 def device_room(trainer: Mapping[str, Any]) -> Room:
-    """Of the device that trains: the first CUDA device, or where there is none the machine's own memory."""
+    """Of the device that trains: the first CUDA device, or the machine's own memory for a run that asks for no GPU."""
     if trainer.get("accelerator") != "cpu" and cuda_count():
         import torch  # noqa: PLC0415
 
         told = torch.cuda.get_device_properties(0)
         return Room(str(told.name), int(told.total_memory))
+    if _asks_for_cuda(trainer):
+        return Room("there is no CUDA device here", None, process_count(trainer)[0])
     return Room("this machine's memory", _memory(), process_count(trainer)[0])
 
 

@@ -44,12 +44,12 @@ def examine(config: Mapping[str, Any]) -> Findings:
     parts = count(named_parameters(sketched))
     memory = estimate(sketched.whole, parts, config) if sketched.whole is not None else None
     room = device_room(config.get("trainer") or {})
-    if memory is not None and memory.total * room.processes > room.size:
-        needs.append(_too_much(memory.total * room.processes, room))
+    if memory is not None and room.size is not None and memory.total * room.processes > room.size:
+        needs.append(_too_much(memory.total * room.processes, room.name, room.size))
     return Findings(parts, sketched.reasons, memory, room, unknown(config), needs)
 
 
-def _too_much(wanted: int, room: Room) -> Need:
-    what = f"about {wanted / GIB:.0f} GiB (an estimate); {room.name} has {room.size / GIB:.0f} GiB"
+def _too_much(wanted: int, name: str, size: int) -> Need:
+    what = f"about {wanted / GIB:.0f} GiB (an estimate); {name} has {size / GIB:.0f} GiB"
     ways = "a larger device, a smaller batch_size, lora, gradient_checkpointing, or several devices with fsdp"
     return Need("memory", what, ways)

@@ -3,7 +3,8 @@
 For parameters that are held as they are loaded, and n of which train:
 
     weights       bytes of each dtype; 2 for all under precision "bf16-true" or "16-true". Under mixed precision another
-                  2 n, the copies in half precision of what trains, which autocast keeps during a step
+                  2 n, the copies in half precision of what trains, which the backward pass needs; of layers that
+                  checkpointing runs again those of one at a time
     gradients     4 n
     optimiser     AdamW 8 n; Muon 4 for each number of a matrix or kernel, 8 for all others
 
@@ -25,11 +26,12 @@ scores, which fused kernels do not keep; logits; frozen networks at work, whose 
 context and fragmentation, a few GiB together.
 
 Sharded: FSDP divides gradients, optimiser state, and the weights of the language model and of what trains by the number
-of processes; frozen parts beside them stay whole, see `training/sharding.py`. DeepSpeed's stage 3 divides all of it,
-stage 2 gradients and state, stage 1 the state.
+of processes; frozen parts beside them stay whole, see `training/sharding.py`. On top come two layers whole, the one
+that runs and the next, and for the whole of a step what trains beside the layers. DeepSpeed's stage 3 divides all of
+it, stage 2 gradients and state, stage 1 the state.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +74,9 @@ def estimate(task: nn.Module, parts: Iterable[Part], config: Mapping[str, Any]) 
     over_weights, over_gradients, over_state = _shares(trainer)
     all_weights = "stage_3" in strategy_name(trainer)
     tokens = count_tokens(task, config)
+    held = sum(_weights(part, precision, over_weights, all_weights) for part in parts)
     return Memory(
-        sum(_weights(part, precision, over_weights, all_weights) for part in parts),
+        held + _working(task, precision, strategy_name(trainer)) // (over_weights if all_weights else 1),
         4 * sum(part.trained for part in parts) // over_gradients,
         _optimiser(task, config.get("model") or {}) // over_state,
         None if tokens is None else _activations(task, tokens, precision),
@@ -84,9 +87,23 @@ def estimate(task: nn.Module, parts: Iterable[Part], config: Mapping[str, Any]) 
 def _weights(part: Part, precision: str, over: int, all_weights: bool) -> int:
     """Bytes of one part, divided where it is sharded."""
     size = 2 * part.total if precision in ("bf16-true", "16-true") else sum(part.held.values())
-    if "mixed" in precision:
-        size += 2 * part.trained
     return size // over if all_weights or part.trained or part.name == "language model" else size
+
+
+def _working(task: nn.Module, precision: str, strategy: str) -> int:
+    """Bytes of what a step makes of weights: copies in half precision, and what FSDP gathers."""
+    made: Any = task
+    again = hasattr(type(task), "blocks") and made.lmm.gradient_checkpointing
+    layers: Sequence[nn.Module] = made.blocks if again else ()
+    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    beside = sum(p.numel() for p in task.parameters() if p.requires_grad and id(p) not in inside)
+    mixed = "mixed" in precision
+    if "fsdp" in strategy or "modelparallel" in strategy:
+        held, single = (2, 2) if precision in ("bf16-true", "16-true") else (2, 4) if mixed else (4, 4)
+        whole = max((sum(held * p.numel() for p in layer.parameters()) for layer in layers), default=0)
+        return 2 * whole + beside * (single + 2 * mixed)
+    trained = (sum(p.numel() for p in layer.parameters() if p.requires_grad) for layer in layers)
+    return 2 * (beside + max(trained, default=0)) if mixed else 0
 
 
 def _shares(trainer: Mapping[str, Any]) -> tuple[int, int, int]:

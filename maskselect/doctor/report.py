@@ -62,7 +62,8 @@ def _amount(count: int) -> str:
 
 
 def _memory(found: Findings) -> str:
-    room = f"{found.room.name}: {found.room.size / GIB:.1f} GiB"
+    name, size = found.room.name, found.room.size
+    room = name if size is None else f"{name}: {size / GIB:.1f} GiB"
     if found.memory is None:
         return f"memory: not estimated, since not all could be counted; {room}"
     need = found.memory

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AddedToken, LlamaTokenizer, LlavaConfig, PreTrainedTokenizerBase
 
+from maskselect.backends.optional import installing
 from maskselect.importers.soundness import sound
 
 SHARD = "2GB"
@@ -49,7 +51,8 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         found: PreTrainedTokenizerBase = LlamaTokenizer.from_pretrained(folder, legacy=True)
     except Exception as error:  # a damaged file breaks its reader in any way
-        needs = "" if (folder / "tokenizer.json").is_file() else " (a tokenizer.model needs: pip install sentencepiece)"
+        known = (folder / "tokenizer.json").is_file() or find_spec("sentencepiece")
+        needs = "" if known else f" (a tokenizer.model needs: {installing('import')})"
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"the tokenizer in {folder} cannot be read{needs}: {reason}") from error
     return found

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,21 @@ class SaveWeights(ModelCheckpoint):
         )
         self.folder, self.card = folder, card
         self.started, self.system = time.time(), ""
+        self.metrics: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of this callback: the card too, for `training/merging.py`."""
-        return super().state_dict() | {"card": json.dumps({"system": self.system, **self.card})}
+        return super().state_dict() | {"card": json.dumps(self.full_card)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with what was measured before the interruption."""
+        super().load_state_dict(state_dict)
+        self.metrics = dict((self.card_in({"": state_dict}) or {}).get("metrics", {}))
+
+    @property
+    def full_card(self) -> dict[str, Any]:
+        """The card with what the last validation before the last checkpoint gave."""
+        return {"system": self.system, **self.card, **best_threshold(self.metrics), "metrics": self.metrics}
 
     @staticmethod
     def card_in(callbacks: dict[str, Any]) -> dict[str, Any] | None:
@@ -61,6 +73,8 @@ class SaveWeights(ModelCheckpoint):
         self.system = str(getattr(pl_module.task, "system", ""))
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        measured = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        self.metrics = measured or self.metrics
         super()._save_checkpoint(trainer, filepath)
         self.write(trainer)
 
@@ -77,18 +91,11 @@ class SaveWeights(ModelCheckpoint):
         task: Any = trainer.lightning_module.task
         if any(hasattr(parameter, "ds_id") for parameter in task.parameters()):  # DeepSpeed's mark on what it shards
             return
-        tensors = whole_tensors(task.learned_state())
+        tensors = whole_tensors(task.learned_state(), keep=trainer.is_global_zero)
         if not trainer.is_global_zero:
             return
-        metrics = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        card = {
-            "system": task.system,
-            **self.card,
-            **best_threshold(metrics),
-            "steps": trainer.global_step,
-            "minutes": round((time.time() - self.started) / 60, 1),
-            "metrics": metrics,
-        }
+        minutes = round((time.time() - self.started) / 60, 1)
+        card = self.full_card | {"steps": trainer.global_step, "minutes": minutes}
         write_checkpoint(self.folder / f"{task.system}.safetensors", tensors, card)
 
 
@@ -124,6 +131,12 @@ class ValidationPictures(Callback):
             annotated = source.load(item)
             query = source.queries(item, annotated.extra, 1, np.random.default_rng(item))[0]
             references = [annotated.masks[r] for r in query.references]
-            group = model.select(annotated.image, query.text, references)
+            with _precision(trainer):
+                group = model.select(annotated.image, query.text, references)
             picture = np.asarray(group.overlay().convert("RGB"))
             board.experiment.add_image(f"validation/{item}", picture, trainer.global_step, dataformats="HWC")
+
+
+def _precision(trainer: Trainer) -> AbstractContextManager[Any]:
+    """That of a training step, where autocast makes it: parts of a system may be held in different dtypes."""
+    return trainer.precision_plugin.forward_context() if "mixed" in str(trainer.precision) else nullcontext()

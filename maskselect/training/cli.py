@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from warnings import catch_warnings, simplefilter
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -27,6 +26,10 @@ class TrainingCLI(LightningCLI):
         )
         parser.add_argument("--every", type=int, default=500, help="steps between resumable checkpoints")
         parser.add_argument(f"--{BASE}", type=str | None, default=None, help="in a config: the file it is laid over")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Lightning's own would warn of arguments that are not those of the command line: ours have their bases."""
+        self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
         """Refuse a run that lacks weights, data, packages or its device, and say all that it lacks."""
@@ -79,17 +82,15 @@ def parse(arguments: Sequence[str], with_none: bool = False) -> dict[str, Any]:
     with_none: keep what is None, as building takes it; the doctor's functions take a config without.
     Exits with status 2 where `fit` would, telling what does not fit.
     """
-    with catch_warnings():
-        simplefilter("ignore")  # of arguments beside those of the command line, whose verb they lack
-        cli = _ParsedCLI(
-            TrainingModule,
-            LightningDataModule,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            run=False,
-            args=_with_bases(arguments),
-            parser_kwargs={"default_env": False},
-        )
+    cli = _ParsedCLI(
+        TrainingModule,
+        LightningDataModule,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        run=False,
+        args=_with_bases(arguments),
+        parser_kwargs={"default_env": False},
+    )
     plain: dict[str, Any] = _plain(cli.config)
     return plain if with_none else without_none(plain)
 

@@ -76,7 +76,8 @@ class TrainingModule(LightningModule):
         if self.device_mesh is None:
             widen(self.task)
         else:
-            shard(self.task, self.device_mesh["data_parallel"])
+            half = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+            shard(self.task, self.device_mesh["data_parallel"], half)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed what this process draws for this batch, which may be one of several of a step."""

@@ -106,6 +106,13 @@ def test_every_compact_task_can_be_counted(path: Path) -> None:
     assert sketched.reasons == [] and total(parts.values()).trained > 0
 
 
+def test_a_decoder_is_as_large_as_the_frozen_layers_that_it_copies() -> None:
+    _, parts = counted(config_of("paper/ras_7b.yaml", "paper/overlays/frozen_lm.yaml")["model"]["task"])
+    embeddings = 32064 * 4096
+    assert parts["decoder"].trained == parts["language model"].frozen - embeddings
+    assert not parts["language model"].trained and parts["heads"].trained < 10**8
+
+
 def test_ras_13b_part_by_part() -> None:
     sketched, parts = counted(
         config_of("paper/ras_13b.yaml", "paper/overlays/lora.yaml", "paper/overlays/codetr.yaml")["model"]["task"]

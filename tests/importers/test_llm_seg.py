@@ -431,7 +431,7 @@ def _break(made: Made, folder: Path, how: str) -> dict[str, Any]:
         ("code", "truncated or not a plain weights file"),
         ("no module", "has no weights under 'module'"),
         ("no tokenizer", "holds no tokenizer.model or tokenizer.json"),
-        ("a tokenizer.model that cannot be read", "a tokenizer.model needs: pip install sentencepiece"),
+        ("a tokenizer.model that cannot be read", "a tokenizer.model needs: make setup EXTRAS=import"),
         ("damaged tokenizer", "cannot be read"),
         ("another tokenizer", "expected the tokenizer of the LLaVA"),
         ("tokenizer with another [SEG]", "swallows the space"),

@@ -1,6 +1,7 @@
 """Two processes train a tiny system under FSDP2 on the CPU: `python -m tests.training.sharded_run OUTPUT WHAT`.
 
-WHAT: "full" or "lora", plain steps of a fixed batch; or a name of `VALIDATED`, a run with all that a real one has.
+WHAT: "full", "lora" or "half", plain steps of a fixed batch; or a name of `VALIDATED`, a run with all that a real one
+has.
 """
 
 import sys
@@ -78,7 +79,13 @@ class StopEarly(Callback):
 
 
 def train(
-    folder: Path, lora: bool, steps: int, processes: int, resume: Path | None = None, stop: int | None = None
+    folder: Path,
+    lora: bool,
+    steps: int,
+    processes: int,
+    resume: Path | None = None,
+    stop: int | None = None,
+    half: bool = False,
 ) -> None:
     """Train, and leave weights and a resumable checkpoint in a folder; a single step is plain descent."""
     system = system_of(lora)
@@ -90,6 +97,7 @@ def train(
         accelerator="cpu",
         devices=processes,
         strategy=strategy,
+        precision="bf16-mixed" if half else "32-true",
         max_steps=steps,
         logger=False,
         callbacks=[SaveWeights(folder, 1000, {"config": {}}), *([] if stop is None else [StopEarly(stop)])],
@@ -103,7 +111,8 @@ def train(
 
 VALIDATED: dict[str, Callable[[], RAS | LLMSeg]] = {
     "llmseg": lambda: tiny_llmseg(
-        lmm=Llava(sizes=SIZES, lora=LoraSettings(r=2, alpha=4), gradient_checkpointing=True), answering="teacher_forced"
+        lmm=Llava(sizes=SIZES, lora=LoraSettings(r=2, alpha=4), gradient_checkpointing=True, dtype="bfloat16"),
+        answering="teacher_forced",
     ),
     "parallel": lambda: tiny_ras(lmm=Llava(sizes=SIZES, gradient_checkpointing=True)),
     "decoder": lambda: tiny_ras(lmm=Llava(sizes=SIZES, gradient_checkpointing=True), scorer="decoder"),
@@ -138,8 +147,8 @@ if __name__ == "__main__":
     if sys.argv[2] in VALIDATED:
         validate(output, sys.argv[2])
         sys.exit()
-    train(output / "one", with_lora, 1, 2)
-    if not with_lora:
+    train(output / "one", with_lora, 1, 2, half=sys.argv[2] == "half")
+    if sys.argv[2] == "full":
         train(output / "two", with_lora, 4, 2, stop=2)
         train(output / "four", with_lora, 4, 2)
         train(output / "resumed", with_lora, 4, 2, output / "two" / "last.ckpt")

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
+from torch import Tensor, nn
 
 from maskselect.backends.checkpoints import read_card, read_tensors
 from maskselect.training.callbacks import SaveWeights
@@ -45,6 +45,20 @@ def test_a_sharded_step_is_the_step_of_one_process(runs: Path, tmp_path: Path) -
     assert len(moved) > 5
 
 
+def test_a_sharded_step_in_half_precision_moves_as_one_process_does(tmp_path: Path) -> None:
+    run_sharded(tmp_path, "half")
+    train(tmp_path / "alone", False, 1, 1, half=True)
+    alone, sharded = (read_tensors(tmp_path / folder / "ras.safetensors") for folder in ("alone", "one"))
+    before = {name: p.detach() for name, p in system_like(tmp_path).named_parameters() if p.requires_grad}
+    names = [name for name, tensor in alone.items() if name in before and not torch.equal(tensor, before[name].half())]
+    assert any(".layers.0." in name for name in names)
+
+    def step(tensors: dict[str, Tensor]) -> Tensor:
+        return torch.cat([(tensors[name].float() - before[name]).flatten() for name in names])
+
+    assert float((step(sharded) - step(alone)).norm() / step(alone).norm()) < 0.05
+
+
 @pytest.mark.parametrize("what", ["parallel", "decoder", "qwen", "llmseg"])
 def test_a_sharded_run_computes_features_validates_and_draws(what: str, tmp_path: Path) -> None:
     run_sharded(tmp_path, what)
@@ -52,7 +66,13 @@ def test_a_sharded_run_computes_features_validates_and_draws(what: str, tmp_path
     assert [event.step for event in events.Images("validation/0")] == [2, 4]
     assert len(events.Scalars("val/loss")) == 2
     (weights,) = tmp_path.glob("*.safetensors")
-    assert read_card(weights)["steps"] == 4
+    card = read_card(weights)
+    assert card["steps"] == 4 and (what == "llmseg" or 0 < card["threshold"] < 1)
+    rest = torch.load(next(tmp_path.glob("**/last.ckpt/meta.pt")), weights_only=True)
+    merged = SaveWeights.card_in(rest["callbacks"]) or {}
+    assert {key: card.get(key) for key in ("metrics", "threshold")} == {
+        key: merged.get(key) for key in ("metrics", "threshold")
+    }
     assert len(list(tmp_path.glob("features/**/*.safetensors"))) >= 4
 
 
