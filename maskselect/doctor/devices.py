@@ -29,9 +29,25 @@ def strategy_name(trainer: Mapping[str, Any]) -> str:
     """The strategy as text: its short name, or the import path and stage of its class."""
     strategy = trainer.get("strategy") or ""
     if isinstance(strategy, Mapping):
-        stage = (strategy.get("init_args") or {}).get("stage")
+        arguments = strategy.get("init_args") or {}
+        stage = (_deepspeed_config(trainer).get("zero_optimization") or arguments).get("stage")
         return f"{strategy.get('class_path', '')}{f' stage_{stage}' if stage is not None else ''}".lower()
     return str(strategy).lower()
+
+
+def precision_name(trainer: Mapping[str, Any]) -> str:
+    """The precision as Lightning names it; that of DeepSpeed's own autocast too."""
+    own = _deepspeed_config(trainer).get("torch_autocast") or {}
+    if own.get("enabled"):
+        return "bf16-mixed" if own.get("dtype") == "bfloat16" else "16-mixed"
+    return str(trainer.get("precision") or "32-true")
+
+
+def _deepspeed_config(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a config says to DeepSpeed itself; nothing where that is in a file of its own."""
+    strategy = trainer.get("strategy")
+    config = (strategy.get("init_args") or {}).get("config") if isinstance(strategy, Mapping) else None
+    return config if isinstance(config, Mapping) else {}
 
 
 def trainer_needs(trainer: Mapping[str, Any]) -> list[Need]:

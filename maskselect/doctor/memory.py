@@ -38,7 +38,7 @@ from typing import Any
 from torch import nn
 
 from maskselect.doctor.counts import Part
-from maskselect.doctor.devices import process_count, strategy_name
+from maskselect.doctor.devices import precision_name, process_count, strategy_name
 from maskselect.doctor.needs import walk
 
 FRAME_TOKENS, PROMPT_TOKENS, ANSWER_TOKENS, CAPTION_TOKENS = 40, 32, 16, 64
@@ -70,7 +70,7 @@ def estimate(task: nn.Module, parts: Iterable[Part], config: Mapping[str, Any]) 
     task: as sketched, whole.  parts: its parameters.  config: as parsed.
     """
     trainer, parts = config.get("trainer") or {}, list(parts)
-    precision = str(trainer.get("precision") or "32-true")
+    precision = precision_name(trainer)
     over_weights, over_gradients, over_state = _shares(trainer)
     all_weights = "stage_3" in strategy_name(trainer)
     tokens = count_tokens(task, config)

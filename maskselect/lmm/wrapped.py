@@ -64,7 +64,8 @@ class Wrapped(nn.Module):
         """Recompute the language model's activations in the backward pass, which takes time and spares memory."""
         self.gradient_checkpointing = True
         language_model: Any = self.language_model
-        language_model.gradient_checkpointing_enable()
+        enable = getattr(language_model, "activation_checkpointing_enable", None)  # older transformers' name is below
+        (enable or language_model.gradient_checkpointing_enable)()
 
     @property
     def frozen_elsewhere(self) -> set[str]:

@@ -62,9 +62,11 @@ class Sample:
         return self.gt_pool[list(self.targets)].any(dim=0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Overlaps:
     """Of every candidate with the union of a prompt's targets.
+
+    Not frozen, since Lightning writes into batches where it brings them to another precision.
 
     iou, iop: (B, P, N) float32 in [0, 1], intersection over union and over the candidate's own area.
     any_target: (B, P) bool, whether the prompt means anything in the image.

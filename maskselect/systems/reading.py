@@ -50,19 +50,20 @@ class Reader(nn.Module):
 
         Raises ValueError for images without grids where the language model puts them on such.
         """
-        candidates = self.mask_tokenizer(batch.candidate_features)
-        width = candidates.shape[-1]
-        if batch.image_features is None:
-            images = candidates.new_zeros(len(candidates), 0, width)
-        else:
-            images = self.lmm.project_image(batch.image_features)
         rows = [torch.cat(references) if references else None for references in batch.reference_features]
         most = max([len(r) for r in rows if r is not None], default=0)
-        padded = batch.candidate_features.new_zeros(len(candidates), most, batch.candidate_features.shape[-1])
+        count, own, channels = batch.candidate_features.shape
+        padded = batch.candidate_features.new_zeros(count, most, channels)
         for row, references in enumerate(rows):
             if references is not None and len(references):
                 padded[row, : len(references)] = references
-        return Tokens(candidates, batch.candidate_valid, images, self.mask_tokenizer(padded), self._grids(batch))
+        # In one call: under ZeRO-3 a process without references would miss the gradients of the others' second one.
+        masks = self.mask_tokenizer(torch.cat([batch.candidate_features, padded], 1))
+        if batch.image_features is None:
+            images = masks.new_zeros(count, 0, masks.shape[-1])
+        else:
+            images = self.lmm.project_image(batch.image_features)
+        return Tokens(masks[:, :own], batch.candidate_valid, images, masks[:, own:], self._grids(batch))
 
     def _grids(self, batch: Batch) -> list[tuple[int, int]] | None:
         if batch.image_features is None or not self.lmm.images_on_grids:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.backends.sharded import is_zero3_shard
 from maskselect.predictor import Model
 from maskselect.reports.overlay import draw_overlay
 from maskselect.structures.protocols import CandidateSystem
@@ -89,7 +89,7 @@ class SaveWeights(ModelCheckpoint):
         Under ZeRO-3 no process has whole weights, and nothing is written: see `training/merging.py`.
         """
         task: Any = trainer.lightning_module.task
-        if any(hasattr(parameter, "ds_id") for parameter in task.parameters()):  # DeepSpeed's mark on what it shards
+        if any(is_zero3_shard(parameter) for parameter in task.parameters()):
             return
         tensors = whole_tensors(task.learned_state(), keep=trainer.is_global_zero)
         if not trainer.is_global_zero:
@@ -120,7 +120,8 @@ class ValidationPictures(Callback):
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw them, where the task selects masks and TensorBoard listens."""
-        task, data = pl_module.task, getattr(trainer, "datamodule", None)
+        module: Any = pl_module
+        task, data = module.task, getattr(trainer, "datamodule", None)
         board = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
         if trainer.sanity_checking or board is None or not isinstance(task, CandidateSystem) or task.stage == 1:
             return
@@ -131,12 +132,7 @@ class ValidationPictures(Callback):
             annotated = source.load(item)
             query = source.queries(item, annotated.extra, 1, np.random.default_rng(item))[0]
             references = [annotated.masks[r] for r in query.references]
-            with _precision(trainer):
+            with module.autocast():
                 group = model.select(annotated.image, query.text, references)
             picture = np.asarray(group.overlay().convert("RGB"))
             board.experiment.add_image(f"validation/{item}", picture, trainer.global_step, dataformats="HWC")
-
-
-def _precision(trainer: Trainer) -> AbstractContextManager[Any]:
-    """That of a training step, where autocast makes it: parts of a system may be held in different dtypes."""
-    return trainer.precision_plugin.forward_context() if "mixed" in str(trainer.precision) else nullcontext()

@@ -79,13 +79,25 @@ class GroupsData(_Resumable):
         self.max_candidates = max_candidates
         self.cache_dir, self.seed = cache_dir, seed
         self.rule = LabelRule(best_iou, positive_iou)
+        self._stores: dict[bool, FeatureStore] = {}
 
-    def _store(self, stand_ins: StandIns | None = None) -> FeatureStore:
-        """A feature store over the system that is being trained. Raises TypeError for a task without candidates."""
-        system = self.trainer.lightning_module.task if self.trainer else None
-        if not isinstance(system, CandidateSystem):
-            raise TypeError(f"GroupsData trains systems that select candidates, not {type(system).__name__}")
-        return FeatureStore(system, self.cache_dir, stand_ins)
+    def setup(self, stage: str) -> None:
+        """Make the feature stores while weights are whole: their key is a digest of them, and ZeRO-3 shards them."""
+        self._stores = {}
+        for training in (True, False):
+            self._store(training)
+
+    def _store(self, training: bool) -> FeatureStore:
+        """Of the system that is being trained; only training takes stand-ins.
+
+        Raises TypeError for a task without candidates.
+        """
+        if training not in self._stores:
+            system = self.trainer.lightning_module.task if self.trainer else None
+            if not isinstance(system, CandidateSystem):
+                raise TypeError(f"GroupsData trains systems that select candidates, not {type(system).__name__}")
+            self._stores[training] = FeatureStore(system, self.cache_dir, self.stand_ins if training else None)
+        return self._stores[training]
 
     def _collate(
         self, store: FeatureStore, source: GroupSource, max_candidates: int | None = None
@@ -100,7 +112,7 @@ class GroupsData(_Resumable):
     def train_dataloader(self) -> DataLoader[Any]:
         """Endless batches, from where the trainer stands."""
         data = SeededItems(len(self.train_source), self.seed, fresh=True)
-        collate = self._collate(self._store(self.stand_ins), self.train_source, self.max_candidates)
+        collate = self._collate(self._store(True), self.train_source, self.max_candidates)
         if self.batch_prompts is None:
             return self._train_loader(data, len(self.train_source), collate)
         steps, rank, world = self._stand()
@@ -116,7 +128,7 @@ class GroupsData(_Resumable):
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation image once, with the same prompts every time."""
         data = SeededItems(len(self.val_source), self.seed + 1, fresh=False)
-        return DataLoader(data, self.batch_size, collate_fn=self._collate(self._store(), self.val_source))
+        return DataLoader(data, self.batch_size, collate_fn=self._collate(self._store(False), self.val_source))
 
 
 class ScenesData(_Resumable):

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from maskselect.backends.identity import identity
+from maskselect.backends.sharded import is_zero3_shard
 from maskselect.data.groups import Annotated, GroupSource, Query
 from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
@@ -92,7 +93,15 @@ class FeatureStore:
         return True
 
     def _made(self, source: GroupSource, item: int, path: Path | None) -> Record:
-        """The record, computed, and written where there is a path; several processes may write the same."""
+        """The record, computed, and written where there is a path; several processes may write the same.
+
+        Raises ValueError under ZeRO-3, where all processes would have to compute the same at the same time.
+        """
+        if any(is_zero3_shard(p) for part in self.system.visual_parts for p in part.parameters()):
+            raise ValueError(
+                f"the frozen features of image {source.image_id(item)} are not in {self.folder}, and ZeRO-3 shards "
+                "what computes them; run first: maskselect features -c CONFIG"
+            )
         record = self._compute(source.image_id(item), source.load(item))
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """One Lightning module for every `Trainable`: optimiser, schedule, logging, and nothing that knows a system."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
 
 import torch
@@ -79,6 +80,13 @@ class TrainingModule(LightningModule):
             half = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
             shard(self.task, self.device_mesh["data_parallel"], half)
 
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of a step, for what runs outside of one: parts of a task may be held in different dtypes."""
+        if "mixed" in str(self.trainer.precision):
+            return self.trainer.precision_plugin.forward_context()
+        told = (getattr(self.trainer.strategy, "config", None) or {}).get("torch_autocast", {})  # DeepSpeed's own
+        return torch.autocast(self.device.type, getattr(torch, told["dtype"])) if told.get("enabled") else nullcontext()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed what this process draws for this batch, which may be one of several of a step."""
         trainer = self.trainer
@@ -103,7 +111,7 @@ class TrainingModule(LightningModule):
         arguments: dict[str, Any] = {"lr": self.lr, "betas": self.betas, "weight_decay": self.weight_decay}
         optimizer: torch.optim.Optimizer
         if self.optimizer == "muon":
-            not_sharded([p for p in self.parameters() if p.requires_grad], "muon")
+            not_sharded([p for p in self.parameters() if p.requires_grad], "muon", self.trainer.strategy)
             optimizer = Muon(muon_groups(self.task, self.adam_names), **arguments)
         else:
             optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], **arguments)

@@ -101,7 +101,7 @@ def _whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def not_sharded(parameters: list[torch.Tensor], what: str) -> None:
-    """Raises ValueError when one of the parameters is a shard, which `what` cannot update."""
-    if any(isinstance(parameter, DTensor) for parameter in parameters):
+def not_sharded(parameters: list[torch.Tensor], what: str, strategy: object = None) -> None:
+    """Raises ValueError when one of the parameters is a shard, or will be one, which `what` cannot update."""
+    if any(isinstance(parameter, DTensor) for parameter in parameters) or "DeepSpeed" in type(strategy).__name__:
         raise ValueError(f"{what} needs whole matrices and cannot train what is sharded; use adamw")

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from maskselect.doctor import devices
 from maskselect.doctor.counts import Part, count, total
-from maskselect.doctor.devices import Room, device_room, process_count
+from maskselect.doctor.devices import Room, device_room, precision_name, process_count, strategy_name
 from maskselect.doctor.examine import examine
 from maskselect.doctor.memory import Memory, count_tokens, estimate, layer_bytes
 from maskselect.doctor.sketches import sketch
@@ -21,6 +21,7 @@ from tests.systems.tiny import SIZES
 
 TINY = {"lmm": {"init_args": {"sizes": vars(SIZES)}}}
 N, D, F, T = SIZES.layers, SIZES.width, SIZES.ffn, 4
+DEEPSPEED = "lightning.pytorch.strategies.DeepSpeedStrategy"
 LAYER = 4 * D * D + 3 * D * F + 2 * D
 """Parameters of a layer of the language model, all of which train."""
 
@@ -119,6 +120,14 @@ def test_precision_decides_what_weights_take() -> None:
     assert again.weights == mixed.weights - 2 * (N - 1) * LAYER
 
 
+@pytest.mark.parametrize("overlay", ["zero2", "zero3"])
+def test_deepspeeds_own_autocast_is_mixed_precision(overlay: str) -> None:
+    trainer = config_of("paper/ras_7b.yaml", f"paper/overlays/{overlay}.yaml")["trainer"]
+    assert trainer["precision"] == "32-true" and precision_name(trainer) == "bf16-mixed"
+    assert strategy_name(trainer).endswith(f"stage_{overlay[-1]}")
+    assert precision_name({}) == "32-true" and precision_name({"precision": "bf16-true"}) == "bf16-true"
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_copies_in_half_precision_that_the_backward_pass_needs(checkpointing: bool) -> None:
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -156,7 +165,9 @@ def test_muon_keeps_one_number_of_a_matrix() -> None:
         ("deepspeed_stage_1", (1, 1, 4)),
         ("deepspeed_stage_2", (1, 4, 4)),
         ("deepspeed_stage_3", (4, 4, 4)),
-        ({"class_path": "lightning.pytorch.strategies.DeepSpeedStrategy", "init_args": {"stage": 3}}, (4, 4, 4)),
+        ({"class_path": DEEPSPEED, "init_args": {"stage": 3}}, (4, 4, 4)),
+        ({"class_path": DEEPSPEED, "init_args": {"config": {"zero_optimization": {"stage": 3}}}}, (4, 4, 4)),
+        ({"class_path": DEEPSPEED, "init_args": {"config": {"zero_optimization": {"stage": 2}}}}, (1, 4, 4)),
     ],
     ids=str,
 )

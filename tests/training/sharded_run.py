@@ -86,13 +86,13 @@ def train(
     resume: Path | None = None,
     stop: int | None = None,
     half: bool = False,
+    strategy: Any = None,
 ) -> None:
     """Train, and leave weights and a resumable checkpoint in a folder; a single step is plain descent."""
     system = system_of(lora)
     module = Descent(system) if steps == 1 else TrainingModule(system, lr=1e-2, warmup_share=0.0)
-    strategy: Any = "auto"
-    if processes > 1:
-        strategy = ModelParallelStrategy(processes, 1, process_group_backend="gloo")
+    if strategy is None:
+        strategy = "auto" if processes == 1 else ModelParallelStrategy(processes, 1, process_group_backend="gloo")
     trainer = Trainer(
         accelerator="cpu",
         devices=processes,
@@ -120,15 +120,15 @@ VALIDATED: dict[str, Callable[[], RAS | LLMSeg]] = {
 }
 
 
-def validate(folder: Path, what: str) -> None:
+def validate(folder: Path, what: str, strategy: Any = None, precision: Any = "bf16-mixed") -> None:
     """Scenes, frozen features, half precision, validation with its pictures in TensorBoard, weights at the end."""
     torch.manual_seed(0)
     sources = SceneGroups("train", 0, 4), SceneGroups("val", 0, 2)
     trainer = Trainer(
         accelerator="cpu",
         devices=2,
-        strategy=ModelParallelStrategy(2, 1, process_group_backend="gloo"),
-        precision="bf16-mixed",
+        strategy=strategy or ModelParallelStrategy(2, 1, process_group_backend="gloo"),
+        precision=precision,
         max_steps=4,
         val_check_interval=2,
         logger=TensorBoardLogger(folder, "tensorboard"),
