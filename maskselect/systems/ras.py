@@ -66,6 +66,8 @@ class RAS(FrozenSight):
     """
 
     system = "ras"
+    runs_every_part = True
+    """Every batch goes through the same modules in the same order, which ZeRO-3 asks of all processes."""
     duplicates_iou: float | None = 0.5
     """Of two chosen candidates that overlap more than this only the better one stays: they are the same thing twice."""
 

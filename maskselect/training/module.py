@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from maskselect.backends.precision import widen
 from maskselect.structures.protocols import Trainable
 from maskselect.training.muon import Muon, muon_groups
-from maskselect.training.sharding import not_sharded, shard
+from maskselect.training.sharding import is_deepspeed, not_sharded, reach_all, shard
 
 Schedule = Literal["cosine", "linear"]
 
@@ -72,13 +72,34 @@ class TrainingModule(LightningModule):
         return cast(Trainable, self.task)
 
     def configure_model(self) -> None:
-        """Hold what trains in float32, and shard the task where the strategy has a mesh of processes for it."""
+        """Hold what trains in float32, and shard the task where the strategy has a mesh of processes for it.
+
+        Raises ValueError for a task that cannot be sharded so, or a precision in which DeepSpeed would hold all of it.
+        """
         _keep_differentiable(self.task)
         if self.device_mesh is None:
             widen(self.task)
+            self._prepare_for_deepspeed()
         else:
             half = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
             shard(self.task, self.device_mesh["data_parallel"], half)
+
+    def _prepare_for_deepspeed(self) -> None:
+        strategy: Any = self.trainer.strategy
+        if not is_deepspeed(strategy):
+            return
+        if "16" in str(self.trainer.precision):
+            raise ValueError(
+                f"under DeepSpeed precision {self.trainer.precision} would hold weights and rotary frequencies in half "
+                "precision; expected 32-true, with DeepSpeed's own autocast as in configs/paper/overlays/zero2.yaml"
+            )
+        if (strategy.config or {}).get("zero_optimization", {}).get("stage", 0) < 3:
+            reach_all(self.task, [name for name, p in self.task.named_parameters() if p.requires_grad])
+        elif not getattr(self.task, "runs_every_part", False):
+            raise ValueError(
+                f"{type(self.task).__name__} cannot be trained under ZeRO-3, for which every process has to run the "
+                "same modules in every step; use ZeRO-2 or FSDP2"
+            )
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of a step, for what runs outside of one: parts of a task may be held in different dtypes."""

@@ -56,12 +56,12 @@ def shard(task: nn.Module, mesh: Any, gathered: torch.dtype | None = None) -> No
         fully_shard(block, mesh=mesh, mp_policy=policy)
         _gather_for(block, _CALLED_OF_BLOCKS)
     widen(task)
-    _reach_all(task, own)
+    reach_all(task, own)
     fully_shard(task, mesh=mesh, ignored_params=whole)
     _gather_for(task, _CALLED)
 
 
-def _reach_all(task: nn.Module, names: Sequence[str]) -> None:
+def reach_all(task: nn.Module, names: Sequence[str]) -> None:
     """Have the loss depend on every parameter of those names, by nothing: then each gets a gradient in every process.
 
     Processes reduce together the gradients that they have; without references, say, one would have fewer than another.
@@ -101,7 +101,12 @@ def _whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def is_deepspeed(strategy: object) -> bool:
+    """Whether a strategy of Lightning is DeepSpeed's, told without importing it."""
+    return any(kind.__name__ == "DeepSpeedStrategy" for kind in type(strategy).__mro__)
+
+
 def not_sharded(parameters: list[torch.Tensor], what: str, strategy: object = None) -> None:
     """Raises ValueError when one of the parameters is a shard, or will be one, which `what` cannot update."""
-    if any(isinstance(parameter, DTensor) for parameter in parameters) or "DeepSpeed" in type(strategy).__name__:
+    if any(isinstance(parameter, DTensor) for parameter in parameters) or is_deepspeed(strategy):
         raise ValueError(f"{what} needs whole matrices and cannot train what is sharded; use adamw")

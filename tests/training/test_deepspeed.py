@@ -41,9 +41,18 @@ def test_a_step_is_that_of_one_process_and_a_resumed_run_that_of_a_whole_one(
     assert (tmp_path / "four" / "ras.safetensors").is_file() == (stage == 2)
 
 
-def test_both_stages_validate_and_draw_and_the_third_computes_no_features(tmp_path: Path) -> None:
-    refused = _run(tmp_path, 3, "llmseg")
+def test_real_runs_compute_features_validate_and_draw_in_one_stage_and_read_features_in_the_other(
+    tmp_path: Path,
+) -> None:
+    refused = _run(tmp_path, 3, "parallel")
     assert refused.returncode != 0 and "run first: maskselect features" in refused.stderr
     for stage in (2, 3):
-        done = _run(tmp_path, stage, "llmseg")
+        done = _run(tmp_path, stage, "parallel")
         assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_system_whose_steps_differ_among_processes_trains_in_stage_2_alone(tmp_path: Path) -> None:
+    refused = _run(tmp_path, 3, "llmseg")
+    assert refused.returncode != 0 and "LLMSeg cannot be trained under ZeRO-3" in refused.stderr
+    done = _run(tmp_path, 2, "llmseg")
+    assert done.returncode == 0, done.stderr[-3000:]
