@@ -28,7 +28,8 @@ context and fragmentation, a few GiB together.
 Sharded: FSDP divides gradients, optimiser state, and the weights of the language model and of what trains by the number
 of processes; frozen parts beside them stay whole, see `training/sharding.py`. On top come two layers whole, the one
 that runs and the next, and for the whole of a step what trains beside the layers. DeepSpeed's stage 3 divides all of
-it, stage 2 gradients and state, stage 1 the state.
+it, and gathers layers too, stage 2 divides gradients and state, stage 1 the state. Under precision "32-true" Lightning
+brings everything to single precision for DeepSpeed, frozen or not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,9 +75,10 @@ def estimate(task: nn.Module, parts: Iterable[Part], config: Mapping[str, Any]) 
     over_weights, over_gradients, over_state = _shares(trainer)
     all_weights = "stage_3" in strategy_name(trainer)
     tokens = count_tokens(task, config)
-    held = sum(_weights(part, precision, over_weights, all_weights) for part in parts)
+    single = "deepspeed" in strategy_name(trainer) and trainer.get("precision") == "32-true"
+    held = sum(_weights(part, precision, over_weights, all_weights, single) for part in parts)
     return Memory(
-        held + _working(task, precision, strategy_name(trainer)) // (over_weights if all_weights else 1),
+        held + _working(task, precision, strategy_name(trainer)),
         4 * sum(part.trained for part in parts) // over_gradients,
         _optimiser(task, config.get("model") or {}) // over_state,
         None if tokens is None else _activations(task, tokens, precision),
@@ -84,9 +86,10 @@ def estimate(task: nn.Module, parts: Iterable[Part], config: Mapping[str, Any]) 
     )
 
 
-def _weights(part: Part, precision: str, over: int, all_weights: bool) -> int:
-    """Bytes of one part, divided where it is sharded."""
-    size = 2 * part.total if precision in ("bf16-true", "16-true") else sum(part.held.values())
+def _weights(part: Part, precision: str, over: int, all_weights: bool, single: bool) -> int:
+    """Bytes of one part, divided where it is sharded. single: all is brought to single precision."""
+    half = precision in ("bf16-true", "16-true")
+    size = 4 * part.total if single else 2 * part.total if half else sum(part.held.values())
     return size // over if all_weights or part.trained or part.name == "language model" else size
 
 
@@ -97,13 +100,14 @@ def _working(task: nn.Module, precision: str, strategy: str) -> int:
     layers: Sequence[nn.Module] = made.blocks if again else ()
     inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     beside = sum(p.numel() for p in task.parameters() if p.requires_grad and id(p) not in inside)
-    mixed = "mixed" in precision
+    largest = max((sum(p.numel() for p in layer.parameters()) for layer in layers), default=0)
+    trained = max((sum(p.numel() for p in layer.parameters() if p.requires_grad) for layer in layers), default=0)
+    mixed, half = "mixed" in precision, precision in ("bf16-true", "16-true")
+    if "stage_3" in strategy:
+        return 2 * (2 if half else 4) * largest + 2 * mixed * trained
     if "fsdp" in strategy or "modelparallel" in strategy:
-        held, single = (2, 2) if precision in ("bf16-true", "16-true") else (2, 4) if mixed else (4, 4)
-        whole = max((sum(held * p.numel() for p in layer.parameters()) for layer in layers), default=0)
-        return 2 * whole + beside * (single + 2 * mixed)
-    trained = (sum(p.numel() for p in layer.parameters() if p.requires_grad) for layer in layers)
-    return 2 * (beside + max(trained, default=0)) if mixed else 0
+        return 2 * (2 if half or mixed else 4) * largest + beside * (2 if half else 4 + 2 * mixed)
+    return 2 * mixed * (beside + trained)
 
 
 def _shares(trainer: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -100,6 +100,7 @@ class DecoderScorer(nn.Module):
     """
 
     trains_language_model = False
+    runs_every_part = False  # without references nothing comes back through the language model
 
     def __init__(self, lmm: LanguageModel, settings: DecoderSettings) -> None:
         super().__init__()

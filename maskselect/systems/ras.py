@@ -66,8 +66,6 @@ class RAS(FrozenSight):
     """
 
     system = "ras"
-    runs_every_part = True
-    """Every batch goes through the same modules in the same order, which ZeRO-3 asks of all processes."""
     duplicates_iou: float | None = 0.5
     """Of two chosen candidates that overlap more than this only the better one stays: they are the same thing twice."""
 
@@ -124,6 +122,11 @@ class RAS(FrozenSight):
         Raises ValueError without gradient checkpointing.
         """
         return [*super().blocks, *self.scorer.blocks]
+
+    @property
+    def runs_every_part(self) -> bool:
+        """Whether every batch goes through the same modules, as often, and back: ZeRO-3 asks it of all processes."""
+        return self.stage == 2 and self.scorer.runs_every_part and self.lmm.gradient_checkpointing
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for what trains; the frozen parts always stay in evaluation mode."""

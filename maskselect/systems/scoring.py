@@ -44,9 +44,11 @@ class Scorer(Protocol):
     """Scores candidates of images that a `Reader` reads for it.
 
     trains_language_model: whether the language model learns with it; otherwise it stays frozen.
+    runs_every_part: whether the loss of every batch needs all modules that train, once each.
     """
 
     trains_language_model: bool
+    runs_every_part: bool
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -185,6 +187,7 @@ class PrefixScorer(nn.Module):
     """What scorers share whose language model reads the candidates with the image, and learns to."""
 
     trains_language_model = True
+    runs_every_part = False
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -214,6 +217,8 @@ class ParallelScorer(PrefixScorer):
         second_pass: how candidates see each other in the second pass, see `tokens/sequence.py`.
         positive_weight: weight of positives in the binary cross entropy (5 in the paper).
     """
+
+    runs_every_part = True
 
     def __init__(self, width: int, second_pass: SecondPass = "mutual", positive_weight: float = 5.0) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,20 +121,44 @@ class ValidationPictures(Callback):
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw them, where the task selects masks and TensorBoard listens."""
+        """Draw them, where the task selects masks and TensorBoard listens; not under ZeRO-3."""
         module: Any = pl_module
         task, data = module.task, getattr(trainer, "datamodule", None)
         board = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
         if trainer.sanity_checking or board is None or not isinstance(task, CandidateSystem) or task.stage == 1:
             return
-        if not isinstance(data, GroupsData):
-            return
+        if not isinstance(data, GroupsData) or any(is_zero3_shard(p) for p in pl_module.parameters()):
+            return  # what ZeRO-3 shards runs within its own forward alone, which proposing and encoding are not
         model, source = Model(task, drawer=draw_overlay), data.val_source
         for item in range(min(PICTURES, len(source))):
             annotated = source.load(item)
             query = source.queries(item, annotated.extra, 1, np.random.default_rng(item))[0]
             references = [annotated.masks[r] for r in query.references]
-            with module.autocast():
+            with in_the_precision_of_a_step(module):
                 group = model.select(annotated.image, query.text, references)
             picture = np.asarray(group.overlay().convert("RGB"))
             board.experiment.add_image(f"validation/{item}", picture, trainer.global_step, dataformats="HWC")
+
+
+@contextmanager
+def in_the_precision_of_a_step(module: Any) -> Iterator[None]:
+    """What trains may be held in several dtypes, which autocast joins. Candidates and features are made without it."""
+    task, before = module.task, {}
+    for name in ("read", "answer"):
+        before[name] = vars(task).get(name)
+        setattr(task, name, _within(module.autocast, getattr(task, name)))
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            delattr(task, name)
+            if method is not None:  # sharding puts its own there
+                setattr(task, name, method)
+
+
+def _within(context: Callable[[], AbstractContextManager[Any]], method: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*arguments: Any, **options: Any) -> Any:
+        with context():
+            return method(*arguments, **options)
+
+    return run

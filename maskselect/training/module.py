@@ -90,15 +90,16 @@ class TrainingModule(LightningModule):
             return
         if "16" in str(self.trainer.precision):
             raise ValueError(
-                f"under DeepSpeed precision {self.trainer.precision} would hold weights and rotary frequencies in half "
-                "precision; expected 32-true, with DeepSpeed's own autocast as in configs/paper/overlays/zero2.yaml"
+                f"under DeepSpeed precision {self.trainer.precision} would hold all weights in half precision; "
+                "expected 32-true, with DeepSpeed's own autocast as in configs/paper/overlays/zero2.yaml"
             )
         if (strategy.config or {}).get("zero_optimization", {}).get("stage", 0) < 3:
             reach_all(self.task, [name for name, p in self.task.named_parameters() if p.requires_grad])
         elif not getattr(self.task, "runs_every_part", False):
             raise ValueError(
-                f"{type(self.task).__name__} cannot be trained under ZeRO-3, for which every process has to run the "
-                "same modules in every step; use ZeRO-2 or FSDP2"
+                f"{type(self.task).__name__} as configured cannot be trained under ZeRO-3, for which every process has "
+                "to run the same modules in every step (stage 2 of RAS, scorer parallel, with gradient_checkpointing); "
+                "use ZeRO-2 or FSDP2"
             )
 
     def autocast(self) -> AbstractContextManager[Any]:

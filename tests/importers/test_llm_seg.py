@@ -451,6 +451,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("maskselect.importers.llava_folder.find_spec", lambda name: None)  # as without sentencepiece
     wrong = _break(made, tmp_path, how)
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         made.run(tmp_path / "to" / "out", **wrong)

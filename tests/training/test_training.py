@@ -15,7 +15,12 @@ from lightning.pytorch.loggers import CSVLogger
 
 from maskselect.backends.configs import BASE, read_configs
 from maskselect.data.groups import SceneGroups
-from maskselect.training.callbacks import SaveWeights, best_threshold, without_starts
+from maskselect.training.callbacks import (
+    SaveWeights,
+    best_threshold,
+    in_the_precision_of_a_step,
+    without_starts,
+)
 from maskselect.training.data import GroupsData
 from maskselect.training.module import TrainingModule
 from tests.systems.tiny import tiny_llmseg, tiny_ras
@@ -87,6 +92,19 @@ def test_checkpoints_hold_what_trains_and_weights_have_a_card(tmp_path: Path) ->
 def test_a_task_without_losses_is_refused() -> None:
     with pytest.raises(ValueError, match="Linear cannot be trained"):
         TrainingModule(torch.nn.Linear(1, 1))
+
+
+def test_pictures_have_the_precision_of_a_step_where_what_trains_runs_and_there_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module, seen = TrainingModule(tiny_ras()), []
+    monkeypatch.setattr(TrainingModule, "autocast", lambda self: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr(module.task, "read", lambda: seen.append(torch.is_autocast_enabled("cpu")))
+    with in_the_precision_of_a_step(module):
+        assert not torch.is_autocast_enabled("cpu")
+        module.task.read()
+    module.task.read()
+    assert seen == [True, False] and "answer" not in vars(module.task)
 
 
 def test_best_threshold() -> None:
