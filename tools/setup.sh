@@ -67,3 +67,7 @@ with_uv "$found" || with_pip "$found" || {
     echo "error: set-up failed; the messages above say why" >&2
     exit 1
 }
+
+# Where the environment forbids Python to keep what it compiles, every later command would compile it again, which more
+# than doubles the time to the first answer.
+PYTHONDONTWRITEBYTECODE='' "$python" -c 'import maskselect; maskselect.load("ras")'
