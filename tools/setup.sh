@@ -69,5 +69,5 @@ with_uv "$found" || with_pip "$found" || {
 }
 
 # Where the environment forbids Python to keep what it compiles, every later command would compile it again, which more
-# than doubles the time to the first answer.
-PYTHONDONTWRITEBYTECODE='' "$python" -c 'import maskselect; maskselect.load("ras")'
+# than doubles the time to an answer.
+PYTHONDONTWRITEBYTECODE='' "$python" -c 'import maskselect.training.cli; maskselect.load("ras")'
