@@ -1,6 +1,6 @@
 """Whether something is sharded among processes, told without importing what shards it."""
 
-from torch import Tensor, nn
+from torch import nn
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -8,6 +8,6 @@ def is_sharded(module: nn.Module) -> bool:
     return any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
 
 
-def is_zero3_shard(parameter: Tensor) -> bool:
-    """Whether DeepSpeed's ZeRO-3 holds a parameter in shards, of which this process has one."""
-    return hasattr(parameter, "ds_id")
+def in_zero3_shards(module: nn.Module) -> bool:
+    """Whether DeepSpeed's ZeRO-3 holds the module's parameters in shards, of which this process has one."""
+    return any(hasattr(parameter, "ds_id") for parameter in module.parameters())

@@ -75,7 +75,7 @@ def estimate(task: nn.Module, parts: Iterable[Part], config: Mapping[str, Any]) 
     over_weights, over_gradients, over_state = _shares(trainer)
     all_weights = "stage_3" in strategy_name(trainer)
     tokens = count_tokens(task, config)
-    single = "deepspeed" in strategy_name(trainer) and trainer.get("precision") == "32-true"
+    single = "deepspeed" in strategy_name(trainer) and (trainer.get("precision") or "32-true") == "32-true"
     held = sum(_weights(part, precision, over_weights, all_weights, single) for part in parts)
     return Memory(
         held + _working(task, precision, strategy_name(trainer)),

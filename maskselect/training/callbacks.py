@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from maskselect.backends.checkpoints import write_checkpoint
-from maskselect.backends.sharded import is_zero3_shard
+from maskselect.backends.sharded import in_zero3_shards
 from maskselect.predictor import Model
 from maskselect.reports.overlay import draw_overlay
 from maskselect.structures.protocols import CandidateSystem
@@ -91,7 +91,7 @@ class SaveWeights(ModelCheckpoint):
         Under ZeRO-3 no process has whole weights, and nothing is written: see `training/merging.py`.
         """
         task: Any = trainer.lightning_module.task
-        if any(is_zero3_shard(parameter) for parameter in task.parameters()):
+        if in_zero3_shards(task):
             return
         tensors = whole_tensors(task.learned_state(), keep=trainer.is_global_zero)
         if not trainer.is_global_zero:
@@ -127,7 +127,7 @@ class ValidationPictures(Callback):
         board = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
         if trainer.sanity_checking or board is None or not isinstance(task, CandidateSystem) or task.stage == 1:
             return
-        if not isinstance(data, GroupsData) or any(is_zero3_shard(p) for p in pl_module.parameters()):
+        if not isinstance(data, GroupsData) or in_zero3_shards(pl_module):
             return  # what ZeRO-3 shards runs within its own forward alone, which proposing and encoding are not
         model, source = Model(task, drawer=draw_overlay), data.val_source
         for item in range(min(PICTURES, len(source))):

@@ -79,25 +79,22 @@ class GroupsData(_Resumable):
         self.max_candidates = max_candidates
         self.cache_dir, self.seed = cache_dir, seed
         self.rule = LabelRule(best_iou, positive_iou)
-        self._stores: dict[bool, FeatureStore] = {}
+        self._stores: tuple[FeatureStore, FeatureStore]
+
+    def stores(self, system: CandidateSystem) -> tuple[FeatureStore, FeatureStore]:
+        """Where frozen features of training and of validation are kept: one store, unless training has stand-ins."""
+        plain = FeatureStore(system, self.cache_dir)
+        return plain if self.stand_ins is None else FeatureStore(system, self.cache_dir, self.stand_ins), plain
 
     def setup(self, stage: str) -> None:
-        """Make the feature stores while weights are whole: their key is a digest of them, and ZeRO-3 shards them."""
-        self._stores = {}
-        for training in (True, False):
-            self._store(training)
-
-    def _store(self, training: bool) -> FeatureStore:
-        """Of the system that is being trained; only training takes stand-ins.
+        """Make the feature stores while weights are whole: their key is a digest of them, and ZeRO-3 shards them.
 
         Raises TypeError for a task without candidates.
         """
-        if training not in self._stores:
-            system = self.trainer.lightning_module.task if self.trainer else None
-            if not isinstance(system, CandidateSystem):
-                raise TypeError(f"GroupsData trains systems that select candidates, not {type(system).__name__}")
-            self._stores[training] = FeatureStore(system, self.cache_dir, self.stand_ins if training else None)
-        return self._stores[training]
+        system = self.trainer.lightning_module.task if self.trainer else None
+        if not isinstance(system, CandidateSystem):
+            raise TypeError(f"GroupsData trains systems that select candidates, not {type(system).__name__}")
+        self._stores = self.stores(system)
 
     def _collate(
         self, store: FeatureStore, source: GroupSource, max_candidates: int | None = None
@@ -112,7 +109,7 @@ class GroupsData(_Resumable):
     def train_dataloader(self) -> DataLoader[Any]:
         """Endless batches, from where the trainer stands."""
         data = SeededItems(len(self.train_source), self.seed, fresh=True)
-        collate = self._collate(self._store(True), self.train_source, self.max_candidates)
+        collate = self._collate(self._stores[0], self.train_source, self.max_candidates)
         if self.batch_prompts is None:
             return self._train_loader(data, len(self.train_source), collate)
         steps, rank, world = self._stand()
@@ -128,7 +125,7 @@ class GroupsData(_Resumable):
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation image once, with the same prompts every time."""
         data = SeededItems(len(self.val_source), self.seed + 1, fresh=False)
-        return DataLoader(data, self.batch_size, collate_fn=self._collate(self._store(False), self.val_source))
+        return DataLoader(data, self.batch_size, collate_fn=self._collate(self._stores[1], self.val_source))
 
 
 class ScenesData(_Resumable):

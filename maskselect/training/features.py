@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from maskselect.backends.identity import identity
-from maskselect.backends.sharded import is_zero3_shard
+from maskselect.backends.sharded import in_zero3_shards
 from maskselect.data.groups import Annotated, GroupSource, Query
 from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
@@ -97,10 +97,10 @@ class FeatureStore:
 
         Raises ValueError under ZeRO-3, where all processes would have to compute the same at the same time.
         """
-        if any(is_zero3_shard(p) for part in self.system.visual_parts for p in part.parameters()):
+        if any(in_zero3_shards(part) for part in self.system.visual_parts):
             raise ValueError(
-                f"the frozen features of image {source.image_id(item)} are not in {self.folder}, and ZeRO-3 shards "
-                "what computes them; run first: maskselect features -c CONFIG"
+                f"the frozen features of image {source.image_id(item)} are not kept in {self.folder}, and ZeRO-3 "
+                "shards what computes them; run first: maskselect features -c CONFIG, with a data.init_args.cache_dir"
             )
         record = self._compute(source.image_id(item), source.load(item))
         if path is not None:

@@ -13,7 +13,6 @@ from maskselect.structures.protocols import CandidateSystem
 from maskselect.systems.loading import on_device
 from maskselect.training.cli import without_none
 from maskselect.training.data import GroupsData
-from maskselect.training.features import FeatureStore
 
 
 def fill(config: Mapping[str, Any], part: int = 1, parts: int = 1, device: str = "cpu") -> tuple[int, int]:
@@ -34,9 +33,8 @@ def fill(config: Mapping[str, Any], part: int = 1, parts: int = 1, device: str =
     if not isinstance(task, CandidateSystem):
         raise ValueError(f"{type(task).__name__} has no frozen features; expected a system that selects candidates")
     task.to(device)  # type: ignore[attr-defined]
-    folder = Path(data.cache_dir)
-    sources = (data.train_source, data.stand_ins), (data.val_source, None)
-    stores = [(FeatureStore(task, folder, stand_ins), source) for source, stand_ins in sources]
-    work = [(store, source, item) for store, source in stores for item in range(len(source))][part - 1 :: parts]
+    data.cache_dir = Path(data.cache_dir)
+    kept = zip(data.stores(task), (data.train_source, data.val_source), strict=True)
+    work = [(store, source, item) for store, source in kept for item in range(len(source))][part - 1 :: parts]
     done = sum(store.keep(source, item) for store, source, item in track(work, len(work), "Frozen features", "images"))
     return done, len(work)
