@@ -12,6 +12,7 @@ from PIL import Image
 
 from maskselect import cli
 from maskselect.cli import loading
+from maskselect.cli.program import VERBS
 from maskselect.ops import rle
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
@@ -275,7 +276,7 @@ def test_evaluate_refuses(
 
 def test_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--output", str(tmp_path), "--split", "test-look", "--count", "2", "--seed", "3", "--size", "64", "80"]
-    assert cli.main(["scenes", *options]) == 0
+    assert cli.main(["make_scenes", *options]) == 0
     assert sorted(p.name for p in (tmp_path / "images").iterdir()) == ["test-look-3-0.png", "test-look-3-1.png"]
     assert Image.open(tmp_path / "images" / "test-look-3-0.png").size == (80, 64)
     assert "no split" in refused_scenes(tmp_path / "no", capsys)
@@ -284,7 +285,8 @@ def test_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def refused_scenes(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    return refused(capsys, cli.main(["scenes", "--output", str(folder), "--split", "x", "--count", "1", "--seed", "0"]))
+    options = ["--output", str(folder), "--split", "x", "--count", "1", "--seed", "0"]
+    return refused(capsys, cli.main(["make_scenes", *options]))
 
 
 def test_propose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -353,7 +355,7 @@ def test_help_is_instant() -> None:
 import sys
 from maskselect.cli import main
 main(["--help"])
-for verb in ("predict", "evaluate", "propose", "scenes"):
+for verb in ("predict", "evaluate", "propose", "make_scenes"):
     try:
         main([verb, "--help"])
     except SystemExit as stopped:
@@ -362,6 +364,10 @@ print(sorted({"torch", "numpy", "PIL", "lightning", "transformers", "rich", "pya
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_tool_is_a_verb() -> None:
+    assert {script.stem for script in TOOLS.glob("[!_]*.py")} <= set(VERBS)
 
 
 @pytest.mark.parametrize("name", ["predict", "evaluate", "propose", "make_scenes"])

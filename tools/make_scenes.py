@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`maskselect scenes` as a script. `--help` tells its options."""
+"""`maskselect make_scenes` as a script. `--help` tells its options."""
 
 import sys
 
@@ -8,4 +8,4 @@ import _environment  # noqa: F401  finds the repository's own environment
 from maskselect.cli import tool
 
 if __name__ == "__main__":
-    sys.exit(tool("scenes"))
+    sys.exit(tool("make_scenes"))

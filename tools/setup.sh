@@ -1,12 +1,20 @@
 #!/bin/sh
-# Makes the virtual environment and installs this package with its development tools into it.
-# Usage: tools/setup.sh [FOLDER [EXTRAS]], default .venv, and none of the optional dependencies of pyproject.toml.
-# Called by the Makefile; needs nothing but a Python of 3.11 or newer.
+# Makes a virtual environment and installs this package into it.
+#
+#   tools/setup.sh [FOLDER]                 editable, with the tools of development, exact versions of constraints.txt
+#   tools/setup.sh --latest [FOLDER]        the same with the newest versions that pyproject.toml allows
+#   tools/setup.sh --lowest [FOLDER]        the same with the oldest ones, in a new environment
+#   tools/setup.sh --wheel FOLDER           a wheel of this package and nothing but what its extras need
+#   tools/setup.sh --compile FILE           writes constraints for all supported Pythons and platforms to FILE
+#
+# EXTRAS: groups of optional dependencies with commas between. CONSTRAINTS: another file than constraints.txt.
+# The Makefile calls this script. It needs a Python of 3.11 or newer and nothing else.
 set -eu
 cd "$(dirname "$0")/.."
-venv=${1:-.venv}
-package=.${2:+[$2]}
-python="$venv/bin/python"
+mode=--constrained
+case ${1:-} in --*) mode=$1; shift ;; esac
+target=${1:-.venv}
+python="$target/bin/python"
 uv_home=.cache/uv
 
 # A pyenv shim exists for versions that are not active, so each candidate is run, not merely found.
@@ -28,10 +36,10 @@ find_pip() {
         >/dev/null 2>&1 && echo .cache/pip.pyz
 }
 
-# uv from the machine; else installed for this project alone, which --target makes possible also where the system's
-# Python is externally managed (PEP 668).
+# The machine's uv, if it knows --torch-backend. Otherwise uv is installed for this project alone: --target works also
+# where the system's Python is externally managed (PEP 668).
 find_uv() {
-    if uv --version >/dev/null 2>&1; then echo uv; return; fi
+    if uv pip install --help 2>/dev/null | grep -q -e --torch-backend; then echo uv; return; fi
     if [ ! -x "$uv_home/bin/uv" ]; then
         pip=$(find_pip "$1") || return 1
         # shellcheck disable=SC2086 # "-m pip" is two words
@@ -40,34 +48,46 @@ find_uv() {
     "$uv_home/bin/uv" --version >/dev/null 2>&1 && echo "$uv_home/bin/uv"
 }
 
-# Without an NVIDIA driver the CPU build of torch saves 3 GB of download; it lies on PyTorch's own index.
+# Without an NVIDIA driver the CPU build of torch saves 3 GB. PyTorch's own index has it; PyPI does not for Linux.
 torch_backend() {
-    "$1" -c 'import urllib.request as r; r.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=5)' \
-        >/dev/null 2>&1 && echo auto
-}
-
-with_uv() {
-    uv=$(find_uv "$1") || { echo "uv is not to be had; going on with pip" >&2; return 1; }
-    if ! fits "$python"; then "$uv" venv --quiet --clear --python "$1" "$venv" || return 1; fi
-    if backend=$(torch_backend "$1"); then
-        "$uv" pip install --python "$python" --torch-backend "$backend" -e "$package" --group dev && return
-    fi
-    "$uv" pip install --python "$python" -e "$package" --group dev
-}
-
-with_pip() {
-    if ! "$python" -m pip --version >/dev/null 2>&1; then "$1" -m venv --clear "$venv" || return 1; fi
-    "$python" -m pip install --quiet --upgrade 'pip>=25.1' || return 1 # the first that knows --group
-    "$python" -m pip install -e "$package" --group dev
+    if "$1" -c 'import urllib.request as r; r.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=5)' \
+        >/dev/null 2>&1; then echo "--torch-backend auto"; fi
 }
 
 found=$(find_python)
-echo "Setting up $venv with $($found -V)"
-with_uv "$found" || with_pip "$found" || {
-    echo "error: set-up failed; the messages above say why" >&2
+uv=$(find_uv "$found") || {
+    echo "error: uv cannot be installed; install it yourself, for example with: $found -m pip install uv" >&2
     exit 1
 }
 
+if [ "$mode" = --compile ]; then
+    exec "$uv" pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --upgrade --quiet \
+        --no-emit-index-url --no-annotate --custom-compile-command "make upgrade" --output-file "$target"
+fi
+
+clear=
+pins="--constraint ${CONSTRAINTS:-constraints.txt}"
+package="-e .[train,data,ray,regions${EXTRAS:+,$EXTRAS}] --group dev"
+case $mode in
+--constrained) ;;
+--latest) pins=--upgrade ;;
+--lowest) pins="--resolution lowest-direct" clear=--clear ;;
+--wheel)
+    rm -rf .cache/wheel
+    "$uv" build --quiet --wheel --out-dir .cache/wheel
+    package="$(echo .cache/wheel/*.whl)${EXTRAS:+[$EXTRAS]}"
+    ;;
+*)
+    echo "error: unknown option $mode" >&2
+    exit 2
+    ;;
+esac
+
+echo "Setting up $target with $("$found" -V)"
+if [ -n "$clear" ] || ! fits "$python"; then "$uv" venv --quiet --clear --python "$found" "$target"; fi
+# shellcheck disable=SC2046,SC2086 # each of these holds several words
+"$uv" pip install --python "$python" $(torch_backend "$found") $pins $package
+
 # Where the environment forbids Python to keep what it compiles, every later command would compile it again, which more
 # than doubles the time to an answer.
-PYTHONDONTWRITEBYTECODE='' "$python" -c 'import maskselect.training.cli; maskselect.load("ras")'
+[ "$mode" = --wheel ] || PYTHONDONTWRITEBYTECODE='' "$python" -c 'import maskselect.training.cli; maskselect.load("ras")'

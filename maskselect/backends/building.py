@@ -4,6 +4,8 @@ import importlib
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_type_hints
 
+from maskselect.backends.optional import missing_package
+
 
 def build(config: Any) -> Any:
     """Instantiate a tree of `{"class_path": ..., "init_args": {...}}`; anything else is returned as it is.
@@ -50,7 +52,8 @@ def find_class(class_path: str) -> type:
     try:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"class_path {class_path!r} does not exist: {error}") from error
+        missing = missing_package(error) if isinstance(error, ModuleNotFoundError) else None
+        raise ValueError(missing or f"class_path {class_path!r} does not exist: {error}") from error
     if not isinstance(found, type):
         raise ValueError(f"class_path {class_path!r} is not a class")
     return found

@@ -16,14 +16,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-_ROOT = Path(__file__).resolve().parents[2]
-_FOLDERS = (_ROOT / "checkpoints", _ROOT / "maskselect" / "checkpoints")
+from maskselect.backends.shipped import shipped_folder
+
+_SHIPPED = shipped_folder("checkpoints")
 _PICKLED = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 
 
 def shipped_names() -> list[str]:
     """Names of the checkpoints that ship with the package."""
-    return sorted({p.stem for folder in _FOLDERS for p in folder.glob("*.safetensors")})
+    return sorted(path.stem for path in _SHIPPED.glob("*.safetensors"))
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:
@@ -42,10 +43,9 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
             hint = "a pickled checkpoint, which could run code" if path.suffix in _PICKLED else "of another format"
             raise ValueError(f"checkpoint {path} is {hint}; expected a .safetensors file with its .json card")
         return path
-    if path.parent == Path():
-        for folder in _FOLDERS:
-            if (folder / f"{path}.safetensors").is_file():
-                return folder / f"{path}.safetensors"
+    shipped = _SHIPPED / f"{path}.safetensors"
+    if path.parent == Path() and shipped.is_file():
+        return shipped
     known = ", ".join(shipped_names()) or "none yet"
     raise FileNotFoundError(f"checkpoint {str(name_or_path)!r} not found; expected a path or a shipped name ({known})")
 
@@ -165,7 +165,7 @@ def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: 
 
 def current_commit() -> str:
     """Short hash of the repository's HEAD, or "unknown" outside a repository."""
-    command = ["git", "-C", str(_ROOT), "rev-parse", "--short", "HEAD"]
+    command = ["git", "-C", str(_SHIPPED), "rev-parse", "--short", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -1,33 +1,53 @@
-"""Packages that not everybody needs: asked for by name, with the command that installs them."""
+"""Packages that only an extra of `pyproject.toml` brings: errors name the package and the command that installs it."""
 
 import importlib
+from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
-_PACKAGES = {
-    "import": "sentencepiece",
-    "qlora": "bitsandbytes",
-    "ray": "'ray[data]'",
-    "regions": "scikit-image",
-    "deepspeed": "deepspeed",
-}
-"""What each group of optional dependencies in `pyproject.toml` brings."""
+from packaging.requirements import Requirement
 
 
 def installing(extra: str) -> str:
-    """The command that installs a group: in a clone, and elsewhere."""
-    return f"make setup EXTRAS={extra} (or pip install {_PACKAGES[extra]})"
+    """The command that installs an extra: in a clone, and elsewhere."""
+    return f"make setup EXTRAS={extra} (or pip install 'maskselect[{extra}]')"
+
+
+def not_installed(name: str, extra: str) -> str:
+    """The sentence that says which package is missing and how to install it."""
+    return f"{name} is not installed; get it with: {installing(extra)}"
 
 
 def require(module: str, extra: str) -> Any:
     """A module of an optional package.
 
-    extra: the group of `pyproject.toml` that brings it.
-    Raises ValueError with the command when it is not installed.
+    Args:
+        module: import path.
+        extra: the extra of `pyproject.toml` that brings it.
+
+    Raises:
+        ValueError: the package is not installed; the sentence has the command that installs it.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != module.partition(".")[0]:
+        package = module.partition(".")[0]
+        if error.name != package:
             raise
-        name = module.partition(".")[0]
-        raise ValueError(f"{name} is not installed; get it with: {installing(extra)}") from error
+        raise ValueError(not_installed(package, extra)) from error
+
+
+def missing_package(error: ModuleNotFoundError) -> str | None:
+    """The sentence for an import that failed because an extra is not installed; None for any other cause.
+
+    The metadata of the installed package says which extra brings which package, so no second list has to.
+    """
+    name = (error.name or "").partition(".")[0]
+    try:
+        declared = [Requirement(line) for line in requires("maskselect") or []]
+    except PackageNotFoundError:
+        return None
+    for requirement in declared:
+        marker = str(requirement.marker or "")
+        if requirement.name == name and "extra ==" in marker:
+            return not_installed(name, marker.partition("extra ==")[2].strip(" \"'"))
+    return None

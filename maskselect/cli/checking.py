@@ -1,5 +1,5 @@
 """Around training: `doctor`, what a config lacks and takes; `features`, what is frozen, beforehand; and `merge`, the
-weights out of a checkpoint.
+weights out of a checkpoint; `average`, the mean of several.
 """
 
 import argparse
@@ -103,4 +103,25 @@ def merge(options: argparse.Namespace) -> int:
     from maskselect.training.merging import merge as merged
 
     print(merged(options.checkpoint, options.output))
+    return 0
+
+
+def average_parser(prog: str) -> argparse.ArgumentParser:
+    """Options of `average`."""
+    description = (
+        "Averages the weights of checkpoints of one system: points of one training run often generalise better "
+        "together. The threshold stays the last checkpoint's; `calibrate` chooses a new one."
+    )
+    parser = Parser(prog=prog, description=description)
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
+    return parser
+
+
+def average(options: argparse.Namespace) -> int:
+    """Prints where the average is."""
+    from maskselect.backends.checkpoints import average_checkpoints
+
+    average_checkpoints(options.checkpoints, options.output)
+    print(f"{len(options.checkpoints)} checkpoints averaged -> {options.output}")
     return 0

@@ -43,10 +43,9 @@ def _add_llm_seg(verbs: Any) -> None:
 
 
 def _llm_seg(options: argparse.Namespace) -> int:
-    from maskselect.backends.configs import PAPER
     from maskselect.importers.llm_seg import import_llm_seg
 
-    configs = options.config or [PAPER / "llmseg_7b.yaml"]
+    configs = options.config or ["paper/llmseg_7b.yaml"]
     report = import_llm_seg(options.source, options.destination, options.tokenizer, configs)
     _tell(report)
     print(f"-> {options.destination}; use it with --model {options.destination}")
@@ -133,13 +132,12 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _ras(options: argparse.Namespace) -> int:
-    from maskselect.backends.configs import PAPER
     from maskselect.importers.ras import Choices, import_ras
 
     import_ras(
         options.source,
         options.destination,
-        options.config or [PAPER / "ras_13b.yaml"],
+        options.config or ["paper/ras_13b.yaml"],
         options.tokenizer,
         options.vision_tower,
         Choices(options.encoder_order, dict(options.part), tuple(options.drop)),

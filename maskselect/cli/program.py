@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from maskselect.backends.optional import missing_package
 from maskselect.cli import checking, importing, measuring, options, publishing, using
 
 TRAINING_VERBS = ("fit", "validate", "test", "predict")
@@ -22,6 +23,7 @@ Training, with Lightning (fit --help tells all of its options):
   doctor -c CONFIG                       what such a run would lack, and how large it is, before it begins
   features -c CONFIG                     what is frozen, computed beforehand for all images of such a run
   merge LAST.CKPT                        the weights of a resumable checkpoint, in one file or in shards
+  average A B ... --output FILE          the mean of the weights of several checkpoints
 
 Use ({prog} VERB --help tells the options):
   predict --image FILE --prompt TEXT     select the masks that answer a prompt
@@ -35,7 +37,7 @@ Use ({prog} VERB --help tells the options):
   data build NAME --output DIR           make maskgroups-2m or llm-seg40k out of other data sets
   import NAME SRC DST                    published weights (ras, llm-seg, llava, co-detr) into what we read
   push CHECKPOINT hf://ORG/NAME          publish a checkpoint with a model card on the Hugging Face hub
-  scenes --output DIR --split S          generate scenes with prompts and ground truth
+  make_scenes --output DIR --split S     generate scenes with prompts and ground truth
 """
 
 
@@ -87,10 +89,12 @@ def _guarded(run: Callable[[], int], prog: str) -> int:
     """The status of `run`; errors that a user can cause become one sentence."""
     try:
         return run()
-    except (ValueError, OSError) as error:
-        if os.environ.get("MASKSELECT_TRACEBACK"):
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        missing = missing_package(error) if isinstance(error, ModuleNotFoundError) else None
+        if os.environ.get("MASKSELECT_TRACEBACK") or (isinstance(error, ModuleNotFoundError) and missing is None):
             raise
-        print(f"{prog}: error: {getattr(error, 'listing', None) or using.sentence(error)}", file=sys.stderr)
+        sentence = missing or getattr(error, "listing", None) or using.sentence(error)
+        print(f"{prog}: error: {sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
@@ -108,7 +112,8 @@ VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argpa
     "import": (importing.import_parser, importing.import_weights),
     "doctor": (checking.doctor_parser, checking.doctor),
     "push": (publishing.push_parser, publishing.push),
-    "scenes": (options.scenes_parser, using.scenes),
+    "make_scenes": (options.scenes_parser, using.scenes),
     "features": (checking.features_parser, checking.features),
     "merge": (checking.merge_parser, checking.merge),
+    "average": (checking.average_parser, checking.average),
 }

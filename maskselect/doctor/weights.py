@@ -4,10 +4,9 @@ import re
 from functools import cache
 from pathlib import Path
 
-from maskselect.backends import checkpoints
+from maskselect.backends import checkpoints, configs
 from maskselect.doctor.needs import Need
 
-_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _OUTPUT = re.compile(r"^output: *(\S+)", re.MULTILINE)
 _COMMAND = re.compile(r"^# +(lightning fit .*?)\\?$", re.MULTILINE)
 
@@ -59,7 +58,7 @@ def _release(path: Path) -> str | None:
 def _commands() -> dict[str, str]:
     """For each folder that a config of the repository writes to, the command at the config's head."""
     found: dict[str, str] = {}
-    for config in sorted(_CONFIGS.rglob("*.yaml")):
+    for config in sorted(configs.SHIPPED.rglob("*.yaml")):
         text = config.read_text()
         output, command = _OUTPUT.search(text), _COMMAND.search(text)
         if output and command:

@@ -32,7 +32,7 @@ THRESHOLD = 0.5
 
 
 def import_llm_seg(
-    source: Path, destination: Path, tokenizer: Path, configs: Sequence[Path], shard: str = SHARD
+    source: Path, destination: Path, tokenizer: Path, configs: Sequence[str | Path], shard: str = SHARD
 ) -> ImportReport:
     """Read a release and write what we need of it; the folder appears whole or not at all.
 

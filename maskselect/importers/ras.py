@@ -91,7 +91,7 @@ class Choices:
 def import_ras(
     source: Path,
     destination: Path,
-    configs: Sequence[Path],
+    configs: Sequence[str | Path],
     tokenizer: Path | None = None,
     tower: str | None = None,
     choices: Choices = Choices(),

@@ -133,8 +133,8 @@ def _with_bases(arguments: Sequence[str]) -> list[str]:
         if flag not in ("-c", "--config"):
             found.append(word)
             continue
-        last = Path(value or next(given, ""))
-        bases = [file for file in with_bases([last])[:-1] if file.resolve() not in seen]
+        *bases, last = with_bases([value or next(given, "")])
+        bases = [file for file in bases if file.resolve() not in seen]
         seen |= {file.resolve() for file in (*bases, last)}
         found += [part for file in (*bases, last) for part in ("--config", str(file))]
     return found

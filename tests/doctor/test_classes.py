@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from maskselect.backends.building import find_class
+from maskselect.backends.optional import installing
 from maskselect.doctor import classes, devices
 from maskselect.doctor.check import missing, refuse_missing, unknown
 from maskselect.doctor.needs import MissingError, walk
@@ -148,8 +149,8 @@ def test_packages_devices_and_a_checkpoint_to_go_on_from(monkeypatch: pytest.Mon
         "ckpt_path": "runs/gone/last.ckpt",
     }
     found = {(need.kind, need.what, need.help) for need in missing(config)}
-    assert ("package", "scikit-image", "make setup EXTRAS=regions (or pip install scikit-image)") in found
-    assert ("package", "deepspeed, for the trainer", "make setup EXTRAS=deepspeed (or pip install deepspeed)") in found
+    assert ("package", "scikit-image", installing("regions")) in found
+    assert ("package", "deepspeed, for the trainer", installing("deepspeed")) in found
     assert any(kind == "device" and what.startswith("8 CUDA devices") for kind, what, _ in found)
     assert any(what.startswith("runs/gone/last.ckpt") for _, what, _ in found)
     for path in ("last", "s3://bucket/last.ckpt"):

@@ -17,7 +17,7 @@ import maskselect
 from maskselect import cli
 from maskselect.backends import checkpoints
 from maskselect.backends.building import build
-from maskselect.backends.configs import PAPER, read_configs
+from maskselect.backends.configs import read_configs
 from maskselect.importers.account import NONE, REFUSED, Row
 from maskselect.importers.hub_folder import HubWeights
 from maskselect.importers.llava import plan_llava
@@ -521,6 +521,6 @@ def test_the_paper_config_fits_a_release_of_the_published_size(tmp_path: Path) -
     # Llama 13B with its 32000 tokens, CLIP ViT-L/14@336's image tower, and the projector between them.
     count = sum(header.numel() for header in headers.values()) + 2 * 5120 * (32_000 - sizes.vocabulary)
     assert count == 13_015_864_320 + 303_507_456 + 31_467_520 and text.vocab_size % 64 == 0
-    channels = encoder_channels(ras_task(read_configs([PAPER / "ras_13b.yaml"])))
+    channels = encoder_channels(ras_task(read_configs(["paper/ras_13b.yaml"])))
     assert channels == {"clip": 1024, "convnext": 3072, "siglip": 1152, "dinov2": 1024, "position": 256}
     assert block_order(channels, None) == tuple(channels)

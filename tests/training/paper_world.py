@@ -32,7 +32,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from maskselect.backends.building import build
-from maskselect.backends.configs import PAPER, read_configs
+from maskselect.backends.configs import SHIPPED, read_configs
 from maskselect.backends.sam import build_compact_sam
 from maskselect.cli import main
 from maskselect.data.maskgroups_2m import ImageRows
@@ -46,6 +46,7 @@ from maskselect.training.module import TrainingModule
 from tests.doctor.machines import put_into_cache
 from tests.importers import release
 
+PAPER = SHIPPED / "paper"
 OVERLAYS = PAPER / "overlays"
 SIZE = (80, 112)
 """Of all pictures."""

@@ -14,7 +14,7 @@ import torch
 import yaml
 from huggingface_hub import constants
 
-from maskselect.backends.configs import BASE, PAPER, read_configs
+from maskselect.backends.configs import BASE, read_configs
 from maskselect.cli import main
 from maskselect.data.catalog import CATALOG
 from maskselect.data.llava import SETS
@@ -22,7 +22,7 @@ from maskselect.doctor.counts import count, named_parameters
 from maskselect.doctor.sketches import sketch
 from maskselect.lmm.llava import VICUNA_SYSTEM
 from maskselect.training import cli
-from tests.training.paper_world import OVERLAYS
+from tests.training.paper_world import OVERLAYS, PAPER
 
 ROOT = PAPER.parents[1]
 FILES = [PAPER / "ras_13b.yaml", PAPER / "ras_7b.yaml", *sorted(OVERLAYS.glob("*.yaml"))]

@@ -13,7 +13,7 @@ import torch
 
 from maskselect.backends.building import build
 from maskselect.backends.checkpoints import read_card, read_tensors
-from maskselect.backends.configs import PAPER, read_configs
+from maskselect.backends.configs import read_configs
 from maskselect.cli import main
 from maskselect.doctor.counts import named_parameters
 from maskselect.doctor.hub_cache import open_clip_weights, timm_weights
@@ -24,7 +24,7 @@ from maskselect.encoders.timm import TimmEncoder
 from maskselect.lmm.llava import Llava
 from maskselect.proposers.sam import SamProposer
 from maskselect.structures.masks import MaskSet
-from tests.training.paper_world import CLIP_TOWER, OPENAI, OVERLAYS, WIDTHS, Run, World
+from tests.training.paper_world import CLIP_TOWER, OPENAI, OVERLAYS, PAPER, WIDTHS, Run, World
 
 START = "--model.task.init_args.start"
 STAGE_1, STAGE_2, ORES = (f"runs/{name}/ras.safetensors" for name in ("ras_stage1", "ras_13b", "ras_ores"))
@@ -89,7 +89,7 @@ def evaluate(model: str, output: str) -> dict[str, Any]:
 
 
 def test_the_configs_are_overridden_in_paths_widths_and_the_machine_alone(world: World) -> None:
-    whole = dict(leaves(read_configs([PAPER / "ras_13b.yaml"])))
+    whole = dict(leaves(read_configs(["paper/ras_13b.yaml"])))
     tiny = dict(leaves(read_configs([PAPER / "ras_13b.yaml", world.root / "tiny.yaml"])))
     other = {path for path, value in tiny.items() if whole.get(path) != value}
     task = r"model\.task\.init_args\."
