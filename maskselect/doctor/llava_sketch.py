@@ -4,8 +4,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig, LlamaConfig, LlavaConfig
-from transformers import LlavaForConditionalGeneration as Network
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+)
 
 from maskselect.lmm.llava import IMAGE_FRAME, Llava
 from maskselect.lmm.lora import LoraSettings, add_lora
@@ -80,11 +86,11 @@ def published_config(model: str) -> LlavaConfig:
     )
 
 
-def without_weights(network: Any, config: Any, dtype: str | None) -> Any:
+def without_weights(config: Any, dtype: str | None) -> Any:
     """A network of transformers by its config, in a dtype or, without one, in that of its files."""
     stored = dtype or config.dtype or "float32"
     held = getattr(torch, stored) if isinstance(stored, str) else stored
-    return network._from_config(config, dtype=held, attn_implementation="sdpa")
+    return AutoModelForImageTextToText.from_config(config, dtype=held, attn_implementation="sdpa")
 
 
 class LlavaSketch(Llava):
@@ -107,7 +113,7 @@ class LlavaSketch(Llava):
     ) -> None:
         nn.Module.__init__(self)
         config = find_config(model)
-        self.model = without_weights(Network, config, dtype)
+        self.model = without_weights(config, dtype)
         if dtype is not None:
             for part in (self.model.get_input_embeddings(), self.model.lm_head, self.projector):
                 part.float()

@@ -4,7 +4,6 @@ from typing import Any
 
 from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
-from transformers import Qwen2_5_VLForConditionalGeneration as Network
 
 from maskselect.doctor.llava_sketch import config_here, pack_in_4_bits, tokenizer_here, without_weights
 from maskselect.lmm.lora import LoraSettings
@@ -64,7 +63,7 @@ class QwenSketch(QwenVl):
     ) -> None:
         nn.Module.__init__(self)
         config = find_config(model)
-        self.model = without_weights(Network, config, dtype)
+        self.model = without_weights(config, dtype)
         if quantize is not None:
             pack_in_4_bits(self.language_model)
         self.tokenizer = tokenizer_here(model)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, rotate_half
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of positions, each (B, L, E)."""
@@ -45,33 +45,20 @@ class Memory:
     values: Tensor
 
 
-class _Behind:
-    """In the place of a cache of transformers: what stands before the queries. It keeps nothing."""
-
-    def __init__(self, *parts: Memory) -> None:
-        self.parts = parts
-
-    def update(self, keys: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values of all parts, then these."""
-        before, after = [part.keys for part in self.parts], [part.values for part in self.parts]
-        return torch.cat([*before, keys], -2), torch.cat([*after, values], -2)
-
-
 class CandidateLayer(nn.Module):
     """One layer of the decoder.
 
+    It runs the parts of a Llama's layer (norms, projections, MLP) itself, because the queries attend to keys and
+    values that the layer's own `forward` can only take from a cache, whose interface changes between versions of
+    transformers.
+
     Args:
         layer: of a Llama; it is copied, in float32.
-
-    Raises ValueError for a layer of another family.
     """
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        if not isinstance(layer, LlamaDecoderLayer):
-            raise ValueError(f"a candidate decoder copies the layers of a Llama, but these are {type(layer).__name__}")
         self.layer: Any = copy.deepcopy(layer).float().requires_grad_(True)
-        self.layer.gradient_checkpointing = False  # it would drop what stands before the queries
 
     def remember(self, states: Tensor, rotation: Rotation) -> Memory:
         """What went into the language model's layer, (B, T, D), as keys and values of this one.
@@ -83,10 +70,12 @@ class CandidateLayer(nn.Module):
     def _memory(self, states: Tensor, rotation: Rotation) -> Memory:
         attention = self.layer.self_attn
         normed = self.layer.input_layernorm(states.to(attention.k_proj.weight.dtype))
-        shape = (*states.shape[:-1], -1, attention.head_dim)
-        keys, values = (project(normed).view(shape).transpose(1, 2) for project in (attention.k_proj, attention.v_proj))
-        cosine, sine = (part[:, None] for part in rotation)
-        return Memory(keys * cosine + rotate_half(keys) * sine, values)
+        keys, values = (self._heads(project(normed)) for project in (attention.k_proj, attention.v_proj))
+        return Memory(_rotated(keys, rotation), values)
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        """(B, L, H * E) to (B, H, L, E)."""
+        return projected.unflatten(-1, (-1, self.layer.self_attn.head_dim)).transpose(1, 2)
 
     def forward(
         self,
@@ -104,27 +93,53 @@ class CandidateLayer(nn.Module):
         owners: (R,) int64, the image of each row.  prompt: states (R, L, D) and the rotation of their positions.
         """
         held = image if isinstance(image, Memory) else self._memory(*image)
-        before = _Behind(Memory(held.keys[owners], held.values[owners]), self._memory(*prompt))
-        out: Tensor = self.layer(
-            queries, attention_mask=seen, position_embeddings=rotation, past_key_values=before, use_cache=True
-        )
+        before = (Memory(held.keys[owners], held.values[owners]), self._memory(*prompt))
+        hidden = queries + self._attend(self.layer.input_layernorm(queries), rotation, seen, before)
+        out: Tensor = hidden + self.layer.mlp(self.layer.post_attention_layernorm(hidden))
         return out
+
+    def _attend(self, normed: Tensor, rotation: Rotation, seen: Tensor, before: Sequence[Memory]) -> Tensor:
+        """Queries behind the norm, (R, Q, D), attend to the memories and to one another: (R, Q, D)."""
+        attention = self.layer.self_attn
+        queries, own, values = (
+            self._heads(project(normed)) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        queries, own = _rotated(queries, rotation), _rotated(own, rotation)
+        keys = torch.cat([*(part.keys for part in before), own], -2)
+        values = torch.cat([*(part.values for part in before), values], -2)
+        sharing = queries.shape[1] // keys.shape[1]  # query heads of one key-value head
+        if sharing > 1:
+            keys, values = (part.repeat_interleave(sharing, 1) for part in (keys, values))
+        dropout = attention.attention_dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
+        out: Tensor = attention.o_proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+def _rotated(heads: Tensor, rotation: Rotation) -> Tensor:
+    """Rotary position embedding (arXiv 2104.09864), in the halves that Llama has: (B, H, L, E) to the same."""
+    cosine, sine = (part[:, None] for part in rotation)
+    first, second = heads.chunk(2, -1)
+    return heads * cosine + torch.cat((-second, first), -1) * sine
 
 
 class CandidateDecoder(nn.Module):
     """The decoder: copies of the layers of a Llama, and of its final norm.
 
     Args:
-        language_model: transformers' `LlamaModel`, or any of its kind with `layers`, `norm` and `rotary_emb`.
+        language_model: transformers' `LlamaModel`.
         every: a layer for each `every`-th of the language model, its last among them where that divides their number.
         recompute: run layers again in the backward pass, in the place of keeping their activations.
 
-    Raises ValueError for layers of another family, or fewer of them than `every`.
+    Raises ValueError for a language model of another family, or fewer layers than `every`.
     """
 
     def __init__(self, language_model: nn.Module, every: int = 1, recompute: bool = False) -> None:
         super().__init__()
         model: Any = language_model
+        family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+        if family != "llama":
+            raise ValueError(f"a candidate decoder copies the layers of a Llama, but these are of a {family}")
         if not 1 <= every <= len(model.layers):
             raise ValueError(
                 f"every must be from 1 to {len(model.layers)}, the layers of the language model, not {every}"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import (
+    AutoModelForImageTextToText,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -68,7 +69,8 @@ def build_llava(sizes: LlavaSizes, vocabulary_size: int) -> LlavaForConditionalG
         vision_feature_layer=-2,
         tie_word_embeddings=True,
     )
-    return LlavaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
+    network: LlavaForConditionalGeneration = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa")
+    return network
 
 
 def load_llava(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from transformers import (
+    AutoModelForImageTextToText,
     PreTrainedTokenizerBase,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -60,7 +61,7 @@ def build_qwen(sizes: QwenSizes) -> tuple[PreTrainedTokenizerBase, Qwen2_5_VLFor
         vision_end_token_id=end,
         tie_word_embeddings=True,
     )
-    return tokenizer, Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa")
+    return tokenizer, AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa")
 
 
 def _vision(sizes: QwenSizes) -> Qwen2_5_VLVisionConfig:

@@ -6,14 +6,22 @@ A network with images of its own is `model.visual` or `model.vision_tower` in fr
 Shape letters: B rows, L sequence positions, K keys, D language-model width, V words.
 """
 
+import inspect
 import zlib
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache as remember
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AddedToken, DynamicCache, PreTrainedTokenizerBase
+
+
+@remember
+def _cache_argument(network: type[nn.Module]) -> str:
+    """The name of the argument that takes the key-value cache: transformers renames "past_key_values" to "cache"."""
+    return "cache" if "cache" in inspect.signature(network.forward).parameters else "past_key_values"
 
 
 class Wrapped(nn.Module):
@@ -159,8 +167,8 @@ class Wrapped(nn.Module):
                 inputs_embeds=embeddings.to(self._dtype),
                 attention_mask=visible,
                 position_ids=positions,
-                past_key_values=cache,
                 use_cache=cache is not None,
+                **{_cache_argument(type(self.language_model)): cache},
                 **wanted,
             )
 

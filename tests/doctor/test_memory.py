@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import LlamaConfig, LlamaModel
+from transformers import AutoModel, LlamaConfig
 
 from maskselect.doctor import devices
 from maskselect.doctor.counts import Part, count, total
@@ -90,7 +90,7 @@ def _kept(
 ) -> int:
     """Bytes that a Llama keeps for its backward pass, its weights and their copies in half precision apart."""
     sizes = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 4}
-    model = LlamaModel._from_config(LlamaConfig(vocab_size=8, **sizes), attn_implementation="sdpa").to(stored).train()
+    model = AutoModel.from_config(LlamaConfig(vocab_size=8, **sizes), attn_implementation="sdpa").to(stored).train()
     if dropout is not None:
         add_lora(model, LoraSettings(r=1, alpha=1, dropout=dropout))
     shapes = {shape for p in model.parameters() for shape in (tuple(p.shape), tuple(reversed(p.shape)))}
@@ -131,7 +131,7 @@ def test_deepspeeds_own_autocast_is_mixed_precision(overlay: str) -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_copies_in_half_precision_that_the_backward_pass_needs(checkpointing: bool) -> None:
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
-    model = LlamaModel._from_config(LlamaConfig(vocab_size=8, **sizes), attn_implementation="sdpa").train()
+    model = AutoModel.from_config(LlamaConfig(vocab_size=8, **sizes), attn_implementation="sdpa").train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     shapes = {tuple(p.shape) for p in model.layers.parameters() if p.ndim == 2}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel
 
 from maskselect.heads.candidate_decoder import CandidateDecoder, LayerStates
 
@@ -104,6 +104,18 @@ def test_what_cannot_be_copied_is_told() -> None:
     for every in (0, 4):
         with pytest.raises(ValueError, match=f"from 1 to 3, the layers of the language model, not {every}"):
             CandidateDecoder(model, every)
-    model.layers = nn.ModuleList([nn.Linear(2, 2)])
-    with pytest.raises(ValueError, match="of a Llama, but these are Linear"):
-        CandidateDecoder(model)
+    sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    mistral = MistralModel(MistralConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+    for other, family in ((mistral, "mistral"), (nn.Linear(2, 2), "Linear")):
+        with pytest.raises(ValueError, match=f"of a Llama, but these are of a {family}"):
+            CandidateDecoder(other)
+
+
+def test_a_layer_of_a_llama_has_the_parts_that_the_decoder_runs() -> None:
+    """What `CandidateLayer` relies on in transformers; another part would be left out of its forward pass."""
+    layer = _llama().layers[0]
+    assert {name for name, _ in layer.named_children()} == {
+        "self_attn", "mlp", "input_layernorm", "post_attention_layernorm",
+    }  # fmt: skip
+    assert {name for name, _ in layer.self_attn.named_children()} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert layer.self_attn.head_dim == 8 and layer.self_attn.attention_dropout == 0
