@@ -18,6 +18,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AddedToken, DynamicCache, PreTrainedTokenizerBase
 
 
+def recompute_activations(network: nn.Module) -> None:
+    """Have a network of transformers recompute its layers' activations in the backward pass."""
+    model: Any = network
+    enable = getattr(model, "activation_checkpointing_enable", None)  # older transformers' name is below
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+
+
 @remember
 def _cache_argument(network: type[nn.Module]) -> str:
     """The name of the argument that takes the key-value cache: transformers renames "past_key_values" to "cache"."""
@@ -71,9 +78,7 @@ class Wrapped(nn.Module):
     def checkpoint_activations(self) -> None:
         """Recompute the language model's activations in the backward pass, which takes time and spares memory."""
         self.gradient_checkpointing = True
-        language_model: Any = self.language_model
-        enable = getattr(language_model, "activation_checkpointing_enable", None)  # older transformers' name is below
-        (enable or language_model.gradient_checkpointing_enable)()
+        recompute_activations(self.language_model)
 
     @property
     def frozen_elsewhere(self) -> set[str]:

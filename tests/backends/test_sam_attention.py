@@ -16,7 +16,7 @@ def transformer(depth: int, channels: int, heads: int, rate: int) -> TwoWayTrans
     return model
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     depth=st.integers(1, 3),
     heads=st.sampled_from([1, 2, 4]),

@@ -120,7 +120,7 @@ class World:
         return self.root / "out"
 
     def build(self, endpoint: Endpoint, output: Path | None = None, **more: Any) -> dict[str, Any]:
-        model = ChatEndpoint(endpoint.url, "stand-in", pause=0.01, retries=2, timeout=10)
+        model = ChatEndpoint(endpoint.url, "stand-in", pause=0.01, retries=2, timeout=600)
         settings = more.pop("settings", Settings(shares=(4, 2, 2), rules=Rules(most=4)))
         arguments = {"lvis_root": self.root / "lvis", "ego_root": self.root / "ego", "boxes": Inside(), "per_shard": 3}
         captioner = more.pop("captioner", None) or Shade()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import CLIPImageProcessor, LlavaProcessor
 
+from maskselect.builders.llm_seg40k import language_models
 from maskselect.builders.llm_seg40k.captioners import RasCaptioner, TransformersCaptioner
 from maskselect.builders.llm_seg40k.kept import Kept
 from maskselect.builders.llm_seg40k.language_models import ChatEndpoint, TransformersModel
@@ -33,7 +34,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def client(endpoint: Endpoint, **changes: object) -> ChatEndpoint:
-    return ChatEndpoint(endpoint.url, "tiny", **({"pause": 0.01, "timeout": 5.0} | changes))  # type: ignore[arg-type]
+    return ChatEndpoint(endpoint.url, "tiny", **({"pause": 0.01, "timeout": 600.0} | changes))  # type: ignore[arg-type]
 
 
 def refusals(script: Script, **changes: object) -> tuple[str, int]:
@@ -82,17 +83,21 @@ def test_a_redirect_does_not_carry_the_key_away() -> None:
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_it_asks_again(status: int) -> None:
+def test_it_asks_again(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(language_models, "sleep", waited.append)
     with serving(lambda request, number: Reply(b"busy", status) if number < 2 else Reply("now")) as endpoint:
-        assert client(endpoint).complete(ASK, 0) == "now"
+        assert client(endpoint, pause=4.0).complete(ASK, 0) == "now"
         assert len(endpoint.requests) == 3
+    assert 3 <= waited[0] <= 5 and 6 <= waited[1] <= 10  # twice the pause each time, a quarter more or less
 
 
-def test_retry_after_is_waited_for() -> None:
-    with serving(lambda request, number: Reply(b"", 429, {"Retry-After": "1"}) if not number else Reply("ok")) as there:
-        start = time.monotonic()
+def test_retry_after_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(language_models, "sleep", waited.append)
+    with serving(lambda request, number: Reply(b"", 429, {"Retry-After": "7"}) if not number else Reply("ok")) as there:
         assert client(there).complete(ASK, 0) == "ok"
-        assert 1 <= time.monotonic() - start < 4
+    assert waited == [7]
     in_an_hour = email.utils.formatdate(time.time() + 3600, usegmt=True)
     told, asked = refusals(lambda request, number: Reply(b"", 429, {"Retry-After": in_an_hour}))
     assert "asks to wait 3" in told and asked == 1
@@ -103,8 +108,8 @@ def test_retry_after_is_waited_for() -> None:
 def test_what_fails_for_good() -> None:
     told, asked = refusals(lambda request, number: Reply(b"broken", 500), retries=3)
     assert "failed 4 times, at last so: status 500" in told and asked == 4
-    told, asked = refusals(lambda request, number: Reply("late", hangs=30), timeout=0.2, retries=1)
-    assert "no answer within 0.2 s" in told and asked == 2
+    told, asked = refusals(lambda request, number: Reply("late", hangs=600), timeout=0.2, retries=1)
+    assert "failed 2 times" in told and "no answer within 0.2 s" in told
     quoted = json.dumps({"error": {"message": f"no model 'tiny'\nfor {KEY}"}}).encode()
     told, asked = refusals(lambda request, number: Reply(quoted, 404))
     assert told.endswith("refused the request for model 'tiny' (status 404): no model 'tiny' for …") and asked == 1
@@ -132,9 +137,7 @@ def test_a_refused_answer_is_an_empty_one() -> None:
 
 
 def test_a_connection_that_breaks_off() -> None:
-    told, asked = refusals(
-        lambda request, number: Reply("x", headers={"Content-Length": "9999"}), retries=1, timeout=1.0
-    )
+    told, asked = refusals(lambda request, number: Reply("x", headers={"Content-Length": "9999"}), retries=1)
     assert "failed 2 times" in told and asked == 2
 
 

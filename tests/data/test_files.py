@@ -31,7 +31,7 @@ class Payload:
         return os.system, (f"touch {self.file}",)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(value=PLAIN, protocol=st.integers(0, 5))
 def test_plain_pickles_are_read(value: object, protocol: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("pickles") / "refs.p"
@@ -74,7 +74,7 @@ def _complaint(read: Callable[[Path], object], file: Path) -> ValueError | None:
     return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.binary(max_size=200))
 def test_any_bytes_give_a_value_or_one_sentence(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("bytes") / "refs.p"

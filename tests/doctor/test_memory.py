@@ -16,6 +16,7 @@ from maskselect.doctor.examine import examine
 from maskselect.doctor.memory import Memory, count_tokens, estimate, layer_bytes
 from maskselect.doctor.sketches import sketch
 from maskselect.lmm.lora import LoraSettings, add_lora
+from maskselect.lmm.wrapped import recompute_activations
 from tests.doctor.machines import config_of
 from tests.systems.tiny import SIZES
 
@@ -133,7 +134,7 @@ def test_copies_in_half_precision_that_the_backward_pass_needs(checkpointing: bo
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
     model = AutoModel.from_config(LlamaConfig(vocab_size=8, **sizes), attn_implementation="sdpa").train()
     if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(model)
     shapes = {tuple(p.shape) for p in model.layers.parameters() if p.ndim == 2}
     copies: dict[int, Tensor] = {}
 

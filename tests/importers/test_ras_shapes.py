@@ -45,7 +45,7 @@ both = st.tuples(st.booleans(), st.booleans())
 
 
 @given(data=st.data(), channels=st.integers(1, 80).filter(lambda c: c != WIDTH), hidden=st.integers(2, 48))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_planted_parts_are_found_and_doubled_ones_are_not(data: st.DataObject, channels: int, hidden: int) -> None:
     names = data.draw(st.tuples(st.sampled_from(LAYERS), st.sampled_from(LAYERS)))
     place = data.draw(st.tuples(*[st.sampled_from(PLACES)] * 3))

@@ -60,7 +60,7 @@ def test_a_tolerance_of_one_and_more_is_pixels() -> None:
     assert boundary_f(square(100, 100), square(104, 100), tolerance=3) < 1.0
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1).map(np.random.default_rng), st.integers(2, 50), st.integers(2, 50))
 def test_agrees_with_scipys_dilation(rng: np.random.Generator, height: int, width: int) -> None:
     a, b, void = (ref.draw_mask(rng, (height, width)) for _ in range(3))

@@ -99,7 +99,7 @@ def test_the_best_candidates_are_united_and_strangers_left_out() -> None:
 masks = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(masks, st.integers(0, 5), st.integers(0, 5))
 def test_matched_overlaps_agree_with_numpy_in_float64(rng: np.random.Generator, predicted: int, true: int) -> None:
     a, b = (rng.random((n, 9, 11)) > rng.uniform(0.3, 0.95) for n in (predicted, true))
@@ -113,7 +113,7 @@ def test_matched_overlaps_agree_with_numpy_in_float64(rng: np.random.Generator, 
     assert len(got) == min(predicted, true)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(masks)
 def test_intersection_and_union_properties(rng: np.random.Generator) -> None:
     a, b = (torch.from_numpy(rng.random((7, 9)) > rng.random()) for _ in range(2))

@@ -51,6 +51,6 @@ def test_two_processes_add_up_to_one(tmp_path: Path) -> None:
     running = [
         subprocess.Popen([*command, *run, str(tmp_path / "meet")], stdout=subprocess.PIPE, text=True) for run in runs
     ]
-    alone, first, second = (process.communicate(timeout=300)[0].strip() for process in running)
+    alone, first, second = (process.communicate(timeout=900)[0].strip() for process in running)
     assert len(json.loads(alone)) > 10
     assert first == second == alone

@@ -27,7 +27,7 @@ def shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a[:, None] & b[None]).sum((2, 3))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(seeds, st.integers(1, 40), st.integers(1, 40))
 def test_all_ways_count_the_same_pixels(rng: np.random.Generator, height: int, width: int) -> None:
     a, b = draw(rng, (height, width))

@@ -14,7 +14,7 @@ from maskselect.ops import rle
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(mask=MASKS)
 def test_there_and_back(mask: np.ndarray) -> None:
     code = rle.encode(mask[None])[0]
@@ -32,7 +32,7 @@ def test_long_runs() -> None:
     assert runs[0] == 5 * 3000 + 17 and runs[1::2].sum() == mask.sum()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(counts=st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=30) | st.binary(max_size=30))
 def test_any_counts_decode_or_are_refused(counts: str | bytes) -> None:
     code = {"size": [4, 5], "counts": counts}

@@ -16,7 +16,7 @@ def blobs(count: int, side: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")[:, 0]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.tuples(st.integers(3, 90), st.integers(3, 90)),
     st.tuples(st.integers(3, 90), st.integers(3, 90)),

@@ -5,11 +5,11 @@ import http.client
 import json
 import os
 import random
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from datetime import UTC, datetime
+from time import sleep
 from typing import Any, Protocol
 
 import torch
@@ -94,7 +94,7 @@ class ChatEndpoint:
                 if attempt == self.retries:
                     raise ValueError(f"{self.url} failed {attempt + 1} times, at last so: {trouble}") from None
                 # Many processes that were turned away together must not all come back together.
-                time.sleep(max(trouble.wait, self.pause * 2**attempt * random.uniform(0.75, 1.25)))
+                sleep(max(trouble.wait, self.pause * 2**attempt * random.uniform(0.75, 1.25)))
         raise AssertionError("the last attempt returns or raises")
 
     def _post(self, body: bytes) -> bytes:
