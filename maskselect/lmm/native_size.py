@@ -3,9 +3,11 @@
 Shape letters: B images, P patches of one, F numbers of one patch.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor, smart_resize
+from transformers import Qwen2VLImageProcessor
 
 _LONGEST = 200
 """How many times as long as the other a side may be; above it the family's own preparation refuses."""
@@ -54,8 +56,15 @@ class NativeSize(nn.Module):
                 f"an image of {width} x {height} pixels is too long and narrow for this language model; expected sides "
                 f"of which none is more than {_LONGEST} times the other"
             )
-        tall, wide = smart_resize(height, width, self.side, self.min_pixels, self.max_pixels)
-        return tall // self.side, wide // self.side
+        rows, columns = round(height / self.side), round(width / self.side)
+        area = rows * columns * self.side**2
+        if area > self.max_pixels:
+            scale = math.sqrt(height * width / self.max_pixels)
+            rows, columns = (max(1, math.floor(length / scale / self.side)) for length in (height, width))
+        elif area < self.min_pixels:
+            scale = math.sqrt(self.min_pixels / (height * width))
+            rows, columns = (math.ceil(length * scale / self.side) for length in (height, width))
+        return rows, columns
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) float in [0, 1], of any shape, to patches (B * P, F) float32, and grids of them (B, 3) int64.

@@ -21,7 +21,6 @@ from typing import Any, Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.vision_utils import get_vision_window_index
 
 from maskselect.lmm.lora import LoraSettings, add_lora
 from maskselect.lmm.native_size import NativeSize
@@ -157,9 +156,10 @@ class QwenVl(Wrapped):
         with _without_merger(tower):
             seen = tower(patches.to(tower.dtype), grid_thw=grids.to(patches.device)).last_hidden_state.float()
         level = F.rms_norm(seen, seen.shape[-1:], eps=self.model.model.visual.merger.ln_q.variance_epsilon)
-        order, _ = get_vision_window_index(grids, tower.spatial_merge_size, tower.window_size, tower.patch_size)
-        by_window = level.reshape(len(order), -1)
-        return by_window[torch.argsort(order).to(seen.device)].reshape(len(images), -1, by_window.shape[-1])
+        rows, columns = self.size.grid(*images.shape[-2:])
+        order = window_order(rows, columns, tower.window_size // self.size.side)
+        by_window = level.reshape(len(images), len(order), -1)
+        return by_window[:, torch.argsort(order).to(seen.device)]
 
     def project_image(self, features: Tensor) -> Tensor:
         """Image tokens: (B, T, E) to (B, T, D) float32."""
@@ -167,6 +167,15 @@ class QwenVl(Wrapped):
         patches = features.unflatten(-1, (-1, self.model.config.vision_config.hidden_size)).flatten(0, 2)
         merged = merger(patches.to(merger.mlp[0].weight.dtype))
         return cast(Tensor, merged.reshape(*features.shape[:2], -1).float())
+
+
+def window_order(rows: int, columns: int, side: int) -> Tensor:
+    """(rows * columns,) int64: the order in which the tower has an image's tokens, window by window of side * side.
+
+    Windows stand row by row, and so do the tokens in each; those at the lower and right edge may be smaller.
+    """
+    tokens = torch.arange(rows * columns).reshape(rows, columns)
+    return torch.cat([window.flatten() for band in tokens.split(side) for window in band.split(side, 1)])
 
 
 @contextmanager

@@ -103,7 +103,11 @@ class ReferringMetrics(Metric):
             self._add_oracle(self._scored(candidates, ignore), targets, target_none)
 
     def compute(self) -> dict[str, Tensor]:
-        """Fractions by name, see the class."""
+        """Fractions by name, see the class; in several processes those of all together."""
+        return self.fractions()
+
+    def fractions(self) -> dict[str, Tensor]:
+        """Fractions by name out of the sums that this process holds, whether by `update` or set from elsewhere."""
         per_sample, rule = self.f1_sums / self.samples, self.protocol
         counts, sums = rule.count_epsilon, rule.sum_epsilon
         result = {

@@ -45,7 +45,7 @@ def intervals(
     weights = np.random.default_rng(seed).multinomial(len(images), np.full(len(images), 1 / len(images)), draws)
     # All draws at once: they are the last axis of every state, and the ratios are taken element by element.
     drawn = {name: np.moveaxis(np.tensordot(weights, values, 1), 0, -1) for name, values in per_image.items()}
-    measured = _with_sums(make(), drawn).compute()
+    measured = _with_sums(make(), drawn).fractions()
     found = {name: 100 * measured[name].numpy() for name in INTERVALS if name in measured}
     return {
         name: [round(float(edge), 2) for edge in np.nanpercentile(values, [2.5, 97.5])]
@@ -75,5 +75,4 @@ def paired_difference(
 def _with_sums(metrics: ReferringMetrics, sums: dict[str, Any]) -> ReferringMetrics:
     for name, value in sums.items():
         setattr(metrics, name, torch.as_tensor(value, dtype=torch.float64))
-    metrics._update_count = 1  # torchmetrics warns of a compute without an update
     return metrics

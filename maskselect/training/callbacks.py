@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from maskselect.backends.checkpoints import write_checkpoint
@@ -34,29 +34,29 @@ class RateBar(TQDMProgressBar):
         return figures
 
 
-class SaveWeights(ModelCheckpoint):
+class SaveWeights(Checkpoint):
     """`last.ckpt` for resuming, and what was learned as safetensors with its card.
+
+    Both are written every so many steps and at the end of the training; each replaces the one before.
 
     Args:
         folder: where to write. every: steps between checkpoints. card: what the card says besides the metrics.
     """
 
     def __init__(self, folder: Path, every: int, card: dict[str, Any]) -> None:
-        super().__init__(
-            dirpath=folder, filename="last", every_n_train_steps=every, save_top_k=1, enable_version_counter=False
-        )
-        self.folder, self.card = folder, card
-        self.started, self.system = time.time(), ""
+        if every < 1:
+            raise ValueError(f"every must be at least 1 step, got {every}")
+        self.folder, self.every, self.card = folder, every, card
+        self.started, self.system, self.saved_step = time.time(), "", 0
         self.metrics: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of this callback: the card too, for `training/merging.py`."""
-        return super().state_dict() | {"card": json.dumps(self.full_card)}
+        return {"card": json.dumps(self.full_card)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Goes on with what was measured before the interruption."""
-        super().load_state_dict(state_dict)
-        self.metrics = dict((self.card_in({"": state_dict}) or {}).get("metrics", {}))
+        self.metrics = dict((self.card_in(checkpoint.get("callbacks", {})) or {}).get("metrics", {}))
 
     @property
     def full_card(self) -> dict[str, Any]:
@@ -71,19 +71,25 @@ class SaveWeights(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Learn what is trained."""
-        super().setup(trainer, pl_module, stage)
         self.system = str(getattr(pl_module.task, "system", ""))
 
-    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Write both where it is time to; a step that accumulates gradients over several batches is one."""
+        step = trainer.global_step
+        if step % self.every == 0 and step != self.saved_step and not trainer.fast_dev_run:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write `last.ckpt`, the weights and their card; all processes must call this."""
+        self.saved_step = trainer.global_step
         measured = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         self.metrics = measured or self.metrics
-        super()._save_checkpoint(trainer, filepath)
+        trainer.save_checkpoint(self.folder / "last.ckpt")
         self.write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what was learned once more, at the very end."""
-        super().on_train_end(trainer, pl_module)
-        self._save_checkpoint(trainer, str(self.folder / "last.ckpt"))
+        self.save(trainer)
 
     def write(self, trainer: Trainer) -> None:
         """Write safetensors and card, on the first process only; shards are gathered by all.

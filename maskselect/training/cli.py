@@ -35,6 +35,9 @@ class TrainingCLI(LightningCLI):
         """Refuse a run that lacks weights, data, packages or its device, and say all that it lacks."""
         config = without_none(_plain(self.config[self.subcommand]))
         refuse_missing(config)
+        if config.get("ckpt_path") == "last":
+            last = Path(config["output"]) / "last.ckpt"
+            self.config[self.subcommand]["ckpt_path"] = str(last) if last.exists() else None
         _take_own_gpu(config.get("trainer", {}))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -51,22 +54,25 @@ class TrainingCLI(LightningCLI):
         }
         bar = [] if trainer_config.get("enable_progress_bar") is False else [RateBar()]
         own = [*bar, SaveWeights(folder, every, card), ValidationPictures()]
-        init = self._get(self.config_init, "trainer") or {}
-        trainer_config["callbacks"] = [*own, *(init.get("callbacks") or [])]
+        made = self.config_init[self.subcommand].trainer
+        trainer_config["callbacks"] = [*own, *(made.get("callbacks") or [])]
         trainer_config.setdefault("default_root_dir", str(folder))
         return self.trainer_class(**trainer_config)
 
 
 class _ParsedCLI(TrainingCLI):
-    """Reads a config and builds nothing."""
+    """Reads a config, draws no seed and builds nothing."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What `fit` takes beside the config."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--ckpt_path", type=str | None, default=None)
 
-    def _set_seed(self) -> None:
-        """Nothing is drawn."""
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """What was read is `parsed`; Lightning gets a copy that asks for no seed."""
+        super().parse_arguments(parser, args)
+        self.parsed = _plain(self.config)
+        self.config["seed_everything"] = False
 
     def before_instantiate_classes(self) -> None:
         """Nothing is refused."""
@@ -91,7 +97,7 @@ def parse(arguments: Sequence[str], with_none: bool = False) -> dict[str, Any]:
         args=_with_bases(arguments),
         parser_kwargs={"default_env": False},
     )
-    plain: dict[str, Any] = _plain(cli.config)
+    plain: dict[str, Any] = cli.parsed
     return plain if with_none else without_none(plain)
 
 

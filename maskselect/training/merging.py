@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint.state_dict_loader as loader
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed import checkpoint as shards
+from torch.distributed.checkpoint import FileSystemReader, TensorStorageMetadata
 
 from maskselect.backends.building import build
 from maskselect.backends.checkpoints import check_fit, write_checkpoint
@@ -82,5 +81,5 @@ def _from_shards(folder: Path, names: list[str]) -> dict[str, Tensor]:
         told = stored.get(f"state_dict.{_TASK}{name}")
         if isinstance(told, TensorStorageMetadata):
             wanted[f"state_dict.{_TASK}{name}"] = torch.empty(told.size, dtype=told.properties.dtype)
-    loader.load(wanted, storage_reader=reader, no_dist=True)
+    shards.load(wanted, storage_reader=reader, no_dist=True)
     return {key.removeprefix(f"state_dict.{_TASK}"): tensor for key, tensor in wanted.items()}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+from transformers import Qwen2VLImageProcessor
 
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
@@ -96,6 +96,15 @@ def test_pictures_are_as_large_as_transformers_makes_them(qwen: QwenVl) -> None:
     patches = [qwen.size(given(image)) for image in pictures()]
     assert torch.cat([grid for _, grid in patches]).tolist() == want["image_grid_thw"].tolist()
     torch.testing.assert_close(torch.cat([found for found, _ in patches]), want["pixel_values"])
+
+
+def test_grids_of_all_sizes_are_transformers_own() -> None:
+    rng = np.random.default_rng(0)
+    size = NativeSize(8 * 28**2, 60 * 28**2, 14, 2, 2)
+    for height, width in [(5, 9), (14, 14), (42, 70), (3, 400), *rng.integers(3, 600, (12, 2)).tolist()]:
+        _, grids = size(torch.zeros(1, 3, height, width))
+        rows, columns = size.grid(height, width)
+        assert grids.tolist() == [[1, 2 * rows, 2 * columns]], (height, width)
 
 
 def test_frozen_features_and_the_merger_are_transformers_own_tower(qwen: QwenVl) -> None:
