@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskselect.backends.atomic import write_text
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.lmm.lora import merged_state
 from maskselect.systems.loading import load_system
@@ -89,7 +90,7 @@ def main() -> None:
     if options.write:
         text = DOCUMENT.read_text()
         before, rest = text.split(MARKS[0])
-        DOCUMENT.write_text(before + MARKS[0] + "\n\n" + tables + "\n\n" + MARKS[1] + rest.split(MARKS[1])[1])
+        write_text(DOCUMENT, before + MARKS[0] + "\n\n" + tables + "\n\n" + MARKS[1] + rest.split(MARKS[1])[1])
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ def _measure(job: Job, name: str, options: argparse.Namespace) -> None:
     _run(command, made.with_suffix(".log"))
     report = json.loads(made.read_text()) | {"model": f"{job.row}, seed {job.seed}", "steps": options.steps}
     kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(report, indent=1) + "\n")
+    write_text(kept, json.dumps(report, indent=1) + "\n")
 
 
 def _run(command: Sequence[str], log: Path) -> None:
@@ -165,7 +166,7 @@ def _with_strategy(job: Job, strategy: str) -> Path:
     shutil.copyfile(job.weights, model)
     card = json.loads(job.weights.with_suffix(".json").read_text())
     card["config"]["init_args"]["strategy"] = strategy
-    model.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    write_text(model.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
     return model
 
 

@@ -20,6 +20,7 @@ import torch
 from torchmetrics.classification import BinaryJaccardIndex, BinaryRecall, BinarySpecificity
 from torchmetrics.functional.classification import binary_jaccard_index
 
+from maskselect.backends.atomic import write_text
 from maskselect.metrics.boundary import boundary_f
 from maskselect.metrics.canvas import letterbox
 from maskselect.metrics.protocols import ALL, PROTOCOLS, RECALL_AT, Protocol
@@ -262,7 +263,7 @@ def main() -> None:
     print(text, end="")
     if options.write:
         before, rest = DOCUMENT.read_text().split(MARKS[0])
-        DOCUMENT.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{rest.split(MARKS[1])[1]}")
+        write_text(DOCUMENT, f"{before}{MARKS[0]}\n{text}{MARKS[1]}{rest.split(MARKS[1])[1]}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator
 from torch import Tensor
 
+from maskselect.backends.atomic import write_text
 from maskselect.backends.progress import track
 from maskselect.backends.sam import load_sam
 from maskselect.data.catalog import CATALOG
@@ -226,7 +227,7 @@ def main() -> None:
         text = DOCUMENT.read_text()
         before, _, rest = text.partition(MARKS[0])
         after = rest.partition(MARKS[1])[2]
-        DOCUMENT.write_text(f"{before}{MARKS[0]}\n\n" + "\n".join(lines) + f"\n{MARKS[1]}{after}")
+        write_text(DOCUMENT, f"{before}{MARKS[0]}\n\n" + "\n".join(lines) + f"\n{MARKS[1]}{after}")
         rows = [picture(made, image, truth) for image, truth in scenes(3)]
         Image.fromarray(np.concatenate([np.asarray(row) for row in rows])).save(ROOT / "docs" / "pools.png")
 

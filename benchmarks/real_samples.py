@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import maskselect
+from maskselect.backends.atomic import write_text
 from maskselect.data.catalog import CATALOG
 from maskselect.data.check import check
 from maskselect.evaluation import build_report, score_samples
@@ -88,7 +89,7 @@ def main() -> None:
         text = DOCUMENT.read_text()
         before, _, rest = text.partition(MARKS[0])
         after = rest.partition(MARKS[1])[2]
-        DOCUMENT.write_text(f"{before}{MARKS[0]}\n\n" + "\n".join(lines) + f"\n\n{MARKS[1]}{after}")
+        write_text(DOCUMENT, f"{before}{MARKS[0]}\n\n" + "\n".join(lines) + f"\n\n{MARKS[1]}{after}")
 
 
 if __name__ == "__main__":

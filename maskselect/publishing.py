@@ -3,7 +3,6 @@
 What is published is the safetensors file, its card, what its config needs of its own folder, and a model card.
 """
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskselect.backends import checkpoints, hub
+from maskselect.backends.atomic import atomic_folder
 from maskselect.backends.hub import Repository
 from maskselect.predictor import fingerprint
 from maskselect.reports.evaluated import Evaluation, read_evaluation
@@ -130,10 +130,7 @@ def _beside(file: Path, card: Mapping[str, Any]) -> dict[str, Path]:
 
 def _write(folder: Path, files: Mapping[str, Path | bytes]) -> None:
     """All files in a folder that appears whole or not at all."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already; expected a folder that is not, or is empty")
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
+    with atomic_folder(folder, durable=True) as part:
         for name, source in files.items():
             path = part / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +138,3 @@ def _write(folder: Path, files: Mapping[str, Path | bytes]) -> None:
                 path.write_bytes(source)
             else:
                 shutil.copyfile(source, path)
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -5,7 +5,6 @@ A card holds `system` (what it is, for example "ras" or "sam"), `config` (a `cla
 """
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from maskselect.backends.atomic import atomic_files, write_text
 from maskselect.backends.shipped import shipped_folder
 
 _SHIPPED = shipped_folder("checkpoints")
@@ -93,26 +93,20 @@ def write_checkpoint(
                 raise ValueError(f"tensor {name!r} has values that {str(stored).removeprefix('torch.')} cannot hold")
         held[name] = value.contiguous().clone()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    save_file(held, temporary)
-    temporary_card = _card_beside(path, {"commit": current_commit(), **card})
-    os.replace(temporary, path)
-    os.replace(temporary_card, path.with_suffix(".json"))
+    with atomic_files(path, path.with_suffix(".json"), durable=True) as (part, card_part):
+        save_file(held, part)
+        card_part.write_text(_card_text({"commit": current_commit(), **card}))
 
 
 def change_card(name_or_path: str | Path, fields: Mapping[str, Any]) -> Path:
     """Set fields of a checkpoint's card and give the card's path. Raises as `read_card` does."""
-    path = find_checkpoint(name_or_path)
-    temporary_card = _card_beside(path, read_card(path) | dict(fields))
-    os.replace(temporary_card, path.with_suffix(".json"))
-    return path.with_suffix(".json")
+    path = find_checkpoint(name_or_path).with_suffix(".json")
+    write_text(path, _card_text(read_card(name_or_path) | dict(fields)), durable=True)
+    return path
 
 
-def _card_beside(path: Path, card: Mapping[str, Any]) -> Path:
-    """The card of a checkpoint, written whole under a temporary name."""
-    temporary = path.with_suffix(".json.part")
-    temporary.write_text(json.dumps(card, indent=1) + "\n")
-    return temporary
+def _card_text(card: Mapping[str, Any]) -> str:
+    return json.dumps(card, indent=1) + "\n"
 
 
 def average_checkpoints(paths: Sequence[Path], output: Path) -> None:

@@ -7,7 +7,6 @@ unit alone, so that the files are equal whoever made them, in whatever order.
 import glob
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from uuid import uuid4
 
 import torch
 
+from maskselect.backends.atomic import atomic_file, remove_leftovers, write_text
 from maskselect.backends.progress import track
 from maskselect.builders.ray_jobs import run_on_ray
 
@@ -96,9 +95,9 @@ class Shards:
     def write(self, number: int, built: Built) -> None:
         """A shard and its counts, each whole or not at all."""
         self.counts_path(number).parent.mkdir(exist_ok=True)
-        write_whole(self.path(number), lambda part: self.form.write(part, built.records))
-        counts = json.dumps(dict(sorted(built.counts.items())))
-        write_whole(self.counts_path(number), lambda part: part.write_text(counts))
+        with atomic_file(self.path(number), durable=True) as part:
+            self.form.write(part, built.records)
+        write_text(self.counts_path(number), json.dumps(dict(sorted(built.counts.items()))), durable=True)
 
 
 def run(
@@ -192,10 +191,8 @@ def begun(folder: Path) -> dict[str, Record]:
 
 def clear_leftovers(folder: Path, *names: str) -> None:
     """Takes away what writers left that were killed in the middle of files whose names begin so."""
-    for name in names:
-        for pattern in (f".{glob.escape(name)}*.part", f".counts/.{glob.escape(name)}*.part"):
-            for part in folder.glob(pattern):
-                part.unlink(missing_ok=True)
+    for place in (folder, folder / ".counts"):
+        remove_leftovers(place, *names)
 
 
 def forget(folder: Path, stem: str) -> None:
@@ -205,7 +202,7 @@ def forget(folder: Path, stem: str) -> None:
         path.unlink(missing_ok=True)
     state = {other: kept for other, kept in begun(folder).items() if other != stem}
     if state:
-        write_whole(folder / STATE, lambda part: part.write_text(json.dumps(state, indent=1)))
+        write_text(folder / STATE, json.dumps(state, indent=1), durable=True)
         return
     (folder / STATE).unlink(missing_ok=True)
     with suppress(OSError):
@@ -223,7 +220,7 @@ def _claim(folder: Path, stem: str, wanted: Record) -> None:
             f"{folder} holds a build that was begun with other settings ({', '.join(changed)}); "
             "go on with the same ones, or choose another folder"
         )
-    write_whole(folder / STATE, lambda part: part.write_text(json.dumps(state | {stem: wanted}, indent=1)))
+    write_text(folder / STATE, json.dumps(state | {stem: wanted}, indent=1), durable=True)
 
 
 def _changed(before: Record, now: Record) -> Iterator[str]:
@@ -238,13 +235,3 @@ def digest(units: Iterable[Record]) -> str:
     for unit in units:
         whole.update(json.dumps(unit, sort_keys=True).encode())
     return whole.hexdigest()[:16]
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """A file written under another name first, so that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")  # processes of two machines may have one number
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from maskselect.backends.atomic import atomic_file, write_text
 from maskselect.builders.engine import (
     STATE,
     Built,
@@ -28,7 +29,6 @@ from maskselect.builders.engine import (
     forget,
     run,
     shard_count,
-    write_whole,
 )
 from maskselect.builders.image_sources import ImageSource
 from maskselect.proposers import loading
@@ -148,7 +148,7 @@ class ProposalWorker:
                 )
         if self._untold is not None:
             told = to_note(self.identity, self._proposer)
-            write_whole(self._untold / NOTE, lambda part: part.write_text(told))
+            write_text(self._untold / NOTE, told)
             self._untold = None
         return self._proposer
 
@@ -249,11 +249,14 @@ def _publish(folder: Path, failed: dict[str, str]) -> None:
         failed = {key: why for key, why in (_listed(folder) | failed).items() if key not in with_rows}
     if failed:
         table = pa.table([list(failed), list(failed.values())], _ERRORS_SCHEMA)
-        write_whole(folder / ERRORS, lambda part: pq.write_table(table, part))
+        with atomic_file(folder / ERRORS) as part:
+            pq.write_table(table, part)
     else:
         (folder / ERRORS).unlink(missing_ok=True)
     if shards := shards_of(folder):
-        write_whole(folder / INDEX, KeyIndex.build(shards).write)
+        index = KeyIndex.build(shards)
+        with atomic_file(folder / INDEX) as part:
+            index.write(part)
     else:
         (folder / INDEX).unlink(missing_ok=True)
     _clear_note(folder)

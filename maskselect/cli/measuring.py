@@ -31,11 +31,12 @@ def _evaluate_one(
     options: argparse.Namespace, model: Any, name: str, samples: "Iterator[Sample]", total: int | None, output: Path
 ) -> None:
     """Scores what was not scored before, then writes report, samples, and page."""
+    from maskselect.backends.atomic import write_text
     from maskselect.data.catalog import CATALOG
     from maskselect.data.leakage import candidates_overlaps, find_overlaps
     from maskselect.evaluation import build_report, score_samples
     from maskselect.reports.cases import CaseKeeper
-    from maskselect.reports.files import write_json, write_text
+    from maskselect.reports.files import write_json
     from maskselect.reports.page import draw_page
     from maskselect.reports.records import RecordFile, records_path
     from maskselect.reports.table import print_report
@@ -78,7 +79,7 @@ def _evaluate_one(
     ]
     report = build_report(rows, name, options.split, options.model, options.with_gt_candidates, protocol, overlap)
     write_json(report, output)
-    write_text(draw_page(report, rows, keeper.cases(), _command(options)), output.with_suffix(".html"))
+    write_text(output.with_suffix(".html"), draw_page(report, rows, keeper.cases(), _command(options)))
     print_report(report)
     print(f"report: {output}, page: {output.with_suffix('.html')}")
 

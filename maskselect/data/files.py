@@ -8,10 +8,13 @@ import io
 import json
 import pickle
 import pickletools
+import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from maskselect.backends.atomic import atomic_file
 
 _PLAIN_OPCODES = frozenset({
     "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "NONE", "NEWTRUE", "NEWFALSE", "INT",
@@ -119,8 +122,10 @@ class Images:
         raise FileNotFoundError(f"image {name!r} is in none of {', '.join(str(root) for root in self.roots)}")
 
 
-def unpack(archive: Path, folder: Path) -> list[Path]:
+def unpack(archive: Path, folder: Path, inner: str = "") -> list[Path]:
     """Unpack a zip into a folder, files whole or not at all, skipping those that are there. Gives the files.
+
+    inner: where the archive holds a folder of this name, only what is in it is unpacked, without the folder's name.
 
     Raises ValueError, before anything is written, when a member leads out of the folder or is a link, or the archive is
     damaged.
@@ -129,7 +134,10 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
     try:
         with zipfile.ZipFile(archive) as zipped:
             members = [m for m in zipped.infolist() if not m.is_dir()]
-            targets = [inside(folder, member.filename, f"{archive.name} member") for member in members]
+            below = f"{inner}/" if any(m.filename.startswith(f"{inner}/") for m in members) else ""
+            members = [m for m in members if m.filename.startswith(below)]
+            names = [member.filename.removeprefix(below) for member in members]
+            targets = [inside(folder, name, f"{archive.name} member") for name in names]
             links = [m.filename for m in members if (m.external_attr >> 16) & 0o170000 == 0o120000]
             if links:
                 raise ValueError(f"{archive} holds the link {links[0]!r}; expected plain files")
@@ -144,14 +152,8 @@ def _write_member(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path
     if target.is_file() and target.stat().st_size == member.file_size:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    try:
-        with zipped.open(member) as source, part.open("wb") as sink:
-            while block := source.read(1 << 20):
-                sink.write(block)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_file(target) as part, zipped.open(member) as source, part.open("wb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)
 
 
 def _there(path: Path) -> None:

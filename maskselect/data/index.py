@@ -15,6 +15,7 @@ from typing import Any
 
 import ijson
 
+from maskselect.backends.atomic import atomic_file
 from maskselect.backends.progress import reading
 
 _VERSION = 1
@@ -127,16 +128,13 @@ def open_index(
         if _is_current(place, stamp):
             return Index(place, source)
     for place in _places(source):
-        part = place.with_name(f"{place.name}.{os.getpid()}.part")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            _build(part, source, sections, stamp, parse)
-            os.replace(part, place)
+            with atomic_file(place) as part:
+                _build(part, source, sections, stamp, parse)
             return Index(place, source)
         except (OSError, sqlite3.OperationalError) as error:
             refused = error
-        finally:
-            part.unlink(missing_ok=True)
     raise ValueError(f"the index of {source} could not be written beside it or into the cache: {refused}")
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from maskselect.backends.atomic import write_text
 from maskselect.backends.progress import track
 
 _VERSION = 1
@@ -113,16 +115,10 @@ def _is_row(row: Any) -> bool:
 def _keep(folder: Path, labels: dict[str, list[Any]]) -> None:
     """Where neither place can be written, the labels are read again next time."""
     for place in _places(folder):
-        part = place.with_name(f"{place.name}.{os.getpid()}.part")
-        try:
+        with suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps({"version": _VERSION, "labels": labels}, separators=(",", ":")))
-            os.replace(part, place)
+            write_text(place, json.dumps({"version": _VERSION, "labels": labels}, separators=(",", ":")))
             return
-        except OSError:
-            continue
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def _places(folder: Path) -> list[Path]:

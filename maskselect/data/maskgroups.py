@@ -14,8 +14,6 @@ On disk: `{split}.parquet`, `.json` or `.jsonl` (or parquet shards `{split}-*.pa
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskselect.backends.atomic import atomic_folder
 from maskselect.data.files import inside, unpack
 from maskselect.data.images import image_size
 from maskselect.data.rows import JsonRows, ParquetRows, Rows
@@ -162,12 +161,10 @@ def _find_images(root: Path) -> Path:
 
 def _unpacked(root: Path) -> Path:
     """The published zip, unpacked beside itself. The folder has its name only when it is whole."""
-    part = root / f".{IMAGE_FOLDERS[0]}.part"
-    unpack(root / IMAGE_ZIP, part)
-    inner = part / IMAGE_FOLDERS[0]  # some zips hold the folder, some what is in it
-    os.replace(inner if inner.is_dir() else part, root / IMAGE_FOLDERS[0])
-    shutil.rmtree(part, ignore_errors=True)
-    return root / IMAGE_FOLDERS[0]
+    folder = root / IMAGE_FOLDERS[0]
+    with atomic_folder(folder, replace=True) as part:
+        unpack(root / IMAGE_ZIP, part, inner=IMAGE_FOLDERS[0])  # some zips hold the folder, some what is in it
+    return folder
 
 
 def _plain(value: Any) -> Any:

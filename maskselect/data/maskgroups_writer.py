@@ -1,7 +1,6 @@
 """Writes MaskGroups-HQ's format, which `maskselect.data.maskgroups` describes and reads."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from maskselect.backends.atomic import atomic_file
 from maskselect.data.maskgroups import REFERENCE_COLUMN
 from maskselect.ops.rle import Rle
 from maskselect.structures.sample import MASK_REF
@@ -68,19 +68,15 @@ def write_maskgroups(
     """
     root.mkdir(parents=True, exist_ok=True)
     path = root / f"{split}.{form}"
-    temporary = root / f".{split}.{form}.part"
     records = (_record(row, reference_column) for row in rows)
-    try:
+    with atomic_file(path) as part:
         if form == "parquet":
-            _write_parquet(temporary, records, reference_column)
+            _write_parquet(part, records, reference_column)
         elif form == "jsonl":
-            with temporary.open("w") as file:
+            with part.open("w") as file:
                 file.writelines(json.dumps(record) + "\n" for record in records)
         else:
-            temporary.write_text(json.dumps(list(records)))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            part.write_text(json.dumps(list(records)))
     return path
 
 

@@ -3,8 +3,6 @@
 On disk: `Annotations/{video}/{expression}/{frame}.png`; MeViS' server wants them without the `Annotations/`.
 """
 
-import os
-import shutil
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from maskselect.backends.atomic import atomic_file, atomic_folder
 from maskselect.backends.progress import track
 from maskselect.data.files import inside
 from maskselect.structures.video import VideoSample
@@ -55,15 +54,9 @@ class AnswerWriter:
             told = f"{list(masks.shape)} {masks.dtype}" if is_array else f"a {type(masks).__name__}"
             raise ValueError(f"the answer to {sample.sample_id} is {told}; expected {list(expected)} bool, of numpy")
         folder, files = self.folder(sample), self._files(sample)
-        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-        try:
-            part.mkdir(parents=True)
+        with atomic_folder(folder, replace=True) as part:
             for file, mask in zip(files, masks, strict=True):
                 Image.fromarray(mask.astype(np.uint8) * 255).save(part / file.name)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
         return folder
 
     def pack(self, samples: Iterable[VideoSample], archive: str | Path) -> Path:
@@ -76,14 +69,9 @@ class AnswerWriter:
         for file in files:
             if not file.is_file():
                 raise FileNotFoundError(f"{file} is not there; every expression must be answered on every frame")
-        part = archive.with_name(f".{archive.name}.{os.getpid()}.part")
-        try:
-            with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as zipped:
-                for file in track(files, len(files), f"Packing {archive.name}", "frames"):
-                    zipped.write(file, file.relative_to(self.root))
-            os.replace(part, archive)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic_file(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as zipped:
+            for file in track(files, len(files), f"Packing {archive.name}", "frames"):
+                zipped.write(file, file.relative_to(self.root))
         return archive
 
     def _files(self, sample: VideoSample) -> list[Path]:

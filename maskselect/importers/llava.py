@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from transformers import AddedToken, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
+from maskselect.backends.atomic import atomic_folder, refuse_filled
 from maskselect.backends.name_map import ImportReport
 from maskselect.importers.hub_folder import HubWeights
 from maskselect.importers.llava_config import llava_config, read_base, vision_tower
 from maskselect.importers.llava_folder import SHARD, read_tokenizer, write_tokenizer, write_weights
 from maskselect.importers.llava_names import EMBEDDINGS, ORIGINAL, OUTPUT
-from maskselect.importers.new_folder import new_folder, refuse_filled
 
 WHAT, EXAMPLE = "LLaVA in original naming", "liuhaotian/llava-v1.5-13b"
 
@@ -61,7 +61,7 @@ def import_llava(
     weights = HubWeights(source, WHAT, EXAMPLE)
     plan = plan_llava(source, weights.headers, tokenizer, tower)
     plan.report.check(str(source), f"a {WHAT}")
-    with new_folder(destination) as folder:
+    with atomic_folder(destination, durable=True) as folder:
         write_llava(folder, plan, weights, shard)
     return plan.report
 

@@ -15,13 +15,13 @@ from torch import Tensor
 from transformers import LlavaConfig, PreTrainedTokenizerBase
 
 from maskselect.backends import checkpoints
+from maskselect.backends.atomic import atomic_folder, refuse_filled
 from maskselect.backends.configs import read_configs
 from maskselect.backends.name_map import ImportReport
 from maskselect.importers.deepspeed import find_states, read_states
 from maskselect.importers.llava_folder import SHARD, add_tokens, read_tokenizer, write_tokenizer, write_weights
 from maskselect.importers.llm_seg_names import LLAVA, LLM_SEG
 from maskselect.importers.llm_seg_shapes import MADE, expected_shapes, llava_config
-from maskselect.importers.new_folder import new_folder, refuse_filled
 from maskselect.importers.soundness import sound
 from maskselect.lmm.llava import IMAGE_FRAME
 from maskselect.systems.loading import BESIDE
@@ -106,7 +106,7 @@ def _write(
     trained = {name: sound(name, tensor) for name, tensor in tensors.items() if not name.startswith(LLAVA)}
     weight = frozen["model.multi_modal_projector.linear_1.weight"]
     frozen |= dict(zip(MADE, (torch.eye(len(weight)).to(weight), torch.zeros(len(weight)).to(weight)), strict=True))
-    with new_folder(destination) as folder:
+    with atomic_folder(destination, durable=True) as folder:
         (folder / "llava").mkdir()
         write_weights(folder / "llava", frozen, config, shard)
         write_tokenizer(folder / "llava", words)

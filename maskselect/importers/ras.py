@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskselect.backends import checkpoints
+from maskselect.backends.atomic import atomic_folder, refuse_filled
 from maskselect.backends.configs import read_configs
 from maskselect.backends.name_map import NameMap
 from maskselect.importers.account import NONE, REFUSED, Row, report_rows, row, write_rows
@@ -29,7 +30,6 @@ from maskselect.importers.hub_folder import HubWeights
 from maskselect.importers.llava import LlavaPlan, plan_llava, write_llava
 from maskselect.importers.llava_folder import SHARD
 from maskselect.importers.llava_names import EMBEDDINGS, ORIGINAL, OUTPUT
-from maskselect.importers.new_folder import new_folder, refuse_filled
 from maskselect.importers.ras_config import block_order, card_config, encoder_channels, ras_task
 from maskselect.importers.ras_shapes import ROLES, VECTORS, Found, Mlp, Part, Vector, find_parts, members
 from maskselect.importers.soundness import sound
@@ -134,7 +134,7 @@ def import_ras(
         "imported": {"matched": sum(r.target != NONE for r in rows), "assumed": assumed},
     }
     tensors = _system_tensors(weights, plan, found, _columns(channels, order))
-    with new_folder(destination) as folder:
+    with atomic_folder(destination, durable=True) as folder:
         (folder / "llava").mkdir()
         write_llava(folder / "llava", plan, weights, shard)
         checkpoints.write_checkpoint(folder / "ras.safetensors", tensors, card, stored=None)

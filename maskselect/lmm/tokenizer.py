@@ -6,6 +6,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from maskselect.backends.atomic import atomic_file
+
 COMPACT_FILE = Path(__file__).parent / "compact_tokenizer.json"
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<image>")
 """Ids 0 to 3 of the compact tokenizer."""
@@ -28,7 +30,8 @@ def train_bpe(texts: Iterable[str], vocabulary_size: int, path: Path) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.save(str(path))
+    with atomic_file(path) as part:
+        tokenizer.save(str(part))
 
 
 def load_compact() -> PreTrainedTokenizerBase:

@@ -8,7 +8,6 @@ further numbers the proposer gave.
 
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from maskselect.backends.atomic import write_text
 from maskselect.backends.checkpoints import find_checkpoint
 from maskselect.ops import rle
 from maskselect.proposers.key_index import KeyIndex
@@ -162,9 +162,7 @@ class PrecomputedProposer:
         }
         path = self.path_of(image_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.part")
-        temporary.write_text(json.dumps(record))
-        os.replace(temporary, path)
+        write_text(path, json.dumps(record))
         return path
 
 

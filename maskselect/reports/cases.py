@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from maskselect.backends.atomic import write_text
 from maskselect.data.images import load_image
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Sample
@@ -81,9 +82,7 @@ class CaseKeeper:
     def save(self, path: Path) -> None:
         """As JSON, for a run that goes on later."""
         kept = {kind: [[case.row.as_json(), case.source] for case in cases] for kind, cases in self.cases().items()}
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(json.dumps(kept))
-        part.replace(path)
+        write_text(path, json.dumps(kept))
 
     def load(self, path: Path) -> None:
         """What `save` wrote, instead of what is kept now. Raises ValueError when it is damaged."""

@@ -1,7 +1,6 @@
 """What the commands leave on disk. Every file appears whole or not at all."""
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from maskselect.backends.atomic import atomic_files
 from maskselect.reports.overlay import draw_overlay
 from maskselect.structures.prediction import MaskGroup
 
@@ -90,24 +90,13 @@ def write_json(record: dict[str, Any], path: Path) -> None:
     _write_together({path: lambda file: file.write(_json_bytes(record))})
 
 
-def write_text(text: str, path: Path) -> None:
-    """One text file."""
-    _write_together({path: lambda file: file.write(text.encode())})
-
-
 def _json_bytes(record: dict[str, Any]) -> bytes:
     return (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _write_together(writers: dict[Path, Callable[[BinaryIO], Any]]) -> None:
     """Writes each file beside its place, then moves all of them there; on an error none is left."""
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in writers}
-    try:
-        for path, write in writers.items():
-            with parts[path].open("wb") as file:
+    with atomic_files(*writers) as parts:
+        for part, write in zip(parts, writers.values(), strict=True):
+            with part.open("wb") as file:
                 write(file)
-        for path, part in parts.items():
-            os.replace(part, path)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)

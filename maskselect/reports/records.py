@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from maskselect.backends.atomic import write_text
 from maskselect.structures.scored import Scored
 
 
@@ -29,11 +30,8 @@ class RecordFile:
 
     def __enter__(self) -> "RecordFile":
         """Opens it for writing, with what was there before."""
-        part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("w") as file:
-            file.write(json.dumps({"key": self.key}) + "\n")
-            file.writelines(json.dumps(row.as_json()) + "\n" for row in self.rows)
-        part.replace(self.path)
+        lines = [{"key": self.key}, *(row.as_json() for row in self.rows)]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines), durable=True)
         self._file = self.path.open("a")
         return self
 

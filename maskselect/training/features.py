@@ -7,7 +7,6 @@ import hashlib
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from maskselect.backends.atomic import atomic_file
 from maskselect.backends.identity import identity
 from maskselect.backends.sharded import in_zero3_shards
 from maskselect.data.groups import Annotated, GroupSource, Query
@@ -105,9 +105,8 @@ class FeatureStore:
         record = self._compute(source.image_id(item), source.load(item))
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{uuid4().hex}.part")
-            save_file(_pack(record), temporary)
-            temporary.replace(path)
+            with atomic_file(path) as part:
+                save_file(_pack(record), part)
         return record
 
     def _compute(self, name: str, annotated: Annotated) -> Record:

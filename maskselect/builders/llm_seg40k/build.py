@@ -11,13 +11,13 @@ replies as they came, so that an interrupted build asks nothing twice; it may be
 import contextlib
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from maskselect.backends.atomic import atomic_files
 from maskselect.builders.box_masks import BoxSegmenter
 from maskselect.builders.engine import Engine, JsonLines, Record, Shards, run
 from maskselect.builders.llm_seg40k.answers import REASONS, Rules, words
@@ -227,15 +227,9 @@ def _summary(images: Mapping[str, Any]) -> Record:
 def _write_all(folder: Path, contents: Mapping[str, Record]) -> None:
     """JSON files, all of them written before the first gets its name."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {folder / name: folder / f".{name}.{os.getpid()}.part" for name in contents}
-    try:
-        for (file, part), content in zip(parts.items(), contents.values(), strict=True):
-            part.write_text(json.dumps(content, indent=1 if file.name == "report.json" else None))
-        for file, part in parts.items():
-            os.replace(part, file)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+    with atomic_files(*(folder / name for name in contents), durable=True) as parts:
+        for part, (name, content) in zip(parts, contents.items(), strict=True):
+            part.write_text(json.dumps(content, indent=1 if name == "report.json" else None))
 
 
 def _link_pictures(place: Path, roots: list[Path]) -> None:

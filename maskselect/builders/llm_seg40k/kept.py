@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from maskselect.backends.atomic import write_text
 
 
 class Kept:
@@ -29,7 +30,5 @@ class Kept:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             text = make()
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(key | {"text": text}, indent=1))
-        os.replace(part, file)
+        write_text(file, json.dumps(key | {"text": text}, indent=1), durable=True)
         return text

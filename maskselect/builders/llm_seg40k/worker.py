@@ -1,6 +1,5 @@
 """From one image to its questions with masks: caption, question to a language model, checks, masks."""
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from maskselect.backends.atomic import atomic_file
 from maskselect.builders.box_masks import BoxSegmenter
 from maskselect.builders.engine import Built, Record
 from maskselect.builders.llm_seg40k.answers import UNREADABLE, Asked, Rules, Thing, check, read_reply
@@ -165,9 +165,8 @@ class QuestionMaker:
             return ""
         file = self.masks / split / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{name}.{os.getpid()}.part")
-        Image.fromarray(mask.astype(np.uint8) * 255).save(part, format="PNG")
-        os.replace(part, file)
+        with atomic_file(file) as part:
+            Image.fromarray(mask.astype(np.uint8) * 255).save(part, format="PNG")
         return file.relative_to(self.masks.parent).as_posix()
 
     def _names_of(self, source: str, name: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from maskselect.backends.atomic import write_text
 from maskselect.builders.box_masks import BoxSegmenter
 from maskselect.builders.engine import Built, Engine, Record, run
 from maskselect.builders.maskgroups_2m.coco_lvis import CocoLvis
@@ -120,7 +121,7 @@ def build_maskgroups_2m(
     counts["images left out, of validation and test"] = len(excluded)
     rows = composition(counts)
     told = {"composition": [row._asdict() for row in rows], "counts": dict(sorted(counts.items())), **settings}
-    (output / COMPOSITION).write_text(json.dumps(told, indent=1))
+    write_text(output / COMPOSITION, json.dumps(told, indent=1))
     return rows, counts
 
 

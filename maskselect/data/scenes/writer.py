@@ -1,12 +1,12 @@
 """Generated scenes to disk, in MaskGroups-HQ's own format, so that one loader reads both."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from maskselect.backends.atomic import atomic_file
 from maskselect.backends.progress import track
 from maskselect.data.maskgroups_writer import MaskGroupRow, write_maskgroups
 from maskselect.data.scenes.samples import AskedScene, ask_scenes
@@ -63,6 +63,5 @@ def scene_rows(scene: AskedScene, mask_pool: list[rle.Rle]) -> Iterator[MaskGrou
 
 def _write_image(image: np.ndarray, path: Path) -> None:
     """Whole or not at all. Little compression: photo-like noise does not shrink, and time would go."""
-    temporary = path.with_suffix(".part")
-    Image.fromarray(image).save(temporary, format="PNG", compress_level=1)
-    os.replace(temporary, path)
+    with atomic_file(path) as part:
+        Image.fromarray(image).save(part, format="PNG", compress_level=1)
