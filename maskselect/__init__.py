@@ -7,6 +7,10 @@ group = model.select("kitchen.jpg", "mugs left of <mask-ref>", references=[mask]
 
 from typing import Any
 
+from maskselect.backends.cache import ignore_unusable_cache_home
+
+ignore_unusable_cache_home()
+
 __version__ = "0.1.0"
 __all__ = ["load", "push_to_hub"]
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from maskselect.backends.atomic import atomic_files, write_text
+from maskselect.backends.cache import expanded
 from maskselect.backends.shipped import shipped_folder
 
 _SHIPPED = shipped_folder("checkpoints")
@@ -32,7 +33,7 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
 
     Raises FileNotFoundError when there is none, ValueError for a file of another kind.
     """
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if path.is_dir():
         files = sorted(path.glob("*.safetensors"))
         if len(files) != 1:

@@ -15,6 +15,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
+from maskselect.backends.cache import expanded
 from maskselect.backends.pickled import read_state_dict
 from maskselect.backends.sam_attention import attend_two_ways
 
@@ -167,12 +168,8 @@ def load_sam(model_type: str = "compact", checkpoint: str | Path = "sam") -> Sam
     if model_type == "vit_t":
         from maskselect.backends.mobile_sam import load_mobile_sam  # noqa: PLC0415  timm loads slowly; few ask for it
 
-        return load_mobile_sam(Path(checkpoint).expanduser())
-    sam = (
-        _load_compact(checkpoint)
-        if model_type == "compact"
-        else _load_official(model_type, Path(checkpoint).expanduser())
-    )
+        return load_mobile_sam(expanded(checkpoint))
+    sam = _load_compact(checkpoint) if model_type == "compact" else _load_official(model_type, expanded(checkpoint))
     return sam.eval().requires_grad_(False)
 
 

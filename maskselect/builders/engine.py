@@ -90,7 +90,11 @@ class Shards:
 
     def is_done(self, number: int) -> bool:
         """Whether it need not be made again."""
-        return self.counts_path(number).is_file() and self.path(number).is_file()
+        try:
+            json.loads(self.counts_path(number).read_bytes())
+        except (OSError, ValueError):
+            return False
+        return self.path(number).is_file()
 
     def write(self, number: int, built: Built) -> None:
         """A shard and its counts, each whole or not at all."""

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maskselect.backends.atomic import write_text
+from maskselect.backends.cache import places_beside
 from maskselect.backends.progress import track
 
 _VERSION = 1
@@ -124,7 +125,4 @@ def _keep(folder: Path, labels: dict[str, list[Any]]) -> None:
 def _places(folder: Path) -> list[Path]:
     """As of the indexes of annotation files: beside it, or in the user's cache, or where MASKSELECT_INDEX says."""
     digest = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-    if chosen := os.environ.get("MASKSELECT_INDEX"):
-        return [Path(chosen) / f"{folder.name}.{digest}.classes.json"]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "maskselect" / "index"
-    return [folder.with_name(f"{folder.name}.classes.json"), cache / f"{folder.name}.{digest}.classes.json"]
+    return places_beside(folder, ".classes.json", digest)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from maskselect.backends.cache import expanded
 from maskselect.doctor.needs import Need
 
 Find = Callable[[str], Path | None]
@@ -140,7 +141,7 @@ def open_clip_weights(model: str, pretrained: str) -> list[Need]:
         return _repository_file(repository, safe_first(file or "open_clip_pytorch_model.bin"), name)
     if not told.get("url"):
         return []
-    kept = Path("~/.cache/clip").expanduser() / Path(told["url"]).name
+    kept = expanded("~/.cache/clip") / Path(told["url"]).name
     return [] if kept.is_file() else [Need("weights", name, f"curl -L -o {kept} {told['url']}", fetched=True)]
 
 

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from maskselect.backends import checkpoints, configs
+from maskselect.backends.cache import expanded
 from maskselect.doctor.needs import Need
 
 _OUTPUT = re.compile(r"^output: *(\S+)", re.MULTILINE)
@@ -13,7 +14,7 @@ _COMMAND = re.compile(r"^# +(lightning fit .*?)\\?$", re.MULTILINE)
 
 def file(path: str | Path, what: str, command: str) -> list[Need]:
     """A published file, and the command that gets it."""
-    return [] if Path(path).expanduser().is_file() else [Need("weights", f"{path}, {what}", command)]
+    return [] if expanded(path).is_file() else [Need("weights", f"{path}, {what}", command)]
 
 
 def checkpoint(name: str | Path | None, what: str) -> list[Need]:

@@ -1,6 +1,7 @@
 """Candidates that are made once for each picture, however often and by however many models they are asked for."""
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ class KeptProposer:
         return getattr(self.proposer, name)
 
     def propose(self, image: np.ndarray) -> MaskSet:
-        """Candidates of (H, W, 3) uint8. Raises ValueError when those that are kept are damaged."""
+        """Candidates of (H, W, 3) uint8; made anew where those that are kept are damaged."""
         digest = hashlib.sha256(repr(image.shape).encode())
         digest.update(image.tobytes())
         key = digest.hexdigest()[:24]
-        if not self._kept.has(key):
-            self._kept.write(key, self.proposer.propose(image))
+        if self._kept.has(key):
+            with suppress(ValueError):
+                return self._kept.propose(image, key)
+        self._kept.write(key, self.proposer.propose(image))
         return self._kept.propose(image, key)

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from maskselect.backends.building import build, find_class
+from maskselect.backends.cache import expanded
 from maskselect.backends.checkpoints import find_checkpoint
 from maskselect.backends.devices import pick_device
 from maskselect.proposers.precomputed import proposer_hash
@@ -82,7 +83,7 @@ def _weights_within(config: dict[str, Any]) -> Iterator[str]:
     default = inspect.signature(find_class(str(config["class_path"]))).parameters.get("checkpoint")
     if "checkpoint" not in arguments and default is not None and isinstance(default.default, str):
         yield default.default
-    if isinstance(arguments.get("model"), str) and Path(arguments["model"]).expanduser().exists():
+    if isinstance(arguments.get("model"), str) and expanded(arguments["model"]).exists():
         yield arguments["model"]
     for inner in _configs_in(list(arguments.values())):
         own = inner.get("init_args", {}).get("checkpoint")

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from maskselect.backends.atomic import write_text
+from maskselect.backends.cache import expanded
 from maskselect.backends.checkpoints import find_checkpoint
 from maskselect.ops import rle
 from maskselect.proposers.key_index import KeyIndex
@@ -40,7 +41,7 @@ def proposer_hash(
     """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for one in (checkpoint, *others):
-        for file in [] if one is None else _files(Path(one).expanduser()):
+        for file in [] if one is None else _files(expanded(one)):
             with file.open("rb") as content:
                 hashlib.file_digest(content, lambda: digest)  # in pieces: weights may be larger than memory
     return digest.hexdigest()[:12]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -73,7 +74,7 @@ class FeatureStore:
         if name in self.kept:
             return self.kept[name]
         path = self._path(name)
-        record = _unpack(load_file(path)) if path is not None and path.is_file() else self._made(source, item, path)
+        record = _read(path) or self._made(source, item, path)
         size = sum(tensor.nbytes for tensor in _pack(record).values())
         if path is not None and size <= self._room:
             self.kept[name], self._room = record, self._room - size
@@ -87,7 +88,7 @@ class FeatureStore:
         path = self._path(_name(source, item))
         if path is None:
             raise ValueError("frozen features are kept in no folder")
-        if path.is_file():
+        if _read(path) is not None:
             return False
         self._made(source, item, path)
         return True
@@ -157,6 +158,16 @@ def fingerprint(system: CandidateSystem, stand_ins: StandIns | None = None) -> s
 def _pack(record: Record) -> dict[str, Tensor]:
     own = {k: v for k, v in vars(record).items() if k != "extra" and v is not None}
     return {k: v.contiguous() for k, v in (own | {f"extra.{k}": v for k, v in record.extra.items()}).items()}
+
+
+def _read(path: Path | None) -> Record | None:
+    """A record that was kept; None where there is none, or its file is truncated or of another form."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        return _unpack(load_file(path))
+    except (SafetensorError, TypeError):
+        return None
 
 
 def _unpack(tensors: dict[str, Tensor]) -> Record:

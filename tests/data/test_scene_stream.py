@@ -56,6 +56,16 @@ def test_cache_gives_the_same_bytes_and_is_not_drawn_twice(tmp_path: Path, monke
         assert torch.equal(cached[k]["index"], plain[k]["index"])
 
 
+@pytest.mark.parametrize("name", ["image", "index", "done"])
+def test_a_cache_that_was_cut_off_is_drawn_anew(name: str, tmp_path: Path) -> None:
+    plain = [SceneDataset("val", 3, 2, cache_dir=tmp_path)[k] for k in range(2)]
+    (file,) = tmp_path.rglob(f"{name}.u8")
+    with file.open("r+b") as opened:
+        opened.truncate(file.stat().st_size * 2 // 3)
+    for k, item in enumerate(plain):
+        assert torch.equal(SceneDataset("val", 3, 2, cache_dir=tmp_path)[k]["image"], item["image"])
+
+
 def test_augmentation_changes_pixels_but_not_the_cache_or_the_masks(tmp_path: Path) -> None:
     plain = SceneDataset("val", 3, 1, cache_dir=tmp_path)
     changed = SceneDataset("val", 3, 1, augment=True, cache_dir=tmp_path)

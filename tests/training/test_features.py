@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from maskselect import cli
 from maskselect.backends.building import build
@@ -54,6 +55,21 @@ def test_records_come_back_equal_from_disk(tmp_path: Path) -> None:
         if name != "extra":
             torch.testing.assert_close(getattr(again, name), value)
     assert first.extra.keys() == again.extra.keys()
+
+
+def test_a_truncated_record_is_computed_anew(tmp_path: Path) -> None:
+    system, source = tiny_ras(), SceneGroups("val", 3, 1)
+    first = FeatureStore(system, tmp_path).record(source, 0)
+    (file,) = tmp_path.rglob("*.safetensors")
+    whole = file.read_bytes()
+    for size in (0, 5, 200, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        assert torch.equal(FeatureStore(system, tmp_path).record(source, 0).overlap, first.overlap)
+        file.write_bytes(whole[:size])
+        assert FeatureStore(system, tmp_path).keep(source, 0)
+        assert file.read_bytes() == whole and not FeatureStore(system, tmp_path).keep(source, 0)
+    save_file({"overlap": first.overlap}, file)  # whole, but not all that a record has
+    assert torch.equal(FeatureStore(system, tmp_path).record(source, 0).areas, first.areas)
 
 
 def test_cached_batches_equal_fresh_ones(tmp_path: Path) -> None:

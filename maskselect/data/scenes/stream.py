@@ -122,13 +122,16 @@ class _Cache:
 
     def _open(self) -> dict[str, np.ndarray]:
         if self.arrays is None:
-            self.arrays = {}
+            self.arrays, whole = {}, self.count
             for name, shape in self.shape.items():
-                path, length = self.folder / f"{name}.u8", self.count * int(np.prod(shape))
+                path, each = self.folder / f"{name}.u8", int(np.prod(shape))
                 with open(path, "ab") as file:  # holes cost no disk; never shortened, so counts may differ
-                    if os.fstat(file.fileno()).st_size < length:
-                        file.truncate(length)
+                    size = os.fstat(file.fileno()).st_size
+                    whole = min(whole, size // each)
+                    if size < self.count * each:
+                        file.truncate(self.count * each)
                 self.arrays[name] = np.memmap(path, np.uint8, "r+", shape=(self.count, *shape))
+            self.arrays["done"][whole:] = 0  # the flag may be there of a picture that was cut off
         return self.arrays
 
     def read(self, item: int) -> tuple[np.ndarray, np.ndarray] | None:

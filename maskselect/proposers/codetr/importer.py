@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from maskselect.backends import checkpoints
+from maskselect.backends.cache import expanded
 from maskselect.backends.name_map import ImportReport, NameMap
 from maskselect.backends.pickled import read_state_dict
 from maskselect.proposers.codetr.config import VARIANTS, CoDetrConfig, compact_config
@@ -143,7 +144,7 @@ def load_codetr(variant: str, checkpoint: str | Path) -> CoDetr:
     """
     if variant in VARIANTS:
         command = f"; get it with: hf download {REPOSITORIES[variant]} pytorch_model.pth --local-dir FOLDER"
-        return load_official(VARIANTS[variant], Path(checkpoint).expanduser(), command)[0]
+        return load_official(VARIANTS[variant], expanded(checkpoint), command)[0]
     if variant != "own":
         raise ValueError(f"Co-DETR variant {variant!r} is unknown; expected {', '.join(VARIANTS)} or own")
     config = checkpoints.read_card(checkpoint).get("config", {})
