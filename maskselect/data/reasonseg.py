@@ -6,8 +6,9 @@ On disk, under the root (or its `reason_seg/ReasonSeg`): `{split}/NAME.jpg` with
 `shapes` of `{label, points}` in pixels. Images are OpenImages and ScanNet pictures under their own licences.
 
 Quirks: a shape labelled "flag" is no mask; one whose label holds "ignore" is left out of every measure; shapes are
-painted from the largest to the smallest, so a smaller one cuts a hole into what it lies on; some files are in
-Windows-1252.
+painted from the largest to the smallest, so a smaller one cuts a hole into what it lies on; of two shapes with the same
+area the earlier one lies on top, since the official reader (`utils/data_processing.py`, `get_mask_from_json`, commit
+6f95195) reverses an ascending sort; some files are in Windows-1252.
 """
 
 from collections.abc import Iterator
@@ -80,13 +81,14 @@ class ReasonSegDataset:
 
 
 def paint(shapes: list[tuple[str, np.ndarray]], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Shapes, painted from the largest to the smallest: targets (K, H, W) bool, without those that were painted over
-    entirely, and ignored pixels (H, W) bool.
+    """Shapes, painted from the largest to the smallest, of equal ones the last first: targets (K, H, W) bool, without
+    those that were painted over entirely, and ignored pixels (H, W) bool.
 
     shapes: label and (P, 2) float points (x, y) in pixels, whose fractions are cut off as in the published code.
     """
     drawn = [(label, _drawn(points, size)) for label, points in shapes if label.lower() != "flag"]
-    drawn.sort(key=lambda shape: -int(shape[1].sum()))
+    # Reversed as a whole, and not sorted by falling area: that would leave equal shapes in the file's order.
+    drawn = sorted(drawn, key=lambda shape: int(shape[1].sum()))[::-1]
     owner = np.full(size, -1, np.int32)
     for place, (_, mask) in enumerate(drawn):
         owner[mask] = place

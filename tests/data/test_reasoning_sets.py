@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -58,6 +59,55 @@ def test_reasonseg_paints_small_over_large(tmp_path: Path) -> None:
     assert sample.ignore is not None and np.array_equal(sample.ignore.numpy(), ignored)
     assert np.array_equal(sample.gt_pool.numpy(), np.stack([large, small]))
     assert np.array_equal(sample.target_mask.numpy(), large | small)
+
+
+def _official_mask(shapes: list[dict[str, Any]], size: tuple[int, int]) -> np.ndarray:
+    """1 for target and 255 for ignored pixels, by the rule of dvlab-research/LISA at commit 6f95195,
+    utils/data_processing.py, `get_mask_from_json`: areas of outline and filling together, `np.argsort` of them reversed,
+    then every shape drawn over the ones before. The sort is a stable one here: numpy's default is stable for few shapes
+    on most machines, and its order of equal values is not defined otherwise.
+    """
+    painted = [shape for shape in shapes if shape["label"].lower() != "flag"]
+
+    def draw(canvas: np.ndarray, shape: dict[str, Any], value: int) -> np.ndarray:
+        corners = np.array([shape["points"]], dtype=np.int32)
+        cv2.polylines(canvas, corners, True, value, 1)
+        cv2.fillPoly(canvas, corners, value)
+        return canvas
+
+    areas = [draw(np.zeros(size, np.uint8), shape, 1).sum() for shape in painted]
+    mask = np.zeros(size, np.uint8)
+    for place in np.argsort(areas, kind="stable")[::-1]:
+        draw(mask, painted[place], 255 if "ignore" in painted[place]["label"].lower() else 1)
+    return mask
+
+
+def test_of_two_equal_shapes_the_earlier_one_lies_on_top(tmp_path: Path) -> None:
+    shapes = [
+        {"label": "target", "points": _square(0, 0, 4, 4)},
+        {"label": "ignore", "points": _square(2, 2, 6, 6)},
+    ]
+    sample = ReasonSegDataset(_reason(tmp_path, shapes=shapes), "val")[0]
+    target = _mask(slice(0, 5), slice(0, 5))
+    assert sample.ignore is not None and np.array_equal(sample.target_mask.numpy(), target)
+    assert np.array_equal(sample.ignore.numpy(), _mask(slice(2, 7), slice(2, 7)) & ~target)
+
+
+def test_masks_are_the_official_ones(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    labels = ["target", "target", "ignore_it", "Flag"]
+    for _ in range(200):
+        sides = rng.integers(1, 5, 2)
+        shapes = []
+        for _ in range(rng.integers(1, 7)):
+            x, y = rng.integers(-1, 10, 2) + rng.choice([0.0, 0.6])
+            wide, high = sides if rng.random() < 0.6 else rng.integers(1, 7, 2)
+            points = _square(x, y, x + wide, y + high)
+            shapes.append({"label": str(rng.choice(labels)), "points": points if rng.random() < 0.8 else points[:3]})
+        sample = ReasonSegDataset(_reason(tmp_path, shapes=shapes), "val")[0]
+        expected = _official_mask(shapes, (10, 12))
+        ignored = np.zeros((10, 12), bool) if sample.ignore is None else sample.ignore.numpy()
+        assert np.array_equal(sample.target_mask.numpy(), expected == 1) and np.array_equal(ignored, expected == 255)
 
 
 def test_reasonseg_asks_paraphrases_in_training(tmp_path: Path) -> None:
