@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from maskselect.backends.cache import expanded
 from maskselect.backends.shipped import shipped_folder
 
 SHIPPED = shipped_folder("configs")
@@ -22,7 +23,7 @@ def find_config(name_or_path: str | Path) -> Path:
 
     Raises FileNotFoundError when there is neither.
     """
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if path.is_file():
         return path
     inner = path.relative_to("configs") if path.parts[:1] == ("configs",) else path

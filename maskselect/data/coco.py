@@ -54,8 +54,12 @@ class CocoQuestions(ImageQuestions):
         found = asked_of(self.coco.index, self._asks, stamp)
         super().__init__(file, ((key, tags) for key, tags, own in found if part in (None, own)), wanted)
         if not len(self):
+            self.coco.need("annotation")
             chosen = "" if part is None else f" of the part {part!r}"
-            raise ValueError(f"{file} asks nothing{chosen}: no image has an annotation of a category that is asked for")
+            raise ValueError(
+                f"{file} asks nothing{chosen}: no image has an annotation, other than a crowd, of a category that is "
+                "asked for"
+            )
 
     def picture(self, key: Key) -> Path:
         """The file of an image. Raises FileNotFoundError when no folder has it."""
@@ -92,8 +96,8 @@ class CocoQuestions(ImageQuestions):
 
     def _told(self, image: Record) -> tuple[list[Question], list[Record], int]:
         found = self.coco.annotations(image["id"])
-        annotations = sorted(found, key=lambda annotation: bool(annotation.get("iscrowd")))
-        pool = sum(not annotation.get("iscrowd") for annotation in found)
+        annotations = sorted(found, key=lambda annotation: bool(annotation["iscrowd"]))
+        pool = sum(not annotation["iscrowd"] for annotation in found)
         try:
             return self._questions(image, annotations, pool), annotations, pool
         except (ValueError, TypeError) as error:
@@ -103,8 +107,9 @@ class CocoQuestions(ImageQuestions):
         image = self.coco.image(key)
         questions, annotations, pool = self._told(image)
         try:
-            masks = self._masks(annotations, size_of(image))
-            return Asked(self._picture(image), str(key), masks, pool, questions)
+            picture = self._picture(image)
+            masks = self._masks(annotations, size_of(image, picture))
+            return Asked(picture, str(key), masks, pool, questions)
         except ValueError as error:
             raise ValueError(f"image {key!r} in {self.coco.path}: {error}") from error
 

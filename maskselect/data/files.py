@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import pickletools
+import re
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskselect.backends.atomic import atomic_file
+from maskselect.data.pointers import refuse_pointer
 
 _PLAIN_OPCODES = frozenset({
     "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "NONE", "NEWTRUE", "NEWFALSE", "INT",
@@ -26,16 +28,18 @@ _PLAIN_OPCODES = frozenset({
 })  # fmt: skip
 """What lists, dicts, tuples, strings and numbers are made of. Everything that names, calls or builds is not here."""
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
 
 def read_json(path: Path) -> Any:
-    """A JSON file, UTF-8 or, as some published annotations are, Windows-1252.
+    """A JSON file, UTF-8 (with or without a byte order mark) or, as some published annotations are, Windows-1252.
 
     Raises FileNotFoundError when there is no file, ValueError when it is not JSON.
     """
     _there(path)
     data = path.read_bytes()
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
     try:
@@ -81,9 +85,20 @@ def inside(root: Path, name: str, what: str = "file") -> Path:
     parts = PurePosixPath(str(name).replace("\\", "/"))
     if not str(name).strip() or "\0" in str(name):
         raise ValueError(f"{what} name {str(name)!r} under {root} is not a file name")
-    if parts.is_absolute() or ".." in parts.parts or (parts.parts and parts.parts[0].endswith(":")):
-        raise ValueError(f"{what} name {str(name)!r} leads out of its folder {root}")
+    if cause := _leads_out(str(name), parts):
+        remedy = "download it, and write" if cause == "is a web address" else "write"
+        raise ValueError(
+            f"{what} name {str(name)!r} {cause}, so it leads out of its folder {root}; {remedy} a name relative to it"
+        )
     return root.joinpath(*parts.parts)
+
+
+def _leads_out(name: str, parts: PurePosixPath) -> str:
+    if _ADDRESS.match(name):
+        return "is a web address"
+    if parts.is_absolute() or (parts.parts and parts.parts[0].endswith(":")):
+        return "is an absolute path"
+    return "holds '..'" if ".." in parts.parts else ""
 
 
 def find_one(root: Path, choices: Sequence[str], what: str, help_text: str) -> Path:
@@ -159,3 +174,4 @@ def _write_member(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path
 def _there(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or not a file")
+    refuse_pointer(path, "file")

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maskselect.data.index import Index
+from maskselect.data.pointers import refuse_pointer
 from maskselect.ops import rle
 
 VOID = 255
@@ -34,6 +35,7 @@ class PngMasks:
         file = self.files[frame]
         if not file.is_file():
             raise FileNotFoundError(f"mask {file} is not there")
+        refuse_pointer(file, "mask")
         try:
             with Image.open(file) as picture:
                 # A palette image is its indices; converting it would give colours.

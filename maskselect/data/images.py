@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from maskselect.data.pointers import refuse_pointer
 from maskselect.structures.references import BoxRef, MaskRef, PointRef, Reference
 
 ImageSource = str | Path | Image.Image | np.ndarray
@@ -145,6 +146,7 @@ def _opened(path: Path, what: str) -> Image.Image:
         raise ValueError(f"{what} {path} is not a file; expected an image file")
     if path.stat().st_size == 0:
         raise ValueError(f"{what} {path} is an empty file of 0 bytes; expected an image")
+    refuse_pointer(path, what)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of half-damaged metadata and of many pixels: both are dealt with

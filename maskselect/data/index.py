@@ -17,10 +17,13 @@ import ijson
 
 from maskselect.backends.atomic import atomic_file
 from maskselect.backends.progress import reading
+from maskselect.data.json_text import open_json
+from maskselect.data.pointers import refuse_pointer
+from maskselect.data.values import Key, key_of
 
-_VERSION = 1
+_VERSION = 2
 Record = dict[str, Any]
-Key = int | str
+__all__ = ["Index", "Key", "Record", "Section", "open_index"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Section:
     values: the section is an object, not a list: its values are the records, and its keys name them.
     wrapped: as `values`, for values that are no objects: a record is {key: its key, "value": the value}.
     partial: records without their key are left out instead of refused.
+    nameless: records without their key are kept; only their group finds them.
     """
 
     path: str
@@ -41,6 +45,7 @@ class Section:
     values: bool = False
     wrapped: bool = False
     partial: bool = False
+    nameless: bool = False
 
 
 class Index:
@@ -72,19 +77,19 @@ class Index:
 
     def get(self, section: str, key: Key) -> Record:
         """One record. Raises ValueError, naming the file, when there is none."""
-        row = self._one("SELECT record FROM records WHERE section = ? AND key = ?", section, key)
+        row = self._one("SELECT record FROM records WHERE section = ? AND key = ?", section, key_of(key))
         if row is None:
             raise ValueError(f"{self.source} has no {section} with the id {key!r}")
         return json.loads(row[0])
 
     def has(self, section: str, key: Key) -> bool:
         """Whether a section has a record of this key."""
-        return self._one("SELECT 1 FROM records WHERE section = ? AND key = ?", section, key) is not None
+        return self._one("SELECT 1 FROM records WHERE section = ? AND key = ?", section, key_of(key)) is not None
 
     def of_group(self, section: str, group: Key) -> list[Record]:
         """The records of a group, in the file's order; none for a group that is not there."""
         query = "SELECT record FROM records WHERE section = ? AND grp = ? ORDER BY place"
-        return [json.loads(row[0]) for row in self._rows(query, section, group)]
+        return [json.loads(row[0]) for row in self._rows(query, section, key_of(group))]
 
     def all(self, section: str) -> Iterator[Record]:
         """Every record of a section, in the file's order, one at a time."""
@@ -122,6 +127,7 @@ def open_index(
     """
     if not source.is_file():
         raise FileNotFoundError(f"{source} is not there, or not a file")
+    refuse_pointer(source, "file")
     state = source.stat()
     stamp = json.dumps([_VERSION, state.st_size, state.st_mtime_ns, repr(sorted(sections.items()))])
     for place in _places(source):
@@ -193,11 +199,11 @@ def _fill(connection: sqlite3.Connection, name: str, section: Section, found: It
         if section.partial and section.key not in record:
             continue
         try:
-            key = place if section.key is None else _keyed(record[section.key])
-            group = None if section.group is None else _keyed(record[section.group])
+            key = place if section.key is None else _key(record, section)
+            group = None if section.group is None else key_of(record[section.group])
         except KeyError as error:
             raise ValueError(f"{source}, {name} number {place} has no field {error}") from error
-        except TypeError as error:
+        except ValueError as error:
             raise ValueError(f"{source}, {name} number {place}: {error}") from error
         try:
             rows.append((name, place, key, group, json.dumps(record, separators=(",", ":"))))
@@ -209,16 +215,16 @@ def _fill(connection: sqlite3.Connection, name: str, section: Section, found: It
     connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
 
 
-def _keyed(value: Any) -> Key:
-    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and abs(value) >= 2**63):
-        raise TypeError(f"the id {str(value)[:40]!r} is neither a whole number nor a text")
-    return value
+def _key(record: Record, section: Section) -> Key | None:
+    if section.nameless and record.get(section.key or "") is None:
+        return None
+    return key_of(record[section.key or ""])
 
 
 def _streamed(source: Path, section: Section) -> Iterator[Record]:
     """The records of one section, without the file in memory."""
     path = f"{section.path}.item" if section.path else "item"
-    with source.open("rb") as file, reading(file, source.stat().st_size, f"Indexing {source.name}") as counted:
+    with open_json(source) as file, reading(file, source.stat().st_size, f"Indexing {source.name}") as counted:
         try:
             if not (section.values or section.wrapped):
                 yield from ijson.items(counted, path, use_float=True)

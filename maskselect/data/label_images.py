@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from maskselect.backends.atomic import write_text
 from maskselect.backends.cache import places_beside
 from maskselect.backends.progress import track
+from maskselect.data.pointers import refuse_pointer
 
 _VERSION = 1
 _THREADS = 4  # decoding does not hold Python's lock
@@ -31,6 +32,7 @@ def read_label(path: Path) -> np.ndarray:
 
     Raises FileNotFoundError when it is not there, ValueError when it is truncated or has not one channel of 8 bits.
     """
+    refuse_pointer(path, "label")
     try:
         with Image.open(path) as picture:
             mode, label = picture.mode, np.asarray(picture)

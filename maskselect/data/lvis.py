@@ -34,6 +34,7 @@ from maskselect.data.asked import Question
 from maskselect.data.coco import CocoQuestions, both_folders
 from maskselect.data.files import Images, find_one, read_json
 from maskselect.data.index import Key, Record
+from maskselect.data.values import key_of, names_of
 
 _LVIS_PAGE = "get it from https://www.lvisdataset.org/dataset"
 _EGO_PAGE = "get it from https://ai.meta.com/datasets/egoobjects-downloads"
@@ -95,7 +96,8 @@ class LvisDataset(CocoQuestions):
         listed = image.get(field) or []
         if not isinstance(listed, list):
             raise ValueError(f"{field} is {str(listed)[:40]!r}; expected a list of category ids")
-        return [key for key in listed if isinstance(key, int | str) and key in self.names]
+        keys = [key_of(one) for one in listed if isinstance(one, int | float | str)]
+        return [key for key in keys if key in self.names]
 
 
 class EgoObjectsDataset(CocoQuestions):
@@ -187,7 +189,7 @@ def _ego_names(folder: Path) -> dict[Key, str]:
     listed = metadata.get("cat_det_cats") or metadata.get("categories") if isinstance(metadata, dict) else None
     if not isinstance(listed, list) or not all(_has_id(one) for one in listed):
         raise ValueError(f"{file} has no list cat_det_cats of categories with an id")
-    return {one["id"]: str(one.get("name", one["id"])).replace("_", " ") for one in listed}
+    return {key: name.replace("_", " ") for key, name in names_of(listed, f"{file}: category").items()}
 
 
 def _has_id(category: Any) -> bool:

@@ -26,8 +26,11 @@ from PIL import Image, UnidentifiedImageError
 from maskselect.backends.progress import track
 from maskselect.data.asked import Asked, Asks, ImageQuestions, Question, asked_of
 from maskselect.data.coco import by_category, coco_split, folders
+from maskselect.data.coco_file import size_of
 from maskselect.data.files import Images, find_one
 from maskselect.data.index import Key, Record, Section, open_index
+from maskselect.data.pointers import refuse_pointer
+from maskselect.data.values import flag_of, names_of
 
 _PAGE = "get it from https://cocodataset.org/#download"
 _PIX2CAP_PAGE = "get it from https://huggingface.co/datasets/geshang/Pix2Cap-COCO"
@@ -54,7 +57,8 @@ class PanopticQuestions(ImageQuestions):
         self.images = Images(folders(root, split, f"images/{split}"), _PAGE)
         maps = f"panoptic_{split}"
         self.maps = Images([file.parent / maps, *folders(root, maps, f"annotations/{maps}")], f"it holds maps; {_PAGE}")
-        self.names = {one["id"]: readable(str(one.get("name", one["id"]))) for one in self.index.all("category")}
+        named = names_of(self.index.all("category"), f"{file}: category")
+        self.names = {key: readable(name) for key, name in named.items()}
         stamp = f"1 {type(self).__name__} {list(self.names.items())}"
         super().__init__(file, ((key, tags) for key, tags, _ in asked_of(self.index, self._asks, stamp)), wanted)
         if not len(self):
@@ -76,8 +80,8 @@ class PanopticQuestions(ImageQuestions):
     def _told(self, annotation: Record) -> tuple[list[Question], list[Record], int]:
         try:
             found = _segments(annotation)
-            segments = sorted(found, key=lambda segment: bool(segment.get("iscrowd")))
-            pool = sum(not segment.get("iscrowd") for segment in found)
+            segments = sorted(found, key=lambda segment: bool(segment["iscrowd"]))
+            pool = sum(not segment["iscrowd"] for segment in found)
             return self._questions(segments, pool), segments, pool
         except ValueError as error:
             raise ValueError(f"image {annotation['image_id']!r} in {self.index.source}: {error}") from error
@@ -87,7 +91,7 @@ class PanopticQuestions(ImageQuestions):
         questions, segments, pool = self._told(annotation)
         try:
             ids = read_ids(self.maps.find(str(annotation.get("file_name"))))
-            size = image.get("height", ids.shape[0]), image.get("width", ids.shape[1])
+            size = ids.shape if image.get("height") is image.get("width") is None else size_of(image)
             if ids.shape != size:
                 raise ValueError(f"its map is of size {list(ids.shape)}, the image of {list(size)}")
             masks = _masks(ids, [segment["id"] for segment in segments])
@@ -155,6 +159,7 @@ def readable(name: str) -> str:
 
 def read_ids(path: Path) -> np.ndarray:
     """The segment of each pixel of a panoptic map, (H, W) int32. Raises ValueError when it is no RGB image."""
+    refuse_pointer(path, "map")
     try:
         with Image.open(path) as picture:
             mode, pixels = picture.mode, np.asarray(picture)
@@ -187,7 +192,7 @@ def _segments(annotation: Record) -> list[Record]:
         raise ValueError(f"it has a segment with the id {str(wrong[0])[:40]}; expected a number below 2**24, not 0")
     if len(set(ids)) < len(ids):
         raise ValueError(f"two of its segments have the id {max(ids, key=ids.count)}")
-    return segments
+    return [segment | {"iscrowd": flag_of(segment.get("iscrowd"), "iscrowd")} for segment in segments]
 
 
 def _description(segment: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from maskselect.data.asked import Question
 from maskselect.data.coco import CocoQuestions, both_folders, by_category
 from maskselect.data.files import Images, find_one
 from maskselect.data.index import Key, Record, Section
+from maskselect.data.values import names_of
 
 _PACO_PAGE = "get it from https://dl.fbaipublicfiles.com/paco/annotations/paco_lvis_v1.zip"
 _PASCAL_PAGE = "it is made by tools/pascal_part_mat2json.py of https://github.com/facebookresearch/VLPart"
@@ -89,7 +90,7 @@ class PacoDataset(CocoQuestions):
 
     def _readable(self) -> dict[Key, str]:
         # The raw names are needed for phrases with an attribute, so they are made readable only when asked.
-        self.attributes = {one["id"]: str(one.get("name", "")) for one in self.coco.index.all("attribute")}
+        self.attributes = names_of(self.coco.index.all("attribute"), f"{self.coco.path}: attribute")
         return super()._readable()
 
     def _questions(self, image: Record, annotations: list[Record], pool: int) -> list[Question]:

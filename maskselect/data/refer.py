@@ -26,6 +26,7 @@ from torch import Tensor
 from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, size_of
 from maskselect.data.files import Images, find_one, read_json, read_plain_pickle
 from maskselect.data.index import Key, Record, Section, open_index
+from maskselect.data.values import key_of
 from maskselect.structures.sample import Prompt, Sample
 
 _COCO_FOLDERS = (
@@ -128,14 +129,15 @@ class ReferDataset(ReferFiles):
         key, which = self._rows[number]
         ref = self.refs.get("ref", key)
         image = self.coco.image(ref["image_id"])
-        size = size_of(image)
-        annotations = [a for a in self.coco.annotations(ref["image_id"]) if not a.get("iscrowd")]
+        picture = self.images.find(file_name_of(image))
+        size = size_of(image, picture)
+        annotations = [a for a in self.coco.annotations(ref["image_id"]) if not a["iscrowd"]]
         with self._naming(key):
             targets = self._targets(ref, annotations)
             sentence = ref["sentences"][which]
             prompt = Prompt(_told(sentence), torch.zeros(0, *size).bool())
         return Sample(
-            image=self.images.find(file_name_of(image)),
+            image=picture,
             image_id=str(ref["image_id"]),
             sample_id=f"{key}:{sentence.get('sent_id', which)}",
             prompt=prompt,
@@ -153,7 +155,7 @@ class ReferDataset(ReferFiles):
 
         Raises ValueError, naming the reference, when it contradicts itself or the annotations.
         """
-        annotations = [a for a in self.coco.annotations(image) if not a.get("iscrowd")]
+        annotations = [a for a in self.coco.annotations(image) if not a["iscrowd"]]
         found: list[tuple[str, list[Key]]] = []
         for ref in self.refs.of_group("ref", image):
             if in_split(str(ref.get("split")), self.split):
@@ -186,7 +188,8 @@ class ReferDataset(ReferFiles):
 
     def _targets(self, ref: Record, annotations: list[Record]) -> tuple[int, ...]:
         wanted = ref.get("ann_id")
-        ids = [one for one in (wanted if isinstance(wanted, list) else [wanted]) if one not in (-1, None)]
+        listed = wanted if isinstance(wanted, list) else [wanted]
+        ids = [key for key in (key_of(one) for one in listed if one is not None) if key != -1]
         places = {annotation["id"]: place for place, annotation in enumerate(annotations)}
         # Loaders of gRefCOCO leave crowds out, and so do we; an id that no annotation has is a mistake of the file.
         known = {annotation["id"] for annotation in self.coco.annotations(ref["image_id"])}

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskselect.data.index import Record, Section, open_index
+from maskselect.data.pointers import refuse_pointer
 
 _KEPT_GROUPS = 4  # decoded row groups that a reader keeps
 
@@ -121,12 +122,13 @@ def _lines(path: Path) -> Iterator[Record]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    yield json.loads(line)
+                    yield json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
                 except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
                     raise ValueError(f"{path}, line {number}, is not valid JSON: {error}") from error
 
 
 def _opened(file: Path) -> pq.ParquetFile:
+    refuse_pointer(file, "file")
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:

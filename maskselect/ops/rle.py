@@ -106,7 +106,8 @@ def _checked_rle(segmentation: Rle) -> Rle:
         counts = counts.encode()
     if isinstance(counts, bytes):
         runs = run_lengths(counts)
-    elif isinstance(counts, list) and all(isinstance(n, int) and 0 <= n < 2**32 for n in counts):
+    elif isinstance(counts, list) and all(_is_whole(n, 2**32) for n in counts):
+        counts = [int(n) for n in counts]
         runs = np.array(counts, np.int64)
     else:
         raise ValueError(f"not a COCO segmentation: counts {str(counts)[:60]} are neither a text nor a list of runs")
@@ -120,9 +121,15 @@ def _checked_rle(segmentation: Rle) -> Rle:
 def _checked_size(segmentation: Rle) -> tuple[int, int]:
     size = segmentation.get("size")
     sides = list(size) if isinstance(size, list | tuple) else []
-    if len(sides) != 2 or not all(isinstance(side, int) and 0 <= side <= MAX_SIDE for side in sides):
+    if len(sides) != 2 or not all(_is_whole(side, MAX_SIDE + 1) for side in sides):
         raise ValueError(f"RLE of size {str(size)[:40]}; expected [H, W] up to {MAX_SIDE}")
-    return sides[0], sides[1]
+    return int(sides[0]), int(sides[1])
+
+
+def _is_whole(value: Any, end: int) -> bool:
+    """Whether a number is whole, written as 40 or as 40.0, and within 0 to end - 1."""
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return whole and 0 <= value < end
 
 
 def _checked_polygon(polygon: Any) -> list[float]:

@@ -197,7 +197,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"instances_val2017\.json"):
             CocoDataset(root)
     write(root, "annotations/instances_val2017.json", content(annotations=[]))
-    with pytest.raises(ValueError, match="asks nothing"):
+    with pytest.raises(ValueError, match="has no annotations: that list is empty"):
         CocoDataset(root)
 
 

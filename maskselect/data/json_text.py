@@ -1,0 +1,86 @@
+"""JSON files as tools write them, opened for a parser of strict JSON: without a byte order mark, without NaN.
+
+`"area": NaN` and `Infinity` are no JSON, but Python's and JavaScript's writers give them; each is read as null.
+"""
+
+import mmap
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import ijson
+
+_BOM = b"\xef\xbb\xbf"
+_WIDE = (b"\xff\xfe", b"\xfe\xff")
+_BLOCK = 1 << 20
+# A text in quotes, perhaps one that goes on in the next block, or one of the words outside of texts.
+_TOKENS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?P<end>"|\\?\Z)|-?\b(?:NaN|Infinity)\b', re.DOTALL)
+# The end of a block that may be the first half of an escape or of a word.
+_UNSURE = re.compile(rb"(?:\\+|[-A-Za-z]{1,16})?\Z")
+
+
+@contextmanager
+def open_json(path: Path) -> Iterator[IO[bytes]]:
+    """The file for a streaming parser. Raises ValueError for UTF-16."""
+    with path.open("rb") as file:
+        head = file.read(len(_BOM))
+        if head.startswith(_WIDE):
+            raise ValueError(f"{path} is in UTF-16; expected UTF-8: save it again in that encoding")
+        file.seek(len(_BOM) if head == _BOM else 0)
+        yield _Strict(file) if holds(path, b"NaN") or holds(path, b"Infinity") else file  # type: ignore[misc]
+
+
+def holds(path: Path, words: bytes) -> bool:
+    """Whether the bytes occur anywhere in a file, without the file in memory."""
+    if path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(words) >= 0
+
+
+def kind_at(path: Path, name: str) -> str:
+    """What stands under a key of the top-level object: "absent", "a list", "an object", "a text", "null", ….
+
+    The whole file is read, so ask only for a message. Raises ValueError when it is not JSON.
+    """
+    kinds = {"start_array": "a list", "start_map": "an object", "string": "a text", "null": "null"}
+    if not holds(path, f'"{name}"'.encode()):
+        return "absent"
+    with open_json(path) as file:
+        try:
+            for prefix, event, _ in ijson.parse(file):
+                if prefix == name:
+                    return kinds.get(event, f"a {event}")
+        except (ijson.JSONError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+            raise ValueError(f"{path} is truncated or not JSON: {' '.join(str(error).split())}") from error
+    return "absent"
+
+
+class _Strict:
+    """A binary file whose words NaN and Infinity, outside of texts, are null."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._kept, self._in_text = file, b"", False
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, `size` or some more or less; none at the end of the file."""
+        if size == 0:  # a parser asks so whether it gets bytes
+            return b""
+        new = self._file.read(max(size, _BLOCK))
+        block, self._kept = self._kept + new, b""
+        if new:
+            found = _UNSURE.search(block, max(0, len(block) - _BLOCK // 256))
+            cut = found.start() if found else len(block)
+            block, self._kept = block[:cut], block[cut:]
+            if not block:
+                return self.read(size)
+        start, self._in_text = b'"' if self._in_text else b"", False
+        return _TOKENS.sub(self._replaced, start + block)[len(start) :]
+
+    def _replaced(self, found: re.Match[bytes]) -> bytes:
+        if found[0][:1] != b'"':
+            return b"null"
+        self._in_text = found["end"] != b'"'
+        return found[0]

@@ -1,0 +1,16 @@
+"""Git LFS pointers: small texts that lie in a clone in place of large files, until `git lfs pull` fetches those."""
+
+from pathlib import Path
+
+_START = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_pointer(path: Path, what: str) -> None:
+    """Raises ValueError when a file is a Git LFS pointer. what: what the file should be, for the message."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_START))
+    except OSError:  # whoever opens the file says it better
+        return
+    if head == _START:
+        raise ValueError(f"{what} {path} is a Git LFS pointer, not the file itself; run `git lfs pull` where it lies")
