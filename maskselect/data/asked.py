@@ -44,11 +44,12 @@ class Question:
 class Asked:
     """An image and what is asked of it.
 
+    image: file, or (H, W, 3) uint8.
     masks: (M, H, W) bool; the first `pool` of them are the ground-truth pool, the others only ever unsure.
     void: (H, W) bool, pixels of which nothing is known, or None where the data set has none such.
     """
 
-    image: Path
+    image: Path | np.ndarray
     image_id: str
     masks: Tensor
     pool: int

@@ -51,11 +51,16 @@ class CatalogEntry:
     about: Mapping[str, int] = field(default_factory=dict)
 
     def open(self, root: Path, split: str, **settings: Any) -> SampleReader:
-        """The reader of one split. settings: further arguments of the class. Raises as the class does."""
+        """The reader of one split, which has samples. settings: further arguments of the class.
+
+        Raises as the class does, and ValueError where a split has no sample.
+        """
         module, _, name = self.reader.rpartition(".")
         made: SampleReader = getattr(importlib.import_module(module), name)(
             **self.arguments, root=root, split=split, **settings
         )
+        if len(made) == 0:
+            raise ValueError(f"{self.title} in {root} has no sample of split {split!r}; expected one or more")
         return made
 
     def open_splits(self, root: Path, split: str | None = None) -> dict[str, SampleReader]:
@@ -91,9 +96,9 @@ _AB, _ABC = ("train", "val", "testA", "testB"), ("train", "val", "testA", "testB
 
 CATALOG: Mapping[str, CatalogEntry] = {
     "own": CatalogEntry(
-        "your own: COCO annotations and prompts",
+        "your own: COCO, labelme or YOLO labels, and prompts",
         "maskselect.data.own.OwnDataset",
-        ("train", "val", "test"),
+        ("train", "val", "test", "all"),
         "https://cocodataset.org/#format-data",
         "your own",
         protocol="maskselect",

@@ -15,7 +15,7 @@ from maskselect.structures.video import VideoSample
 EXAMPLES = 5
 """Problems of one kind that are told one by one."""
 
-MISSING, DAMAGED = "image missing", "annotation or image damaged"
+MISSING, DAMAGED, NOTHING = "image missing", "annotation or image damaged", "no sample"
 EMPTY, OTHER_SIZE = "target mask empty or outside the image", "image of another size than its masks"
 
 
@@ -58,6 +58,8 @@ def check(reader: _Reader, limit: int | None = None) -> CheckReport:
     report = CheckReport()
     total = len(reader) if limit is None else min(limit, len(reader))
     report.images = len(set(_image_ids(reader)[:total]))
+    if total == 0:
+        report.note(NOTHING, "the data set has no sample; expected one or more")
     for number in track(range(total), total, "Checking", "samples"):
         report.samples += 1
         try:

@@ -3,6 +3,7 @@
 `"area": NaN` and `Infinity` are no JSON, but Python's and JavaScript's writers give them; each is read as null.
 """
 
+import io
 import mmap
 import re
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import ijson
 
 _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
-_BLOCK = 1 << 20
+_BLOCK, _TAIL = 1 << 20, 1 << 12
 # A text in quotes, perhaps one that goes on in the next block, or one of the words outside of texts.
 _TOKENS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?P<end>"|\\?\Z)|-?\b(?:NaN|Infinity)\b', re.DOTALL)
 # The end of a block that may be the first half of an escape or of a word.
@@ -58,24 +59,32 @@ def kind_at(path: Path, name: str) -> str:
     return "absent"
 
 
-class _Strict:
+class _Strict(io.RawIOBase):
     """A binary file whose words NaN and Infinity, outside of texts, are null."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._kept, self._in_text = file, b"", False
+        self._file, self._kept, self._in_text, self._ended = file, b"", False, False
+        self._ready = io.BytesIO()
 
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes, `size` or some more or less; none at the end of the file."""
-        if size == 0:  # a parser asks so whether it gets bytes
-            return b""
-        new = self._file.read(max(size, _BLOCK))
-        block, self._kept = self._kept + new, b""
-        if new:
-            found = _UNSURE.search(block, max(0, len(block) - _BLOCK // 256))
-            cut = found.start() if found else len(block)
-            block, self._kept = block[:cut], block[cut:]
-            if not block:
-                return self.read(size)
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills a buffer or a part of it, and gives how many bytes; 0 at the end of the file."""
+        count = self._ready.readinto(buffer)
+        while count == 0 and len(buffer) and not self._ended:
+            self._ready = io.BytesIO(self._next())
+            count = self._ready.readinto(buffer)
+        return count
+
+    def _next(self) -> bytes:
+        """The next block, without what may go on in the one behind it."""
+        new = self._file.read(_BLOCK)
+        block, self._kept, self._ended = self._kept + new, b"", not new
+        found = None if self._ended else _UNSURE.search(block, max(0, len(block) - _TAIL))
+        if found:
+            block, self._kept = block[: found.start()], block[found.start() :]
         start, self._in_text = b'"' if self._in_text else b"", False
         return _TOKENS.sub(self._replaced, start + block)[len(start) :]
 

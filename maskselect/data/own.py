@@ -1,6 +1,11 @@
-"""Your own data: COCO annotations, as labelling tools export them, with prompts beside them.
+"""Your own data: what labelling tools export, with prompts beside it or without.
 
-On disk: `{split}.json` and the pictures in `images/` (or beside the file):
+Which form a folder has is found out from what lies in it. `--split` names a part of it: `train`, `val`, `test`, or
+`all` for a folder that is not divided; `val`, `valid` and `validation` are one.
+
+**COCO.** One file a split: `{split}.json`, `annotations/{split}.json`, `annotations/instances_{split}.json`, or
+`{split}/_annotations.coco.json` (Roboflow). Pictures in `images/{split}`, `images/`, `data/`, `{split}/` or beside the
+file. A file of another name is asked for by its stem: `--split STEM`.
 
     {
       "images":      [{"id": 1, "file_name": "kitchen.jpg", "height": 480, "width": 640}],
@@ -9,98 +14,102 @@ On disk: `{split}.json` and the pictures in `images/` (or beside the file):
       "prompts":     [{"image_id": 1, "text": "mugs left of <mask-ref>", "references": [12], "targets": [10, 11]}]
     }
 
-`segmentation` is anything that COCO knows: polygons, or run lengths as list or text. A prompt names annotations by id:
-one reference for each `<mask-ref>` in its text, and the targets, none of them where nothing in the picture answers.
-`id` and `kind` of a prompt are optional. Without `prompts`, each category of a picture is asked for by its name.
+`segmentation` is anything that COCO knows, polygons or run lengths as list or text, in pixels. A prompt names
+annotations by id: one reference for each `<mask-ref>` in its text, and the targets, none of them where nothing in the
+picture answers. `id` and `kind` of a prompt are optional, and so are the ids of annotations that no prompt names, and
+`height` and `width`, which the picture knows. Without `prompts`, each category of a picture is asked for by its name.
+Every annotation is an object, `iscrowd` or not: CVAT marks so whatever was drawn with a brush.
+
+**labelme.** `{split}/NAME.json` (also `labels/{split}/`, `annotations/{split}/`), for `all` directly in the folder.
+Shapes are polygons, rectangles, circles and masks; those of one label and `group_id` are one object. The picture is
+`imagePath` or, where that file is not there, `imageData`. Each label of a picture is asked for by its name.
+
+**YOLO segmentation.** `data.yaml` (or `classes.txt`) with the names of the classes; pictures where it says, or in
+`images/{split}/` or `{split}/images/`, for `all` in `images/`; `labels/…/NAME.txt` for `images/…/NAME.jpg`, a line an
+object: class and outline x y x y …, in fractions of the picture. Each class of a picture is asked for by its name.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, size_of
-from maskselect.data.files import Images, find_one
-from maskselect.data.index import Key, Record, Section
-from maskselect.structures.sample import Prompt, Sample
+from maskselect.data.catalog import SampleReader
+from maskselect.data.json_text import holds
+from maskselect.data.own_coco import CocoPrompts
+from maskselect.data.own_labelme import LabelmeSamples, labelme_files
+from maskselect.data.own_yolo import find_yolo
+from maskselect.structures.sample import Sample
 
-_HELP = "the form is described at the top of maskselect/data/own.py and in the README"
+_HELP = "the forms are described at the top of maskselect/data/own.py and in docs/data.md"
+_SAME = ("val", "valid", "validation")
+_MOST_LISTED = 8
 
 
 class OwnDataset:
     """Samples of one split: one a prompt, those of an image behind each other.
 
-    Raises FileNotFoundError when the file or its pictures are not there, ValueError for a damaged file.
+    root: see the top of the file.  split: train, val, test, all, or the stem of a COCO file.
+
+    Raises FileNotFoundError when the labels or the pictures are not there, ValueError for a damaged file, and where
+    nothing is asked.
     """
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
-        root = Path(root)
-        file = find_one(root, [f"{split}.json", f"annotations/{split}.json"], f"file of split {split!r}", _HELP)
-        self.coco = CocoFile(file, {"prompt": Section("prompts", key=None, group="image_id")})
-        self.images = Images([root / "images" / split, root / "images", root], _HELP)
-        self._rows = list(self._of_prompts() if self.coco.index.count("prompt") else self._of_categories())
+        self._samples = _open(Path(root), split)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._samples)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Sample:
         """Raises ValueError, naming the prompt, when it contradicts itself; FileNotFoundError without its picture."""
-        name, row = self._rows[number]
-        image = self.coco.image(row["image_id"])
-        try:
-            return self._sample(name, row, image)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{name} in {self.coco.path}: {error}") from error
+        return self._samples[number]
 
     def image_ids(self) -> list[str]:
         """The picture of each sample."""
-        return [str(row["image_id"]) for _, row in self._rows]
-
-    def _of_prompts(self) -> Iterator[tuple[str, Record]]:
-        for image in self.coco.index.groups("prompt"):
-            for number, row in enumerate(self.coco.index.of_group("prompt", image)):
-                yield f"prompt {row.get('id', f'{number} of image {image}')}", row
-
-    def _of_categories(self) -> Iterator[tuple[str, Record]]:
-        names = self.coco.category_names()
-        for image in self.coco.index.groups("annotation"):
-            groups: dict[Key, list[Key]] = {}
-            for annotation in self.coco.annotations(image):
-                category = annotation.get("category_id")
-                if not isinstance(category, int | str):
-                    raise ValueError(
-                        f"annotation {annotation['id']!r} in {self.coco.path} has the category_id "
-                        f"{str(category)[:40]!r}; expected a number, or prompts beside the annotations"
-                    )
-                groups.setdefault(category, []).append(annotation["id"])
-            for category, targets in groups.items():
-                row = {"image_id": image, "text": names.get(category, ""), "targets": targets, "kind": "category"}
-                yield f"category {category} of image {image}", row
-
-    def _sample(self, name: str, row: Record, image: Record) -> Sample:
-        size = size_of(image)
-        annotations = self.coco.annotations(row["image_id"])
-        places = {annotation["id"]: place for place, annotation in enumerate(annotations)}
-        pool = decode_masks(annotations, size)
-        references, targets = (_places(row, field, places) for field in ("references", "targets"))
-        return Sample(
-            image=self.images.find(file_name_of(image)),
-            image_id=str(row["image_id"]),
-            sample_id=str(row.get("id", name)),
-            prompt=Prompt(str(row.get("text", "")).strip(), pool[list(references)]),
-            gt_pool=pool,
-            targets=targets,
-            reference_ids=references,
-            kind=str(row.get("kind", "")),
-        )
+        return self._samples.image_ids()
 
 
-def _places(row: Record, field: str, places: dict[Any, int]) -> tuple[int, ...]:
-    ids = row.get(field) or []
-    if not isinstance(ids, list):
-        raise ValueError(f"{field} are {str(ids)[:40]!r}; expected a list of annotation ids")
-    if unknown := [one for one in ids if not isinstance(one, int | str) or one not in places]:
-        raise ValueError(f"{field} name annotation {unknown[0]!r}, which image {row['image_id']!r} does not have")
-    return tuple(places[one] for one in ids)
+def _open(root: Path, split: str) -> "CocoPrompts | LabelmeSamples | SampleReader":
+    names = (split, *(name for name in _SAME if name != split)) if split in _SAME else (split,)
+    for name in names:
+        if (file := _coco_file(root, name)) is not None:
+            own = dict.fromkeys((name.removeprefix("instances_"), *names))
+            inner = (*(f"images/{one}" for one in own), "images", "data", *own)
+            return CocoPrompts(file, list(dict.fromkeys([*(root / one for one in inner), file.parent, root])), _HELP)
+        if (yolo := find_yolo(root, name)) is not None:
+            return yolo
+        folders = ("", "labels", "annotations") if name == "all" else (name, f"labels/{name}", f"annotations/{name}")
+        for folder in folders:
+            if files := labelme_files(root / folder):
+                return LabelmeSamples(root, files)
+    raise FileNotFoundError(_nothing(root, split))
+
+
+def _coco_file(root: Path, split: str) -> Path | None:
+    """The COCO file of a split; a labelme file of that name, for the picture NAME.jpg, is none."""
+    names = (f"{split}.json", f"annotations/{split}.json", f"annotations/instances_{split}.json")
+    for name in (*names, f"{split}/_annotations.coco.json"):
+        file = root / name
+        if file.is_file() and (not holds(file, b'"shapes"') or holds(file, b'"annotations"')):
+            return file
+    return None
+
+
+def _nothing(root: Path, split: str) -> str:
+    """What was looked for, and what is there instead."""
+    told = (
+        f"no labels of split {split!r} in {root}: looked for {split}.json or annotations/{split}.json (COCO), "
+        f"{split}/_annotations.coco.json, {split}/*.json (labelme), and data.yaml with images/{split} (YOLO); {_HELP}"
+    )
+    if split != "all" and any(labelme_files(root / folder) for folder in ("", "labels", "annotations")):
+        return f"{told}; the labelme files there are not divided: take all of them with --split all, or make folders"
+    found = [path for folder in (".", "annotations") for path in sorted((root / folder).glob("*.json"))]
+    stems = {path.relative_to(root): path.stem for path in found if path.is_file()}
+    stems |= {path.relative_to(root): path.parent.name for path in sorted(root.glob("*/_annotations.coco.json"))}
+    if not stems:
+        return told
+    listed = ", ".join(f"{path} (--split {stem})" for path, stem in list(stems.items())[:_MOST_LISTED])
+    more = f" and {len(stems) - _MOST_LISTED} more" if len(stems) > _MOST_LISTED else ""
+    return f"{told}; the .json files there are {listed}{more}: --split STEM takes one"

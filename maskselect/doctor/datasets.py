@@ -52,7 +52,7 @@ def _told(name: str, page: str, root: Path, pictures: str) -> str:
     if name in _BUILT:
         return _BUILT[name].format(root=root, page=page)
     if name == "own":
-        return "your own annotations and pictures, in the form that maskselect/data/own.py describes"
+        return "your own labels and pictures, in a form that maskselect/data/own.py describes"
     if page.startswith(_HUB):
         return f"hf download {page.removeprefix(_HUB)} --repo-type dataset --local-dir {root}"
     return f"{page}{f' (pictures: {pictures})' if pictures else ''}"

@@ -203,8 +203,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_nameless_category_is_told_of(tmp_path: Path) -> None:
     root = coco_root(tmp_path, categories=[{"id": 18, "name": " "}], annotations=ANNOTATIONS[:1])
-    with pytest.raises(ValueError, match=r"image 3 in .*instances_val2017.json, question '18': prompt is empty"):
-        CocoDataset(root)[0]
+    with pytest.raises(ValueError, match=r"instances_val2017.json: category 18 has the name ' '; expected a text"):
+        CocoDataset(root)
 
 
 def entity_root(root: Path, **change: Any) -> Path:

@@ -64,8 +64,8 @@ def test_reasonseg_paints_small_over_large(tmp_path: Path) -> None:
 def _official_mask(shapes: list[dict[str, Any]], size: tuple[int, int]) -> np.ndarray:
     """1 for target and 255 for ignored pixels, by the rule of dvlab-research/LISA at commit 6f95195,
     utils/data_processing.py, `get_mask_from_json`: areas of outline and filling together, `np.argsort` of them
-    reversed, then every shape drawn over the ones before. The sort is a stable one here: numpy's default is stable for few shapes
-    on most machines, and its order of equal values is not defined otherwise.
+    reversed, then every shape drawn over the ones before. The sort is a stable one here, as numpy's default is for few
+    shapes on most machines; for others its order of equal values is not defined.
     """
     painted = [shape for shape in shapes if shape["label"].lower() != "flag"]
 
