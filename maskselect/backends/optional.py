@@ -36,6 +36,24 @@ def require(module: str, extra: str) -> Any:
         raise ValueError(not_installed(package, extra)) from error
 
 
+class _LazyModule:
+    """Stands for an optional module and imports it when the first of its names is used."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        self._module, self._extra = module, extra
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(require(self._module, self._extra), name)
+
+
+def lazy(module: str, extra: str) -> Any:
+    """An optional module that is imported on use, so that modules that mention it import without it.
+
+    Using one of its names raises as `require` does.
+    """
+    return _LazyModule(module, extra)
+
+
 def missing_package(error: ModuleNotFoundError) -> str | None:
     """The sentence for an import that failed because an extra is not installed; None for any other cause.
 

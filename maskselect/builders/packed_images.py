@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
+from maskselect.backends.arrow import pa, pq
 from maskselect.builders.engine import Record
 from maskselect.data.images import SUFFIXES, load_image
 
@@ -164,7 +163,7 @@ def _distinct(units: Iterable[Record], advice: str) -> list[Record]:
     return list(found.values())
 
 
-def _image_column(schema: pa.Schema, wanted: str | None, file: Path) -> str:
+def _image_column(schema: "pa.Schema", wanted: str | None, file: Path) -> str:
     encoded = [field.name for field in schema if _holds_bytes(field.type)]
     name = wanted or ("image" if "image" in encoded else encoded[0] if len(encoded) == 1 else None)
     if name not in encoded:
@@ -173,14 +172,14 @@ def _image_column(schema: pa.Schema, wanted: str | None, file: Path) -> str:
     return str(name)
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
+def _holds_bytes(kind: "pa.DataType") -> bool:
     if pa.types.is_struct(kind):
         at = kind.get_field_index("bytes")
         return at >= 0 and _holds_bytes(kind.field(at).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _parquet(file: Path) -> pq.ParquetFile:
+def _parquet(file: Path) -> "pq.ParquetFile":
     try:
         return pq.ParquetFile(file, memory_map=True)
     except (pa.ArrowException, OSError) as error:

@@ -13,9 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from maskselect.backends.arrow import pa, pq
 from maskselect.backends.atomic import atomic_file, write_text
 from maskselect.builders.engine import (
     STATE,
@@ -47,7 +45,6 @@ from maskselect.structures.protocols import Proposer
 
 ERRORS = "errors.parquet"
 PER_SHARD = 128
-_ERRORS_SCHEMA = pa.schema([("key", pa.string()), ("reason", pa.string())])
 
 
 class ProposerMaker(Protocol):
@@ -248,7 +245,8 @@ def _publish(folder: Path, failed: dict[str, str]) -> None:
         with_rows = _keys(shards_of(folder))
         failed = {key: why for key, why in (_listed(folder) | failed).items() if key not in with_rows}
     if failed:
-        table = pa.table([list(failed), list(failed.values())], _ERRORS_SCHEMA)
+        schema = pa.schema([("key", pa.string()), ("reason", pa.string())])
+        table = pa.table([list(failed), list(failed.values())], schema)
         with atomic_file(folder / ERRORS) as part:
             pq.write_table(table, part)
     else:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ijson
-
 from maskselect.backends.atomic import atomic_file
+from maskselect.backends.optional import lazy
 from maskselect.backends.progress import reading
 from maskselect.data.json_text import open_json
 from maskselect.data.pointers import refuse_pointer
 from maskselect.data.values import Key, key_of
+
+ijson = lazy("ijson", "data")
 
 _VERSION = 2
 Record = dict[str, Any]

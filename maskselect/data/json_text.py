@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import ijson
+from maskselect.backends.optional import lazy
+
+ijson = lazy("ijson", "data")
+
 
 _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")

@@ -12,15 +12,15 @@ among the masks}.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from maskselect.backends.arrow import pa, pq
 from maskselect.data.asked import Asked, ImageQuestions, Question
 from maskselect.data.files import Images, inside
 from maskselect.data.index import Key
@@ -30,24 +30,25 @@ from maskselect.ops import rle
 
 IMAGES = "images"
 _ROWS_PER_GROUP = 16  # what is read and decompressed for one image
-_PLACES = pa.list_(pa.int32())
-_SCHEMA = pa.schema(
-    [
-        ("image", pa.string()),
-        ("image_id", pa.string()),
-        ("source", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("masks", pa.list_(pa.struct([("size", _PLACES), ("counts", pa.string())]))),
-        ("asked", pa.int32()),
-        (
-            "prompts",
-            pa.list_(
-                pa.struct([("text", pa.string()), ("kind", pa.string()), ("references", _PLACES), ("targets", _PLACES)])
-            ),
-        ),
-    ]
-)
+
+
+@cache
+def _schema() -> "pa.Schema":
+    """The columns of the parquet files."""
+    places = pa.list_(pa.int32())
+    prompt = [("text", pa.string()), ("kind", pa.string()), ("references", places), ("targets", places)]
+    return pa.schema(
+        [
+            ("image", pa.string()),
+            ("image_id", pa.string()),
+            ("source", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("masks", pa.list_(pa.struct([("size", places), ("counts", pa.string())]))),
+            ("asked", pa.int32()),
+            ("prompts", pa.list_(pa.struct(prompt))),
+        ]
+    )
 
 
 class ImageRows:
@@ -58,9 +59,9 @@ class ImageRows:
     def write(self, path: Path, records: list[dict[str, Any]]) -> None:
         """One file."""
         rows = iter(records)
-        with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(path, _schema(), compression="zstd") as writer:
             while group := list(islice(rows, _ROWS_PER_GROUP)):
-                writer.write_table(pa.Table.from_pylist(group, _SCHEMA))
+                writer.write_table(pa.Table.from_pylist(group, _schema()))
 
 
 class MaskGroups2MDataset(ImageQuestions):
@@ -76,7 +77,7 @@ class MaskGroups2MDataset(ImageQuestions):
         self.files = find_split(self.root, split)
         self.images = Images([self.root / IMAGES], "it is made beside the shards")
         self._table = ParquetRows(self.files)
-        if missing := sorted(set(_SCHEMA.names) - self._table.columns):
+        if missing := sorted(set(_schema().names) - self._table.columns):
             what = "expected what data build maskgroups-2m writes"
             raise ValueError(f"{self.files[0]} has no column(s) {', '.join(missing)}; {what}")
         self._names = self._table.column("image_id")

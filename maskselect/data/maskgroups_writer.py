@@ -7,16 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from maskselect.backends.arrow import pa, pq
 from maskselect.backends.atomic import atomic_file
 from maskselect.data.maskgroups import REFERENCE_COLUMN
 from maskselect.ops.rle import Rle
 from maskselect.structures.sample import MASK_REF
 
 FileFormat = Literal["parquet", "jsonl", "json"]
-_RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
 _ROWS_PER_GROUP = 256  # what is held in memory while writing, and read at a time for candidates
 
 
@@ -95,15 +92,16 @@ def _record(row: MaskGroupRow, reference_column: str) -> dict[str, Any]:
 
 
 def _write_parquet(path: Path, records: Iterator[dict[str, Any]], reference_column: str) -> None:
+    rle = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
     schema = pa.schema(
         [
             ("id", pa.string()),
             ("image", pa.string()),
             ("conversations", pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))),
-            ("mask_pool", pa.list_(_RLE)),
-            ("gt_mask_pool", pa.list_(_RLE)),
+            ("mask_pool", pa.list_(rle)),
+            ("gt_mask_pool", pa.list_(rle)),
             ("gt_mask_group", pa.list_(pa.list_(pa.int32()))),
-            (reference_column, pa.list_(_RLE)),
+            (reference_column, pa.list_(rle)),
             ("kind", pa.string()),
             ("image_size", pa.list_(pa.int32())),
         ]

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from maskselect.backends.arrow import pa, pq
 from maskselect.data.index import Record, Section, open_index
 from maskselect.data.pointers import refuse_pointer
 
@@ -75,7 +74,7 @@ class ParquetRows:
             value for file in self.files for value in _reading(file, lambda f: f.read([name])).column(0).to_pylist()
         ]
 
-    def _group(self, place: int, columns: frozenset[str]) -> pa.Table:
+    def _group(self, place: int, columns: frozenset[str]) -> "pa.Table":
         key = (place, columns)
         if key not in self._kept:
             file, group = self._groups[place]
@@ -127,7 +126,7 @@ def _lines(path: Path) -> Iterator[Record]:
                     raise ValueError(f"{path}, line {number}, is not valid JSON: {error}") from error
 
 
-def _opened(file: Path) -> pq.ParquetFile:
+def _opened(file: Path) -> "pq.ParquetFile":
     refuse_pointer(file, "file")
     try:
         return pq.ParquetFile(file)
@@ -135,7 +134,7 @@ def _opened(file: Path) -> pq.ParquetFile:
         raise ValueError(f"{file} is truncated or not parquet: {_one_line(error)}") from error
 
 
-def _reading(file: Path, read: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
+def _reading(file: Path, read: Callable[["pq.ParquetFile"], "pa.Table"]) -> "pa.Table":
     try:
         return read(_opened(file))
     except (pa.ArrowException, OSError) as error:

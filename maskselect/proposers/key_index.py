@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
+from maskselect.backends.arrow import pa
 from maskselect.proposers.proposal_rows import read_keys
 
 INDEX = "index.arrow"
@@ -94,7 +94,7 @@ def _hash(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
 
 
-def _mapped(column: pa.UInt64Array) -> np.ndarray:
+def _mapped(column: "pa.UInt64Array") -> np.ndarray:
     """Where it stands in the mapped file. Arrow's own to_numpy would import pandas, which takes seconds."""
     return np.frombuffer(column.buffers()[1], np.uint64, len(column), 8 * column.offset)
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
+from maskselect.backends.arrow import pq
 from maskselect.backends.atomic import write_text
 from maskselect.backends.cache import expanded
 from maskselect.backends.checkpoints import find_checkpoint
@@ -138,7 +138,7 @@ class PrecomputedProposer:
                 found = self._index.find(image_id)
         return found
 
-    def _open(self, path: Path) -> pq.ParquetFile:
+    def _open(self, path: Path) -> "pq.ParquetFile":
         if path not in self._opened:
             self._opened[path] = open_shard(path)
             if len(self._opened) > _KEPT_OPEN:

@@ -8,15 +8,15 @@ in the file's own metadata under `failed` with the reason, so that a shard is on
 """
 
 import json
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
+from maskselect.backends.arrow import pa, pq
 from maskselect.ops import rle
 from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.structures.masks import MaskSet
@@ -29,26 +29,28 @@ ROWS_PER_GROUP = 16
 """What is read and decompressed for one image: fewer make files larger and slower to open."""
 
 _FAILED = b"failed"
-_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("source", pa.string()),
-        ("proposer", pa.string()),
-        ("masks", pa.list_(pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())]))),
-        ("scores", pa.list_(pa.float32())),
-        ("boxes_xyxy", pa.list_(pa.list_(pa.int32()))),
-        (
-            "columns",
-            pa.list_(pa.struct([("name", pa.string()), ("dtype", pa.string()), ("values", pa.list_(pa.float64()))])),
-        ),
-    ]
-)
-_READ = [name for name in _SCHEMA.names if name != "boxes_xyxy"]
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (*_FLOATS, *_WHOLE)}
+
+
+@cache
+def _schema() -> "pa.Schema":
+    """The columns of the parquet files."""
+    column = pa.struct([("name", pa.string()), ("dtype", pa.string()), ("values", pa.list_(pa.float64()))])
+    return pa.schema(
+        [
+            ("key", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("source", pa.string()),
+            ("proposer", pa.string()),
+            ("masks", pa.list_(pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())]))),
+            ("scores", pa.list_(pa.float32())),
+            ("boxes_xyxy", pa.list_(pa.list_(pa.int32()))),
+            ("columns", pa.list_(column)),
+        ]
+    )
 
 
 def to_row(key: str, candidates: MaskSet, proposer: str) -> Row:
@@ -102,7 +104,7 @@ class ProposalRows:
         """One file, of rows by `to_row` and `failed_row`."""
         failed = {record["key"]: record["failed"] for record in records if "failed" in record}
         rows = (record for record in records if "failed" not in record)
-        schema = _SCHEMA.with_metadata({_FAILED: json.dumps(failed).encode()})
+        schema = _schema().with_metadata({_FAILED: json.dumps(failed).encode()})
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             while group := list(islice(rows, ROWS_PER_GROUP)):
                 writer.write_table(pa.Table.from_pylist(group, schema))
@@ -113,13 +115,13 @@ def shards_of(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{STEM}-*.{ProposalRows.suffix}"))
 
 
-def open_shard(path: Path) -> pq.ParquetFile:
+def open_shard(path: Path) -> "pq.ParquetFile":
     """A shard, mapped into memory. Raises ValueError when it is damaged or no shard."""
     try:
         opened = pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is truncated or not parquet: {_one_line(error)}") from error
-    if missing := sorted(set(_SCHEMA.names) - set(opened.schema_arrow.names)):
+    if missing := sorted(set(_schema().names) - set(opened.schema_arrow.names)):
         raise ValueError(f"{path} has no column(s) {', '.join(missing)}; expected a shard that `propose` wrote")
     return opened
 
@@ -144,15 +146,16 @@ def read_failed(path: Path) -> dict[str, str]:
     return failed
 
 
-def read_row(opened: pq.ParquetFile, path: Path, number: int) -> Row:
+def read_row(opened: "pq.ParquetFile", path: Path, number: int) -> Row:
     """A row of an opened shard by its number, as `from_row` takes it: without the boxes, which the masks tell.
 
     One row group is read. Raises ValueError when it is damaged.
     """
     ends = np.cumsum([opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)])
     group = int(np.searchsorted(ends, number, side="right"))
+    names = [name for name in _schema().names if name != "boxes_xyxy"]
     try:
-        table = opened.read_row_group(group, _READ, use_threads=False)
+        table = opened.read_row_group(group, names, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged: {_one_line(error)}") from error
     start = int(ends[group]) - table.num_rows
