@@ -8,6 +8,7 @@ import mmap
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,7 +34,8 @@ def open_json(path: Path) -> Iterator[IO[bytes]]:
         if head.startswith(_WIDE):
             raise ValueError(f"{path} is in UTF-16; expected UTF-8: save it again in that encoding")
         file.seek(len(_BOM) if head == _BOM else 0)
-        yield _Strict(file) if holds(path, b"NaN") or holds(path, b"Infinity") else file  # type: ignore[misc]
+        state = path.stat()
+        yield _Strict(file) if _has_words(path, state.st_size, state.st_mtime_ns) else file  # type: ignore[misc]
 
 
 def holds(path: Path, words: bytes) -> bool:
@@ -42,6 +44,11 @@ def holds(path: Path, words: bytes) -> bool:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(words) >= 0
+
+
+@lru_cache(maxsize=8)  # every section of a file is read in a pass of its own
+def _has_words(path: Path, size: int, changed: int) -> bool:
+    return holds(path, b"NaN") or holds(path, b"Infinity")
 
 
 def kind_at(path: Path, name: str) -> str:

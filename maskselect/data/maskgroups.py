@@ -26,6 +26,7 @@ from maskselect.backends.atomic import atomic_folder
 from maskselect.data.files import inside, unpack
 from maskselect.data.images import image_size
 from maskselect.data.rows import JsonRows, ParquetRows, Rows
+from maskselect.data.values import whole
 from maskselect.ops import masks, rle
 from maskselect.structures.sample import MASK_REF, Prompt, Sample
 
@@ -193,8 +194,8 @@ def _query(conversations: list[dict[str, str]]) -> str:
 
 def _size(told: Any) -> tuple[int, int]:
     """(H, W). Raises ValueError for anything else."""
-    sides = list(told) if isinstance(told, list | tuple) else []
-    if len(sides) != 2 or not all(isinstance(side, int) and 0 < side <= rle.MAX_SIDE for side in sides):
+    sides = [whole(side) or 0 for side in told] if isinstance(told, list | tuple) else []
+    if len(sides) != 2 or not all(0 < side <= rle.MAX_SIDE for side in sides):
         raise ValueError(f"image_size is {str(told)[:40]}; expected [height, width], 1 to {rle.MAX_SIDE}")
     return sides[0], sides[1]
 

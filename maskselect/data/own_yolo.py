@@ -102,8 +102,9 @@ def find_yolo(root: Path, split: str) -> YoloSamples | None:
     names, told = _named(file)
     listed = told.get(split)
     if listed is None:
-        folders = [root / "images" / split, root / split / "images", *([root / "images"] if split == "all" else [])]
-        pictures = next((found for folder in folders if (found := _pictures(folder))), [])
+        found = [_pictures(root / "images" / split), _pictures(root / split / "images")]
+        whole = [path for path in _pictures(root / "images") if path.parent.name == "images"] if split == "all" else []
+        pictures = next(filter(None, (*found, whole)), [])
     else:
         entries, folder = listed if isinstance(listed, list) else [listed], str(told.get("path") or ".")
         pictures = [picture for entry in entries for picture in _listed(file, folder, entry)]

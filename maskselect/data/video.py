@@ -33,6 +33,7 @@ from maskselect.data.files import find_one, inside, read_json
 from maskselect.data.frames import VOID, PngMasks, RleMasks
 from maskselect.data.images import image_size
 from maskselect.data.index import Index, Record, Section, open_index
+from maskselect.data.values import whole
 from maskselect.ops import rle
 from maskselect.structures.video import FrameMasks, VideoSample
 
@@ -249,9 +250,10 @@ def _size(record: Record, first: Path) -> tuple[int, int]:
     told = record.get("height"), record.get("width")
     if told == (None, None):
         return image_size(first)
-    if not all(isinstance(side, int) and 0 < side <= rle.MAX_SIDE for side in told):
+    height, width = (whole(side) or 0 for side in told)
+    if not (0 < height <= rle.MAX_SIDE and 0 < width <= rle.MAX_SIDE):
         raise ValueError(f"height and width are {told}; expected 1 to {rle.MAX_SIDE}")
-    return int(told[0]), int(told[1])  # type: ignore[arg-type]
+    return height, width
 
 
 def _index(told: Any) -> int:

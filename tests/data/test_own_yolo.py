@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from maskselect.cli import program
+from maskselect.data.catalog import CATALOG
 from maskselect.data.own import OwnDataset
 
 SIZE = (10, 20)
@@ -67,6 +68,14 @@ COLAB = "train: /content/mugs-3/train/images\nval: C:\\mugs\\valid\\images\n" + 
 )
 def test_layouts(tmp_path: Path, place: str, names: str, split: str) -> None:
     assert same(found(write(tmp_path, place, f"{MUG}\n{PLATE}\n", names), split))
+
+
+def test_a_divided_folder_is_not_read_as_a_whole(tmp_path: Path) -> None:
+    root = write(tmp_path, "images/train", MUG)
+    write(root, "images/val", MUG)
+    assert list(CATALOG["own"].open_splits(root)) == ["train", "val"]
+    with pytest.raises(FileNotFoundError, match="no labels of split 'all'"):
+        OwnDataset(root, "all")
 
 
 def test_a_list_of_pictures(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_outlines_that_cannot_be_read(tmp_path: Path, annotation: Any, told: str
         data[0]
 
 
-@pytest.mark.parametrize("size", [(0, 10), (-1, 10), (10**9, 10), ("8", 10), (None, 10)])
+@pytest.mark.parametrize("size", [(0, 10), (-1, 10), (10**9, 10), ("8 px", 10), (8.5, 10), (True, 10), (None, 10)])
 def test_absurd_sizes(tmp_path: Path, size: tuple[Any, Any]) -> None:
     instances = _instances()
     instances["images"][0]["height"], instances["images"][0]["width"] = size
