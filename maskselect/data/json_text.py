@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from maskselect.backends.optional import lazy
 
@@ -27,7 +27,7 @@ _UNSURE = re.compile(rb"(?:\\+|[-A-Za-z]{1,16})?\Z")
 
 
 @contextmanager
-def open_json(path: Path) -> Iterator[IO[bytes]]:
+def open_json(path: Path) -> Iterator[BinaryIO]:
     """The file for a streaming parser. Raises ValueError for UTF-16."""
     with path.open("rb") as file:
         head = file.read(len(_BOM))

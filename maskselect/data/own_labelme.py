@@ -151,10 +151,10 @@ def _pasted(told: Any, points: np.ndarray, size: tuple[int, int], name: str) -> 
     (left, top), (right, bottom) = points.astype(int)
     try:
         with Image.open(io.BytesIO(base64.b64decode(told, validate=True))) as picture:
-            part = np.asarray(picture)
+            pixels = np.asarray(picture)
     except (*_DAMAGE, TypeError, binascii.Error) as error:
         raise ValueError(f"{name} has a mask that is no PNG in base64") from error
-    part = part.any(axis=2) if part.ndim == 3 else part != 0
+    part: np.ndarray = np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0)
     if part.shape != (bottom - top + 1, right - left + 1) or left < 0 or top < 0:
         raise ValueError(
             f"{name} has a mask of {list(part.shape)} for the box {points.tolist()}; expected it to fill it"

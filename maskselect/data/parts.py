@@ -24,7 +24,7 @@ from maskselect.data.asked import Question
 from maskselect.data.coco import CocoQuestions, both_folders, by_category
 from maskselect.data.files import Images, find_one
 from maskselect.data.index import Key, Record, Section
-from maskselect.data.values import names_of
+from maskselect.data.values import key_of, names_of
 
 _PACO_PAGE = "get it from https://dl.fbaipublicfiles.com/paco/annotations/paco_lvis_v1.zip"
 _PASCAL_PAGE = "it is made by tools/pascal_part_mat2json.py of https://github.com/facebookresearch/VLPart"
@@ -123,11 +123,12 @@ class PacoDataset(CocoQuestions):
 
     def _attributes(self, annotation: Record) -> list[Key]:
         listed = annotation.get("attribute_ids") or []
-        if not isinstance(listed, list) or not all(isinstance(one, int | str) for one in listed):
+        if not isinstance(listed, list) or not all(isinstance(one, int | float | str) for one in listed):
             raise ValueError(f"annotation {annotation.get('id')!r} has the attributes {str(listed)[:40]}; expected ids")
-        if unknown := [one for one in listed if one not in self.attributes]:
+        keys = [key_of(one) for one in listed]
+        if unknown := [key for key in keys if key not in self.attributes]:
             raise ValueError(f"annotation {annotation.get('id')!r} has the attribute {unknown[0]!r}, which has no name")
-        return listed
+        return keys
 
     def _tells(self, annotation: Record, attributes: list[Key], sort: str) -> bool:
         """Whether it was told which attributes of a sort an annotation has."""
