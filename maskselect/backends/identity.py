@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from pathlib import PurePath
 from types import FunctionType, MethodType
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,6 +13,12 @@ from torch import Tensor, nn
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _PLAIN = (bool, int, float, complex, str, bytes, PurePath, torch.dtype, type(None))
+
+
+class _Digest(Protocol):
+    """A hash that bytes go into."""
+
+    def update(self, data: bytes, /) -> None: ...
 
 
 def identity(parts: Iterable[object], beginning: bytes = b"") -> str:
@@ -27,7 +34,7 @@ def identity(parts: Iterable[object], beginning: bytes = b"") -> str:
     return digest.hexdigest()[:12]
 
 
-def _add(value: object, digest: "hashlib._Hash", seen: set[int]) -> None:
+def _add(value: object, digest: _Digest, seen: set[int]) -> None:
     """Each kind of value begins with its type's name, so that no two kinds can be taken for one another."""
     if isinstance(value, FunctionType):
         digest.update(f"function {value.__module__}.{value.__qualname__};".encode())
@@ -57,7 +64,7 @@ def _add(value: object, digest: "hashlib._Hash", seen: set[int]) -> None:
             _add_settings(value, digest, seen)
 
 
-def _add_module(module: nn.Module, digest: "hashlib._Hash", seen: set[int]) -> None:
+def _add_module(module: nn.Module, digest: _Digest, seen: set[int]) -> None:
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())  # a state dict leaves some buffers out
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name};".encode())
@@ -69,7 +76,7 @@ def _add_module(module: nn.Module, digest: "hashlib._Hash", seen: set[int]) -> N
             _add_settings(part, digest, seen)
 
 
-def _add_settings(owner: object, digest: "hashlib._Hash", seen: set[int]) -> None:
+def _add_settings(owner: object, digest: _Digest, seen: set[int]) -> None:
     skipped = _OF_EVERY_MODULE if isinstance(owner, nn.Module) else ()
     for name, value in sorted(vars(owner).items()):
         if name not in skipped:
@@ -77,7 +84,7 @@ def _add_settings(owner: object, digest: "hashlib._Hash", seen: set[int]) -> Non
             _add(value, digest, seen)
 
 
-def _add_tensor(values: Tensor, digest: "hashlib._Hash") -> None:
+def _add_tensor(values: Tensor, digest: _Digest) -> None:
     digest.update(f"{tuple(values.shape)};{values.dtype};".encode())
     digest.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
 
