@@ -1,7 +1,6 @@
 """`import`: published weights of others into ours; one verb a release."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,22 +147,12 @@ def _ras(options: argparse.Namespace) -> int:
 
 
 def _tell_all(rows: "list[Row]", assumed: list[str]) -> None:
-    """A line for every tensor, and what is assumed."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from maskselect.importers.account import COLUMNS
-
-    table = Table()
-    for name in COLUMNS:
-        table.add_column(name, overflow="fold")
+    """Two lines for every tensor, and what is assumed."""
     for row in rows:
-        table.add_row(*row.cells)
-    # Piped into a file there is no width to fit into, and names would be broken in two.
-    console = Console(width=None if sys.stdout.isatty() else 10_000, markup=False, highlight=False)
-    console.print(table)
+        source, shape, dtype, target, why = row.cells
+        print(f"{source} ({shape}, {dtype})\n    -> {target}: {why}")
     for sentence in assumed:
-        console.print(f"Assumed: {sentence}.")
+        print(f"Assumed: {sentence}.")
 
 
 def _tell(report: "ImportReport") -> None:

@@ -14,12 +14,11 @@ from pathlib import Path
 from maskselect.backends.optional import missing_package
 from maskselect.cli import checking, importing, measuring, options, publishing, using
 
-TRAINING_VERBS = ("fit", "validate", "test", "predict")
-_CONFIG = ("-c", "--config")
+TRAINING_VERBS = ("fit", "validate")
 USAGE = """usage: {prog} VERB [options]
 
 Training, with Lightning (fit --help tells all of its options):
-  fit|validate|test|predict -c CONFIG    for example: {prog} fit -c configs/ras.yaml
+  fit|validate -c CONFIG                 for example: {prog} fit -c configs/ras.yaml
   doctor -c CONFIG                       what such a run would lack, and how large it is, before it begins
   features -c CONFIG                     what is frozen, computed beforehand for all images of such a run
   merge LAST.CKPT                        the weights of a resumable checkpoint, in one file or in shards
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         print(f"maskselect {version('maskselect')}")
         return 0
     verb, rest = arguments[0], arguments[1:]
-    if _is_training(verb, rest):
+    if verb in TRAINING_VERBS:
         return _guarded(lambda: _train(arguments), f"{prog} {verb}")
     if verb not in VERBS:
         known = ", ".join(dict.fromkeys((*TRAINING_VERBS, *VERBS)))
@@ -70,12 +69,6 @@ def tool(verb: str, argv: Sequence[str] | None = None, prog: str | None = None) 
     parser = make_parser(prog or Path(sys.argv[0]).name)
     asked = parser.parse_args(argv)
     return _guarded(lambda: run(asked), parser.prog)
-
-
-def _is_training(verb: str, rest: list[str]) -> bool:
-    """`predict` is both: Lightning's with a config, mask selection without."""
-    configured = any(word in _CONFIG or word.startswith(tuple(f"{flag}=" for flag in _CONFIG)) for word in rest)
-    return verb in TRAINING_VERBS and (verb != "predict" or configured)
 
 
 def _train(arguments: list[str]) -> int:

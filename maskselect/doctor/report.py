@@ -1,11 +1,10 @@
 """Findings as tables for the terminal."""
 
-import sys
-
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from maskselect.backends.terminal import console as terminal
+from maskselect.backends.terminal import narrow_table
 from maskselect.doctor.counts import Part, total
 from maskselect.doctor.examine import GIB, Findings
 from maskselect.doctor.needs import FETCHED, grouped
@@ -13,7 +12,7 @@ from maskselect.doctor.needs import FETCHED, grouped
 
 def print_findings(found: Findings, title: str) -> None:
     """Parameters, memory, and at the end what is missing."""
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = terminal()
     if found.parts:
         console.print(_parameters(found.parts, title))
     for reason in found.not_counted:
@@ -34,11 +33,7 @@ def print_findings(found: Findings, title: str) -> None:
 
 
 def _parameters(parts: list[Part], title: str) -> Table:
-    table = Table(title=f"parameters of {escape(title)}", title_justify="left")
-    table.add_column("part")
-    for name in ("trained", "frozen", "GiB"):
-        table.add_column(name, justify="right")
-    table.add_column("held as")
+    table = narrow_table("part", "trained", "frozen", "GiB", "held as", title=f"parameters of {escape(title)}")
     for part in parts:
         table.add_row(*_row(part))
     table.add_section()
@@ -77,10 +72,7 @@ def _memory(found: Findings) -> str:
 
 
 def _missing(found: Findings) -> Table:
-    table = Table(title="missing", title_justify="left")
-    table.add_column("")
-    table.add_column("what", overflow="fold")
-    table.add_column("how to get it", overflow="fold")
+    table = narrow_table("", "what", "how to get it", title="missing", words=3)
     for kind, names, text in grouped(found.needs):
         table.add_row(kind, escape("\n".join(names)), escape(text))
     return table

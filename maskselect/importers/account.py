@@ -30,7 +30,7 @@ class Row:
 
     @property
     def cells(self) -> tuple[str, str, str, str, str]:
-        """For a table with `COLUMNS`."""
+        """As text, in the order of `COLUMNS`."""
         shape = " x ".join(map(str, self.shape)) or ("1" if self.dtype != NONE else NONE)
         return self.source, shape, self.dtype, self.target, self.why
 

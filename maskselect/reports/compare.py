@@ -1,12 +1,11 @@
 """Two evaluations of the same samples: what changed, by how much, and whether that could be chance."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
+from maskselect.backends.terminal import console, narrow_table
 from maskselect.metrics.summary import paired_difference
 from maskselect.structures.scored import Scored
 
@@ -47,18 +46,17 @@ def compare(first: Sequence[Scored], second: Sequence[Scored], cases: int) -> di
 
 def print_comparison(found: dict[str, Any], first: str, second: str) -> None:
     """As two tables."""
-    table = Table(title=f"IoU of {second} minus {first}, points, paired", title_justify="left")
-    for name in ("", "samples", "difference", "95 % interval", "beyond chance"):
-        table.add_column(name, justify="right" if name else "left")
+    title = f"IoU of {second} minus {first}, points, paired"
+    table = narrow_table("", "samples", "difference", "95 % interval", "beyond chance", title=title)
     for name, row in found["differences"].items():
         low, high = row["interval"]
         sure = "yes" if low > 0 or high < 0 else "no"
         table.add_row(name, str(row["samples"]), f"{row['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}", sure)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-    cases = Table("sample", "prompt", "targets", "IoU", "masks", title="changed most", title_justify="left")
+    screen = console()
+    screen.print(table)
+    cases = narrow_table("sample", "prompt", "targets", "IoU", "masks", title="changed most", words=2)
     for case in found["changed_most"]:
         iou, chosen = case["iou"], case["chosen"]
         told = (f"{iou[0]:.2f} to {iou[1]:.2f}", f"{chosen[0]} to {chosen[1]}")
-        cases.add_row(case["sample"], case["prompt"], str(case["targets"]), *told)
-    console.print(cases)
+        cases.add_row(escape(case["sample"]), escape(case["prompt"]), str(case["targets"]), *told)
+    screen.print(cases)

@@ -25,12 +25,15 @@ PICTURES = 4
 
 
 class RateBar(TQDMProgressBar):
-    """Lightning's bar, which shows the rate and the loss, without the version number that says nothing."""
+    """Lightning's bar: rate, losses, and the best F1 of the last validation; no version number, which says nothing."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The bar's figures."""
         figures = super().get_metrics(trainer, pl_module)
         figures.pop("v_num", None)
+        f1 = [float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/f1@")]
+        if f1:
+            figures["val/f1"] = max(f1)  # over the thresholds
         return figures
 
 

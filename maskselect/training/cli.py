@@ -1,4 +1,4 @@
-"""`lightning fit|validate|test|predict -c CONFIG`: LightningCLI over our one module and any of our data modules."""
+"""`lightning fit|validate -c CONFIG`: LightningCLI over our one module and any of our data modules."""
 
 import os
 from collections.abc import Sequence
@@ -14,10 +14,16 @@ from maskselect.backends.configs import BASE, with_bases
 from maskselect.doctor.check import refuse_missing
 from maskselect.training.callbacks import RateBar, SaveWeights, ValidationPictures, without_starts
 from maskselect.training.module import TrainingModule
+from maskselect.training.quiet import quiet
 
 
 class TrainingCLI(LightningCLI):
     """Adds what every run wants: loggers, resumable checkpoints, weights with a card, pictures, a rate in the bar."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Those of Lightning's that our tasks have steps for; a system is tested and asked by other verbs."""
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name in ("fit", "validate")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The folder that everything is written to, and the weights' name."""
@@ -57,7 +63,23 @@ class TrainingCLI(LightningCLI):
         made = self.config_init[self.subcommand].trainer
         trainer_config["callbacks"] = [*own, *(made.get("callbacks") or [])]
         trainer_config.setdefault("default_root_dir", str(folder))
+        if trainer_config.get("enable_model_summary") is None:
+            trainer_config["enable_model_summary"] = False  # `before_fit` tells what there is to know
         return self.trainer_class(**trainer_config)
+
+    def before_fit(self) -> None:
+        """Tell what trains, where, and how."""
+        trains = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        device, precision = self.trainer.strategy.root_device, self.trainer.precision
+        self._tell(f"{type(self.model.task).__name__}: {trains:,} parameters train on {device}, precision {precision}")
+
+    def after_fit(self) -> None:
+        """Tell what came out and where it is."""
+        self._tell(f"{self.trainer.global_step} steps done -> {self.config[self.subcommand].output}")
+
+    def _tell(self, sentence: str) -> None:
+        if self.trainer.is_global_zero:
+            print(sentence, flush=True)
 
 
 class _ParsedCLI(TrainingCLI):
@@ -93,6 +115,7 @@ def parse(arguments: Sequence[str], with_none: bool = False) -> dict[str, Any]:
         LightningDataModule,
         subclass_mode_data=True,
         save_config_callback=None,
+        load_from_checkpoint_support=False,
         run=False,
         args=_with_bases(arguments),
         parser_kwargs={"default_env": False},
@@ -106,14 +129,16 @@ def run(arguments: Sequence[str]) -> None:
 
     Raises ValueError or FileNotFoundError from the parts, before any training.
     """
-    TrainingCLI(
-        TrainingModule,
-        LightningDataModule,
-        subclass_mode_data=True,
-        save_config_callback=None,
-        args=_with_bases(arguments),
-        parser_kwargs={"default_env": False},
-    )
+    with quiet():
+        TrainingCLI(
+            TrainingModule,
+            LightningDataModule,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            load_from_checkpoint_support=False,
+            args=_with_bases(arguments),
+            parser_kwargs={"default_env": False},
+        )
 
 
 def _take_own_gpu(trainer: dict[str, Any]) -> None:

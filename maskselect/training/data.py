@@ -17,6 +17,20 @@ from maskselect.training.features import FeatureStore, LabelRule, collect
 from maskselect.training.stand_ins import StandIns
 
 
+class CountedLoader(DataLoader[Any]):
+    """Tells Lightning that it can be resumed: it begins where the trainer's number of steps says, see `_Resumable`.
+
+    So a checkpoint has nothing to keep of it.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to do."""
+
+
 class _Resumable(LightningDataModule):
     """Where the sampler starts: at the draw after the last step that the trainer remembers."""
 
@@ -35,7 +49,7 @@ class _Resumable(LightningDataModule):
         sampler = NumberedDraws(count, self.seed, steps * self.batch_size * world, rank=rank, world=world)
         if isinstance(data, SeededItems):
             data.draws = sampler.start + rank * LONG
-        return DataLoader(data, self.batch_size, sampler=sampler, collate_fn=collate)
+        return CountedLoader(data, self.batch_size, sampler=sampler, collate_fn=collate)
 
 
 class GroupsData(_Resumable):
@@ -117,7 +131,7 @@ class GroupsData(_Resumable):
         wanted, most = self.batch_prompts, self.batch_size
         batches = PromptBatches(draws, self._prompts_of, wanted, most, steps * world, rank, world)
         data.draws = batches.taken() + rank * LONG
-        return DataLoader(data, batch_sampler=batches, collate_fn=collate)
+        return CountedLoader(data, batch_sampler=batches, collate_fn=collate)
 
     def _prompts_of(self, item: int) -> int:
         return min(self.train_source.prompts_of(item), self.prompts_per_image)

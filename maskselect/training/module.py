@@ -126,7 +126,9 @@ class TrainingModule(LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the task's validation scalars, averaged over batches."""
         for name, value in self.trainable.validate(batch).items():
-            self.log(f"val/{name}", value, prog_bar=name == "loss", on_epoch=True, batch_size=1, sync_dist=True)
+            self.log(
+                f"val/{name}", value, prog_bar=name in ("loss", "top_iou"), on_epoch=True, batch_size=1, sync_dist=True
+            )
 
     def configure_optimizers(self) -> Any:
         """The optimiser over what is trainable, and its schedule."""
