@@ -43,12 +43,15 @@ def _of_a_config(prog: str, told: str, more: str = "") -> argparse.ArgumentParse
 
 def doctor(options: argparse.Namespace) -> int:
     """Prints what was found; status 1 when something is missing."""
+    from maskselect.doctor.commands import foreign_lightning
     from maskselect.doctor.examine import examine
     from maskselect.doctor.report import print_findings
     from maskselect.training.cli import parse
 
     found = examine(parse(options.arguments))
     print_findings(found, " + ".join(options.config))
+    if foreign := foreign_lightning():
+        print(f"Beware: {foreign}.")
     return 1 if found.needs else 0
 
 

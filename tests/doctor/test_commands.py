@@ -7,6 +7,7 @@ import pytest
 
 from maskselect import cli
 from maskselect.doctor import devices
+from maskselect.doctor.commands import foreign_lightning
 from maskselect.training.cli import TrainingCLI, parse
 from tests.doctor.machines import COMPACT, PAPER
 
@@ -35,6 +36,27 @@ def test_things_are_missing(
     assert "hf download llava-hf/llava-1.5-13b-hf" in out and "language model 12.85 B" in out
     assert "gone.ckpt" in out and "comes by itself where there is a network" in out
     assert "maskselect data check NAME --root DIR" in out
+
+
+def test_another_packages_lightning_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = "#!python\nimport sys\nfrom {} import main\nsys.exit(main())\n"
+    assert foreign_lightning(tmp_path) is None
+    (tmp_path / "lightning").write_text(script.format("maskselect.cli"))
+    assert foreign_lightning(tmp_path) is None
+    (tmp_path / "lightning").write_text(script.format("litserve.cli"))
+    info = tmp_path / "litserve-0.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: litserve\nVersion: 0.2\n")
+    (info / "entry_points.txt").write_text("[console_scripts]\nlightning = litserve.cli:main\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sentence = foreign_lightning(tmp_path) or ""
+    assert "that of litserve, not maskselect's; use `maskselect fit`" in sentence
+
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    assert cli.main(["doctor", "-c", "configs/ras.yaml"]) == 0
+    assert f"Beware: {sentence}." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
