@@ -19,7 +19,7 @@ from maskselect.data.images import load_image
 from maskselect.metrics.protocols import RECALL, protocol_named
 from maskselect.metrics.referring import ReferringMetrics
 from maskselect.metrics.summary import add_up, intervals, sums_of
-from maskselect.ops.masks import resize_nearest
+from maskselect.ops.masks import resize_masks
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
@@ -199,7 +199,7 @@ def _ask(model: Selector, group: list[Sample], with_gt: bool, protocol: str, wat
     answers = model.select_many(image, [s.prompt.text for s in group], references, extra_candidates=extra)
     seconds = (time.perf_counter() - start) / len(group)
     # A very large image is worked on at a smaller size; answers come back at its own, and the oracle is measured there.
-    pool = resize_nearest(model.candidates(image).masks.cpu(), (truth.shape[1], truth.shape[2]))
+    pool = resize_masks(model.candidates(image).masks.cpu(), (truth.shape[1], truth.shape[2]))
     if with_gt:
         pool = torch.cat([pool, truth])
     for sample, answer in zip(group, answers, strict=True):
@@ -225,7 +225,7 @@ def _measure(sample: Sample, answer: MaskGroup, pool: Tensor, seconds: float, pr
         kind=sample.kind,
         references=len(sample.prompt.references),
         targets=len(sample.targets),
-        chosen=len(answer.masks),
+        chosen=len(answer),
         target_share=round(float(sample.target_mask.float().mean()), 6),
         iou=round(sums["iou"], 6),
         candidates=len(pool),

@@ -7,8 +7,13 @@ Shape letters: H W the image's own pixels, h w the working image's, N candidates
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,22 +25,24 @@ from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
 from maskselect.backends.devices import pick_device
-from maskselect.data.images import load_image
+from maskselect.backends.forking import settle_in_fork
+from maskselect.data.images import ImageSource, load_image
 from maskselect.lmm.lora import merge_adapters
-from maskselect.ops.masks import not_empty, resize_nearest
+from maskselect.ops.masks import binary, not_empty, resize_masks
 from maskselect.ops.overlap import mask_nms
 from maskselect.proposers.kept import KeptProposer
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.packed_masks import PackedMasks
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.protocols import CandidateSystem, PromptableProposer
-from maskselect.structures.references import BoxRef, MaskRef, PointRef
-from maskselect.structures.sample import Prompt
+from maskselect.structures.references import BoxRef, MaskRef, PointRef, as_references
+from maskselect.structures.references import Reference as CheckedReference
+from maskselect.structures.sample import Prompt, prompt_text
 from maskselect.systems.fetching import fetch_checkpoint
 from maskselect.systems.loading import load_system
 
-ImageLike = str | Path | Image.Image | np.ndarray
-Reference = np.ndarray | Tensor | BoxRef | PointRef | MaskRef
+Reference = np.ndarray | Tensor | Image.Image | BoxRef | PointRef | MaskRef
 
 Drawer = Callable[[MaskGroup], Image.Image]
 
@@ -45,12 +52,13 @@ WORKING_SIDE = 1024
 
 @dataclass(frozen=True)
 class _Seen:
-    """An image and its candidates, ready for prompts.
+    """A working image and its candidates, ready for prompts. Nothing of it is given to a caller but in copies.
 
+    key: of working image and extra candidates, which decide everything else.
     proposed: the proposer's own; candidates: with extra ones.  maps: what the encoders saw of the working image.
     """
 
-    image: np.ndarray
+    key: str
     working: np.ndarray
     proposed: MaskSet
     candidates: MaskSet
@@ -60,6 +68,10 @@ class _Seen:
 
 class Model:
     """A loaded system that answers prompts. It remembers the last image it read, so asking again costs only the prompt.
+
+    Threads may share a model: they compute one after another, and each gets the answer to its own call. A forked
+    process may use it too, in one thread of computing, unless it is on CUDA. Models can be pickled. Nothing that is
+    given is kept or returned, but in copies.
 
     Args:
         system: the system.
@@ -86,123 +98,169 @@ class Model:
         self.drawer = drawer
         self.threshold = threshold
         self.name = name
-        self._last: tuple[str, _Seen] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """What belongs to this process alone."""
+        self._process = os.getpid()
+        self._lock = threading.RLock()
+        self._last: _Seen | None = None
+        _MODELS.add(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_process", "_lock", "_last")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
 
     def select(
         self,
-        image: ImageLike,
+        image: ImageSource,
         prompt: str,
         references: Sequence[Reference] | None = None,
         threshold: float | None = None,
     ) -> MaskGroup:
         """The group of masks that answers one prompt.
 
-        image: file, PIL image, or (H, W, 3) uint8.
-        references: for each `<mask-ref>` in the prompt a mask (H, W) bool, a `BoxRef` or a `PointRef`.
+        image: file, its bytes, an open file, PIL image, or (H, W, 3) uint8.
+        references: for each `<mask-ref>` in the prompt a mask (H, W), a `BoxRef` or a `PointRef`. A mask is bool, 0 and
+            1, or 0 and 255.
         threshold: overrides the checkpoint's, in [0, 1].
 
-        Raises FileNotFoundError or ValueError with one sentence for an image, prompt or reference that cannot be used.
+        Raises FileNotFoundError, ValueError or TypeError with one sentence for an image, prompt or reference that
+        cannot be used, among them a box or point under which the proposer finds nothing.
         """
-        return self.select_many(image, [prompt], [list(references or [])], threshold)[0]
+        prompt_text(prompt)
+        return self.select_many(image, [prompt], [as_references(references)], threshold)[0]
 
     def select_many(
         self,
-        image: ImageLike,
+        image: ImageSource,
         prompts: Sequence[str],
-        references: Sequence[Sequence[Reference]] | None = None,
+        references: Sequence[Sequence[Reference] | None] | None = None,
         threshold: float | None = None,
         extra_candidates: np.ndarray | None = None,
     ) -> list[MaskGroup]:
         """One group for each prompt; the image is proposed, encoded and read once.
 
         references: for each prompt its references. extra_candidates: (K, H, W) bool, joined to the proposed ones.
+
+        Raises as `select` does.
         """
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-        asked = [list(r) for r in references] if references is not None else [[] for _ in prompts]
-        if len(asked) != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts need as many lists of references, got {len(asked)}")
-        if not prompts:
+        cut = self.threshold if threshold is None else _checked_threshold(threshold)
+        if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
+            raise TypeError(f"prompts are of type {type(prompts).__name__}; expected a list of str; select takes one")
+        texts = [prompt_text(text) for text in prompts]
+        if isinstance(references, str | bytes | dict):
+            raise TypeError(f"references are of type {type(references).__name__}; expected a list for each prompt")
+        asked = [as_references(own) for own in references] if references is not None else [[] for _ in texts]
+        if len(asked) != len(texts):
+            raise ValueError(f"{len(texts)} prompts need as many lists of references, got {len(asked)}")
+        extra = None if extra_candidates is None else _checked_extra(extra_candidates)
+        if not texts:
             return []
         pixels = load_image(image)
-        working = _scaled(pixels, WORKING_SIDE)
-        masks = [self._reference_masks(r, pixels, working) for r in asked]
-        texts = [Prompt(text, own) for text, own in zip(prompts, masks, strict=True)]
-        seen = self._see(pixels, working, extra_candidates)
-        cut = self.threshold if threshold is None else threshold
-        scores, chosen = self._answer(seen, texts, cut)
-        rows = zip(texts, scores, chosen, strict=True)
-        return [self._group(seen, text, own, group, cut) for text, own, group in rows]
+        size, working = (pixels.shape[0], pixels.shape[1]), _working(pixels)
+        with self._computing():
+            masks = [self._reference_masks(own, size, working) for own in asked]
+            questions = [Prompt(text, own) for text, own in zip(texts, masks, strict=True)]
+            seen = self._see(working, extra)
+            scores, chosen = self._answer(seen, questions, cut)
+        rows = zip(questions, scores, chosen, strict=True)
+        return [self._group(seen, question, own, group, cut, pixels) for question, own, group in rows]
 
     def keep_candidates(self, folder: str | Path) -> None:
         """From now on, candidates of a picture are kept in a folder, and read from there if its proposer made them."""
         self.proposer = KeptProposer(self.system.proposer, folder)
 
-    def candidates(self, image: ImageLike) -> MaskSet:
+    def candidates(self, image: ImageSource) -> MaskSet:
         """The proposer's candidates at the working size (the image's own up to 1024 px)."""
-        working = _scaled(load_image(image), WORKING_SIDE)
-        if self._last is not None and np.array_equal(self._last[1].working, working):
-            return self._last[1].proposed
-        return self.proposer.propose(working)
+        working = _working(load_image(image))
+        with self._computing():
+            last = self._last
+            known = last is not None and np.array_equal(last.working, working)
+            return last.proposed.copy() if last is not None and known else self.proposer.propose(working)
 
-    def _see(self, pixels: np.ndarray, working: np.ndarray, extra: np.ndarray | None) -> _Seen:
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """One thread at a time: proposers and language models keep state while they compute.
+
+        Raises RuntimeError on CUDA in a process that was forked after this model was made.
+        """
+        parameters = self.system.parameters() if isinstance(self.system, nn.Module) else iter(())
+        if self._process != os.getpid() and any(parameter.is_cuda for parameter in parameters):
+            raise RuntimeError(
+                "this model is on a CUDA device, which a forked process cannot use; load it in the worker itself, or "
+                "start workers by 'spawn'"
+            )
+        settle_in_fork()
+        with self._lock:
+            yield
+
+    def _see(self, working: np.ndarray, extra: np.ndarray | None) -> _Seen:
         """What `_look` gives, remembered for the last image."""
-        digest = hashlib.sha256(pixels.tobytes())
-        digest.update(repr(pixels.shape).encode())
-        if extra is not None:
-            digest.update(extra.tobytes())
-        key = digest.hexdigest()
-        if self._last is None or self._last[0] != key:
-            self._last = (key, self._look(pixels, working, extra))
-        return self._last[1]
+        digest = hashlib.sha256(repr(working.shape).encode())
+        for array in (working, extra):
+            digest.update(b"" if array is None else array)
+        key, last = digest.hexdigest(), self._last
+        if last is None or last.key != key:
+            last = self._last = self._look(key, working, extra)
+        return last
 
     @torch.inference_mode()
-    def _look(self, pixels: np.ndarray, working: np.ndarray, extra: np.ndarray | None) -> _Seen:
+    def _look(self, key: str, working: np.ndarray, extra: np.ndarray | None) -> _Seen:
         proposed = found = self.proposer.propose(working)
         if extra is not None and len(extra):
-            more = resize_nearest(torch.as_tensor(extra, dtype=torch.bool), found.image_size)
-            found = found.concat(MaskSet(more, torch.ones(len(more)), "extra"))
+            more = resize_masks(torch.from_numpy(extra), found.image_size)
+            found = found.concat(MaskSet(more, torch.ones(len(more), dtype=torch.float32), "extra"))
         maps = self.system.encode(working) if len(found) else []
         read = self.system.read(working, self.system.pool_features(maps, found)) if len(found) else None
-        return _Seen(pixels, working, proposed, found, maps, read)
+        return _Seen(key, working, proposed, found, maps, read)
 
     @torch.inference_mode()
     def _answer(self, seen: _Seen, prompts: list[Prompt], threshold: float) -> tuple[Tensor, Tensor]:
         """Scores (P, N) and groups (P, N) bool."""
         if seen.read is None:
-            return torch.zeros(len(prompts), 0), torch.zeros(len(prompts), 0, dtype=torch.bool)
+            none = torch.zeros(len(prompts), 0, dtype=torch.float32)
+            return none, none.bool()
         pooled = [self.system.pool_features(seen.maps, prompt.references) for prompt in prompts]
         return self.system.answer(seen.read, [p.text for p in prompts], pooled, threshold)
 
-    def _group(self, seen: _Seen, prompt: Prompt, scores: Tensor, group: Tensor, threshold: float) -> MaskGroup:
-        held = not_empty(seen.candidates.masks).cpu()
-        chosen = (group & held).nonzero()[:, 0]
+    def _group(
+        self, seen: _Seen, prompt: Prompt, scores: Tensor, group: Tensor, threshold: float, pixels: np.ndarray
+    ) -> MaskGroup:
+        masks, size = seen.candidates.masks, (pixels.shape[0], pixels.shape[1])
+        chosen = (group & not_empty(masks).cpu()).nonzero()[:, 0]
         chosen = chosen[torch.sort(scores[chosen], descending=True, stable=True).indices]
         if self.system.duplicates_iou is not None and len(chosen):
-            chosen = chosen[mask_nms(seen.candidates.masks[chosen], scores[chosen], self.system.duplicates_iou)]
+            chosen = chosen[mask_nms(masks[chosen], scores[chosen], self.system.duplicates_iou)]
         return MaskGroup(
-            image=seen.image,
+            image=pixels,
             prompt=prompt.text,
-            masks=_enlarged(seen.candidates.masks[chosen], seen.image.shape[:2]),
+            masks=PackedMasks(masks[chosen].cpu().numpy(), size),
             scores=scores[chosen].numpy(),
-            candidates=len(seen.candidates),
+            candidates=len(masks),
             threshold=threshold,
-            references=_enlarged(prompt.references, seen.image.shape[:2]),
-            candidate_scores=scores.numpy(),
+            references=PackedMasks(prompt.references.cpu().numpy(), size),
+            candidate_scores=scores.clone().numpy(),
             drawer=self.drawer,
         )
 
-    def _reference_masks(self, references: list[Reference], pixels: np.ndarray, working: np.ndarray) -> Tensor:
-        size = (working.shape[0], working.shape[1])
-        masks = [self._reference_mask(r, (pixels.shape[0], pixels.shape[1]), working) for r in references]
-        return resize_nearest(torch.cat(masks), size) if masks else torch.zeros(0, *size, dtype=torch.bool)
+    def _reference_masks(
+        self, references: list[CheckedReference], size: tuple[int, int], working: np.ndarray
+    ) -> Tensor:
+        none = torch.zeros(0, *working.shape[:2], dtype=torch.bool)
+        return torch.cat([none, *(self._reference_mask(one, size, working)[None] for one in references)])
 
-    def _reference_mask(self, reference: Reference, size: tuple[int, int], working: np.ndarray) -> Tensor:
-        if not isinstance(reference, BoxRef | PointRef | MaskRef):
-            reference = MaskRef(np.asarray(reference).astype(bool))
+    def _reference_mask(self, reference: CheckedReference, size: tuple[int, int], working: np.ndarray) -> Tensor:
+        """What a reference points to in the working image, (h, w) bool with at least one pixel.
+
+        size: (H, W) of the image in whose pixels it is given.
+        """
         reference.check(size)
         if isinstance(reference, MaskRef):
-            return resize_nearest(torch.from_numpy(reference.mask)[None], (working.shape[0], working.shape[1]))
+            return resize_masks(torch.from_numpy(reference.mask)[None], (working.shape[0], working.shape[1]))[0]
         proposer = self.proposer
         if not isinstance(proposer, PromptableProposer):
             raise ValueError("this model's proposer cannot turn a box or point into a mask; give a mask instead")
@@ -213,20 +271,40 @@ class Model:
         else:
             x, y = reference.point_xy
             found = proposer.segment_point(working, (x * across, y * down))
-        return found.bool().cpu()[None]
+        if not found.any():
+            raise ValueError(
+                f"reference {reference}: nothing is found there; expected it on a thing, or a mask instead"
+            )
+        return found.bool().cpu()
+
+
+_MODELS: "weakref.WeakSet[Model]" = weakref.WeakSet()
+
+
+def _unlock_models() -> None:
+    """Another thread of the parent may have held a lock when the process was forked; here nobody would release it."""
+    for model in _MODELS:
+        model._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_unlock_models)
 
 
 def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None = None) -> Model:
     """Load a model: the name of a shipped checkpoint, a file, a folder, or `hf://org/name`, perhaps with `@revision`.
 
-    device: "auto", "cpu" or "cuda".  drawer: what `MaskGroup.overlay` uses; `maskselect.load` passes ours.
+    device: "auto", "cpu", "cuda" or "cuda:N".  drawer: what `MaskGroup.overlay` uses; `maskselect.load` passes ours.
 
     Raises FileNotFoundError when there is no such checkpoint or the hub does not give it, ValueError when it is
     damaged, holds another kind of thing, or the device is not there.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise TypeError(f"the model is of type {type(name_or_path).__name__}; expected a name, a path or hf://org/name")
+    place = pick_device(device)
+    settle_in_fork()
     if str(name_or_path).startswith("hf://"):
         name_or_path = fetch_checkpoint(str(name_or_path))
-    system, card = load_system(name_or_path, pick_device(device))
+    system, card = load_system(name_or_path, place)
     merge_adapters(cast(nn.Module, system))
     if system.stage == 1:
         raise ValueError(f"checkpoint {name_or_path} is of stage 1, which captions; expected one of stage 2, as ras is")
@@ -244,21 +322,26 @@ def fingerprint(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _scaled(image: np.ndarray, longest: int) -> np.ndarray:
+def _working(image: np.ndarray) -> np.ndarray:
+    """The image with its longer side brought to `WORKING_SIDE` if it is longer, in memory of its own."""
     height, width = image.shape[:2]
-    factor = longest / max(height, width)
+    factor = WORKING_SIDE / max(height, width)
     if factor >= 1:
-        return image
+        return image.copy()
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _enlarged(masks: Tensor, size: tuple[int, ...]) -> np.ndarray:
-    """(N, h, w) bool to (N, H, W) bool; edges are interpolated, so a large picture gets no stairs."""
-    height, width = size[0], size[1]
-    if masks.shape[-2:] == (height, width):
-        return masks.cpu().numpy()
-    out = np.zeros((len(masks), height, width), bool)
-    for number, mask in enumerate(masks.cpu().numpy().astype(np.uint8) * 255):
-        out[number] = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) >= 128
-    return out
+def _checked_threshold(threshold: object) -> float:
+    if isinstance(threshold, bool) or not isinstance(threshold, Real):
+        raise TypeError(f"threshold is of type {type(threshold).__name__}; expected a number between 0 and 1")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
+    return float(threshold)
+
+
+def _checked_extra(masks: object) -> np.ndarray:
+    if not isinstance(masks, np.ndarray | Tensor) or masks.ndim != 3:
+        found = tuple(getattr(masks, "shape", ())) or type(masks).__name__
+        raise TypeError(f"extra_candidates must be an array (K, H, W) bool, got {found}")
+    return binary(np.asarray(masks), "extra_candidates")

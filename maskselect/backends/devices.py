@@ -2,19 +2,27 @@
 
 import torch
 
+EXPECTED = "auto, cpu or cuda (cuda:N for one of several)"
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU; anything else is taken at its word.
 
-    Raises ValueError for CUDA where there is none, or a name that torch does not know.
+def pick_device(name: str | torch.device) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU. "cuda:N" is one of several.
+
+    Raises ValueError for a kind of device that nothing here computes on, or one that is not there.
     """
-    available = torch.cuda.is_available()
+    if not isinstance(name, str | torch.device):
+        raise TypeError(f"device is of type {type(name).__name__}; expected {EXPECTED}")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda" if available else "cpu")
+        return torch.device("cuda" if count else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}; expected auto, cpu or cuda") from error
-    if device.type == "cuda" and not available:
-        raise ValueError(f"device {name!r} was asked for but torch finds no CUDA device; expected auto or cpu")
+        raise ValueError(f"unknown device {name!r}; expected {EXPECTED}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {str(name)!r} is not supported; expected {EXPECTED}")
+    if device.type == "cuda" and not count:
+        raise ValueError(f"device {str(name)!r} was asked for but torch finds no CUDA device; expected auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(f"device {str(name)!r} was asked for but torch finds {count} CUDA devices, numbered from 0")
     return device

@@ -174,4 +174,4 @@ def _write_member(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path
 def _there(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or not a file")
-    refuse_pointer(path, "file")
+    refuse_pointer(path, f"file {path}")

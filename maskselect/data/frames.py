@@ -35,7 +35,7 @@ class PngMasks:
         file = self.files[frame]
         if not file.is_file():
             raise FileNotFoundError(f"mask {file} is not there")
-        refuse_pointer(file, "mask")
+        refuse_pointer(file, f"mask {file}")
         try:
             with Image.open(file) as picture:
                 # A palette image is its indices; converting it would give colours.

@@ -1,47 +1,96 @@
 """Pictures, masks and references as users have them, to arrays. The one place that reads image files."""
 
+import io
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maskselect.data.pointers import refuse_pointer
+from maskselect.data.tiff_header import unsupported
+from maskselect.ops.masks import binary
 from maskselect.structures.references import BoxRef, MaskRef, PointRef, Reference
 
-ImageSource = str | Path | Image.Image | np.ndarray
+ImageSource = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
 SUFFIXES = {
     ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 """What counts as an image in a folder."""
 
+_NEARLY_BLACK = 16  # of 255; 12-bit white in 16 bits reads as 16
+_URL = re.compile(r"(?i:https?|ftp|file|s3|gs|hf|data):")
 _ROWS = 1024  # rows converted at a time, so that a very large image is held once, not three times
 _ORIENTATION = 0x0112  # EXIF tag
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError)
 """What PIL's readers raise on damaged files (struct.error and zlib.error arrive as OSError or ValueError)."""
 
 
+class DarkImageWarning(UserWarning):
+    """A picture reads nearly black, so most likely its values do not use the range of their type."""
+
+
 def load_image(source: ImageSource) -> np.ndarray:
-    """Any image to (H, W, 3) uint8 RGB, writable and contiguous.
+    """Any image to (H, W, 3) uint8 RGB, writable, contiguous, in memory of its own.
+
+    source: a file, the bytes of one, a file opened for reading bytes, a PIL image, or an array (H, W, 3) uint8.
 
     Files are read in any mode: 16-bit and float images are scaled to 8 bits, transparency is laid on white, and the
-    EXIF orientation is applied. Of several frames the first is taken. Arrays must be (H, W, 3) uint8 already.
-    Raises FileNotFoundError for a missing file, ValueError for one that is no image, truncated, empty or far too large.
+    EXIF orientation is applied. Of several frames the first is taken. A picture without a value above 16 of 255 gives a
+    `DarkImageWarning`: 10- or 12-bit values in 16 bits look so.
+    Raises FileNotFoundError for a missing file, ValueError for one that is no image, truncated, empty or far too large,
+    and for a URL; TypeError for anything else.
     """
     if isinstance(source, np.ndarray):
-        return _checked_array(source)
+        return _bright(_checked_array(source), "the image array", None)
     if isinstance(source, Image.Image):
         _check_side(source.size, "image")
-        return _to_rgb(_upright(source))
-    picture = _open(Path(source), "image")
-    return _to_rgb(_upright(picture))
+        picture, name = _read(source, "image"), "the image"
+    else:
+        name = source_name(source, "image")
+        picture = _open(source, name)
+    return _bright(_to_rgb(_upright(picture)), name, picture)
+
+
+def _bright(pixels: np.ndarray, name: str, picture: Image.Image | None) -> np.ndarray:
+    """The pixels, after a warning where they are nearly black."""
+    top = int(pixels.max())
+    if top <= _NEARLY_BLACK:
+        deep = picture is not None and (picture.mode[:1] in ("I", "F"))
+        cause = "; 10- or 12-bit values in a wider type have to be scaled to its whole range first" if deep else ""
+        warnings.warn(
+            f"{name} reads nearly black: no value is above {top} of 255{cause}", DarkImageWarning, stacklevel=3
+        )
+    return pixels
+
+
+def source_name(source: object, what: str) -> str:
+    """What messages call a source of an image, for example "image cup.jpg".
+
+    Raises TypeError for what is no source, ValueError for a URL.
+    """
+    if isinstance(source, str | Path):
+        if _URL.match(str(source)):
+            raise ValueError(f"{what} {source} is a URL; expected a file: download it first")
+        return f"{what} {source}"
+    if isinstance(source, bytes | bytearray):
+        return f"{what} of {len(source)} bytes"
+    if callable(getattr(source, "read", None)):
+        name = getattr(source, "name", None)
+        return f"{what} {name}" if isinstance(name, str) else f"{what} from an open file"
+    module = "torch." if type(source).__module__.startswith("torch") else ""
+    raise TypeError(
+        f"{what} is of type {module}{type(source).__name__}; expected a file, its bytes, a PIL image or a uint8 array "
+        "(H, W, 3)"
+    )
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(H, W) of an image file as `load_image` would give it, from its header alone. Raises as `load_image`."""
-    with _opened(Path(path), "image") as picture:
+    with _opened(path, source_name(path, "image")) as picture:
         turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)  # these swap the sides
         return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
@@ -83,10 +132,14 @@ def load_mask(path: str | Path) -> np.ndarray:
     """A mask image in any mode to (H, W) bool: non-zero is inside.
 
     A palette image counts by its index. With an alpha channel, what is fully transparent is outside; if nothing but
-    transparency tells the mask, transparency decides alone.
+    transparency tells the mask, transparency decides alone. Floats must be 0 and 1, or 0 and 255: probabilities are no
+    mask.
     Raises FileNotFoundError or ValueError as `load_image`.
     """
-    picture = _open(Path(path), "mask")
+    name = source_name(path, "mask")
+    picture = _open(path, name)
+    if picture.mode == "F":
+        return binary(np.asarray(picture), name)
     alpha = np.asarray(picture.getchannel("A")) > 0 if "A" in picture.getbands() else None
     if picture.mode in ("RGBA", "RGBa"):
         picture = picture.convert("RGB")
@@ -130,49 +183,68 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise ValueError(f"image array must be (H, W, 3) uint8, got {array.shape} {array.dtype}")
     _check_side((array.shape[1], array.shape[0]), "image array")
-    return np.require(array, requirements=["C", "W"])
+    return np.array(array, order="C")
 
 
-def _check_side(size: tuple[int, int], what: str) -> None:
+def _check_side(size: tuple[int, int], name: str) -> None:
     if 0 in size:
-        raise ValueError(f"{what} has no pixels: it is {size[0]}x{size[1]} (width x height)")
+        raise ValueError(f"{name} has no pixels: it is {size[0]}x{size[1]} (width x height)")
 
 
-def _opened(path: Path, what: str) -> Image.Image:
-    """The file's header, read; pixels are read on demand. Errors as `load_image`, naming the file as `what`."""
-    if not path.exists():
-        raise FileNotFoundError(f"{what} {path} does not exist")
-    if not path.is_file():
-        raise ValueError(f"{what} {path} is not a file; expected an image file")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{what} {path} is an empty file of 0 bytes; expected an image")
-    refuse_pointer(path, what)
+def _opened(source: str | Path | bytes | BinaryIO, name: str) -> Image.Image:
+    """The file's header, read; pixels are read on demand. Errors as `load_image`, with the file's `name`."""
+    file: Path | BinaryIO
+    if isinstance(source, str | Path):
+        file = Path(source)
+        if not file.exists():
+            raise FileNotFoundError(f"{name} does not exist")
+        if not file.is_file():
+            raise ValueError(f"{name} is not a file; expected an image file")
+        if file.stat().st_size == 0:
+            raise ValueError(f"{name} is an empty file of 0 bytes; expected an image")
+        refuse_pointer(file, name)
+    else:
+        file = io.BytesIO(source if isinstance(source, bytes | bytearray) else _content(source, name))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of half-damaged metadata and of many pixels: both are dealt with
-            picture = Image.open(path)
+            picture = Image.open(file)
     except PermissionError as error:
-        raise PermissionError(f"{what} {path} cannot be read: permission denied") from error
+        raise PermissionError(f"{name} cannot be read: permission denied") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise ValueError(f"{what} {path} has too many pixels; expected at most {limit} million") from error
+        raise ValueError(f"{name} has too many pixels; expected at most {limit} million") from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{what} {path} is not an image, or its header is damaged; expected PNG, JPEG, …") from error
+        raise ValueError(f"{name} {unsupported(file)}") from error
     except _DAMAGE as error:
-        raise ValueError(f"{what} {path} cannot be read as an image: {_first_line(error)}") from error
-    _check_side(picture.size, f"{what} {path}")
+        raise ValueError(f"{name} cannot be read as an image: {_first_line(error)}") from error
+    _check_side(picture.size, name)
     return picture
 
 
-def _open(path: Path, what: str) -> Image.Image:
-    """The file with its pixels read. Errors as `load_image`."""
-    picture = _opened(path, what)
+def _content(file: BinaryIO, name: str) -> bytes:
     try:
-        with picture:  # closes the file; the pixels stay
-            picture.load()
-            return picture
+        content = file.read()
+    except (OSError, ValueError) as error:  # closed, or open for writing
+        raise ValueError(f"{name} cannot be read: {_first_line(error)}") from error
+    if not isinstance(content, bytes):
+        raise TypeError(f"{name} reads as text; expected a file opened for bytes, mode 'rb'")
+    return content
+
+
+def _open(source: str | Path | bytes | BinaryIO, name: str) -> Image.Image:
+    """The file with its pixels read. Errors as `load_image`."""
+    with _opened(source, name) as picture:  # closes the file; the pixels stay
+        return _read(picture, name)
+
+
+def _read(picture: Image.Image, name: str) -> Image.Image:
+    """The same picture, its pixels read."""
+    try:
+        picture.load()
     except _DAMAGE as error:
-        raise ValueError(f"{what} {path} is truncated or damaged: {_first_line(error)}") from error
+        raise ValueError(f"{name} is truncated or damaged: {_first_line(error)}") from error
+    return picture
 
 
 def _first_line(error: BaseException) -> str:

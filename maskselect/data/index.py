@@ -128,7 +128,7 @@ def open_index(
     """
     if not source.is_file():
         raise FileNotFoundError(f"{source} is not there, or not a file")
-    refuse_pointer(source, "file")
+    refuse_pointer(source, f"file {source}")
     state = source.stat()
     stamp = json.dumps([_VERSION, state.st_size, state.st_mtime_ns, repr(sorted(sections.items()))])
     for place in _places(source):

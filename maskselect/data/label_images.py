@@ -32,7 +32,7 @@ def read_label(path: Path) -> np.ndarray:
 
     Raises FileNotFoundError when it is not there, ValueError when it is truncated or has not one channel of 8 bits.
     """
-    refuse_pointer(path, "label")
+    refuse_pointer(path, f"label {path}")
     try:
         with Image.open(path) as picture:
             mode, label = picture.mode, np.asarray(picture)

@@ -52,7 +52,7 @@ class YoloSamples(LabelFiles):
         file = self.root / label_of(key)
         if not file.is_file():
             return []
-        refuse_pointer(file, "label")
+        refuse_pointer(file, f"label {file}")
         try:
             rows = file.read_text("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
@@ -135,7 +135,7 @@ def label_of(picture: str) -> str:
 
 def _named(file: Path) -> tuple[dict[int, str], dict[str, Any]]:
     """Names by class, and everything else that the file says."""
-    refuse_pointer(file, "file")
+    refuse_pointer(file, f"file {file}")
     try:
         text = file.read_text("utf-8-sig")
         told = {"names": text.split("\n")} if file.suffix == ".txt" else yaml.safe_load(text)

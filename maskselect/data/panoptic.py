@@ -159,7 +159,7 @@ def readable(name: str) -> str:
 
 def read_ids(path: Path) -> np.ndarray:
     """The segment of each pixel of a panoptic map, (H, W) int32. Raises ValueError when it is no RGB image."""
-    refuse_pointer(path, "map")
+    refuse_pointer(path, f"map {path}")
     try:
         with Image.open(path) as picture:
             mode, pixels = picture.mode, np.asarray(picture)

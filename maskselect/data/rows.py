@@ -127,7 +127,7 @@ def _lines(path: Path) -> Iterator[Record]:
 
 
 def _opened(file: Path) -> "pq.ParquetFile":
-    refuse_pointer(file, "file")
+    refuse_pointer(file, f"file {file}")
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:

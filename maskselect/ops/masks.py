@@ -3,6 +3,7 @@
 Shape letters: N masks, H W pixels, h w cells.
 """
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -50,8 +51,63 @@ def pad_to_square(images: Tensor, value: float = 0.0) -> Tensor:
     return F.pad(images, square_padding(*images.shape[-2:]), value=value)
 
 
+def binary(values: np.ndarray, what: str) -> np.ndarray:
+    """A mask of any dtype as bool, in memory of its own: bool, 0 and 1, or 0 and 255.
+
+    what: the mask's name in the error.
+    Raises ValueError for other values, such as probabilities, logits, labels or NaN.
+    """
+    if values.dtype == np.bool_:
+        return np.array(values, order="C")
+    if values.dtype.kind not in "uif":
+        raise ValueError(f"{what} has dtype {values.dtype}; expected bool, or the numbers 0 and 1, or 0 and 255")
+    inside = values == (1 if (values == 1).any() else 255)
+    if not (inside | (values == 0)).all():
+        span = "NaN" if np.isnan(values).any() else f"values from {values.min():g} to {values.max():g}"
+        raise ValueError(
+            f"{what} of dtype {values.dtype} holds {span}; expected bool, 0 and 1, or 0 and 255: compare it with a "
+            "threshold first"
+        )
+    return np.ascontiguousarray(inside)
+
+
+def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest-neighbour resize that loses no mask: (N, H, W) bool to (N, *size) bool.
+
+    As `resize_nearest`. A mask that has pixels but would have none becomes all target pixels that contain one of its
+    own, so a line stays a line.
+    """
+    out = resize_nearest(masks, size)
+    for number in (not_empty(masks) & ~not_empty(out)).nonzero()[:, 0].tolist():
+        rows, columns = masks[number].nonzero().T
+        out[number, rows * size[0] // masks.shape[1], columns * size[1] // masks.shape[2]] = True
+    return out
+
+
+def resize_smooth(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize by interpolated edges, so that a large picture gets no stairs: (h, w) bool to (*size) bool, a new array.
+
+    A smaller pixel is inside when more than half of it is.
+    Loses no mask: one that has pixels but would have none is resized as `resize_masks` does.
+    """
+    if mask.shape == tuple(size):
+        return mask.copy()
+    if size[0] * size[1] < mask.size:  # 0 and 1 round to the majority by themselves, without a copy of a huge mask
+        inside = cv2.resize(mask.view(np.uint8), size[::-1], interpolation=cv2.INTER_AREA).view(np.bool_)
+    else:
+        large = cv2.resize(mask.astype(np.uint8) * 255, size[::-1], interpolation=cv2.INTER_LINEAR)
+        inside = large.view(np.bool_)
+        np.greater_equal(large, 128, out=inside)  # in place: a mask of a large picture is held once
+    if mask.any() and not inside.any():
+        return resize_masks(torch.from_numpy(mask)[None], size)[0].numpy()
+    return inside
+
+
 def resize_nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest-neighbour resize by pixel centres: (N, H, W) bool to (N, *size) bool."""
+    """Nearest-neighbour resize by pixel centres: (N, H, W) bool to (N, *size) bool.
+
+    Small masks may vanish, as they do in published metrics. Everything else takes `resize_masks`.
+    """
     if masks.shape[-2:] == size:
         return masks
     if len(masks) == 0:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from maskselect.backends.optional import require
+from maskselect.ops.masks import resize_smooth
 from maskselect.ops.overlap import mask_nms
 from maskselect.structures.masks import MaskSet
 
@@ -79,5 +80,5 @@ def _enlarged(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(N, h, w) bool to (N, H, W) bool, edges interpolated."""
     if tuple(masks.shape[1:]) == size:
         return masks
-    large = [cv2.resize(m.astype(np.uint8) * 255, size[::-1], interpolation=cv2.INTER_LINEAR) for m in masks.numpy()]
-    return torch.from_numpy(np.stack(large) >= 128) if large else torch.zeros(0, *size, dtype=torch.bool)
+    large = [resize_smooth(mask, size) for mask in masks.numpy()]
+    return torch.from_numpy(np.stack(large)) if large else torch.zeros(0, *size, dtype=torch.bool)

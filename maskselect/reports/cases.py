@@ -3,17 +3,19 @@
 import base64
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from maskselect.backends.atomic import write_text
 from maskselect.data.images import load_image
+from maskselect.ops.masks import resize_masks
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Sample
 from maskselect.structures.scored import Scored
@@ -104,14 +106,14 @@ def _drawn(sample: Sample, answer: MaskGroup, pool: np.ndarray) -> bytes:
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
-    def scaled(masks: np.ndarray) -> list[np.ndarray]:
-        return [cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool) for m in masks]
+    def scaled(masks: Iterable[np.ndarray]) -> list[np.ndarray]:
+        return [resize_masks(torch.from_numpy(mask)[None], size[::-1])[0].numpy() for mask in masks]
 
     references = scaled(sample.prompt.references.numpy())
     targets = scaled(sample.gt_pool[list(sample.targets)].numpy())
     panels = [
         _tinted(small, targets, _TARGET, references),
-        _tinted(small, scaled(answer.masks), _ANSWER, references),
+        _tinted(small, scaled(answer), _ANSWER, references),
         _outlined(small, scaled(pool)),
     ]
     gap = np.full((small.shape[0], 6, 3), 255, np.uint8)

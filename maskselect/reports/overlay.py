@@ -2,11 +2,14 @@
 
 import colorsys
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from maskselect.ops.masks import resize_smooth
+from maskselect.reports.lettering import Lettering
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import MASK_REF
 
@@ -74,12 +77,8 @@ def _scaled(group: MaskGroup) -> tuple[np.ndarray, list[np.ndarray], list[np.nda
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     image = group.image.copy() if scale == 1 else cv2.resize(group.image, size, interpolation=how)
 
-    def fit(mask: np.ndarray) -> np.ndarray:
-        if scale < 1:  # a 0/1 mask rounds to the majority by itself, without a copy of a huge one
-            return cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_AREA).astype(bool)
-        return cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR) >= 128
-
-    return image, [fit(mask) for mask in group.masks], [fit(mask) for mask in group.references]
+    masks, references = ([resize_smooth(m, size[::-1]) for m in packed] for packed in (group, group.packed_references))
+    return image, masks, references
 
 
 def _contours(mask: np.ndarray) -> list[np.ndarray]:
@@ -106,14 +105,10 @@ def _dashed_outline(canvas: np.ndarray, mask: np.ndarray, line: int) -> None:
         cv2.polylines(canvas, pieces, False, REFERENCE, line + 1, cv2.LINE_AA)
 
 
-def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
 def _label(picture: Image.Image, masks: list[np.ndarray], texts: list[str], colours: list[Colour]) -> None:
     """A small plate on each mask, at its thickest spot; moved down where another label is in the way."""
     draw = ImageDraw.Draw(picture)
-    font = _font(max(13, max(picture.size) // 40))
+    font: Any = ImageFont.load_default(max(13, max(picture.size) // 40))
     taken: list[Box] = []
     for mask, text, colour in zip(masks, texts, colours, strict=True):
         if not mask.any():
@@ -148,22 +143,21 @@ def _captioned(picture: Image.Image, group: MaskGroup) -> Image.Image:
     """On a canvas with the prompt and what came of it below."""
     width = max(picture.width, _NARROWEST)
     size = max(16, min(width // 36, 44))
-    font, small = _font(size), _font(0.8 * size)
+    letters, small = Lettering(size), Lettering(0.8 * size)
     margin, step = size // 2, round(1.35 * size)
-    lines = list(_wrapped(_numbered(group.prompt), font, width - 2 * margin))
+    lines = list(_wrapped(_numbered(group.prompt), letters, width - 2 * margin))
     if len(lines) > _LINES:
         lines = [*lines[: _LINES - 1], [*lines[_LINES - 1][:-1], "…"]]
     bar = 2 * margin + step * (len(lines) + 1)
     whole = Image.new("RGB", (width, picture.height + bar), _INK)
     whole.paste(picture, ((width - picture.width) // 2, 0))
-    draw = ImageDraw.Draw(whole)
-    space = draw.textlength(" ", font=font)
+    space = letters.length(" ")
     for number, words in enumerate(lines):
         x, y = float(margin), picture.height + margin + number * step
         for word in words:
-            draw.text((x, y), word, font=font, fill=REFERENCE if word.startswith("<ref") else _WHITE)
-            x += draw.textlength(word, font=font) + space
-    draw.text((margin, picture.height + margin + len(lines) * step), _outcome(group), font=small, fill=_GREY)
+            letters.draw(whole, (x, y), word, REFERENCE if word.startswith("<ref") else _WHITE)
+            x += letters.length(word) + space
+    small.draw(whole, (margin, picture.height + margin + len(lines) * step), _outcome(group), _GREY)
     return whole
 
 
@@ -173,17 +167,17 @@ def _numbered(prompt: str) -> str:
     return parts[0] + "".join(f"<ref{number}>{part}" for number, part in enumerate(parts[1:], start=1))
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> Iterator[list[str]]:
+def _wrapped(text: str, letters: Lettering, width: float) -> Iterator[list[str]]:
     """Words by line; a word longer than a line is cut."""
     words: list[str] = []
     for word in text.split():
-        while font.getlength(word) > width:
-            keep = max(1, int(len(word) * width / font.getlength(word)) - 1)
+        while letters.length(word) > width:
+            keep = max(1, int(len(word) * width / letters.length(word)) - 1)
             if words:
                 yield words
             yield [word[:keep]]
             words, word = [], word[keep:]  # noqa: PLW2901
-        if words and font.getlength(" ".join([*words, word])) > width:
+        if words and letters.length(" ".join([*words, word])) > width:
             yield words
             words = []
         words.append(word)
@@ -195,4 +189,4 @@ def _outcome(group: MaskGroup) -> str:
     of = f"{group.candidates} candidates, threshold {group.threshold:.2f}"
     if group.no_target:
         return f"nothing in the image answers this ({of})"
-    return f"{len(group.masks)} of {of}"
+    return f"{len(group)} of {of}"

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from maskselect.structures.by_value import ByValue
+
 
 @dataclass(frozen=True)
 class FeatureInfo:
@@ -32,8 +34,8 @@ class FeatureInfo:
             object.__delattr__(self, "covered")
 
 
-@dataclass(frozen=True)
-class FeatureMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class FeatureMap(ByValue):
     """A map over the square-padded image.
 
     features: (B, C, h, w) float.

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from maskselect.structures.by_value import ByValue
 
-@dataclass(frozen=True)
-class MaskSet:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaskSet(ByValue):
     """N masks of one image with one score each, and whatever else their source knows, kept in step.
 
     masks: (N, H, W) bool.
@@ -42,7 +44,12 @@ class MaskSet:
     @classmethod
     def empty(cls, image_size: tuple[int, int], source: str = "none") -> "MaskSet":
         """A set of no masks for an image of (H, W)."""
-        return cls(torch.zeros(0, *image_size, dtype=torch.bool), torch.zeros(0), source)
+        return cls(torch.zeros(0, *image_size, dtype=torch.bool), torch.zeros(0, dtype=torch.float32), source)
+
+    def copy(self) -> "MaskSet":
+        """The same set in memory of its own."""
+        columns = {name: column.clone() for name, column in self.columns.items()}
+        return MaskSet(self.masks.clone(), self.scores.clone(), self.source, columns)
 
     def keep(self, index: Tensor) -> "MaskSet":
         """The rows that `index` names, (K,) int64 or (N,) bool, in that order, all columns together."""

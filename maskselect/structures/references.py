@@ -1,27 +1,36 @@
 """`MaskRef`, `BoxRef` and `PointRef`: the three ways to point at something in an image instead of describing it."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from maskselect.ops.masks import binary
+from maskselect.structures.by_value import ByValue
 
 
-@dataclass(frozen=True, eq=False)
-class MaskRef:
+@dataclass(frozen=True, eq=False, repr=False)
+class MaskRef(ByValue):
     """A reference mask.
 
-    mask: (H, W) bool.
+    mask: (H, W) bool, 0 and 1, or 0 and 255; it is copied, and kept as bool.
     origin: where it came from, for error messages.
 
-    Raises ValueError at construction when it is of another type or holds no pixel.
+    Raises ValueError at construction when it has another shape or other values, or holds no pixel.
     """
 
     mask: np.ndarray
     origin: str = "reference mask"
 
     def __post_init__(self) -> None:
-        if self.mask.ndim != 2 or self.mask.dtype != np.bool_:
+        if self.mask.ndim != 2:
             raise ValueError(f"{self.origin} must be (H, W) bool, got {self.mask.shape} {self.mask.dtype}")
+        object.__setattr__(self, "mask", binary(self.mask, self.origin))
         if not self.mask.any():
             raise ValueError(f"{self.origin} is empty: all of its pixels are zero; expected some non-zero ones")
 
@@ -41,13 +50,14 @@ class BoxRef:
 
     box_xyxy: x0, y0, x1, y1 in pixels, right and bottom exclusive.
 
-    Raises ValueError at construction when it encloses nothing or is not finite.
+    Raises ValueError at construction when it encloses nothing, is not finite, or holds other than four numbers.
     """
 
     box_xyxy: tuple[float, float, float, float]
 
     def __post_init__(self) -> None:
-        x0, y0, x1, y1 = self.box_xyxy
+        x0, y0, x1, y1 = box = _floats(self.box_xyxy, "BoxRef((x0, y0, x1, y1))", 4)
+        object.__setattr__(self, "box_xyxy", box)
         if not (x0 < x1 and y0 < y1 and all(map(math.isfinite, self.box_xyxy))):
             raise ValueError(f"reference {self} is empty; expected x0 < x1 and y0 < y1")
 
@@ -70,12 +80,13 @@ class PointRef:
 
     point_xy: x, y in pixels.
 
-    Raises ValueError at construction when it is not finite.
+    Raises ValueError at construction when it is not finite or holds other than two numbers.
     """
 
     point_xy: tuple[float, float]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "point_xy", _floats(self.point_xy, "PointRef((x, y))", 2))
         if not all(map(math.isfinite, self.point_xy)):
             raise ValueError(f"reference {self} is not a point; expected two finite numbers")
 
@@ -93,3 +104,50 @@ class PointRef:
 
 
 Reference = MaskRef | BoxRef | PointRef
+
+
+def _floats(values: Any, form: str, count: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count or isinstance(values, str):
+        raise ValueError(
+            f"reference {str(values)[:60]!r} cannot be read; expected {form} with {count} numbers in pixels"
+        )
+    return numbers
+
+
+def as_reference(given: object) -> Reference:
+    """A reference as a caller gives it: one of the three, or a mask as array, tensor or PIL image.
+
+    Raises TypeError for anything else, ValueError as `MaskRef` does.
+    """
+    if isinstance(given, MaskRef | BoxRef | PointRef):
+        return given
+    if isinstance(given, Tensor):
+        given = (given.float() if given.dtype == torch.bfloat16 else given).detach().cpu().numpy()
+    elif isinstance(given, Image.Image):
+        given = np.asarray(given)
+    if not isinstance(given, np.ndarray):
+        raise TypeError(
+            f"a reference is of type {type(given).__name__}; expected a mask (H, W) bool, BoxRef((x0, y0, x1, y1)) or "
+            "PointRef((x, y))"
+        )
+    return MaskRef(given)
+
+
+def as_references(given: object) -> list[Reference]:
+    """The references of one prompt: None for none, or a list, tuple or stack (R, H, W) of what `as_reference` takes.
+
+    Raises TypeError and ValueError as `as_reference` does, and TypeError for what is no list.
+    """
+    if given is None:
+        return []
+    single = isinstance(given, str | bytes | dict | Image.Image) or getattr(given, "ndim", 3) != 3
+    if single or not isinstance(given, Iterable):
+        raise TypeError(
+            f"references are of type {type(given).__name__}; expected a list with one reference for each <mask-ref>, "
+            "for example references=[mask]"
+        )
+    return [as_reference(one) for one in given]

@@ -7,25 +7,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskselect.ops.text import tidy
+from maskselect.structures.by_value import ByValue
+
 MASK_REF = "<mask-ref>"
 """How a user writes a reference mask inside a prompt."""
 
 
-@dataclass(frozen=True)
-class Prompt:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prompt(ByValue):
     """Free text with reference masks.
 
+    text: becomes what `ops.text.tidy` makes of it, so that invisible characters change no answer.
     references: (R, H, W) bool at the image's own size; the n-th belongs to the n-th `<mask-ref>` in `text`.
 
-    Raises ValueError when the text is empty or the number of placeholders differs from R.
+    Raises TypeError when the text is no str, ValueError when it is empty or holds a lone surrogate, or when the number
+    of placeholders differs from R.
     """
 
     text: str
     references: Tensor
 
     def __post_init__(self) -> None:
-        if not self.text.strip():
-            raise ValueError("prompt is empty; expected text such as 'the red mugs'")
+        object.__setattr__(self, "text", prompt_text(self.text))
         expected, given = self.text.count(MASK_REF), len(self.references)
         if expected != given:
             raise ValueError(
@@ -33,8 +37,21 @@ class Prompt:
             )
 
 
-@dataclass(frozen=True)
-class Sample:
+def prompt_text(text: object) -> str:
+    """The text of a prompt as systems read it. Raises TypeError and ValueError as `Prompt` does."""
+    if not isinstance(text, str):
+        raise TypeError(f"prompt is of type {type(text).__name__}; expected a str such as 'the red mugs'")
+    try:
+        tidied = tidy(text)
+    except ValueError as error:
+        raise ValueError(f"prompt {text!a} cannot be read: {error}") from error
+    if not tidied:
+        raise ValueError("prompt is empty; expected text such as 'the red mugs'")
+    return tidied
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sample(ByValue):
     """One annotated question of a dataset.
 
     image: file, or uint8 array (H, W, 3).
@@ -62,8 +79,8 @@ class Sample:
         return self.gt_pool[list(self.targets)].any(dim=0)
 
 
-@dataclass
-class Overlaps:
+@dataclass(eq=False, repr=False)
+class Overlaps(ByValue):
     """Of every candidate with the union of a prompt's targets.
 
     Not frozen, since Lightning writes into batches where it brings them to another precision.
@@ -77,8 +94,8 @@ class Overlaps:
     any_target: Tensor
 
 
-@dataclass
-class Batch:
+@dataclass(eq=False, repr=False)
+class Batch(ByValue):
     """B images with frozen features and P prompts each, ready for a system.
 
     candidate_features: (B, N, C) float; candidate_valid: (B, N) bool, False on padding.

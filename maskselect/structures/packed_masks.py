@@ -1,0 +1,94 @@
+"""`PackedMasks`: masks in little memory, made whole when they are looked at."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from maskselect.ops.masks import resize_smooth
+
+
+class PackedMasks:
+    """M masks, one bit a pixel, each within its own box, at the size at which they were decided.
+
+    A look at a mask gives a new array at `size`, so what is done to that changes nothing here.
+
+    Args:
+        masks: (M, h, w) bool; they are copied.
+        size: (H, W) of the masks that are given; (h, w) where it is None. See `ops.masks.resize_smooth`.
+
+    Raises ValueError for an array of another kind.
+    """
+
+    def __init__(self, masks: np.ndarray, size: tuple[int, int] | None = None) -> None:
+        if masks.ndim != 3 or masks.dtype != np.bool_:
+            raise ValueError(f"masks must be (M, H, W) bool, got {masks.shape} {masks.dtype}")
+        self.decided: tuple[int, int] = masks.shape[1], masks.shape[2]
+        self.size = self.decided if size is None else (int(size[0]), int(size[1]))
+        self._parts = [_pack(mask) for mask in masks]
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """One mask: (H, W) bool."""
+        y0, y1, x0, x1, bits = self._parts[number]
+        mask = np.zeros(self.decided, bool)
+        inside = np.unpackbits(bits, count=(y1 - y0) * (x1 - x0)).view(np.bool_)
+        mask[y0:y1, x0:x1] = inside.reshape(y1 - y0, x1 - x0)
+        return mask if self.size == self.decided else resize_smooth(mask, self.size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """One after another, so that a single one is whole at a time."""
+        return map(self.__getitem__, range(len(self)))
+
+    def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, PackedMasks):
+            return NotImplemented
+        same = self.size == other.size and len(self) == len(other)
+        return same and all(np.array_equal(a, b) for a, b in zip(self, other, strict=True))
+
+    def __hash__(self) -> int:
+        return hash((self.size, len(self)))
+
+    def __repr__(self) -> str:
+        return f"bool {(len(self), *self.size)}"
+
+    def dense(self) -> np.ndarray:
+        """All at once: (M, H, W) bool."""
+        out = np.zeros((len(self), *self.size), bool)
+        for number, mask in enumerate(self):
+            out[number] = mask
+        return out
+
+    def union(self) -> np.ndarray:
+        """Pixels inside any mask: (H, W) bool."""
+        out = np.zeros(self.size, bool)
+        for mask in self:
+            out |= mask
+        return out
+
+
+def _pack(mask: np.ndarray) -> tuple[int, int, int, int, np.ndarray]:
+    """y0, y1, x0, x1 of the box around a mask, ends exclusive, and its bits row by row."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) == 0:
+        return 0, 0, 0, 0, np.zeros(0, np.uint8)
+    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    return y0, y1, x0, x1, np.packbits(mask[y0:y1, x0:x1])
+
+
+class Expanded:
+    """A dataclass field of masks: set with an array (M, H, W) bool or `PackedMasks`, kept packed, got as an array."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, holder: Any, owner: type | None = None) -> np.ndarray:
+        if holder is None:  # what makes the field one without a default
+            raise AttributeError(self.name)
+        packed: PackedMasks = vars(holder)[self.name]
+        return packed.dense()
+
+    def __set__(self, holder: Any, masks: np.ndarray | PackedMasks) -> None:
+        vars(holder)[self.name] = masks if isinstance(masks, PackedMasks) else PackedMasks(masks)
