@@ -14,6 +14,8 @@ from pathlib import Path
 from time import time
 from uuid import uuid4
 
+from maskselect.ops.text import readable
+
 try:
     import fcntl
 except ImportError:  # not a POSIX system
@@ -73,9 +75,9 @@ def atomic_file(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
-    """Write a text file in UTF-8. See `atomic_files`."""
+    """Write a text file in UTF-8, names of files that are not UTF-8 too. See `readable` and `atomic_files`."""
     with atomic_file(path, durable) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(readable(text), encoding="utf-8")
 
 
 @contextmanager

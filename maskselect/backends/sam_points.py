@@ -4,6 +4,7 @@ Shape letters: P prompts, T tokens of a prompt, l side of the logits.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -49,8 +50,8 @@ class PointDecoder:
             batch if memory_budget_mb is None else max(1, min(batch, memory_budget_mb * 2**20 // self._bytes()))
         )
         self._encode: Callable[..., Any] = sam.image_encoder
-        self._attend: Callable[..., Any] = lambda *given: attend_prompts(sam, *given)
-        self._draw: Callable[..., Any] = lambda *given: draw_masks(sam, *given)
+        self._attend: Callable[..., Any] = partial(attend_prompts, sam)
+        self._draw: Callable[..., Any] = partial(draw_masks, sam)
         if compile:
             self._encode, self._attend, self._draw = (
                 torch.compile(part, dynamic=False) for part in (self._encode, self._attend, self._draw)

@@ -2,22 +2,27 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from maskselect.cli.building import add_builders
-from maskselect.cli.parsing import Parser, add_device, fraction, positive
+from maskselect.cli.parsing import Parser, add_device, fraction, local, positive, words
 
 
 def predict_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `predict`."""
     parser = Parser(prog=prog, description="Select the group of masks that answers a prompt.")
-    parser.add_argument("--image", nargs="+", type=Path, required=True, metavar="FILE_OR_DIR")
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="may hold <mask-ref> for things pointed at")
+    parser.add_argument(
+        "--image", nargs="+", action="extend", type=local, required=True, metavar="FILE_OR_DIR", help="may be repeated"
+    )
+    prompt_help = "may hold <mask-ref> for things pointed at; may be repeated, and then answers are NAME.1.json, …"
+    parser.add_argument("--prompt", action="append", type=words, required=True, metavar="TEXT", help=prompt_help)
     parser.add_argument(
         "--reference",
         action="append",
         default=[],
         metavar="REF",
-        help="for the n-th <mask-ref>: a mask image (non-zero is inside), box:x0,y0,x1,y1 or point:x,y in pixels",
+        help="for the n-th <mask-ref>: a mask image (non-zero is inside), box:x0,y0,x1,y1 or point:x,y in pixels; of "
+        "several prompts one alone may have references",
     )
     parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help="default: %(default)s/")
     parser.add_argument(
@@ -77,7 +82,7 @@ def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = Fa
     dataset_help = (
         "scenes or scenes-reasoning (generated where --root has none), or a name that `maskselect data list` tells"
     )
-    count = {"nargs": "+"} if several else {}
+    count: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
     parser.add_argument("--dataset", required=True, metavar="NAME", help=dataset_help, **count)
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
     parser.add_argument("--split", default=split, metavar="S", help="default: %(default)s")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from maskselect.backends.optional import missing_package
 from maskselect.cli import checking, importing, measuring, options, publishing, using
+from maskselect.cli.output import patient_output
 
 TRAINING_VERBS = ("fit", "validate")
 USAGE = """usage: {prog} VERB [options]
@@ -40,6 +41,7 @@ Use ({prog} VERB --help tells the options):
 """
 
 
+@patient_output()
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Runs one command and gives its exit status: 0 done, 1 some images of a batch failed, 2 bad input.
 
@@ -63,6 +65,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     return tool(verb, rest, f"{prog} {verb}")
 
 
+@patient_output()
 def tool(verb: str, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """One verb with its options, the command line's by default: what `tools/*.py` call."""
     make_parser, run = VERBS[verb]

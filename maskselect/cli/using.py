@@ -17,29 +17,51 @@ _TOLD = 20  # failures of a data set that are told one by one
 
 def predict(options: argparse.Namespace) -> int:
     """Everything that is cheap to check comes before the model is loaded."""
-    import torch
-
-    from maskselect.data.images import collect_images, parse_reference
+    from maskselect.backends.devices import pick_device
+    from maskselect.data.images import collect_images
     from maskselect.reports.files import output_folder, refuse_overwriting
-    from maskselect.structures.sample import Prompt
 
-    Prompt(options.prompt, torch.zeros(len(options.reference), 1, 1, dtype=torch.bool))  # refuses what does not fit
+    pick_device(options.device)
     images = collect_images(options.image, options.output)
-    refuse_overwriting(images, options.output)
-    references = [parse_reference(text) for text in options.reference]
+    refuse_overwriting(images, options.output, len(options.prompt))
+    references = _references(options.prompt, options.reference)
+    everything = [reference for own in references for reference in own]
     with output_folder(options.output):
         if len(images) == 1 and not options.image[0].is_dir():
-            image = _read(images[0], references)
+            image = _read(images[0], everything)
             _answer(loading.load_model(options), image, images[0], options, references)
             return 0
         model = loading.load_model(options)
         failed: dict[Path, Exception] = {}
         for path in images:
             try:
-                _answer(model, _read(path, references), path, options, references)
+                _answer(model, _read(path, everything), path, options, references)
             except (ValueError, OSError) as error:
                 failed[path] = error
     return _tell_failed(failed, len(images))
+
+
+def _references(prompts: list[str], given: list[str]) -> "list[list[Reference]]":
+    """The references of each prompt: all belong to the one prompt that has any.
+
+    Raises ValueError when they do not fit the prompts, or one cannot be read.
+    """
+    import torch
+
+    from maskselect.data.images import parse_reference
+    from maskselect.structures.sample import MASK_REF, Prompt, prompt_text
+
+    texts = [prompt_text(text) for text in prompts]
+    pointing = [number for number, text in enumerate(texts) if MASK_REF in text]
+    if given and len(pointing) > 1:
+        raise ValueError(
+            f"{len(pointing)} of {len(texts)} prompts hold {MASK_REF}; expected one at most where --reference is given"
+        )
+    owner = pointing[0] if pointing else 0
+    for number, text in enumerate(texts):
+        count = len(given) if number == owner else 0
+        Prompt(text, torch.zeros(count, 1, 1, dtype=torch.bool))  # refuses what does not fit
+    return [[parse_reference(text) for text in given] if number == owner else [] for number in range(len(texts))]
 
 
 def _read(path: Path, references: "list[Reference]") -> "np.ndarray":
@@ -53,15 +75,19 @@ def _read(path: Path, references: "list[Reference]") -> "np.ndarray":
 
 
 def _answer(
-    model: Any, image: "np.ndarray", path: Path, options: argparse.Namespace, references: "list[Reference]"
+    model: Any, image: "np.ndarray", path: Path, options: argparse.Namespace, references: "list[list[Reference]]"
 ) -> None:
-    from maskselect.reports.files import write_answer
+    from maskselect.reports.files import answer_stems, write_answers
 
-    group = model.select(image, options.prompt, references=references, threshold=options.threshold)
-    write_answer(group, options.output, path, options.model)
-    found = "nothing answers the prompt" if group.no_target else f"{len(group.masks)} mask(s)"
-    files = f"{options.output / path.stem}.json, .mask.png, .overlay.png"
-    print(f"{path}: {found}, of {group.candidates} candidates -> {files}", flush=True)
+    if len(options.prompt) == 1:
+        groups = [model.select(image, options.prompt[0], references=references[0], threshold=options.threshold)]
+    else:
+        groups = model.select_many(image, options.prompt, references=references, threshold=options.threshold)
+    write_answers(groups, options.output, path, options.model)
+    for stem, group in zip(answer_stems(path, len(groups)), groups, strict=True):
+        found = "nothing answers the prompt" if group.no_target else f"{len(group)} mask(s)"
+        files = f"{options.output / stem}.json, .mask.png, .overlay.png"
+        print(f"{path}: {found}, of {group.candidates} candidates -> {files}", flush=True)
 
 
 def _tell_failed(failed: dict[Path, Exception], count: int) -> int:
@@ -100,7 +126,7 @@ def propose(options: argparse.Namespace) -> int:
             options.resume,
             options.engine,
             options.workers,
-            1 if options.device == "cuda" else 0,
+            1 if options.device.startswith("cuda") else 0,
             options.per_shard,
         )
     told = f"{made.done} images done, {made.there} were there already"
@@ -117,6 +143,10 @@ def _refuse_unused(options: argparse.Namespace) -> None:
     unused, needs = (of_dataset, "--dataset") if options.dataset is None else (of_parquet, "--images")
     if given := [name for name, value in unused.items() if value is not None]:
         raise ValueError(f"{given[0]} belongs to {needs}, which is not given")
+    if options.engine == "ray" and options.device.startswith("cuda:"):
+        raise ValueError(
+            f"--device {options.device} is for --engine local; ray gives each worker a GPU of its own: cuda"
+        )
     if options.dataset is not None and options.split is None:
         raise ValueError(f"--dataset {options.dataset} needs --split: the part whose images are wanted")
 

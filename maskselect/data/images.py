@@ -99,11 +99,12 @@ def collect_images(sources: Sequence[Path], output: Path) -> list[Path]:
     """Files as they are and the images of folders, each once, in that order. A file need not exist yet to be listed.
 
     Our own pictures from an earlier run are left out where a source is `output` itself.
-    Raises ValueError when two images have one stem, since their answers would have one name; FileNotFoundError for an
-    empty folder.
+    Raises ValueError for a URL, and when two images have one stem, since their answers would have one name;
+    FileNotFoundError for an empty folder.
     """
     found: dict[Path, None] = {}
     for source in sources:
+        source_name(source, "image")  # refuses a URL
         files = list_images(source) if source.is_dir() else [source]
         ours = source.is_dir() and output.is_dir() and source.samefile(output)
         found |= dict.fromkeys(f for f in files if not (ours and f.name.endswith((".mask.png", ".overlay.png"))))

@@ -28,6 +28,14 @@ def tidy(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", kept).split())
 
 
+def readable(text: str) -> str:
+    """A file's name, or a text with one in it, so that UTF-8 can write it: bytes that are not UTF-8 become `\\xff`."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a lone surrogate that no file's name gives
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _visible(letter: str) -> str:
     category = unicodedata.category(letter)
     if category == "Cc":

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from maskselect.backends.atomic import atomic_files
+from maskselect.ops.text import readable
 from maskselect.reports.overlay import draw_overlay
 from maskselect.structures.prediction import MaskGroup
 
@@ -50,21 +52,53 @@ def answer_paths(folder: Path, stem: str) -> tuple[Path, Path, Path]:
     return folder / f"{stem}.json", folder / f"{stem}.mask.png", folder / f"{stem}.overlay.png"
 
 
-def refuse_overwriting(images: Sequence[Path], folder: Path) -> None:
+def answer_stems(image: Path, prompts: int) -> list[str]:
+    """The stem of each prompt's files: the image's own, or that with .1, .2, … behind it for several prompts."""
+    return [image.stem] if prompts == 1 else [f"{image.stem}.{number}" for number in range(1, prompts + 1)]
+
+
+def refuse_overwriting(images: Sequence[Path], folder: Path, prompts: int = 1) -> None:
     """Raises ValueError when an answer in `folder` would take the place of one of the images."""
-    written = {path.resolve() for image in images for path in answer_paths(folder, image.stem)}
+    stems = (stem for image in images for stem in answer_stems(image, prompts))
+    written = {path.resolve() for stem in stems for path in answer_paths(folder, stem)}
     if hit := next((image for image in images if image.resolve() in written), None):
         raise ValueError(f"the answers would overwrite the image {hit}; expected another output folder")
 
 
 def write_answer(group: MaskGroup, folder: Path, image: Path, model: str) -> None:
-    """The three files of the contract for one image, all of them made before the first is put in place.
+    """The files for one image and one prompt, see `write_answers`."""
+    write_answers([group], folder, image, model)
 
-    `.json`: image, size [h, w], prompt, model, threshold, no_target, candidates, masks (see `MaskGroup.to_coco`).
+
+def write_answers(groups: Sequence[MaskGroup], folder: Path, image: Path, model: str) -> None:
+    """Three files for each prompt of one image, all of them made before the first is put in place.
+
+    `.json`: image, size [h, w], prompt, model, threshold, no_target, candidates, masks (see `MaskGroup.to_coco`). Bytes
+        of a file's name that are not UTF-8 stand as `\\xff` in it.
     `.mask.png`: the union, 8-bit, 0 or 255, at the image's own size.  `.overlay.png`: see `draw_overlay`.
     """
+    writers: dict[Path, Callable[[BinaryIO], Any]] = {}
+    for stem, group in zip(answer_stems(image, len(groups)), groups, strict=True):
+        json_path, mask_path, overlay_path = answer_paths(folder, stem)
+        writers[overlay_path] = partial(_write_overlay, group)
+        writers[mask_path] = partial(_write_union, group)
+        writers[json_path] = partial(_write_record, group, image, model)
+    _write_together(writers)
+
+
+def _write_overlay(group: MaskGroup, file: BinaryIO) -> None:
+    draw_overlay(group).save(file, format="PNG", compress_level=3)
+
+
+def _write_union(group: MaskGroup, file: BinaryIO) -> None:
+    union = group.mask.view(np.uint8)
+    union *= 255
+    Image.fromarray(union).save(file, format="PNG")
+
+
+def _write_record(group: MaskGroup, image: Path, model: str, file: BinaryIO) -> None:
     record = {
-        "image": str(image),
+        "image": readable(str(image)),
         "size": [int(side) for side in group.image.shape[:2]],
         "prompt": group.prompt,
         "model": model,
@@ -73,16 +107,7 @@ def write_answer(group: MaskGroup, folder: Path, image: Path, model: str) -> Non
         "candidates": group.candidates,
         "masks": group.to_coco(),
     }
-    union = Image.fromarray(group.mask.astype(np.uint8) * np.uint8(255))
-    overlay = draw_overlay(group)
-    json_path, mask_path, overlay_path = answer_paths(folder, image.stem)
-    _write_together(
-        {
-            overlay_path: lambda file: overlay.save(file, format="PNG", compress_level=3),
-            mask_path: lambda file: union.save(file, format="PNG"),
-            json_path: lambda file: file.write(_json_bytes(record)),
-        }
-    )
+    file.write(_json_bytes(record))
 
 
 def write_json(record: dict[str, Any], path: Path) -> None:
@@ -91,7 +116,20 @@ def write_json(record: dict[str, Any], path: Path) -> None:
 
 
 def _json_bytes(record: dict[str, Any]) -> bytes:
-    return (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        return (text + "\n").encode()
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8, somewhere in it
+        return _json_bytes(_readable(record))
+
+
+def _readable(record: Any) -> Any:
+    """The same with texts that UTF-8 can write, see `ops.text.readable`."""
+    if isinstance(record, dict):
+        return {_readable(key): _readable(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [_readable(value) for value in record]
+    return readable(record) if isinstance(record, str) else record
 
 
 def _write_together(writers: dict[Path, Callable[[BinaryIO], Any]]) -> None:

@@ -91,20 +91,21 @@ class AutoregressiveScorer(PrefixScorer):
         cache = image.cache
         if cache is None:
             raise ValueError("decoding needs an image that was read without gradients")
-        named = torch.zeros(held.candidates.shape[1] + 1, device=device)
+        named = torch.zeros(held.candidates.shape[1] + 1, dtype=torch.float32, device=device)
         blocked = F.pad(~held.valid[0], (0, 1))
         prompt = reader.prompt(text, image.prefixes[0].end)
         rows = sequence.pack([(None, [[prompt]])]).to(device)
-        step, positions, fed = reader.embed(rows, held), rows.positions, 0
-        while True:
-            hidden = reader.lmm.hidden(step, None, positions, cache)[:, -1:]
-            fed += step.shape[1]
-            probabilities = self.head(hidden, held.candidates)[0, 0].masked_fill(blocked, -1e4).float().softmax(-1)
-            best = int(probabilities.argmax())
-            if best == len(named) - 1 or int((named > 0).sum()) >= self.max_masks:
-                break
-            named[best] = probabilities[best].clamp(min=0.5)
-            blocked[best] = True
-            step, positions = held.candidates[:, best : best + 1], positions[:, -1:] + 1
-        cache.crop(-fed)
-        return named[:-1].cpu()
+        step, positions = reader.embed(rows, held), rows.positions
+        before = cache.get_seq_length()
+        try:
+            while True:
+                hidden = reader.lmm.hidden(step, None, positions, cache)[:, -1:]
+                probabilities = self.head(hidden, held.candidates)[0, 0].masked_fill(blocked, -1e4).float().softmax(-1)
+                best = int(probabilities.argmax())
+                if best == len(named) - 1 or int((named > 0).sum()) >= self.max_masks:
+                    return named[:-1].cpu()
+                named[best] = probabilities[best].clamp(min=0.5)
+                blocked[best] = True
+                step, positions = held.candidates[:, best : best + 1], positions[:, -1:] + 1
+        finally:  # the cache belongs to the image, for later prompts too
+            cache.crop(before)
