@@ -8,6 +8,7 @@ Shape letters: H W the image's own pixels, h w the working image's, N candidates
 
 import hashlib
 import os
+import pickle
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from maskselect.backends import checkpoints
 from maskselect.backends.devices import pick_device
 from maskselect.backends.forking import settle_in_fork
+from maskselect.backends.pickling import packed
 from maskselect.data.images import ImageSource, load_image
 from maskselect.lmm.lora import merge_adapters
 from maskselect.ops.masks import binary, not_empty, resize_masks
@@ -107,11 +109,12 @@ class Model:
         self._last: _Seen | None = None
         _MODELS.add(self)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_process", "_lock", "_last")}
+    def __getstate__(self) -> bytes:
+        with self._lock:
+            return packed({name: v for name, v in vars(self).items() if name not in ("_process", "_lock", "_last")})
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+    def __setstate__(self, state: bytes) -> None:
+        vars(self).update(pickle.loads(state))
         self._begin()
 
     def select(

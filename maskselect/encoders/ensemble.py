@@ -128,7 +128,7 @@ def split(maps: Sequence[FeatureMap]) -> list[list[FeatureMap]]:
 def mask_geometry(masks: Tensor) -> Tensor:
     """(N, S, S) bool to (N, 5) float32 in [0, 1]: sqrt(area share), then the tight box x0, y0, x1, y1. Empty: zeros."""
     if len(masks) == 0:
-        return torch.zeros(0, GEOMETRY, device=masks.device)
+        return torch.zeros(0, GEOMETRY, dtype=torch.float32, device=masks.device)
     side = masks.shape[-1]
     share = masks.flatten(1).float().mean(1, keepdim=True).sqrt()
     return torch.cat([share, masks_to_boxes_xyxy(masks) / side], 1)

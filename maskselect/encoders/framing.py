@@ -34,7 +34,9 @@ def square_images(
         return pad_to_square(pixels, pad_value)
     height, width = image.shape[:2]
     left, _, top, _ = square_padding(height, width)
-    square = torch.tensor(pad_value, device=pixels.device)[None, :, None, None].repeat(1, 1, *[max(height, width)] * 2)
+    square = torch.tensor(pad_value, dtype=torch.float32, device=pixels.device)[None, :, None, None].repeat(
+        1, 1, *[max(height, width)] * 2
+    )
     square[..., top : top + height, left : left + width] = pixels
     return square
 
@@ -45,7 +47,9 @@ def cornered_images(image: np.ndarray, info: FeatureInfo, device: torch.device |
     scale = side / max(height, width)
     size = [max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))]  # Segment Anything's rounding
     scaled = images_of.resize(_channels_first(image, device), size, antialias=True).float() / 255
-    out = torch.tensor(info.mean, device=scaled.device)[None, :, None, None].repeat(1, 1, side, side)
+    out = torch.tensor(info.mean, dtype=torch.float32, device=scaled.device)[None, :, None, None].repeat(
+        1, 1, side, side
+    )
     out[..., : size[0], : size[1]] = scaled
     return out
 

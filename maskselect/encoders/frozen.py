@@ -33,8 +33,8 @@ class FrozenEncoder(nn.Module):
         self.interpolation = interpolation
         self.thawed = False
         # Not persistent: they belong to the config, and float16 storage would round them.
-        self.register_buffer("mean", torch.tensor(info.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(info.std)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.tensor(info.mean, dtype=torch.float32)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(info.std, dtype=torch.float32)[:, None, None], persistent=False)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Normalised (B, 3, S, S) to one or more (B, C_i, h_i, w_i) maps, finest grid first or in any order."""

@@ -32,7 +32,7 @@ class SinusoidEncoder(nn.Module):
             raise ValueError(f"frequencies must be at least 1, got {frequencies}")
         zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         self.info = FeatureInfo(name, 4 * frequencies, grid, (grid, grid), zero, one)
-        waves = torch.logspace(math.log10(lowest), math.log10(highest), frequencies)
+        waves = torch.logspace(math.log10(lowest), math.log10(highest), frequencies, dtype=torch.float32)
         centres = (torch.arange(grid) + 0.5) / grid
         angles = math.pi * waves[:, None] * centres  # (F, grid)
         rows = torch.cat([angles.sin(), angles.cos()])[:, :, None].expand(-1, grid, grid)

@@ -21,8 +21,8 @@ class NextMaskHead(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
-        self.end = nn.Parameter(torch.randn(width) * 0.02)
-        self.log_scale = nn.Parameter(torch.tensor(2.3))
+        self.end = nn.Parameter(torch.randn(width, dtype=torch.float32) * 0.02)
+        self.log_scale = nn.Parameter(torch.tensor(2.3, dtype=torch.float32))
 
     def forward(self, hidden: Tensor, candidates: Tensor) -> Tensor:
         """Similarity of predicted embeddings and mask tokens: (..., S, D), (..., N, D) to logits (..., S, N + 1).

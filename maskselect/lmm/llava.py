@@ -165,7 +165,9 @@ class Llava(Wrapped):
         else:
             padded = pad_to_square(images)
             images = F.interpolate(padded, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-        mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32, device=images.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD)
+        )
         tower: Any = self.vision_tower
         out = tower(pixel_values=((images - mean) / std).to(tower.dtype), output_hidden_states=True)
         return cast(Tensor, out.hidden_states[config.vision_feature_layer][:, 1:])

@@ -71,7 +71,9 @@ class Wrapped(nn.Module):
         inputs, outputs = self.model.get_input_embeddings().weight, self.model.get_output_embeddings().weight
         for weight in (inputs,) if outputs is inputs else (inputs, outputs):
             generator = torch.Generator().manual_seed(zlib.crc32(text.encode()))
-            drawn = torch.randn(len(weight) - first, weight.shape[1], generator=generator).to(weight.device)
+            drawn = torch.randn(len(weight) - first, weight.shape[1], generator=generator, dtype=torch.float32).to(
+                weight.device
+            )
             known = weight[:first].float()
             weight[first:] = (known.mean(0) + known.std(0) * drawn).to(weight.dtype)
 

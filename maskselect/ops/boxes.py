@@ -9,7 +9,7 @@ from maskselect.ops.masks import filled
 def masks_to_boxes_xyxy(masks: Tensor) -> Tensor:
     """Tight boxes: (N, H, W) bool to (N, 4) float32, exclusive right and bottom. An empty mask gives (0, 0, 0, 0)."""
     if len(masks) == 0:
-        return torch.zeros(0, 4, device=masks.device)
+        return torch.zeros(0, 4, dtype=torch.float32, device=masks.device)
     height, width = masks.shape[1:]
     columns, rows = filled(masks, 1), filled(masks, 2)
     x0, y0 = columns.int().argmax(1), rows.int().argmax(1)

@@ -18,7 +18,7 @@ def pairwise_intersection(a: Tensor, b: Tensor, memory_budget_mb: int = MEMORY_B
     """
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(f"masks must share one image size, got {tuple(a.shape[1:])} and {tuple(b.shape[1:])}")
-    out = torch.zeros(len(a), len(b), device=a.device)
+    out = torch.zeros(len(a), len(b), dtype=torch.float32, device=a.device)
     if len(a) == 0 or len(b) == 0:
         return out
     pixels = a[0].numel()

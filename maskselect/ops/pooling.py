@@ -33,7 +33,7 @@ def cell_weights(masks: Tensor, grid: tuple[int, int], how: MaskResize = "area")
     The masks must already be framed as the image was (same padding), so that grid and mask cover the same field.
     """
     if len(masks) == 0:
-        return torch.zeros(0, *grid, device=masks.device)
+        return torch.zeros(0, *grid, dtype=torch.float32, device=masks.device)
     if how == "area":
         return F.adaptive_avg_pool2d(masks[:, None].float(), grid)[:, 0]
     if how != "nearest":
@@ -64,5 +64,5 @@ def _fine_weights(masks: Tensor, grid: tuple[int, int], antialias: bool) -> Tens
 
 def _enlarging(cells: int, device: torch.device) -> Tensor:
     """The matrix of bilinear enlarging along one side: (cells * FINENESS, cells), each of its rows sums to 1."""
-    unit = torch.eye(cells, device=device)[None]
+    unit = torch.eye(cells, dtype=torch.float32, device=device)[None]
     return F.interpolate(unit, size=cells * FINENESS, mode="linear", align_corners=False)[0].T

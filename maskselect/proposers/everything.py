@@ -138,7 +138,7 @@ class EverythingMode:
             lows.append(low[rows, chosen])
             scores.append(iou[rows, chosen].cpu())
         low = torch.cat(lows)
-        crops = torch.tensor([[0, 0, size[1], size[0]]]).expand(len(low), -1)
+        crops = torch.tensor([[0, 0, size[1], size[0]]], dtype=torch.int64).expand(len(low), -1)
         masks = self._draw(low, crops, size, size, torch.device("cpu"))
         return MaskSet(masks, torch.cat(scores), self.network.source)
 
@@ -183,8 +183,8 @@ class EverythingMode:
                 found = found.keep(mask_nms(found.low[frame.cells] > 0, found.iou, self.mask_nms_thresh))
             asked = network.encode_boxes(frame.to_model(found.boxes.unflatten(1, (2, 2))).flatten(1))
             found = thinned(filtered(*network.decoder.redraw(embedding, asked, found.low)))
-        crops = torch.tensor([crop], device=network.device).expand(len(found.iou), -1)
-        boxes = found.boxes + torch.tensor([x0, y0, x0, y0], device=network.device)
+        crops = torch.tensor([crop], dtype=torch.int64, device=network.device).expand(len(found.iou), -1)
+        boxes = found.boxes + torch.tensor([x0, y0, x0, y0], dtype=torch.int64, device=network.device)
         return Found(found.low, crops, found.iou, found.stability, boxes)
 
     def _draw(
@@ -231,7 +231,11 @@ class EverythingMode:
             mended.append(torch.from_numpy(np.ascontiguousarray(clean)))
             scores.append(float(not holes and not islands))
         result = torch.stack(mended)
-        kept = nms(masks_to_boxes_xyxy(result), torch.tensor(scores), max(self.box_nms_thresh, self.crop_nms_thresh))
+        kept = nms(
+            masks_to_boxes_xyxy(result),
+            torch.tensor(scores, dtype=torch.float32),
+            max(self.box_nms_thresh, self.crop_nms_thresh),
+        )
         kept = kept.sort().values
         return result[kept], kept
 
@@ -261,7 +265,7 @@ class EverythingProposer:
 
     def segment_box(self, image: np.ndarray, box_xyxy: tuple[float, float, float, float]) -> Tensor:
         """The best mask for a box in pixels: (H, W) bool."""
-        return self.segment_boxes(image, torch.tensor([box_xyxy])).masks[0]
+        return self.segment_boxes(image, torch.tensor([box_xyxy], dtype=torch.float32)).masks[0]
 
     def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
         """The best mask for each box in pixels, (K, 4), in their order, some perhaps empty. Scores: predicted IoU."""

@@ -8,6 +8,7 @@ further numbers the proposer gave.
 
 import hashlib
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,11 +68,15 @@ class PrecomputedProposer:
     def __init__(self, folder: str | Path, proposer: str = "") -> None:
         self.folder = Path(folder)
         self.proposer = proposer
+        self._lock = threading.RLock()  # threads share index and open files
         self._index: KeyIndex | None = None
         self._opened: OrderedDict[Path, pq.ParquetFile] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": OrderedDict()}
+        return {name: value for name, value in vars(self).items() if name != "_lock"} | {"_opened": OrderedDict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
 
     @property
     def trained_on(self) -> tuple[Provenance, ...]:
@@ -87,7 +92,8 @@ class PrecomputedProposer:
 
     def has(self, image_id: str) -> bool:
         """Whether candidates of that image exist. They are not read."""
-        return self._find(image_id) is not None or self.path_of(image_id).is_file()
+        with self._lock:
+            return self._find(image_id) is not None or self.path_of(image_id).is_file()
 
     def propose(self, image: np.ndarray, image_id: str) -> MaskSet:
         """Stored candidates of (H, W, 3) uint8 `image`, checked against its id and size.
@@ -95,7 +101,8 @@ class PrecomputedProposer:
         Raises FileNotFoundError when there are none, ValueError when they are damaged, of another image, size or
         proposer.
         """
-        where, found_id, size, proposer, made = self._stored(image_id)
+        with self._lock:
+            where, found_id, size, proposer, made = self._stored(image_id)
         if found_id != image_id:
             raise ValueError(f"candidates {where} belong to image {found_id!r}; expected {image_id!r}")
         if size != image.shape[:2]:
@@ -206,8 +213,10 @@ def _from_record(record: dict[str, Any], size: tuple[int, int], path: Path) -> M
     try:
         masks = rle.decode_many([row["segmentation"] for row in rows], size)
         names = set.intersection(*({*row} for row in rows)) - {"segmentation", "score"} if rows else set()
-        columns = {name: torch.tensor([float(row[name]) for row in rows]) for name in sorted(names)}
-        scores = torch.tensor([float(row["score"]) for row in rows])
+        columns = {
+            name: torch.tensor([float(row[name]) for row in rows], dtype=torch.float32) for name in sorted(names)
+        }
+        scores = torch.tensor([float(row["score"]) for row in rows], dtype=torch.float32)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"candidates {path} hold a damaged mask: {error!r}") from error
     return MaskSet(torch.from_numpy(masks), scores, record.get("source", "precomputed"), columns)

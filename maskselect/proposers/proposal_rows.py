@@ -85,7 +85,9 @@ def from_row(row: Row) -> MaskSet:
             one["name"]: torch.tensor(one["values"], dtype=torch.float64).to(_DTYPES[one["dtype"]])
             for one in row["columns"]
         }
-        return MaskSet(torch.from_numpy(masks), torch.tensor(row["scores"]), row["source"], columns)
+        return MaskSet(
+            torch.from_numpy(masks), torch.tensor(row["scores"], dtype=torch.float32), row["source"], columns
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a damaged mask or column: {error}") from error
 

@@ -43,12 +43,12 @@ class SamNetwork:
         height, width = longest_side(size_of(image), self.side)
         if image.shape[:2] != (height, width):
             image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-        pixels = torch.tensor(image).permute(2, 0, 1)[None].to(self.device)
+        pixels = torch.tensor(image, dtype=torch.uint8).permute(2, 0, 1)[None].to(self.device)
         return self.decoder.embed(self.sam.preprocess(pixels.float()))
 
     def encode_points(self, points: Tensor) -> Tensor:
         """(P, 2) points in the model frame, one a prompt, inside what is looked for, to (P, T, C)."""
-        labels = torch.ones(len(points), 1, device=points.device)
+        labels = torch.ones(len(points), 1, dtype=torch.float32, device=points.device)
         return self.sam.prompt_encoder((points[:, None], labels), None, None)[0]
 
     def encode_boxes(self, corners: Tensor) -> Tensor:

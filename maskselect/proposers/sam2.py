@@ -8,6 +8,7 @@ Shape letters: N masks, P prompts, T tokens of a prompt, C channels, h w cells o
 """
 
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,7 +55,7 @@ class Sam2Decoder(PointDecoder):
         self.masks.transformer = _as_sam(self.masks.transformer)
         position = model.get_image_wide_positional_embeddings()
         prompts = SimpleNamespace(
-            get_dense_pe=lambda: position,
+            get_dense_pe=partial(_given, position),
             no_mask_embed=model.prompt_encoder.no_mask_embed,
             mask_downscaling=model.prompt_encoder.mask_embed,
             image_embedding_size=model.prompt_encoder.image_embedding_size,
@@ -188,6 +189,10 @@ class Sam2Proposer(EverythingProposer):
             refine=refine,
             mode=mode,
         )
+
+
+def _given(value: Tensor) -> Tensor:
+    return value
 
 
 def _as_sam(theirs: Any) -> TwoWayTransformer:

@@ -119,7 +119,7 @@ class Sam3Proposer:
         embeds = self.model.get_vision_features(pixels)
         found = [self._ask(embeds, phrase) for phrase in phrases]
         low, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
-        counts = torch.tensor([len(part[1]) for part in found])
+        counts = torch.tensor([len(part[1]) for part in found], dtype=torch.int64)
         number = torch.arange(len(found)).repeat_interleave(counts).to(scores.device)
         kept = self._chosen(low, scores)
         masks = self._drawn(low[kept], size)

@@ -59,7 +59,7 @@ def drawing_of(frame: Frame, size: tuple[int, int]) -> Drawing:
 
 def _weights(frame: Frame, axis: int, pixels: int) -> Tensor:
     """(pixels, l): what bilinear enlargement along one axis makes of each cell by itself."""
-    cells = torch.eye(frame.low)[None]
+    cells = torch.eye(frame.low, dtype=torch.float32)[None]
     if frame.through_model:
         model = F.interpolate(cells, size=frame.side, mode="linear", align_corners=False)[..., : frame.model_size[axis]]
         enlarged = F.interpolate(model, size=pixels, mode="linear", align_corners=False)

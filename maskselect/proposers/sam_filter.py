@@ -72,12 +72,15 @@ class Frame:
     def to_model(self, points: Tensor) -> Tensor:
         """(..., 2) pixels of the crop, x and y, to pixels of the model's square."""
         scale = self.model_size[1] / self.size[1], self.model_size[0] / self.size[0]
-        return points * torch.tensor(scale, device=points.device)
+        return points * torch.tensor(scale, dtype=torch.float32, device=points.device)
 
     def from_low(self, boxes: Tensor) -> Tensor:
         """(..., 4) corners in low-res cells to pixels of the crop."""
         across, down = self.size[1] / self.model_size[1], self.size[0] / self.model_size[0]
-        return boxes * (torch.tensor([across, down, across, down], device=boxes.device) * (self.side / self.low))
+        return boxes * (
+            torch.tensor([across, down, across, down], dtype=torch.float32, device=boxes.device)
+            * (self.side / self.low)
+        )
 
     def enlarged(self, low: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """(N, l, l) logits to (N, *size) float32; the crop's own size if none is given."""
@@ -115,13 +118,16 @@ class StabilityFilter:
 
     def by_size(self, low: Tensor, iou: Tensor, frame: Frame) -> Found:
         """Decided at full size, a few masks at a time, as the package does. A box includes its last pixel, as there."""
-        stability, boxes = [torch.zeros(0, device=low.device)], [torch.zeros(0, 4, device=low.device)]
+        stability, boxes = (
+            [torch.zeros(0, dtype=torch.float32, device=low.device)],
+            [torch.zeros(0, 4, dtype=torch.float32, device=low.device)],
+        )
         for part in low.split(self.chunk) if len(low) else ():
             full = frame.enlarged(part)
             stability.append(self._stability(full))
             boxes.append(masks_to_boxes_xyxy(full > 0))
         corners = torch.cat(boxes)
-        inclusive = corners - torch.tensor([0, 0, 1, 1], device=low.device)
+        inclusive = corners - torch.tensor([0, 0, 1, 1], dtype=torch.int64, device=low.device)
         return self._kept(low, iou, torch.cat(stability), inclusive, corners[:, 2] > 0)
 
     def _stability(self, logits: Tensor) -> Tensor:

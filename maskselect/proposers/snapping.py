@@ -60,7 +60,7 @@ class SnappingProposer:
     def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
         """The masks inside boxes (K, 4) given in pixels, in their order, with the inner proposer's scores."""
         frame, scale = self._framed(image)
-        found = self.proposer.segment_boxes(frame, boxes_xyxy * torch.tensor(scale * 2))
+        found = self.proposer.segment_boxes(frame, boxes_xyxy * torch.tensor(scale * 2, dtype=torch.float32))
         masks = [_enlarged(self._cut(frame, mask)[None], image) for mask in found.masks]
         size = (image.shape[0], image.shape[1])
         return MaskSet(torch.cat([torch.zeros(0, *size, dtype=torch.bool), *masks]), found.scores, found.source)

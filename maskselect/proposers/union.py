@@ -61,7 +61,7 @@ class UnionProposer:
         owners = [torch.zeros(len(found), dtype=torch.int64)]
         for number, proposer in enumerate(self.proposers[1:], 1):
             more = proposer.propose(image)
-            owners.append(torch.full((len(more),), number))
+            owners.append(torch.full((len(more),), number, dtype=torch.int64))
             found = found.concat(more)
         joined = MaskSet(found.masks, found.scores, found.source, {**found.columns, "proposer": torch.cat(owners)})
         joined = joined.keep(self._of_fair_size(joined.masks))
@@ -106,6 +106,6 @@ class UnionProposer:
 def _ranks(found: MaskSet) -> Tensor:
     """Numbers that fall from the best of the first proposer to the worst of the last: (N,) float32."""
     order = np.lexsort((-found.scores.numpy(), found.columns["proposer"].numpy()))
-    ranks = torch.empty(len(found))
+    ranks = torch.empty(len(found), dtype=torch.float32)
     ranks[torch.from_numpy(order)] = torch.arange(len(found), 0, -1, dtype=torch.float32)
     return ranks

@@ -68,10 +68,15 @@ def given_answers(
             parts[-1].append([question, Segment([int(Slot.TEXT)] * len(ids[-1]), ids[-1], places)])
     _, hidden = prompt_hidden(reader, images, parts, "causal")
     rows, columns = _predicting(images, parts)
-    states = hidden[torch.tensor(rows, device=hidden.device), torch.tensor(columns, device=hidden.device)]
-    wanted = torch.tensor([token for row in ids for token in row], device=hidden.device)
-    owners = torch.tensor([row for row, own in enumerate(ids) for _ in own], device=hidden.device)
-    counted = torch.tensor([True] * len(ids) if meant is None else meant, device=hidden.device)[owners]
+    states = hidden[
+        torch.tensor(rows, dtype=torch.int64, device=hidden.device),
+        torch.tensor(columns, dtype=torch.int64, device=hidden.device),
+    ]
+    wanted = torch.tensor([token for row in ids for token in row], dtype=torch.int64, device=hidden.device)
+    owners = torch.tensor([row for row, own in enumerate(ids) for _ in own], dtype=torch.int64, device=hidden.device)
+    counted = torch.tensor([True] * len(ids) if meant is None else meant, dtype=torch.bool, device=hidden.device)[
+        owners
+    ]
     errors = F.cross_entropy(reader.lmm.token_logits(states).float(), wanted, reduction="none")
     loss = (errors * counted).sum() / counted.sum().clamp(min=1)
     return Answers(*_first_seg(states, wanted == seg_id, owners, len(ids)), [], loss)

@@ -12,7 +12,14 @@ from torch import Tensor
 from maskselect.heads.autoregressive import NextMaskHead
 from maskselect.structures.sample import MASK_REF, Batch
 from maskselect.systems.reading import Reader
-from maskselect.systems.scoring import PrefixScorer, ReadImages, lay_out_prompts, prompt_hidden, read_images
+from maskselect.systems.scoring import (
+    PrefixScorer,
+    ReadImages,
+    lay_out_prompts,
+    prompt_hidden,
+    read_images,
+    repeated_cache,
+)
 from maskselect.tokens import sequence
 from maskselect.tokens.sequence import Segment, Slot
 
@@ -54,13 +61,15 @@ class AutoregressiveScorer(PrefixScorer):
             last = int((own & (packed.kinds[place] != Slot.PAD)).nonzero()[-1])
             logits = self.head(hidden[place, last - len(targets) : last + 1], images.tokens.candidates[number])
             logits = logits.masked_fill(F.pad(~images.tokens.valid[number], (0, 1)), -1e4)
-            losses.append(F.cross_entropy(logits.float(), torch.tensor([*targets, end], device=logits.device)))
+            losses.append(
+                F.cross_entropy(logits.float(), torch.tensor([*targets, end], dtype=torch.int64, device=logits.device))
+            )
         return {"loss": torch.stack(losses).mean()}
 
     def logits(self, reader: Reader, batch: Batch) -> Tensor:
         """(B, P, N) logits by decoding each image and prompt in turn: +10 named, -10 not named, -1e4 on padding."""
         shape = (len(batch.prompts), max(len(p) for p in batch.prompts), batch.candidate_valid.shape[1])
-        out = torch.full(shape, -1e4, device=batch.candidate_features.device)
+        out = torch.full(shape, -1e4, dtype=torch.float32, device=batch.candidate_features.device)
         for number in range(len(batch.prompts)):
             image = read_images(reader, batch.row(number))
             scores = self.score(reader, image, batch.prompts[number], image.tokens.references[0]).to(out.device)
@@ -86,26 +95,23 @@ class AutoregressiveScorer(PrefixScorer):
 
     @torch.no_grad()
     def _decode(self, reader: Reader, image: ReadImages, text: str, references: Tensor) -> Tensor:
+        if image.cache is None:
+            raise ValueError("decoding needs an image that was read without gradients")
         held = replace(image.tokens, references=references[None])
         device = held.candidates.device
-        cache = image.cache
-        if cache is None:
-            raise ValueError("decoding needs an image that was read without gradients")
+        # A cache of its own: that of the image is for other prompts too.
+        cache = repeated_cache(reader, image.cache, torch.zeros(1, dtype=torch.long, device=device))
         named = torch.zeros(held.candidates.shape[1] + 1, dtype=torch.float32, device=device)
         blocked = F.pad(~held.valid[0], (0, 1))
         prompt = reader.prompt(text, image.prefixes[0].end)
         rows = sequence.pack([(None, [[prompt]])]).to(device)
         step, positions = reader.embed(rows, held), rows.positions
-        before = cache.get_seq_length()
-        try:
-            while True:
-                hidden = reader.lmm.hidden(step, None, positions, cache)[:, -1:]
-                probabilities = self.head(hidden, held.candidates)[0, 0].masked_fill(blocked, -1e4).float().softmax(-1)
-                best = int(probabilities.argmax())
-                if best == len(named) - 1 or int((named > 0).sum()) >= self.max_masks:
-                    return named[:-1].cpu()
-                named[best] = probabilities[best].clamp(min=0.5)
-                blocked[best] = True
-                step, positions = held.candidates[:, best : best + 1], positions[:, -1:] + 1
-        finally:  # the cache belongs to the image, for later prompts too
-            cache.crop(before)
+        while True:
+            hidden = reader.lmm.hidden(step, None, positions, cache)[:, -1:]
+            probabilities = self.head(hidden, held.candidates)[0, 0].masked_fill(blocked, -1e4).float().softmax(-1)
+            best = int(probabilities.argmax())
+            if best == len(named) - 1 or int((named > 0).sum()) >= self.max_masks:
+                return named[:-1].cpu()
+            named[best] = probabilities[best].clamp(min=0.5)
+            blocked[best] = True
+            step, positions = held.candidates[:, best : best + 1], positions[:, -1:] + 1

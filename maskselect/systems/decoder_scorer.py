@@ -109,7 +109,7 @@ class DecoderScorer(nn.Module):
         self.settings = settings
         self.decoder = CandidateDecoder(lmm.language_model, settings.every, lmm.gradient_checkpointing)
         self.head = BinaryHead(lmm.width)
-        self.count_query = nn.Parameter(torch.randn(lmm.width) * 0.02)
+        self.count_query = nn.Parameter(torch.randn(lmm.width, dtype=torch.float32) * 0.02)
         self.count_head = BinaryHead(lmm.width)
 
     @property
@@ -202,11 +202,13 @@ class DecoderScorer(nn.Module):
         packed = sequence.pack([(None, [[segment]]) for own in segments for segment in own]).to(device)
         groups = self._groups(reader, packed)
         hidden = torch.cat([self._decoded(reader, images, packed.some(rows), owners[rows]) for rows in groups])
-        hidden = hidden[torch.tensor([row for rows in groups for row in rows]).argsort().to(device)]
+        hidden = hidden[torch.tensor([row for rows in groups for row in rows], dtype=torch.int64).argsort().to(device)]
         found = self.head(hidden[:, :-1]).float().masked_fill(~images.tokens.valid[owners], -1e4)
-        logits = torch.full((*asked.shape, found.shape[1]), -1e4, device=device).index_put((owners, place), found)
+        logits = torch.full((*asked.shape, found.shape[1]), -1e4, dtype=torch.float32, device=device).index_put(
+            (owners, place), found
+        )
         shares = self.count_head(hidden[:, -1]).float()
-        return logits, torch.zeros(asked.shape, device=device).index_put((owners, place), shares)
+        return logits, torch.zeros(asked.shape, dtype=torch.float32, device=device).index_put((owners, place), shares)
 
     def _groups(self, reader: Reader, packed: PackedRows) -> list[list[int]]:
         """Rows of similar length, those with references apart: the language model passes gradients to these alone."""

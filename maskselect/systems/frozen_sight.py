@@ -77,7 +77,7 @@ class FrozenSight(nn.Module):
         """Rows and columns, (2,) int64, of the T tokens of an image of that many pixels; None where T is always the
         same."""
         grid = self.lmm.image_grid(height, width)
-        return None if grid is None else torch.tensor(grid)
+        return None if grid is None else torch.tensor(grid, dtype=torch.int64)
 
     def image_grids(self, image: np.ndarray) -> Tensor | None:
         """The same of (H, W, 3) uint8 as a `Batch` of one image has it, (1, 2)."""

@@ -198,7 +198,7 @@ class LLMSeg(FrozenSight):
         if spoilt is not None:
             raise ValueError(f"prompt {spoilt!r} holds {questions.SEG}, which only an answer may; ask without it")
         device = read.embeddings.device
-        none = torch.zeros(0, self.channels, device=device)
+        none = torch.zeros(0, self.channels, dtype=torch.float32, device=device)
         tokens = self.reader.mask_tokenizer(torch.cat([none, *(r.to(device) for r in references)]))
         asked = [questions.ask(prompt, None, self.phrasing) for prompt in prompts]
         if self.answering == "generated":
@@ -248,7 +248,7 @@ class LLMSeg(FrozenSight):
         blind = _without_candidates(*seen, self.channels, asked, batch.reference_features)
         answers = given_answers(self.reader, read_images(self.reader, blind), asked, said, self.seg_id, meant)
         assert answers.loss is not None
-        images, prompts = torch.tensor(places)[answers.found.cpu()].T.to(answers.states.device)
+        images, prompts = torch.tensor(places, dtype=torch.int64)[answers.found.cpu()].T.to(answers.states.device)
         valid, iou = batch.candidate_valid[images], batch.overlaps.iou[images, prompts]
         embeddings = self.mask_embeddings(batch.candidate_features)[images]
         similarity, iop = self._judged(embeddings, answers.states[answers.found], valid)

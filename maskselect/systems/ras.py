@@ -167,7 +167,7 @@ class RAS(FrozenSight):
         """Scores as `score` gives them, and the groups, (P, N) bool: candidates that reach the threshold, unless the
         scorer counts them."""
         device = read.tokens.candidates.device
-        features = torch.cat(references) if references else torch.zeros(0, self.channels)
+        features = torch.cat(references) if references else torch.zeros(0, self.channels, dtype=torch.float32)
         tokens = self.reader.mask_tokenizer(features.to(device))
         return self.scorer.answer(self.reader, read, prompts, tokens, threshold)
 
@@ -295,6 +295,8 @@ class RAS(FrozenSight):
 
     def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
         """Features of masks of the image that `encode` saw, proposed or given as (N, H, W) bool: (N, C)."""
-        given = MaskSet(masks, torch.ones(len(masks)), "given") if isinstance(masks, Tensor) else masks
+        given = (
+            MaskSet(masks, torch.ones(len(masks), dtype=torch.float32), "given") if isinstance(masks, Tensor) else masks
+        )
         pooled = self.encoders.pool(maps, given.masks)
         return torch.cat([pooled, given.scores.to(pooled)[:, None]], 1) if self.proposal_score else pooled

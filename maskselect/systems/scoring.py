@@ -133,7 +133,9 @@ def prompt_hidden(
         packed = sequence.pack([(prefix, prompts) for prefix, prompts in full]).to(device)
         seen = sequence.visibility(packed, second_pass)
         return packed, reader.lmm.hidden(reader.embed(packed, images.tokens), seen, packed.positions)
-    owners = torch.tensor([image for image, prompts in enumerate(parts) for _ in prompts], device=device)
+    owners = torch.tensor(
+        [image for image, prompts in enumerate(parts) for _ in prompts], dtype=torch.int64, device=device
+    )
     packed = sequence.pack([(None, [prompt]) for prompts in parts for prompt in prompts]).to(device)
     groups = like_lengths([sum(map(len, prompt)) for prompts in parts for prompt in prompts])
     found = [
@@ -142,7 +144,9 @@ def prompt_hidden(
     ]
     length = packed.kinds.shape[1]
     together = torch.cat([F.pad(part, (0, 0, 0, length - part.shape[1])) for part in found])
-    return packed, together[torch.tensor([row for rows in groups for row in rows]).argsort().to(device)]
+    return packed, together[
+        torch.tensor([row for rows in groups for row in rows], dtype=torch.int64).argsort().to(device)
+    ]
 
 
 def behind_cache(
@@ -205,7 +209,7 @@ class PrefixScorer(nn.Module):
 
 def asked_of(prompts: list[list[str]]) -> Tensor:
     """Which prompts there are, where some images have fewer: (B, P) bool."""
-    counts = torch.tensor([len(texts) for texts in prompts])
+    counts = torch.tensor([len(texts) for texts in prompts], dtype=torch.int64)
     return torch.arange(int(counts.max())) < counts[:, None]
 
 
@@ -252,8 +256,8 @@ class ParallelScorer(PrefixScorer):
             image, prompt = row, packed.blocks[row, column]
         else:
             places = [(i, p) for i, texts in enumerate(prompts) for p in range(len(texts))]
-            image, prompt = torch.tensor(places, device=row.device)[row].T
-        out = torch.full(shape, -1e4, device=found.device)
+            image, prompt = torch.tensor(places, dtype=torch.int64, device=row.device)[row].T
+        out = torch.full(shape, -1e4, dtype=torch.float32, device=found.device)
         return out.index_put((image, prompt, packed.values[row, column]), found)
 
     def answer(

@@ -26,13 +26,13 @@ class MaskTokenizer(nn.Module):
         self.mean: Tensor
         self.scale: Tensor
         self.fitted: Tensor
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("scale", torch.ones(channels))
+        self.register_buffer("mean", torch.zeros(channels, dtype=torch.float32))
+        self.register_buffer("scale", torch.ones(channels, dtype=torch.float32))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self.projector = nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
         self.pre_tokens = pre_tokens
         rows = {"none": 0, "same": 1, "different": 2}[pre_tokens]
-        self.pre = nn.Parameter(torch.randn(rows, width) * 0.02)
+        self.pre = nn.Parameter(torch.randn(rows, width, dtype=torch.float32) * 0.02)
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., C) to mask tokens (..., D)."""

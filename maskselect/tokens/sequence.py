@@ -176,15 +176,15 @@ def pack(rows: Sequence[tuple[Segment | None, list[list[Segment]]]]) -> PackedRo
     lengths = [len(prefix or ()) + sum(len(s) for parts in prompts for s in parts) for prefix, prompts in rows]
     shape = (len(rows), max(lengths))
     kinds, values, positions = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
-    blocks = torch.full(shape, PREFIX)
+    blocks = torch.full(shape, PREFIX, dtype=torch.int64)
     for row, (prefix, prompts) in enumerate(rows):
         segments = [(PREFIX, prefix)] if prefix else []
         segments += [(block, s) for block, parts in enumerate(prompts) for s in parts]
         length = lengths[row]
-        kinds[row, :length] = torch.tensor([k for _, s in segments for k in s.kinds])
-        values[row, :length] = torch.tensor([v for _, s in segments for v in s.values])
-        positions[row, :length] = torch.tensor([p for _, s in segments for p in s.positions])
-        blocks[row, :length] = torch.tensor([b for b, s in segments for _ in range(len(s))])
+        kinds[row, :length] = torch.tensor([k for _, s in segments for k in s.kinds], dtype=torch.int64)
+        values[row, :length] = torch.tensor([v for _, s in segments for v in s.values], dtype=torch.int64)
+        positions[row, :length] = torch.tensor([p for _, s in segments for p in s.positions], dtype=torch.int64)
+        blocks[row, :length] = torch.tensor([b for b, s in segments for _ in range(len(s))], dtype=torch.int64)
     grids = [prefix.grid if prefix else None for prefix, _ in rows]
     if any(grids):
         positions = _on_grids(positions, kinds, values, grids)

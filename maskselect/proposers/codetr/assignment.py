@@ -44,8 +44,8 @@ def assign(logits: Tensor, boxes: Tensor, targets: Targets, repeats: int = 1) ->
     overlap = generalized_box_iou(corners(boxes), corners(targets.boxes))
     cost = (_CLASS * (found - missed) + _L1 * apart - _GIOU * overlap).repeat(1, repeats)
     rows, columns = linear_sum_assignment(cost.float().cpu().numpy())
-    queries = torch.as_tensor(rows, device=logits.device)
-    return queries, torch.as_tensor(columns, device=logits.device) % max(len(targets), 1)
+    queries = torch.as_tensor(rows, dtype=torch.int64, device=logits.device)
+    return queries, torch.as_tensor(columns, dtype=torch.int64, device=logits.device) % max(len(targets), 1)
 
 
 def set_loss(logits: Tensor, boxes: Tensor, targets: list[Targets], repeats: int = 1) -> dict[str, Tensor]:

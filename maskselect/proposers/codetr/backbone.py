@@ -31,7 +31,7 @@ class WindowedViT(nn.Module):
         self.grid = config.position_grid
         self.patch_embed = nn.Conv2d(3, width, patch, patch)
         # The first row belongs to a class token that is not used any more; it is kept because the weights have it.
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width, dtype=torch.float32))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.rope = RotaryEmbeddingCat(
             width // config.num_heads, in_pixels=False, ref_feat_shape=[_ROPE_GRID, _ROPE_GRID]

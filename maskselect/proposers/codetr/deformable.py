@@ -55,12 +55,12 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query).unflatten(-1, (self.heads, self.levels, self.points, 2))
         weights = self.attention_weights(query).unflatten(-1, (self.heads, -1)).softmax(-1)
         weights = weights.unflatten(-1, (self.levels, self.points))
-        result = torch.zeros((), device=query.device)
+        result = torch.zeros((), dtype=torch.float32, device=query.device)
         maps = values.split([h * w for h, w in shapes], 1)
         for level, ((height, width), cells) in enumerate(zip(shapes, maps, strict=True)):
             reference = references[:, :, level, None, None]
             if references.shape[-1] == 2:
-                step = offsets[:, :, :, level] / torch.tensor([width, height], device=query.device)
+                step = offsets[:, :, :, level] / torch.tensor([width, height], dtype=torch.int64, device=query.device)
             else:
                 step = offsets[:, :, :, level] / self.points * reference[..., 2:] * 0.5
             places = reference[..., :2] + step

@@ -40,7 +40,7 @@ class Denoising(nn.Module):
     def __init__(self, dim: int, noise: float = 1.0) -> None:
         super().__init__()
         self.noise = noise
-        self.content = nn.Parameter(torch.empty(1, dim).normal_())
+        self.content = nn.Parameter(torch.empty(1, dim, dtype=torch.float32).normal_())
 
     def losses(
         self, head: QueryHead, memory: Tensor, layout: Layout, targets: list[Targets]
@@ -60,7 +60,9 @@ class Denoising(nn.Module):
 def shake(boxes: list[Tensor], noise: float) -> Shaken:
     """Boxes (G, 4) of each image, first all a little shaken, then all shaken too much, then what fills up to K."""
     count, device = 2 * max(len(own) for own in boxes), boxes[0].device
-    begin = torch.rand(len(boxes), count, 4, device=device) * 0.5 + 0.25  # what fills up is no box of any object
+    begin = (
+        torch.rand(len(boxes), count, 4, dtype=torch.float32, device=device) * 0.5 + 0.25
+    )  # what fills up is no box of any object
     asked = torch.zeros(len(boxes), count, dtype=torch.bool, device=device)
     pairs = []
     for number, own in enumerate(boxes):

@@ -53,13 +53,15 @@ def to_frame(image: np.ndarray, config: CoDetrConfig) -> Frame:
     normal = torch.from_numpy(values).permute(2, 0, 1)
     if config.square_canvas:
         side = config.long_side
-        grey = (torch.full((3,), _GREY) - torch.tensor(MEAN)) / torch.tensor(STD)
+        grey = (torch.full((3,), _GREY, dtype=torch.float32) - torch.tensor(MEAN, dtype=torch.float32)) / torch.tensor(
+            STD, dtype=torch.float32
+        )
         pixels = grey[:, None, None].repeat(1, side, side)
         padding, extent = torch.zeros(1, side, side, dtype=torch.bool), (side, side)
     else:
         unit = 2 * config.patch_size
         canvas = (-(-height // unit) * unit, -(-width // unit) * unit)
-        pixels = torch.zeros(3, *canvas)
+        pixels = torch.zeros(3, *canvas, dtype=torch.float32)
         padding, extent = torch.ones(1, *canvas, dtype=torch.bool), (width, height)
         padding[:, :height, :width] = False
     pixels[:, :height, :width] = normal

@@ -147,7 +147,7 @@ class CoDetrObjective(nn.Module):
     def prepare(self, batch: dict[str, Tensor], flips: bool = False) -> tuple[Tensor, Tensor, list[Targets]]:
         """Canvases as at inference: pixels (B, 3, H, W) float32, padding (B, H, W) bool, and what is on them."""
         image, index = batch["image"], batch["index"]
-        axes = [axis for axis in (-1, -2) if torch.rand(()) < 0.5] if flips else []
+        axes = [axis for axis in (-1, -2) if torch.rand((), dtype=torch.float32) < 0.5] if flips else []
         config, side = self.model.config, image.shape[-1]
         sizes = [(int(h), int(w)) for h, w in batch["size"]]
         scaled = [scaled_size(height, width, config) for height, width in sizes]
@@ -155,7 +155,9 @@ class CoDetrObjective(nn.Module):
         canvas = [-(-max(extents) // unit) * unit for extents in zip(*scaled, strict=True)]
         pixels = image.new_zeros(len(image), 3, *canvas, dtype=torch.float32)
         padding = torch.ones(len(image), *canvas, dtype=torch.bool, device=image.device)
-        mean, std = (torch.tensor(numbers, device=image.device)[:, None, None] for numbers in (MEAN, STD))
+        mean, std = (
+            torch.tensor(numbers, dtype=torch.float32, device=image.device)[:, None, None] for numbers in (MEAN, STD)
+        )
         targets = []
         for number, ((height, width), (down, across)) in enumerate(zip(sizes, scaled, strict=True)):
             top, left = (side - height) // 2, (side - width) // 2
@@ -173,6 +175,8 @@ class CoDetrObjective(nn.Module):
         present = labels.unique()
         masks = labels[None] == present[present > 0][:, None, None]
         masks = masks[masks.flatten(1).sum(1) >= self.smallest]
-        corners = masks_to_boxes_xyxy(masks) / torch.tensor([size[1], size[0]] * 2, device=labels.device)
+        corners = masks_to_boxes_xyxy(masks) / torch.tensor(
+            [size[1], size[0]] * 2, dtype=torch.int64, device=labels.device
+        )
         boxes = box_convert(corners, "xyxy", "cxcywh")
         return Targets(boxes, torch.zeros(len(masks), dtype=torch.long, device=labels.device), masks)

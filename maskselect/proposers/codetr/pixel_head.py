@@ -51,13 +51,13 @@ def _grid_targets(targets: list[Targets], size: tuple[int, int]) -> tuple[Tensor
     index, boxes, before = [], [], 0
     for target in targets:
         height, width = target.masks.shape[-2:]
-        found = torch.full((1, *size), -1, device=target.masks.device)
+        found = torch.full((1, *size), -1, dtype=torch.int64, device=target.masks.device)
         if len(target):
             masks = F.interpolate(target.masks[None].float(), size=size, mode="nearest-exact")[0] > 0.5
             numbers = torch.arange(before, before + len(target), device=masks.device)[:, None, None]
             found = torch.where(masks, numbers, -1).amax(0, keepdim=True)
         index.append(found)
-        scale = torch.tensor([size[1] / width, size[0] / height] * 2, device=found.device)
+        scale = torch.tensor([size[1] / width, size[0] / height] * 2, dtype=torch.float32, device=found.device)
         boxes.append(masks_to_boxes_xyxy(target.masks) * scale)
         before += len(target)
     return torch.cat(index), torch.cat(boxes)

@@ -75,7 +75,9 @@ class Layout:
         Padding is unusable, and boxes of which any number is outside (0.01, 0.99).
         """
         centres = self.centres
-        sides = [torch.full((h * w,), _FIRST_SIDE * 2.0**k) for k, (h, w) in enumerate(self.shapes)]
+        sides = [
+            torch.full((h * w,), _FIRST_SIDE * 2.0**k, dtype=torch.float32) for k, (h, w) in enumerate(self.shapes)
+        ]
         side = torch.cat(sides).to(centres.device)[None, :, None].expand(len(centres), -1, 2)
         boxes = torch.cat([centres, side], -1)
         usable = ((boxes > 0.01) & (boxes < 0.99)).all(-1) & ~self.padding

@@ -46,7 +46,7 @@ class QueryHead(nn.Module):
         super().__init__()
         dim, branches = config.dim, config.decoder_layers + 1
         self.queries = config.queries
-        self.level_embeds = nn.Parameter(torch.empty(LEVELS, dim).normal_())
+        self.level_embeds = nn.Parameter(torch.empty(LEVELS, dim, dtype=torch.float32).normal_())
         self.query_embed = nn.Embedding(config.queries, dim)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.memory_proj = nn.Linear(dim, dim)
