@@ -1,6 +1,8 @@
 """A trained system out of its checkpoint."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,23 @@ def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> t
             f"checkpoint {checkpoint} is of system {card['system']!r}; expected one that selects masks: {known}"
         )
     file = checkpoints.find_checkpoint(checkpoint)
-    system: Any = build(on_device(_placed(card["config"], str(file.parent)), str(device)))
+    with _in_float32():
+        system: Any = build(on_device(_placed(card["config"], str(file.parent)), str(device)))
     if getattr(system, "system", None) != card["system"]:
         raise ValueError(f"checkpoint {checkpoint} describes a {type(system).__name__}; expected {card['system']!r}")
     system.load_learned(checkpoints.read_tensors(file), file)
     return system.to(device), card
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """Networks are made in the dtype that is the default at that time; what answers must not depend on a caller's."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def on_device(config: Any, device: str) -> Any:
