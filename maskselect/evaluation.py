@@ -16,9 +16,9 @@ from torch import Tensor
 
 from maskselect.backends.progress import track
 from maskselect.data.images import load_image
-from maskselect.metrics.protocols import RECALL, protocol_named
+from maskselect.metrics.protocols import MATCHED_RECALL, RECALL, protocol_named
 from maskselect.metrics.referring import ReferringMetrics
-from maskselect.metrics.summary import add_up, intervals, sums_of
+from maskselect.metrics.summary import DRAWS, LEAST_IMAGES, add_up, intervals, sums_of
 from maskselect.ops.masks import resize_masks
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.structures.masks import MaskSet
@@ -31,7 +31,7 @@ WITHOUT, WITH = "w/o mask-ref", "w/ mask-ref"
 _TARGET_COUNTS = ((0, "0"), (1, "1"), (5, "2-5"), (10, "6-10"))
 _TARGET_SHARES = ((0.01, "below 1 %"), (0.05, "1 to 5 %"), (0.2, "5 to 20 %"), (1.0, "above 20 %"))
 
-CEILING = ("oracle_gIoU", "oracle_cIoU", *RECALL)
+CEILING = ("oracle_gIoU", "oracle_cIoU", *RECALL, *MATCHED_RECALL)
 
 Watcher = Callable[[Scored, Sample, MaskGroup, Tensor], None]
 """Sees each scored sample with its answer and the (N, H, W) pool, while they are there."""
@@ -135,7 +135,7 @@ def build_report(
         "split": split,
         "model": model_name,
         "samples": len(rows),
-        "protocol": _protocol(with_gt, protocol),
+        "protocol": _protocol(with_gt, protocol, len(images)),
         "metrics": {part: add_up(some, make).report() for part, some in parts.items()},
         "intervals": {part: intervals(some, make) for part, some in parts.items()},
         "by_kind": _split(rows, sorted({row.kind for row in rows} - {""}), lambda row: row.kind, make),
@@ -154,17 +154,20 @@ def build_report(
 
 def measure_ceiling(proposer: Proposer, samples: Iterable[Sample], total: int | None = None) -> dict[str, Any]:
     """What no selector can pass with these candidates (RAS, Table 6), percent: oracle gIoU and cIoU, and the share of
-    targets that have a candidate of IoU 0.5 to 0.95; with images, samples and candidates_per_image.
+    targets that have a candidate of IoU 0.5 to 0.95, and that have one of their own ("matched"); with images, samples
+    and candidates_per_image.
 
     Raises ValueError when there is no sample.
     """
     metrics = ReferringMetrics(protocol=replace(protocol_named("maskselect"), measures=CEILING))
     images = candidates = 0
     for group in _by_image(track(samples, total, "Proposing", "samples"), False):
-        pool = proposer.propose(load_image(group[0].image)).masks.cpu()
+        found = proposer.propose(load_image(group[0].image))
+        pool, scores = found.masks.cpu(), found.scores.cpu()
         images, candidates = images + 1, candidates + len(pool)
         for sample in group:
-            metrics.update(pool[:0], sample.gt_pool[list(sample.targets)], pool, ignore=sample.ignore)
+            targets = sample.gt_pool[list(sample.targets)]
+            metrics.update(pool[:0], targets, pool, ignore=sample.ignore, candidate_scores=scores)
     if images == 0:
         raise ValueError("there is no sample to measure the candidates on")
     return {"images": images, "candidates_per_image": round(candidates / images, 2), **metrics.report()}
@@ -199,21 +202,29 @@ def _ask(model: Selector, group: list[Sample], with_gt: bool, protocol: str, wat
     answers = model.select_many(image, [s.prompt.text for s in group], references, extra_candidates=extra)
     seconds = (time.perf_counter() - start) / len(group)
     # A very large image is worked on at a smaller size; answers come back at its own, and the oracle is measured there.
-    pool = resize_masks(model.candidates(image).masks.cpu(), (truth.shape[1], truth.shape[2]))
+    found = model.candidates(image)
+    pool, order = resize_masks(found.masks.cpu(), (truth.shape[1], truth.shape[2])), found.scores.cpu()
     if with_gt:
-        pool = torch.cat([pool, truth])
+        pool, order = torch.cat([pool, truth]), torch.cat([order, order.new_full((len(truth),), -torch.inf)])
     for sample, answer in zip(group, answers, strict=True):
-        row = _measure(sample, answer, pool, seconds, protocol)
+        row = _measure(sample, answer, pool, order, seconds, protocol)
         if watch is not None:
             watch(row, sample, answer, pool)
         yield row
 
 
-def _measure(sample: Sample, answer: MaskGroup, pool: Tensor, seconds: float, protocol: str) -> Scored:
-    """One answer."""
+def _measure(sample: Sample, answer: MaskGroup, pool: Tensor, order: Tensor, seconds: float, protocol: str) -> Scored:
+    """One answer. order: the proposer's scores of the pool."""
     targets = sample.gt_pool[list(sample.targets)]
     metrics = ReferringMetrics(protocol=protocol)
-    metrics.update(torch.from_numpy(answer.masks), targets, pool, ignore=sample.ignore)
+    metrics.update(
+        torch.from_numpy(answer.masks),
+        targets,
+        pool,
+        predicted_none=answer.no_target,
+        ignore=sample.ignore,
+        candidate_scores=order,
+    )
     scores = answer.candidate_scores
     known = scores is not None and len(scores) == len(pool) and len(pool) > 0
     right = pairwise_iou(pool, targets).amax(1) >= 0.5 if known and len(targets) else torch.zeros(len(pool)).bool()
@@ -227,7 +238,7 @@ def _measure(sample: Sample, answer: MaskGroup, pool: Tensor, seconds: float, pr
         targets=len(sample.targets),
         chosen=len(answer),
         target_share=round(float(sample.target_mask.float().mean()), 6),
-        iou=round(sums["iou"], 6),
+        iou=round(sums["iou"] / sums["weight"], 6) if sums["weight"] else 1.0,  # neither an answer nor a target
         candidates=len(pool),
         seconds=round(seconds, 5),
         sums=sums,
@@ -236,18 +247,18 @@ def _measure(sample: Sample, answer: MaskGroup, pool: Tensor, seconds: float, pr
     )
 
 
-def _protocol(with_gt: bool, protocol: str) -> dict[str, str]:
-    """How the numbers came about, in words, for whoever compares them with others."""
+def _protocol(with_gt: bool, protocol: str, images: int) -> dict[str, str]:
+    """How the numbers came about, in words, for whoever compares them with others; the rules in the protocol's own."""
+    few = f"none: {images} images, and fewer than {LEAST_IMAGES} tell too little"
     return {
         "name": protocol,
         "path": "public predict path: Model.select_many, prompts of one image together",
         "candidates": "the model's own proposer" + (", with the ground-truth masks added" if with_gt else ""),
-        "resolution": "each image's own size; ncIoU on a 1024x1024 canvas",
-        "empty answers": "as gRefCOCO's evaluator (ReLA); an empty group says that nothing answers the prompt",
+        **protocol_named(protocol).describe(),
         "F1": "our definition: one-to-one (Hungarian) on box IoU at 0.5, per-sample F1, then the mean; both empty = 1",
         "oracle": "for each target the candidate of highest IoU, united",
         "latency": "wall time of select_many, candidates and encoding included",
-        "intervals": "95 %, bootstrap over images, 1,000 draws",
+        "intervals": few if images < LEAST_IMAGES else f"95 %, bootstrap over images, {DRAWS:,} draws",
     }
 
 

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from maskselect.data.scenes.samples import ask_scenes
 from maskselect.evaluation import evaluate
+from maskselect.metrics.protocols import PROTOCOLS, protocol_named
 from maskselect.reports.table import print_report
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
@@ -55,7 +57,7 @@ def sample(name: str, image_id: str, targets: tuple[int, ...], references: int =
     return Sample(np.zeros((8, 8, 3), np.uint8), image_id, name, prompt, pool, targets, kind=kind)
 
 
-def run(choose: Choose, samples: list[Sample], **options: bool) -> tuple[dict, StubModel]:
+def run(choose: Choose, samples: list[Sample], **options: Any) -> tuple[dict, StubModel]:
     model = StubModel(choose)
     report = evaluate(model, samples, dataset="d", split="s", model_name="stub", total=len(samples), **options)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
@@ -107,6 +109,44 @@ def test_pools_that_differ_are_asked_apart_when_they_are_candidates() -> None:
     assert len(run(lambda pool: pool, [SAMPLES[0], other])[1].calls) == 1
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_small_perfect_answer_is_right_under_every_protocol(protocol: str) -> None:
+    report, _ = run(lambda pool: pool[:1], SAMPLES[:1], protocol=protocol)  # 16 pixels
+    overall = report["metrics"]["overall"]
+    assert (overall["gIoU"], overall["T-acc"]) == (100.0, 100.0)
+
+
+def test_gref_asks_whether_the_model_answered_with_nothing() -> None:
+    small = torch.zeros(1, 480, 480, dtype=torch.bool)
+    small[0, :6, :6] = True  # 36 pixels of the canvas, and the answer is all of them
+    asked = Sample(np.zeros((480, 480, 3), np.uint8), "a", "1", Prompt("x", small[:0]), small, (0,))
+    absent = Sample(np.zeros((480, 480, 3), np.uint8), "a", "2", Prompt("x", small[:0]), small, ())
+    overall = run(lambda pool: small.numpy(), [asked, absent], protocol="grefcoco")[0]["metrics"]["overall"]
+    assert (overall["gIoU"], overall["T-acc"], overall["N-acc"]) == (50.0, 100.0, 0.0)
+    overall = run(lambda pool: pool[:0], [asked, absent], protocol="grefcoco")[0]["metrics"]["overall"]
+    assert (overall["gIoU"], overall["T-acc"], overall["N-acc"]) == (50.0, 0.0, 100.0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_report_describes_the_protocol_that_ran(protocol: str) -> None:
+    told = run(lambda pool: pool[:1], SAMPLES, protocol=protocol)[0]["protocol"]
+    assert told["name"] == protocol
+    assert protocol_named(protocol).describe().items() <= told.items()
+    assert told["intervals"].startswith("none: 2 images")
+
+
+def test_questions_of_one_image_are_weighed_together_under_muse() -> None:
+    report, _ = run(lambda pool: pool[:2], [SAMPLES[0], SAMPLES[1]], protocol="muse")
+    # 2 masks for 1 target (IoUs 1 and 0), 2 for 2 (1 and 1): 3 of max(2 + 2, 1 + 2).
+    assert report["metrics"]["overall"]["gIoU"] == 75.0
+
+
+def test_rows_without_targets_have_no_share_of_true_pixels() -> None:
+    rows = run(lambda pool: pool[:1], SAMPLES)[0]["by_targets"]
+    assert (rows["0"]["cIoU"], rows["0"]["ncIoU"], rows["0"]["oracle_cIoU"]) == (None, None, None)
+    assert rows["0"]["N-acc"] == 0.0 and rows["1"]["cIoU"] == 100.0
+
+
 def test_parts_without_samples_are_null() -> None:
     report, _ = run(lambda pool: pool[:1], SAMPLES[:1])
     assert list(report["metrics"]) == ["overall", "w/o mask-ref", "w/ mask-ref"]
@@ -124,6 +164,7 @@ def test_the_table_holds_the_numbers(capsys: pytest.CaptureFixture[str]) -> None
     assert "stub on d s" in shown
     assert "w/ mask-ref" in shown
     assert "4.0 candidates an image" in shown
+    assert "1 target " in shown and "1 targets" not in shown and "2-5 targets" in shown
 
 
 def test_generated_scenes_with_ground_truth_alone_are_answered_perfectly() -> None:

@@ -15,15 +15,19 @@ if TYPE_CHECKING:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a model on data sets, one report each, going on where an earlier run stopped."""
+    from maskselect.reports.evaluated import refuse_replacing
     from maskselect.reports.files import output_folder
 
     with output_folder(options.output.absolute().parent):
         opened = {name: _samples(options, name) for name in options.dataset}
+        several = {name: f"{options.output.stem}-{name}{options.output.suffix}" for name in opened}
+        outputs = {n: options.output if len(opened) == 1 else options.output.with_name(several[n]) for n in opened}
         model = loading.load_model(options)
+        for output in outputs.values():
+            if not options.overwrite:
+                refuse_replacing(output, options.model, getattr(model, "fingerprint", ""))
         for name, (samples, total) in opened.items():
-            several = f"{options.output.stem}-{name}{options.output.suffix}"
-            output = options.output if len(opened) == 1 else options.output.with_name(several)
-            _evaluate_one(options, model, name, samples, total, output)
+            _evaluate_one(options, model, name, samples, total, outputs[name])
     return 0
 
 
@@ -35,6 +39,7 @@ def _evaluate_one(
     from maskselect.data.catalog import CATALOG
     from maskselect.data.leakage import candidates_overlaps, find_overlaps
     from maskselect.evaluation import build_report, score_samples
+    from maskselect.metrics.referring import RULES_VERSION
     from maskselect.reports.cases import CaseKeeper
     from maskselect.reports.files import write_json
     from maskselect.reports.page import draw_page
@@ -44,6 +49,7 @@ def _evaluate_one(
 
     protocol = options.protocol or (CATALOG[name].protocol if name in CATALOG else "maskselect")
     settings = {"seed": options.seed, "with_gt": options.with_gt_candidates, "protocol": protocol}
+    settings |= {"rules": RULES_VERSION}  # samples scored by another rule are asked again
     key = {"model": getattr(model, "fingerprint", ""), "data": [name, str(options.root), options.split]} | settings
     keeper, pictures, asked = CaseKeeper(), output.with_suffix(".cases.json"), set[str]()
 
@@ -104,11 +110,14 @@ def _command(options: argparse.Namespace) -> str:
 def compare(options: argparse.Namespace) -> int:
     """Two evaluations of the same samples, paired."""
     from maskselect.reports.compare import compare, print_comparison
-    from maskselect.reports.files import write_json
+    from maskselect.reports.files import refuse_replacing_other, write_json
     from maskselect.reports.records import in_order, read_records
 
+    own = {"first": str(options.first), "second": str(options.second)}
+    if options.output is not None and not options.overwrite:
+        refuse_replacing_other(options.output, own, "a comparison of these two")
     first, second = in_order(read_records(options.first), read_records(options.second))
-    found = compare(first, second, options.cases)
+    found = own | compare(first, second, options.cases)
     print_comparison(found, str(options.first), str(options.second))
     if options.output is not None:
         write_json(found, options.output)
@@ -120,7 +129,7 @@ def recall(options: argparse.Namespace) -> int:
     from maskselect.data.leakage import candidates_overlaps
     from maskselect.evaluation import measure_ceiling
     from maskselect.proposers.loading import load_proposer
-    from maskselect.reports.files import write_json
+    from maskselect.reports.files import refuse_replacing_other, write_json
     from maskselect.reports.table import print_ceiling
     from maskselect.structures.provenance import trained_on
 
@@ -132,13 +141,15 @@ def recall(options: argparse.Namespace) -> int:
             yield sample
 
     proposer, identity = load_proposer(options.proposer, options.device)
+    what = {"dataset": options.dataset, "split": options.split, "proposer": identity}
+    if options.output is not None and not options.overwrite:
+        refuse_replacing_other(options.output, what, "the ceiling of this proposer on this data")
     found = measure_ceiling(proposer, noted(), total)
     overlap = candidates_overlaps(trained_on(proposer), options.dataset, options.split, options.seed, images)
     print_ceiling(found, f"{options.proposer} on {options.dataset} {options.split}")
     for sentence in overlap:
         print(f"Beware: {sentence}.")
     if options.output is not None:
-        what = {"dataset": options.dataset, "split": options.split, "proposer": identity}
         write_json(what | found | {"overlap": overlap}, options.output)
     return 0
 
@@ -147,15 +158,18 @@ def calibrate(options: argparse.Namespace) -> int:
     """Choose a threshold on validation samples, and store it when asked."""
     from maskselect.backends.checkpoints import change_card, find_checkpoint
     from maskselect.calibration import choose, sweep
-    from maskselect.reports.files import write_json
+    from maskselect.reports.files import refuse_replacing_other, write_json
     from maskselect.reports.table import print_thresholds
 
+    own = {"model": str(options.model), "dataset": options.dataset, "split": options.split}
+    if options.output is not None and not options.overwrite:
+        refuse_replacing_other(options.output, own, "the thresholds of this model on this data")
     if options.write:
         find_checkpoint(options.model)  # a card on the hub cannot be changed: better told before the work than after
     samples, total = _samples(options, options.dataset)
     found = sweep(loading.load_model(options), samples, total)
     if options.output is not None:
-        write_json({str(threshold): row for threshold, row in found.items()}, options.output)
+        write_json({str(threshold): own | row for threshold, row in found.items()}, options.output)
     chosen = choose(found, options.least_n_acc)
     print_thresholds(found, chosen)
     if options.write:

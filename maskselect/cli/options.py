@@ -40,6 +40,7 @@ def evaluate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--protocol", metavar="NAME", help=protocol_help)
     parser.add_argument("--with-gt-candidates", action="store_true", help="add the ground-truth masks to the pool")
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")
+    _add_overwrite(parser)
     _add_kept(parser)
     _add_model(parser)
     return parser
@@ -52,6 +53,7 @@ def calibrate_parser(prog: str) -> argparse.ArgumentParser:
     n_acc_help = "percent; only thresholds whose N-acc is at least this"
     parser.add_argument("--least-n-acc", type=float, default=0.0, metavar="P", help=n_acc_help)
     parser.add_argument("--output", type=Path, metavar="TABLE.json", help="what each threshold gives")
+    _add_overwrite(parser)
     parser.add_argument("--write", action="store_true", help="store the threshold in the checkpoint's card")
     _add_kept(parser)
     _add_model(parser)
@@ -65,6 +67,7 @@ def compare_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("second", type=Path, metavar="B.json")
     parser.add_argument("--cases", type=positive, default=10, metavar="N", help="changed most (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="COMPARISON.json")
+    _add_overwrite(parser)
     return parser
 
 
@@ -74,6 +77,7 @@ def recall_parser(prog: str) -> argparse.ArgumentParser:
     _add_samples(parser, "test")
     parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help="default: %(default)s")
     parser.add_argument("--output", type=Path, metavar="REPORT.json")
+    _add_overwrite(parser)
     add_device(parser)
     return parser
 
@@ -157,6 +161,11 @@ def scenes_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--proposer", metavar="CONFIG_OR_NAME", help="fill mask_pool with its candidates")
     add_device(parser)
     return parser
+
+
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    overwrite_help = "replace what is at --output, even if it is of another model"
+    parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
 
 
 def _add_kept(parser: argparse.ArgumentParser) -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskselect.ops.masks import resize_nearest
-
 
 def letterbox(masks: Tensor, side: int) -> Tensor:
     """(K, H, W) bool to (K, side, side) bool: the longer side fills the canvas, the other is centred, margins empty.
 
-    Nearest neighbour by the upper left corner of a pixel, sizes rounded down, as OpenCV resizes (SegEarth-R1).
+    The rule of SegEarth-R1's `preprocess_mask`: the longer side becomes exactly `side`, the other is rounded down, and
+    OpenCV resizes by nearest neighbour from the upper left corner of each pixel. Of a square the height is exact and
+    the width is the rounded side, which is 1023 of 1024 for sizes such as 49 x 49.
 
     >>> letterbox(torch.ones(1, 2, 4, dtype=torch.bool), 4)[0].int()
     tensor([[0, 0, 0, 0],
@@ -21,8 +21,10 @@ def letterbox(masks: Tensor, side: int) -> Tensor:
             [0, 0, 0, 0]], dtype=torch.int32)
     """
     height, width = masks.shape[1:]
-    scale = side / max(height, width)
-    new_height, new_width = max(1, int(height * scale)), max(1, int(width * scale))
+    if width > height:
+        new_height, new_width = max(1, int(height * (side / width))), side
+    else:
+        new_height, new_width = side, max(1, int(width * (side / height)))
     rows, columns = _corners(height, new_height).to(masks.device), _corners(width, new_width).to(masks.device)
     top, left = (side - new_height) // 2, (side - new_width) // 2
     out = masks.new_zeros(len(masks), side, side)
@@ -40,14 +42,26 @@ def stretch(masks: Tensor, side: int) -> Tensor:
     return masks[:, rows][:, :, columns]
 
 
+def stretch_floor(masks: Tensor, side: int) -> Tensor:
+    """(K, H, W) bool to (K, side, side) bool, aspect not kept: place i takes source index floor(i * size / side).
+
+    As `torch.nn.functional.interpolate(mode="nearest")` resizes (LLM-Seg).
+
+    >>> stretch_floor(torch.tensor([[[True, False, False]]]), 4)[0, 0].int()
+    tensor([1, 1, 0, 0], dtype=torch.int32)
+    """
+    rows, columns = (_floors(size, side).to(masks.device) for size in masks.shape[1:])
+    return masks[:, rows][:, :, columns]
+
+
 def canvas_pixels(masks: Tensor, side: int) -> Tensor:
-    """Pixels of each mask after it is stretched to a canvas: (K, H, W) bool to (K,) int64, without making the canvas.
+    """Pixels of each mask after `stretch_floor`: (K, H, W) bool to (K,) int64, without making the canvas.
 
     A pixel of the mask becomes as many as the rows that take its row times the columns that take its column, so the
-    count is a weighted sum at the mask's own size. Equal to `resize_nearest` and counting, up to a side of 4096.
+    count is a weighted sum at the mask's own size. Exact up to a side of 4096.
     """
-    rows, columns = (_taken(size, side).to(masks.device) for size in masks.shape[1:])
-    return (masks.float() @ columns @ rows).long()
+    rows, columns = (torch.bincount(_floors(size, side), minlength=size).float() for size in masks.shape[1:])
+    return (masks.float() @ columns.to(masks.device) @ rows.to(masks.device)).long()
 
 
 def _corners(size: int, new_size: int) -> Tensor:
@@ -65,9 +79,6 @@ def _centres(size: int, new_size: int) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _taken(size: int, side: int) -> Tensor:
-    """How many of `side` places take each of `size` pixels: (size,) float32, by asking `resize_nearest` itself."""
-    bits = torch.arange(max(size.bit_length(), 1))[:, None]
-    numbers = (torch.arange(size)[None] >> bits & 1).bool()  # (bits, size): each pixel holds its number
-    places = (resize_nearest(numbers[:, None], (1, side))[:, 0].long() << bits).sum(0)
-    return torch.bincount(places, minlength=size).float()
+def _floors(size: int, new_size: int) -> Tensor:
+    """Which of `size` pixels each of `new_size` takes, (new_size,) int64, rounded down exactly."""
+    return torch.arange(new_size) * size // new_size

@@ -3,8 +3,10 @@
 Shape letters: M predicted masks, G ground-truth masks, N candidates, H W pixels.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -82,7 +84,8 @@ def overlap(
 def canvas_intersection_union(prediction: Tensor, target: Tensor, side: int = CANVAS) -> tuple[int, int]:
     """As `intersection_union` after both masks are brought to one square canvas, so that image size does not weigh.
 
-    Nearest neighbour, aspect not kept (LLM-Seg's ncIoU). Raises ValueError when their sizes differ.
+    Nearest neighbour, source index rounded down, aspect not kept (LLM-Seg's ncIoU).
+    Raises ValueError when their sizes differ.
     """
     if prediction.shape != target.shape:
         raise ValueError(f"masks must share one size, got {tuple(prediction.shape)} and {tuple(target.shape)}")
@@ -150,6 +153,28 @@ def best_overlaps(intersection: Tensor, union: Tensor) -> Tensor:
     if intersection.shape[1] == 0:
         return torch.zeros(len(intersection), dtype=torch.float64, device=intersection.device)
     return (intersection.double() / union.clamp(min=1)).amax(dim=1)
+
+
+def matched_counts(intersection: Tensor, union: Tensor, limits: Sequence[float]) -> list[int]:
+    """How many targets have a candidate of their own at each limit of IoU, matched as COCO's evaluator matches.
+
+    intersection, union: of `pairwise_counts`, (G, N) int64 each, candidates best first.
+    Each candidate in turn takes, of the targets that are still free, the one of highest IoU, if it reaches the limit.
+
+    >>> shared, joined = torch.tensor([[8, 7], [6, 0]]), torch.tensor([[10, 10], [10, 10]])
+    >>> matched_counts(shared, joined, (0.5, 0.65))  # both targets like the first candidate best
+    [1, 1]
+    """
+    iou = (intersection.double() / union.clamp(min=1)).T.cpu().numpy()
+    counts = []
+    for limit in limits:
+        free = np.ones(iou.shape[1], bool)
+        for overlaps in iou[(iou >= limit).any(axis=1)]:
+            offered = np.where(free, overlaps, -1.0)
+            if offered.max() >= limit:
+                free[offered.argmax()] = False
+        counts.append(int((~free).sum()))
+    return counts
 
 
 def one_to_one(prediction: Tensor, targets: Tensor) -> list[tuple[int, int]]:

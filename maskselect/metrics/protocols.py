@@ -18,70 +18,11 @@ alarm of 100 pixels. A protocol of your own is `dataclasses.replace(protocol_nam
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-from torch import Tensor
-
-from maskselect.metrics.canvas import letterbox, stretch
 from maskselect.metrics.functional import CANVAS, EmptyRule
+from maskselect.metrics.rules import ALL, CORE, MATCHED_RECALL, RECALL, RECALL_AT, Fit, Protocol, Share
 
-CORE = (
-    "gIoU", "cIoU", "ncIoU", "N-acc", "T-acc", "F1", "F1@.5:.95", "F1 micro",
-    "Pr@0.5", "Pr@0.6", "Pr@0.7", "Pr@0.8", "Pr@0.9", "oracle_gIoU", "oracle_cIoU",
-)  # fmt: skip
-RECALL_AT = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-RECALL = (*(f"recall@{limit}" for limit in RECALL_AT), "recall@.5:.95")
-ALL = (*CORE, "mIoU", "Acc@0.5", *RECALL)
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Our own: the decisions of gRefCOCO's evaluator, at each image's own size, where an empty group says "nothing".
-
-    What a field may say, and here says:
-
-    empty_rule: what empty masks count for, see `functional.overlap`.
-    none_pixels: an answer with fewer pixels says "nothing" where the model gives no decision of its own; with 0 only
-        an answer of no mask does.
-    target_by_pixels: a sample has no target when its true masks are empty, not when there is no true mask.
-    iou_epsilon, sum_epsilon, count_epsilon: joins the union of a sample, the summed union, the number of samples.
-    side: masks are compared on a square canvas of so many pixels a side, or at their own size (None).
-    fit: how they come there, nearest neighbour: "stretch" to the canvas, or "letterbox", centred with its aspect kept.
-    ignores: pixels given as `ignore` leave prediction and truth; otherwise they are background.
-    strict: Pr@X asks for IoU > X, not IoU >= X.
-    share: Pr@X is the share of "targets", the samples that have one, or of "all".
-    paired: one true mask against one answered mask, matched one to one, instead of union against union.
-    measures: the names that are reported.
-    """
-
-    name: str = "maskselect"
-    empty_rule: EmptyRule = "gres"
-    none_pixels: int = 0
-    target_by_pixels: bool = False
-    iou_epsilon: float = 0.0
-    sum_epsilon: float = 0.0
-    count_epsilon: float = 0.0
-    side: int | None = None
-    fit: Literal["stretch", "letterbox"] = "stretch"
-    ignores: bool = True
-    strict: bool = False
-    share: Literal["targets", "all"] = "targets"
-    paired: bool = False
-    measures: tuple[str, ...] = CORE
-
-    def to_canvas(self, masks: Tensor) -> Tensor:
-        """(K, H, W) bool to (K, side, side) bool, or as they are where each image is scored at its own size."""
-        if self.side is None:
-            return masks
-        return letterbox(masks, self.side) if self.fit == "letterbox" else stretch(masks, self.side)
-
-    def says_none(self, prediction: Tensor) -> bool:
-        """Whether (M, H, W) bool masks say that nothing answers the prompt, where no decision came with them."""
-        return len(prediction) == 0 or (self.none_pixels > 0 and int(prediction.any(0).sum()) < self.none_pixels)
-
-    def has_no_target(self, targets: Tensor) -> bool:
-        """Whether (G, H, W) bool true masks mean that nothing answers the prompt."""
-        return len(targets) == 0 or (self.target_by_pixels and not bool(targets.any()))
+__all__ = ["ALL", "CORE", "MATCHED_RECALL", "PROTOCOLS", "RECALL", "RECALL_AT", "Protocol", "protocol_named"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +41,7 @@ class GRefCoco(Protocol):
     """
 
     name: str = "grefcoco"
+    source: str = "ReLA's evaluator of gRefCOCO, github.com/henghuiding/ReLA"
     none_pixels: int = 50
     side: int | None = 480
     ignores: bool = False
@@ -120,6 +62,7 @@ class Gsva(Protocol):
     """
 
     name: str = "gsva"
+    source: str = "GSVA's eval_gres, github.com/LeapLabTHU/GSVA"
     empty_rule: EmptyRule = "gsva"
     none_pixels: int = 1
     target_by_pixels: bool = True
@@ -138,25 +81,29 @@ class GsvaRefZom(Gsva):
     """
 
     name: str = "gsva-refzom"
+    source: str = "GSVA's eval_gres on Ref-ZOM, github.com/LeapLabTHU/GSVA"
     empty_rule: EmptyRule = "refzom"
 
 
 @dataclass(frozen=True)
 class Lisa(Protocol):
-    """LISA's `validate` (arXiv 2308.00692), as Text4Seg, Sa2VA and PSALM have it: pixels alone, at the image's size.
+    """LISA's `validate` (arXiv 2308.00692), as GSVA and InstructSeg have it too: pixels alone, at the image's size.
 
-    An empty union is IoU 1, so a model that never abstains is not asked to; there is no decision, and N-acc and T-acc
-    are our own reading (no pixel = "nothing"). Epsilons of 1e-5 (IoU), 1e-10 (sums) and 1e-5 (count).
+    An empty union is IoU 1, so a model that never abstains is not asked to; the evaluator knows no decision, and N-acc
+    and T-acc are our own addition. Epsilons of 1e-5 (IoU), 1e-10 (sums) and 1e-5 (count).
 
     >>> speck = torch.eye(10, dtype=torch.bool)[None]
     >>> empty = torch.zeros_like(square)  # an answer without a pixel, and true masks without one
     >>> [scored(name, (square, square), (empty, empty))["gIoU"] for name in ("lisa", "maskselect", "rmsin")]
     [100.0, 50.0, 50.0]
-    >>> scored("lisa", (empty, empty))["cIoU"]  # 0 / 1e-10
-    0.0
+    >>> metrics = ReferringMetrics(protocol="lisa")
+    >>> metrics.update(empty, empty)
+    >>> float(metrics.compute()["cIoU"]), metrics.report()["cIoU"]  # 0 / 1e-10, which a report leaves out
+    (0.0, None)
     """
 
     name: str = "lisa"
+    source: str = "LISA's validate, github.com/dvlab-research/LISA"
     empty_rule: EmptyRule = "lisa"
     none_pixels: int = 1
     target_by_pixels: bool = True
@@ -164,6 +111,25 @@ class Lisa(Protocol):
     sum_epsilon: float = 1e-10
     count_epsilon: float = 1e-5
     measures: tuple[str, ...] = ALL
+
+
+@dataclass(frozen=True)
+class Sa2Va(Lisa):
+    """Sa2VA's `RESDataset.evaluate` (arXiv 2501.04001), and what Text4Seg and PSALM run: `Lisa` with an exact mean.
+
+    LISA's epsilon in the count comes from adding up processes, which these scripts do not do.
+
+    >>> for name in ("sa2va", "lisa"):
+    ...     metrics = ReferringMetrics(protocol=name)
+    ...     metrics.update(square, square)
+    ...     print(f"{float(metrics.compute()['gIoU']):.6f}")
+    1.000000
+    0.999990
+    """
+
+    name: str = "sa2va"
+    source: str = "Sa2VA's RESDataset.evaluate, github.com/bytedance/Sa2VA; Text4Seg's and PSALM's scripts"
+    count_epsilon: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -183,6 +149,7 @@ class ReasonSeg(Lisa):
     """
 
     name: str = "reasonseg"
+    source: str = "LISA's validate on ReasonSeg, github.com/dvlab-research/LISA"
 
 
 @dataclass(frozen=True)
@@ -202,12 +169,15 @@ class LlmSeg(Lisa):
     """
 
     name: str = "llmseg"
+    source: str = "LLM-Seg's validate_llmseg.py, github.com/wangjunchi/LLMSeg"
     iou_epsilon: float = 1e-8
 
 
 @dataclass(frozen=True)
 class LlmSegCanvas(LlmSeg):
     """LLM-Seg as its `training.py` validates: both masks are brought to 1024 x 1024 first, so its cIoU is ncIoU.
+
+    Place i of the canvas takes source index floor(i * size / 1024), as `interpolate(mode="nearest")` of torch does.
 
     >>> small, large = torch.ones(1, 8, 8, dtype=torch.bool), torch.ones(1, 32, 32, dtype=torch.bool)
     >>> half = large.clone()
@@ -217,7 +187,9 @@ class LlmSegCanvas(LlmSeg):
     """
 
     name: str = "llmseg-1024"
+    source: str = "LLM-Seg's training.py, github.com/wangjunchi/LLMSeg"
     side: int | None = CANVAS
+    fit: Fit = "stretch-floor"
 
 
 @dataclass(frozen=True)
@@ -235,12 +207,13 @@ class Rmsin(Protocol):
     """
 
     name: str = "rmsin"
+    source: str = "RMSIN's test.py, github.com/Lsan2401/RMSIN; LAVT's"
     empty_rule: EmptyRule = "zero"
     none_pixels: int = 1
     target_by_pixels: bool = True
     side: int | None = 480
     ignores: bool = False
-    share: Literal["targets", "all"] = "all"
+    share: Share = "all"
     measures: tuple[str, ...] = ALL
 
 
@@ -257,35 +230,41 @@ class SegEarth(Lisa):
     """
 
     name: str = "segearth"
+    source: str = "SegEarth-R1's eval.py, github.com/earth-insights/SegEarth-R1"
     count_epsilon: float = 0.0
     side: int | None = 1024
-    fit: Literal["stretch", "letterbox"] = "letterbox"
+    fit: Fit = "letterbox"
     strict: bool = True
-    share: Literal["targets", "all"] = "all"
+    share: Share = "all"
 
 
 @dataclass(frozen=True)
 class Muse(Lisa):
     """MUSE as PixelLM (arXiv 2312.02228) scores it: mask against mask, one to one, with the rest against nothing.
 
-    A sample's IoU is the mean over max(M, G) pairs, its sums are those of all pairs. PixelLM matches by BCE and dice of
-    logits at random points; masks have no logits, so the matching here is the one of greatest summed IoU.
+    gIoU is the sum of all pairs' IoUs over the sum, over images, of max(masks given, masks true): an image with many
+    masks weighs more. An update is an image with one question; where an image has several, its masks are counted
+    together before the larger number is taken, which `summary.add_up` does for scored samples. PixelLM matches by BCE
+    and dice of logits at random points; masks have no logits, so the matching here is the one of greatest summed IoU.
 
     >>> left, right = square.clone(), square.clone()
     >>> left[..., 5:], right[..., :5] = False, False
     >>> both = torch.cat([left, right])
     >>> [scored(name, (square, both))["gIoU"] for name in ("muse", "lisa")]  # one mask for two things
     [25.0, 100.0]
+    >>> scored("muse", (square, both), (square, square))["gIoU"]  # (0.5 + 0 + 1) of 2 + 1 masks
+    50.0
     """
 
     name: str = "muse"
+    source: str = "PixelLM's ar_validate, github.com/MaverickRen/PixelLM"
     paired: bool = True
 
 
 PROTOCOLS: dict[str, Protocol] = {
     each.name: each
     for each in (
-        Protocol(), GRefCoco(), Gsva(), GsvaRefZom(), Lisa(), ReasonSeg(), LlmSeg(), LlmSegCanvas(), Rmsin(),
+        Protocol(), GRefCoco(), Gsva(), GsvaRefZom(), Lisa(), Sa2Va(), ReasonSeg(), LlmSeg(), LlmSegCanvas(), Rmsin(),
         SegEarth(), Muse(),
     )
 }  # fmt: skip

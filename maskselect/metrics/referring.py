@@ -15,13 +15,17 @@ from torchmetrics import Metric
 from maskselect.metrics import functional
 from maskselect.metrics.functional import F1Overlap, Overlap
 from maskselect.metrics.mask_box import is_hit
-from maskselect.metrics.protocols import RECALL, RECALL_AT, Protocol, protocol_named
+from maskselect.metrics.protocols import MATCHED_RECALL, RECALL, RECALL_AT, Protocol, protocol_named
 from maskselect.ops.packed import pairwise_counts
 
 PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
 F1_AT = tuple(0.5 + 0.05 * step for step in range(10))
+RULES_VERSION = 2
+"""Goes up when a measure changes, so that samples scored by an older rule are not added to newer ones."""
+NEED_TARGETS = ("cIoU", "ncIoU", "oracle_cIoU")
+"""Shares of true pixels, which a report leaves out where no sample has a target."""
 _SCALARS = (
-    "samples", "iou", "intersection", "union", "canvas_intersection", "canvas_union",
+    "samples", "iou", "weight", "intersection", "union", "canvas_intersection", "canvas_union",
     "target_samples", "target_found", "none_samples", "none_found", "predicted", "targets",
     "oracle_samples", "oracle_iou", "oracle_intersection", "oracle_union",
     "plain_iou", "box_hits", "pool_targets",
@@ -43,7 +47,10 @@ class ReferringMetrics(Metric):
     oracle_gIoU, oracle_cIoU: the same for the best choice from the candidates; of samples that came with candidates.
     mIoU: mean IoU of the united answer by pixels alone, 0 for an empty union, whatever the protocol.
     Acc@0.5: share of samples with a target whose box, through the mask, is hit; see `mask_box`.
-    recall@X: share of targets with a candidate of IoU at least X; of samples that came with candidates.
+    recall@X: share of targets with a candidate of IoU at least X; of samples that came with candidates. One candidate
+        may serve several targets, so this is no average recall as COCO measures it.
+    matched_recall@X: the same where each candidate serves one target, matched as COCO's evaluator matches; its mean
+        over the thresholds is COCO's AR of a sample's targets, without a limit on the number of candidates.
 
     Raises ValueError when there is no protocol of that name.
 
@@ -61,9 +68,11 @@ class ReferringMetrics(Metric):
     samples: Tensor
     target_samples: Tensor
     at_least: Tensor
+    weight: Tensor
     f1_sums: Tensor
     true_positives: Tensor
     recalled: Tensor
+    matched: Tensor
     pool_targets: Tensor
 
     def __init__(self, f1_overlap: F1Overlap = "box", protocol: str | Protocol = "maskselect") -> None:
@@ -71,7 +80,7 @@ class ReferringMetrics(Metric):
         self.f1_overlap = f1_overlap
         self.protocol = protocol_named(protocol) if isinstance(protocol, str) else protocol
         shapes = {name: () for name in _SCALARS} | {"at_least": (len(PRECISION_AT),), "recalled": (len(RECALL_AT),)}
-        shapes |= {"f1_sums": (len(F1_AT),), "true_positives": (len(F1_AT),)}
+        shapes |= {"f1_sums": (len(F1_AT),), "true_positives": (len(F1_AT),), "matched": (len(RECALL_AT),)}
         for name, shape in shapes.items():  # float64 counts pixels exactly up to 2^53
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -82,25 +91,30 @@ class ReferringMetrics(Metric):
         candidates: Tensor | None = None,
         predicted_none: bool | None = None,
         ignore: Tensor | None = None,
+        candidate_scores: Tensor | None = None,
     ) -> None:
         """One sample.
 
         prediction: (M, H, W) bool, the masks answered; none of them for "nothing".
         targets: (G, H, W) bool, the true ones.
         candidates: (N, H, W) bool, the pool that was chosen from, for the oracle.
-        predicted_none: the model's own decision where it is more than M = 0.
+        predicted_none: the model's own decision; None where it has none, and the protocol reads the masks.
         ignore: (H, W) bool, pixels that count neither for nor against, where the protocol knows such.
+        candidate_scores: (N,) float, by which matched recall takes candidates, best first; None where they come so.
 
         Raises ValueError when sizes or types differ.
         """
-        _check(prediction, targets, candidates, ignore)
+        _check(prediction, targets, candidates, ignore, candidate_scores)
+        own_size = self._kept(prediction, ignore).any(dim=0), self._kept(targets, ignore).any(dim=0)
         prediction, targets = self._scored(prediction, ignore), self._scored(targets, ignore)
         none = self.protocol.says_none(prediction) if predicted_none is None else predicted_none
         target_none = self.protocol.has_no_target(targets)
         self._add_overlap(prediction, targets, none, target_none)
+        self._add_own_size(*own_size, none, target_none)
         self._add_f1(prediction, targets)
         if candidates is not None:
-            self._add_oracle(self._scored(candidates, ignore), targets, target_none)
+            order = None if candidate_scores is None else candidate_scores.argsort(descending=True, stable=True)
+            self._add_oracle(self._scored(candidates, ignore), targets, target_none, order)
 
     def compute(self) -> dict[str, Tensor]:
         """Fractions by name, see the class; in several processes those of all together."""
@@ -111,7 +125,7 @@ class ReferringMetrics(Metric):
         per_sample, rule = self.f1_sums / self.samples, self.protocol
         counts, sums = rule.count_epsilon, rule.sum_epsilon
         result = {
-            "gIoU": self._ratio("iou", "samples", counts, "samples"),
+            "gIoU": self._ratio("iou", "weight", counts, "weight"),
             "cIoU": self._ratio("intersection", "union", sums, "samples"),
             "ncIoU": self._ratio("canvas_intersection", "canvas_union", sums, "samples"),
             "N-acc": self._ratio("none_found", "none_samples"),
@@ -126,41 +140,56 @@ class ReferringMetrics(Metric):
         result["oracle_cIoU"] = self._ratio("oracle_intersection", "oracle_union", sums, "oracle_samples")
         result["mIoU"] = self._ratio("plain_iou", "samples")
         result["Acc@0.5"] = self._ratio("box_hits", "target_samples")
-        recall = self.recalled / self.pool_targets
-        result |= dict(zip(RECALL, [*recall, recall.mean()], strict=True))
+        for names, count in ((RECALL, self.recalled), (MATCHED_RECALL, self.matched)):
+            recall = count / self.pool_targets
+            result |= dict(zip(names, [*recall, recall.mean()], strict=True))
         return {name: result[name] for name in rule.measures}
 
     def report(self) -> dict[str, float | None]:
-        """`compute` in percent, two decimals, with None where nothing was there to measure, and the sample count."""
+        """`compute` in percent, two decimals, with None where nothing was there to measure, and the sample count.
+
+        Shares of true pixels (`NEED_TARGETS`) are None where no sample has a target, even where an evaluator's epsilon
+        or a false alarm's pixels make `compute` 0.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of no update before compute: None says so, and merging is none
             percent = {name: 100 * float(value) for name, value in self.compute().items()}
-        rounded = {name: None if math.isnan(value) else round(value, 2) for name, value in percent.items()}
-        return {"samples": int(self.samples), **rounded}
+        absent = NEED_TARGETS if self.target_samples == 0 else ()
+        return {
+            "samples": int(self.samples),
+            **{k: None if math.isnan(v) or k in absent else round(v, 2) for k, v in percent.items()},
+        }
 
     def _scored(self, masks: Tensor, ignore: Tensor | None) -> Tensor:
         """The masks as they are compared: without ignored pixels, at the protocol's size."""
-        if ignore is not None and self.protocol.ignores:
-            masks = masks & ~ignore
-        return self.protocol.to_canvas(masks)
+        return self.protocol.to_canvas(self._kept(masks, ignore))
+
+    def _kept(self, masks: Tensor, ignore: Tensor | None) -> Tensor:
+        return masks & ~ignore if ignore is not None and self.protocol.ignores else masks
 
     def _add_overlap(self, prediction: Tensor, targets: Tensor, none: bool, target_none: bool) -> None:
         answer, truth = prediction.any(dim=0), targets.any(dim=0)
         united = functional.intersection_union(answer, truth)
         counts = functional.one_to_one(prediction, targets) if self.protocol.paired else [united]
         inter, union, iou = self._overlaps(counts, none, target_none)
-        self._increase(samples=1, iou=iou, intersection=inter, union=union)
+        weight = len(counts) if self.protocol.paired else 1
+        self._increase(samples=1, iou=iou * weight, weight=weight, intersection=inter, union=union)
         self._increase(plain_iou=functional.overlap(*united, none, target_none, "zero").iou)
-        canvas = functional.canvas_intersection_union(answer, truth)
-        inter, union, _ = functional.overlap(*canvas, none, target_none, self.protocol.empty_rule)
-        self._increase(canvas_intersection=inter, canvas_union=union)
         right = [iou > limit if self.protocol.strict else iou >= limit for limit in PRECISION_AT]
         if target_none:
             self._increase(none_samples=1, none_found=none)
         else:
-            self._increase(target_samples=1, target_found=not none, box_hits=is_hit(answer, truth))
+            self._increase(target_samples=1, target_found=not none)
         if not target_none or self.protocol.share == "all":
             self.at_least += torch.tensor(right, device=self.device)
+
+    def _add_own_size(self, answer: Tensor, truth: Tensor, none: bool, target_none: bool) -> None:
+        """What is measured on masks of the image's size, whatever the protocol's: ncIoU's canvas, and boxes."""
+        canvas = functional.canvas_intersection_union(answer, truth)
+        inter, union, _ = functional.overlap(*canvas, none, target_none, self.protocol.empty_rule)
+        self._increase(canvas_intersection=inter, canvas_union=union)
+        if not target_none:
+            self._increase(box_hits=is_hit(answer, truth))
 
     def _add_f1(self, prediction: Tensor, targets: Tensor) -> None:
         matched = functional.matched_overlaps(prediction, targets, self.f1_overlap).to(self.device, torch.float64)
@@ -170,20 +199,23 @@ class ReferringMetrics(Metric):
         self.true_positives += right
         self._increase(predicted=len(prediction), targets=len(targets))
 
-    def _add_oracle(self, candidates: Tensor, targets: Tensor, target_none: bool) -> None:
+    def _add_oracle(self, candidates: Tensor, targets: Tensor, target_none: bool, order: Tensor | None) -> None:
         # Where there is no target the best choice from any pool is to choose nothing: perfect.
         counts = pairwise_counts(targets, candidates)
         united = functional.intersection_union(functional.best_of(candidates, *counts), targets.any(dim=0))
         inter, union, iou = self._overlaps([united], target_none, target_none)
         self._increase(oracle_samples=1, oracle_iou=iou, oracle_intersection=inter, oracle_union=union)
-        best = functional.best_overlaps(*counts)[targets.flatten(1).any(1)]  # a target without a pixel is no target
+        inter_of, union_of = (each[targets.flatten(1).any(1)] for each in counts)  # a target needs a pixel
+        best = functional.best_overlaps(inter_of, union_of)
         self.recalled += (best[:, None].cpu() >= torch.tensor(RECALL_AT, dtype=torch.float64)).sum(0).to(self.device)
+        ranked = (inter_of, union_of) if order is None else (inter_of[:, order], union_of[:, order])
+        self.matched += torch.tensor(functional.matched_counts(*ranked, RECALL_AT), device=self.device)
         self._increase(pool_targets=len(best))
 
     def _overlaps(self, counts: list[tuple[int, int]], none: bool, target_none: bool) -> Overlap:
         """The sums of a sample over its pairs' intersections and unions, and their mean IoU."""
         rule = self.protocol
-        counts = counts or [(0, 0)]  # neither an answer nor a target, where masks are paired
+        counts = counts or [(0, 0)]  # neither an answer nor a target, where masks are paired: of no weight
         each = [functional.overlap(*pair, none, target_none, rule.empty_rule, rule.iou_epsilon) for pair in counts]
         iou = sum(one.iou for one in each) / len(each)
         return Overlap(sum(one.intersection for one in each), sum(one.union for one in each), iou)
@@ -202,7 +234,12 @@ class ReferringMetrics(Metric):
         return torch.where(self._sum(counted) > 0, value, torch.nan)
 
 
-def _check(prediction: Tensor, targets: Tensor, candidates: Tensor | None, ignore: Tensor | None) -> None:
+def _check(
+    prediction: Tensor, targets: Tensor, candidates: Tensor | None, ignore: Tensor | None, scores: Tensor | None
+) -> None:
+    if scores is not None and candidates is not None and scores.shape != candidates.shape[:1]:
+        size, got = tuple(candidates.shape[:1]), tuple(scores.shape)
+        raise ValueError(f"candidate_scores must be {size}, one a candidate, got {got}")
     for name, masks in {"prediction": prediction, "targets": targets, "candidates": candidates}.items():
         if masks is None:
             continue

@@ -20,7 +20,7 @@ class VideoProtocol:
         those that hold any, however many expressions each holds.
     left_out: group numbers that count nowhere.
     matched: a sample is a video with all its objects, and answers are assigned to objects (`davis.match`).
-    rounded: each expression's J and F are rounded to two decimals in percent before the mean.
+    rounded: each expression's measures are rounded to two decimals in percent before the mean; only ReVOS does that.
     robustness: A (accuracy) and R (robustness) are measured, too.
     """
 
@@ -28,7 +28,7 @@ class VideoProtocol:
     groups: tuple[str, ...] = ("all",)
     left_out: frozenset[int] = frozenset()
     matched: bool = False
-    rounded: bool = True
+    rounded: bool = False
     robustness: bool = False
 
 
@@ -48,7 +48,6 @@ class Davis(VideoProtocol):
     name: str = "davis"
     groups: tuple[str, ...] = ("run 1", "run 2", "run 3", "run 4")
     matched: bool = True
-    rounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,6 @@ class RefYoutubeVos(VideoProtocol):
     """
 
     name: str = "ref-youtube-vos"
-    rounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +109,7 @@ class ReVos(VideoProtocol):
     name: str = "revos"
     groups: tuple[str, ...] = ("referring", "reasoning")
     left_out: frozenset[int] = frozenset({2})
+    rounded: bool = True
     robustness: bool = True
 
 

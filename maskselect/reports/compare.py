@@ -6,13 +6,15 @@ from typing import Any
 from rich.markup import escape
 
 from maskselect.backends.terminal import console, narrow_table
-from maskselect.metrics.summary import paired_difference
+from maskselect.metrics.summary import LEAST_IMAGES, paired_difference
 from maskselect.structures.scored import Scored
 
 
 def compare(first: Sequence[Scored], second: Sequence[Scored], cases: int) -> dict[str, Any]:
     """Mean difference of the IoU of each sample (second minus first, points) with its 95 % interval, for all samples,
     with and without references, and by kind; then the `cases` samples that changed most.
+
+    Below `LEAST_IMAGES` images there is neither an interval nor a verdict on whether that is beyond chance: null.
 
     Both hold the same samples in the same order, see `maskselect.reports.records.in_order`.
     """
@@ -23,11 +25,13 @@ def compare(first: Sequence[Scored], second: Sequence[Scored], cases: int) -> di
             parts.setdefault(row.kind, []).append(place)
     differences = {}
     for name, places in parts.items():
-        mean, low, high = paired_difference([first[p] for p in places], [second[p] for p in places])
+        mean, edges = paired_difference([first[p] for p in places], [second[p] for p in places])
         differences[name] = {
             "samples": len(places),
+            "images": len({first[p].image_id for p in places}),
             "difference": round(mean, 2),
-            "interval": [round(low, 2), round(high, 2)],
+            "interval": None if edges is None else [round(edge, 2) for edge in edges],
+            "beyond_chance": None if edges is None else edges[0] > 0 or edges[1] < 0,
         }
     order = sorted(range(len(first)), key=lambda place: -abs(second[place].iou - first[place].iou))[:cases]
     changed = [
@@ -47,13 +51,19 @@ def compare(first: Sequence[Scored], second: Sequence[Scored], cases: int) -> di
 def print_comparison(found: dict[str, Any], first: str, second: str) -> None:
     """As two tables."""
     title = f"IoU of {second} minus {first}, points, paired"
-    table = narrow_table("", "samples", "difference", "95 % interval", "beyond chance", title=title)
-    for name, row in found["differences"].items():
-        low, high = row["interval"]
-        sure = "yes" if low > 0 or high < 0 else "no"
-        table.add_row(name, str(row["samples"]), f"{row['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}", sure)
+    table = narrow_table("", "samples", "images", "difference", "95 % interval", "beyond chance", title=title)
+    rows = found["differences"]
+    for name, row in rows.items():
+        shown = ("–", "–", "too few images")
+        if row["interval"] is not None:
+            low, high = row["interval"]
+            sure = "yes" if row["beyond_chance"] else "no"
+            shown = (f"{row['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}", sure)
+        table.add_row(name, str(row["samples"]), str(row["images"]), *shown)
     screen = console()
     screen.print(table)
+    if any(row["interval"] is None for row in rows.values()):
+        screen.print(f"Fewer than {LEAST_IMAGES} images: too few samples to show a difference.")
     cases = narrow_table("sample", "prompt", "targets", "IoU", "masks", title="changed most", words=2)
     for case in found["changed_most"]:
         iou, chosen = case["iou"], case["chosen"]

@@ -90,6 +90,26 @@ def read_evaluation(path: Path) -> Evaluation:
     return Evaluation(path, report, _key(records_path(path)))
 
 
+def refuse_replacing(path: Path, model: str, fingerprint: str) -> None:
+    """Raises ValueError when `path`, or the samples beside it, is what another model's evaluation wrote, or no report.
+
+    model: the name it was asked for by, which decides where no samples tell the weights.
+    fingerprint: of the weights; "" where they are not known.
+    """
+    remedy = "expected another --output, or --overwrite to replace it"
+    try:
+        report = read_evaluation(path).report if path.is_file() else None
+        known = str(_key(records_path(path)).get("model", ""))
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}") from error
+    other = report["model"] if report is not None else "unknown name"
+    if known and fingerprint:
+        if known != fingerprint:
+            raise ValueError(f"{path} holds the evaluation of other weights ({other}); {remedy}")
+    elif report is not None and other != model:
+        raise ValueError(f"{path} holds the report of another model, {other}; {remedy}")
+
+
 def _key(records: Path) -> Mapping[str, Any]:
     """The first line of a file of samples. Raises ValueError when it is damaged."""
     if not records.is_file():

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -108,6 +108,27 @@ def _write_record(group: MaskGroup, image: Path, model: str, file: BinaryIO) -> 
         "masks": group.to_coco(),
     }
     file.write(_json_bytes(record))
+
+
+def refuse_replacing_other(path: Path, own: Mapping[str, Any], what: str) -> None:
+    """Raises ValueError when the file `path` is there and neither it nor each of its rows says what `own` says.
+
+    own: entries of the JSON that will be written there, by which it is known again.  what: it is, for the message.
+    """
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        found = None
+    if not _states(found, own):
+        raise ValueError(f"{path} holds something else than {what}; expected another --output, or --overwrite")
+
+
+def _states(found: Any, own: Mapping[str, Any]) -> bool:
+    if not isinstance(found, dict) or not found:
+        return False
+    return own.items() <= found.items() or all(_states(row, own) for row in found.values())
 
 
 def write_json(record: dict[str, Any], path: Path) -> None:

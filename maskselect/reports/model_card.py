@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from maskselect.data.catalog import CATALOG
 from maskselect.reports.evaluated import Evaluation
 from maskselect.reports.model_parts import describe_parts
-from maskselect.reports.table import SHOWN
+from maskselect.reports.table import SHOWN, counted
 from maskselect.systems.named_weights import NamedWeights, named_weights
 
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -102,7 +102,7 @@ def _results(one: Evaluation) -> list[EvalResult]:
 def _section(one: Evaluation, link: str) -> dict[str, Any]:
     report = one.report
     seed = f", seed {one.seed}" if one.seed is not None else ""
-    asked = f"{report['samples']} samples, {report['images']} images{seed}."
+    asked = f"{counted(report['samples'], 'sample')}, {counted(report['images'], 'image')}{seed}."
     return {
         "title": f"{one.title}, `{report['split']}`",
         "asked": asked + (f" Candidates: {one.pool}." if one.pool else ""),

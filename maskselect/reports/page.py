@@ -5,13 +5,17 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from maskselect.metrics.summary import LEAST_IMAGES
 from maskselect.reports import charts
 from maskselect.reports.cases import Case
-from maskselect.reports.published import PUBLISHED
+from maskselect.reports.published import PUBLISHED, lacking
+from maskselect.reports.table import counted, targets_label
 from maskselect.structures.scored import Scored
 
 COLUMNS = ("gIoU", "cIoU", "ncIoU", "F1", "N-acc", "T-acc", "Pr@0.5", "Pr@0.9", "oracle_gIoU", "oracle_cIoU")
 _SECTIONS = {"metrics": "", "by_kind": "By kind of prompt", "by_targets": "By number of targets", "by_size": "By size"}
+LEAST_SCORES = 50
+"""Candidates below which the chart of their scores says nothing."""
 _STYLE = (Path(__file__).parent / "page.css").read_text()
 
 
@@ -26,8 +30,8 @@ def draw_page(
     title = f"{report['model']} on {report['dataset']} {report['split']}"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>{report['samples']} samples, {report['images']} images, {report['candidates_per_image']} candidates an "
-        "image; percent, with 95 % intervals from a bootstrap over images.</p>",
+        f"<p>{counted(report['samples'], 'sample')}, {counted(report['images'], 'image')}, "
+        f"{counted(report['candidates_per_image'], 'candidate')} an image; percent, {_sureness(report)}.</p>",
         *(f'<p class="beware">Beware: {escape(sentence)}.</p>' for sentence in report.get("overlap", [])),
         _headline(report),
         *(_table(report, name, heading) for name, heading in _SECTIONS.items() if report.get(name)),
@@ -47,13 +51,19 @@ def draw_page(
     )
 
 
+def _sureness(report: Mapping[str, Any]) -> str:
+    if report.get("intervals", {}).get("overall"):
+        return "with 95 % intervals from a bootstrap over images"
+    return f"without intervals: fewer than {LEAST_IMAGES} images tell too little about others"
+
+
 def _headline(report: Mapping[str, Any]) -> str:
     overall, edges = report["metrics"]["overall"], report.get("intervals", {}).get("overall", {})
     boxes = []
     for name in ("gIoU", "cIoU", "F1", "N-acc", "T-acc"):
         if overall.get(name) is not None:
-            low, high = edges.get(name, [overall[name]] * 2)
-            boxes.append(f"<div><b>{overall[name]:.1f}</b>{name}<br><span>{low:.1f} to {high:.1f}</span></div>")
+            span = "<br><span>{:.1f} to {:.1f}</span>".format(*edges[name]) if name in edges else ""
+            boxes.append(f"<div><b>{overall[name]:.1f}</b>{name}{span}</div>")
     return f'<div class="head">{"".join(boxes)}</div>'
 
 
@@ -64,7 +74,8 @@ def _table(report: Mapping[str, Any], section: str, heading: str) -> str:
     for label, row in report[section].items():
         edges = report.get("intervals", {}).get(label, {}) if section == "metrics" else {}
         cells = "".join(f"<td>{_cell(row.get(name), edges.get(name))}</td>" for name in shown)
-        body.append(f"<tr><td>{escape(label)}</td><td>{row['samples']}</td>{cells}</tr>")
+        shown_label = targets_label(label) if section == "by_targets" else label
+        body.append(f"<tr><td>{escape(shown_label)}</td><td>{row['samples']}</td>{cells}</tr>")
     title = f"<h2>{heading}</h2>" if heading else ""
     return f'{title}<div class="wide"><table><tr>{head}</tr>{"".join(body)}</table></div>'
 
@@ -79,6 +90,8 @@ def _published(report: Mapping[str, Any]) -> str:
     others = PUBLISHED.get((report["dataset"], report["split"]))
     if not others:
         return ""
+    if reason := lacking(report["dataset"], report["split"], report["samples"]):
+        return f"<p>{escape(reason)}</p>"
     shown = [name for name in COLUMNS if any(name in other.measures for other in others)]
     overall = report["metrics"]["overall"]
     rows = [(f"{report['model']} (this run)", overall, "")]
@@ -97,7 +110,7 @@ def _charts(rows: Sequence[Scored]) -> str:
     scores = [score for row in rows for score in row.scores]
     right = [ok for row in rows for ok in row.right]
     drawn = [charts.histogram(aimed, "IoU of the answer, samples with targets")]
-    if scores:
+    if len(scores) >= LEAST_SCORES:
         drawn.append(charts.reliability(scores, right, "Candidates: is a score of 0.8 right 8 times in 10?"))
     return f'<div class="charts">{"".join(f"<figure>{chart}</figure>" for chart in drawn)}</div>'
 
@@ -120,7 +133,8 @@ def _cases(kind: str, cases: Sequence[Case]) -> str:
     figures = "".join(
         f'<figure><img src="{case.source}" alt="targets, answer and candidates">'
         f"<figcaption><b>{escape(case.row.prompt)}</b><br>IoU {case.row.iou:.2f}, {case.row.chosen} chosen of "
-        f"{case.row.candidates}, {case.row.targets} targets; {escape(case.row.sample_id)}</figcaption></figure>"
+        f"{case.row.candidates}, {counted(case.row.targets, 'target')}; {escape(case.row.sample_id)}"
+        "</figcaption></figure>"
         for case in cases
     )
     note = "<p>Left the targets, then the answer, then all candidates; references in magenta.</p>"

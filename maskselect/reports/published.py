@@ -1,10 +1,13 @@
 """Published figures, to stand beside ours: what a paper reports for a data set and split, and where.
 
 Percent. Only figures that were read in the paper or in its code's own logs are here; other candidates, other sizes of
-image and other data for training make them a landmark, not a ranking.
+image and other data for training make them a landmark, not a ranking. They are of whole splits, so they stand beside
+runs of whole splits only.
 """
 
 from dataclasses import dataclass
+
+from maskselect.data.catalog import CATALOG
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,11 @@ class Published:
     measures: dict[str, float]
     source: str
 
+
+WHOLE = 0.9
+"""Of a split's published number of samples, which is second-hand for some: from here on a run counts as whole."""
+LEAST_SAMPLES = 500
+"""Where the number of samples of a split is not known."""
 
 _RAS = "RAS, arXiv 2506.05342"
 _VGENT = "VGent, arXiv 2512.11099, after third parties"
@@ -91,3 +99,13 @@ PUBLISHED: dict[tuple[str, str], list[Published]] = {
     ("earthreason", "val"): [Published("Text4Seg++", {"gIoU": 71.9, "cIoU": 69.8}, _TEXT4SEG)],
     ("earthreason", "test"): [Published("Text4Seg++", {"gIoU": 73.0, "cIoU": 65.6}, _TEXT4SEG)],
 }
+
+
+def lacking(dataset: str, split: str, samples: int) -> str:
+    """Why a run of so many samples cannot stand beside published figures, as a sentence; "" where it can."""
+    entry = CATALOG.get(dataset)
+    whole = (entry.samples.get(split) or entry.about.get(split)) if entry is not None else None
+    if samples >= (LEAST_SAMPLES if whole is None else WHOLE * whole):
+        return ""
+    size = "" if whole is None else f" of about {whole:,} samples"
+    return f"Published figures are of the whole split{size}; this run has {samples:,}, so they are not shown beside it."

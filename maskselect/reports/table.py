@@ -3,8 +3,23 @@
 from typing import Any
 
 from maskselect.backends.terminal import console, narrow_table
+from maskselect.metrics.rules import RECALL
 
 SHOWN = ("gIoU", "cIoU", "ncIoU", "F1", "N-acc", "T-acc", "Pr@0.5", "Pr@0.9", "oracle_gIoU", "oracle_cIoU")
+
+
+def counted(number: float, one: str) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "target"), counted(0, "target"), counted(1.5, "candidate")
+    ('1 target', '0 targets', '1.5 candidates')
+    """
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
+def targets_label(bucket: str) -> str:
+    """Of a row of `by_targets`, whose names are numbers and ranges: "1 target", "2-5 targets"."""
+    return "1 target" if bucket == "1" else f"{bucket} targets"
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -14,15 +29,16 @@ def print_report(report: dict[str, Any]) -> None:
     table = narrow_table("", "n", *names, title=title)
     for section in ("metrics", "by_kind", "by_targets"):
         for name, metrics in report[section].items():
-            label = f"{name} targets" if section == "by_targets" else name
+            label = targets_label(name) if section == "by_targets" else name
             table.add_row(label, str(metrics["samples"]), *(_cell(metrics[key]) for key in SHOWN))
         table.add_section()
     screen = console()
     screen.print(table)
     latency = report["latency"]
+    prompts = counted(round(latency["prompts_per_image"], 1), "prompt")
     screen.print(
-        f"{report['candidates_per_image']} candidates an image; {latency['seconds_per_image']:.2f} s an image with "
-        f"{latency['prompts_per_image']:.1f} prompts, {latency['seconds_per_prompt']:.2f} s a prompt"
+        f"{counted(report['candidates_per_image'], 'candidate')} an image; {latency['seconds_per_image']:.2f} s an "
+        f"image with {prompts}, {latency['seconds_per_prompt']:.2f} s a prompt"
     )
     for sentence in report.get("overlap", []):
         screen.print(f"Beware: {sentence}.", markup=False)
@@ -40,14 +56,18 @@ def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float)
 
 
 def print_ceiling(found: dict[str, Any], title: str) -> None:
-    """Prints what `maskselect.evaluation.measure_ceiling` gives."""
-    table = narrow_table("", "percent", title=f"{title}: {found['images']} images, {found['samples']} samples")
-    for name, value in found.items():
-        if name not in ("images", "samples", "candidates_per_image"):
-            table.add_row(name, _cell(value))
+    """Prints what `maskselect.evaluation.measure_ceiling` gives: the oracle, and both forms of recall by IoU."""
+    asked = f"{counted(found['images'], 'image')}, {counted(found['samples'], 'sample')}"
+    table = narrow_table("IoU at least", "any candidate", "one to one", title=f"{title}: {asked} (percent)")
+    for name in RECALL:
+        cells = (_cell(found[key]) for key in (name, f"matched_{name}"))
+        table.add_row(name.removeprefix("recall@").replace(".5:.95", "mean, 0.5 to 0.95"), *cells)
     screen = console()
     screen.print(table)
-    screen.print(f"{found['candidates_per_image']} candidates an image")
+    screen.print(
+        f"{counted(found['candidates_per_image'], 'candidate')} an image; oracle gIoU {_cell(found['oracle_gIoU'])}, "
+        f"cIoU {_cell(found['oracle_cIoU'])}"
+    )
 
 
 def _cell(value: float | None) -> str:

@@ -1,21 +1,26 @@
-"""Measures written out again, from the published rules and by other means than maskselect uses, and cases to try.
+"""Measures written out again from the published evaluators, by other means than maskselect uses, and cases to try.
 
-Plain NumPy, with pycocotools, torchvision, OpenCV, Pillow and SciPy where they have the same thing. The tests and
-`benchmarks/metric_parity.py` hold maskselect against these.
+Each function names the repository, commit, file and function whose rule it states. Plain NumPy, with pycocotools,
+torchvision, OpenCV, Pillow, SciPy and torch's own resizing where the evaluators use them or they have the same thing.
+The tests and `benchmarks/metric_parity.py` hold maskselect against these. Videos: `video_references.py`.
 """
 
+import contextlib
+import io
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 import torchvision.ops as boxes
 from PIL import Image
 from pycocotools import mask as coco
-from scipy import ndimage
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from scipy.optimize import linear_sum_assignment
 
 F1_AT = np.arange(0.5, 1, 0.05)
@@ -62,7 +67,7 @@ def draw_cases(count: int, seed: int) -> list[Case]:
 
     cases = []
     for _ in range(count):
-        size = int(rng.integers(3, 48)), int(rng.integers(3, 48))
+        size = int(rng.integers(3, 52)), int(rng.integers(3, 52))  # 49: where 1024 / size * size falls short
         targets, pool = draw(int(rng.integers(0, 4))), draw(int(rng.integers(0, 5)))
         near = targets & (rng.random(targets.shape) < rng.choice([0.7, 0.95, 1.0]))
         pool = np.concatenate([pool, near])
@@ -94,7 +99,10 @@ def coco_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def is_hit(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Acc@0.5 of two (H, W) masks through torchvision's boxes, whose ends are pixel indices, too."""
+    """mc-lan/Text4Seg@069a7f7, ms-swift/text4seg/eval_refer_comprehen.py: Acc@0.5 of two (H, W) masks.
+
+    Through torchvision's boxes, whose ends are pixel indices, as those of Text4Seg's masks_to_boxes are.
+    """
     if not (prediction.any() and target.any()):
         return 0.0
     a, b = (boxes.masks_to_boxes(torch.from_numpy(mask)[None]) for mask in (prediction, target))
@@ -102,6 +110,7 @@ def is_hit(prediction: np.ndarray, target: np.ndarray) -> float:
 
 
 def set_f1(case: Case) -> list[float]:
+    """Our own definition of F1, with torchvision's boxes."""
     sides = [boxes.masks_to_boxes(torch.from_numpy(m)) + torch.tensor([0, 0, 1, 1]) if len(m) else torch.zeros(0, 4)
              for m in (case.prediction, case.targets)]  # fmt: skip
     iou = boxes.box_iou(*sides).numpy().astype(float)
@@ -117,160 +126,199 @@ def as_it_is(mask: np.ndarray) -> np.ndarray:
 
 
 def stretched(mask: np.ndarray, side: int) -> np.ndarray:
-    """Pillow's nearest neighbour: by the centres of pixels."""
+    """yz93/LAVT-RIS@066bcf2, transforms.py, Resize: Pillow's nearest neighbour. RMSIN keeps it."""
     return np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST))
 
 
+def floored(mask: np.ndarray, side: int) -> np.ndarray:
+    """wangjunchi/LLMSeg@9d9cf58, training.py, validate_threshold: torch's `interpolate(mode="nearest")`."""
+    batch = torch.from_numpy(mask.astype(np.uint8))[None, None]
+    return F.interpolate(batch, size=(side, side), mode="nearest")[0, 0].numpy() > 0
+
+
 def letterboxed(mask: np.ndarray, side: int) -> np.ndarray:
-    scale = side / max(mask.shape)
-    height, width = (max(1, int(each * scale)) for each in mask.shape)
-    small = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    top, left = (side - height) // 2, (side - width) // 2
-    return cv2.copyMakeBorder(small, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT) > 0
+    """earth-insights/SegEarth-R1@07dee34, segearth_r1/eval_and_test/eval_dataset/RS_val_dataset.py, preprocess_mask.
+
+    Where the shorter side would be rounded to nothing, which OpenCV refuses, it is one pixel.
+    """
+    height, width = mask.shape
+    if width > height:
+        size = (side, max(1, int(height * (side / width))))
+    else:
+        size = (max(1, int(width * (side / height))), side)
+    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    rest_x, rest_y = side - size[0], side - size[1]
+    top, left = rest_y // 2, rest_x // 2
+    return cv2.copyMakeBorder(small, top, rest_y - top, left, rest_x - left, cv2.BORDER_CONSTANT, value=0) > 0
 
 
 def share(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole else math.nan
 
 
-def lisa(cases: list[Case], epsilon: float, ignore: bool, scaled: Scaling = as_it_is) -> dict[str, float]:
-    """Histograms of labels 0 and 1, where label 255 of the truth takes the pixel out of both."""
-    summed, iou_sum = np.zeros(2), 0.0
+def foreground(output: np.ndarray, target: np.ndarray, ignore: np.ndarray | None = None) -> np.ndarray:
+    """dvlab-research/LISA@37531c5, utils/utils.py, intersectionAndUnionGPU: (2,), intersection and union of class 1.
+
+    Histograms of labels 0 and 1, where label 255 of the target takes the pixel out of both.
+    """
+    label = np.where(False if ignore is None else ignore, 255, target.astype(int))
+    said = np.where(label == 255, 255, output.astype(int))
+
+    def counted(labels: np.ndarray) -> np.ndarray:
+        return np.histogram(labels, bins=2, range=(0, 1))[0]
+
+    inter = counted(said[said == label])
+    return np.array([inter, counted(said) + counted(label) - inter])[:, 1].astype(float)
+
+
+def lisa(
+    cases: list[Case], epsilon: float, ignore: bool, scaled: Scaling = as_it_is, count_epsilon: float = 1e-5
+) -> dict[str, float]:
+    """dvlab-research/LISA@4b17762, train_ds.py, validate; all_reduce of utils/utils.py adds 1e-5 to the count.
+
+    epsilon: of the IoU: 1e-5 in LISA, 1e-8 in wangjunchi/LLMSeg@9d9cf58, training.py and validate_llmseg.py.
+    count_epsilon: 0 where no all_reduce follows: bytedance/Sa2VA@0d8f983, projects/sa2va/evaluation/dataset/RES.py,
+        RESDataset.evaluate; mc-lan/Text4Seg@fdd1188, ms-swift/text4seg/eval_refer_seg.py; zamling/PSALM@94b2d33,
+        psalm/eval/referring_segmentation.py.
+    """
+    summed, mean = np.zeros(2), 0.0
     for case in cases:
-        away = scaled(case.ignore) & ignore
-        label = np.where(away, 255, scaled(union_of(case.targets)))
-        said = np.where(away, 255, scaled(union_of(case.prediction)))
-        inter = (said[said == label] == 1).sum()
-        union = (said == 1).sum() + (label == 1).sum() - inter
-        iou_sum += inter / (union + epsilon) + (union == 0)
-        summed += inter, union
-    return {"gIoU": iou_sum / (len(cases) + 1e-5), "cIoU": summed[0] / (summed[1] + 1e-10)}
+        away = scaled(case.ignore) if ignore else None
+        pair = foreground(scaled(union_of(case.prediction)), scaled(union_of(case.targets)), away)
+        mean += pair[0] / (pair[1] + epsilon) + (1.0 if pair[1] == 0 else 0.0)
+        summed += pair
+    return {"gIoU": mean / (len(cases) + count_epsilon), "cIoU": summed[0] / (summed[1] + 1e-10)}
 
 
 def rela(cases: list[Case], least: int | None, scaled: Scaling) -> dict[str, float]:
-    """gRefCOCO's evaluator: flags decide. least: fewer pixels say "nothing"; None takes the decision of the case."""
-    tally, iou_sum, inters, unions, right = dict.fromkeys(("TP", "FN", "FP", "TN"), 0), 0.0, 0, 0, []
+    """henghuiding/ReLA@1e6e889, gres_model/evaluation/refer_evaluation.py, ReferEvaluator.evaluate: flags decide.
+
+    least: fewer pixels say "nothing", for models without a flag; None takes the decision of the case.
+    ReLA writes N-acc and T-acc as 0 where no sample lacks a target; here they are what its formulas give.
+    """
+    nt, iou_sum, inters, unions, right = dict.fromkeys(("TP", "TN", "FP", "FN"), 0), 0.0, 0, 0, []
     for case in cases:
         answer = scaled(union_of(case.prediction))
         inter, union = counts(answer, scaled(union_of(case.targets)))
-        rejected = case.rejected if least is None else bool(answer.sum() < least)
+        pred_nt = case.rejected if least is None else bool(answer.sum() < least)
         if len(case.targets) == 0:
-            tally["TP" if rejected else "FN"] += 1
-            iou_sum += rejected
-            unions += 0 if rejected else union
-            continue
-        tally["FP" if rejected else "TN"] += 1
-        inter = 0 if rejected else inter
-        iou = inter / union if union else 0.0
-        iou_sum, inters, unions = iou_sum + iou, inters + inter, unions + union
-        right.append([iou >= limit for limit in PRECISION_AT])
+            nt["TP" if pred_nt else "FN"] += 1
+            iou_sum += 1 if pred_nt else 0
+            unions += 0 if pred_nt else union
+        else:
+            nt["FP" if pred_nt else "TN"] += 1
+            inter = 0 if pred_nt else inter
+            this_iou = 0.0 if union == 0 else inter / union
+            iou_sum, inters, unions = iou_sum + this_iou, inters + inter, unions + union
+            right.append([this_iou >= limit for limit in PRECISION_AT])
     passed = np.mean(right, 0) if right else [math.nan] * len(PRECISION_AT)
     return {
         "gIoU": iou_sum / len(cases), "cIoU": share(inters, unions),
-        "N-acc": share(tally["TP"], tally["TP"] + tally["FN"]), "T-acc": share(tally["TN"], tally["TN"] + tally["FP"]),
+        "N-acc": share(nt["TP"], nt["TP"] + nt["FN"]), "T-acc": share(nt["TN"], nt["TN"] + nt["FP"]),
     } | {f"Pr@{limit}": float(value) for limit, value in zip(PRECISION_AT, passed, strict=True)}  # fmt: skip
 
 
 def gsva(cases: list[Case], zom: bool) -> dict[str, float]:
-    """GSVA's `eval_gres`: no target means no pixel, and the mask of a rejected target counts like any other."""
-    iou_sum, inters, unions = 0.0, 0, 0
-    found: dict[bool, list[bool]] = {True: [], False: []}
+    """LeapLabTHU/GSVA@a1af9b2, solver.py, eval_gres: truth by pixels, and a rejected target's mask counts like any."""
+    nt, iou_sum, summed = dict.fromkeys(("TP", "TN", "FP", "FN"), 0), 0.0, np.zeros(2)
     for case in cases:
-        inter, union = counts(union_of(case.prediction), union_of(case.targets))
-        nothing = not case.targets.any()
-        found[nothing].append(case.rejected)
-        if not nothing:
-            iou_sum, inters, unions = iou_sum + inter / (union + 1e-8), inters + inter, unions + union
-        elif case.rejected:
-            iou_sum += 1
-        elif not zom:
-            unions += union
+        pair = foreground(union_of(case.prediction), union_of(case.targets))
+        if not case.targets.any():
+            nt["TP" if case.rejected else "FN"] += 1
+            iou_sum += 1.0 if case.rejected else 0.0
+            summed[1] += 0 if case.rejected or zom else pair[1]
+        else:
+            nt["FP" if case.rejected else "TN"] += 1
+            iou_sum += pair[0] / (pair[1] + 1e-8)
+            summed += pair
     return {
-        "gIoU": iou_sum / (len(cases) + 1e-5), "cIoU": inters / (unions + 1e-10),
-        "N-acc": share(sum(found[True]), len(found[True])),
-        "T-acc": share(found[False].count(False), len(found[False])),
+        "gIoU": iou_sum / (len(cases) + 1e-5), "cIoU": summed[0] / (summed[1] + 1e-10),
+        "N-acc": share(nt["TP"], nt["TP"] + nt["FN"]), "T-acc": share(nt["TN"], nt["TN"] + nt["FP"]),
     }  # fmt: skip
 
 
-def plain(cases: list[Case], scaled: Scaling, strict: bool) -> dict[str, float]:
-    """RMSIN (>=, empty union 0), or SegEarth-R1 (>, epsilons, empty union 1)."""
-    pairs = np.array([counts(scaled(union_of(case.prediction)), scaled(union_of(case.targets))) for case in cases])
-    inter, union = pairs.T.astype(float)
-    if strict:
-        iou = np.where(union == 0, 1.0, inter / (union + 1e-5))
-    else:
-        iou = np.where(union == 0, 0.0, inter / np.maximum(union, 1))
-    passed = {f"Pr@{limit}": float((iou > limit if strict else iou >= limit).mean()) for limit in PRECISION_AT}
-    total = inter.sum() / (union.sum() + 1e-10) if strict else share(inter.sum(), union.sum())
-    return {"gIoU": float(iou.mean()), "cIoU": float(total)} | passed
-
-
-def muse(cases: list[Case]) -> dict[str, float]:
-    """Pairs of greatest summed IoU by trying every order, the rest against nothing."""
-    summed, means = np.zeros(2), []
+def rmsin(cases: list[Case], scaled: Scaling) -> dict[str, float]:
+    """Lsan2401/RMSIN@17c7787, test.py, evaluate and computeIoU: an empty union is 0, Pr@X with >=, no epsilon."""
+    cum, ious = np.zeros(2), []
     for case in cases:
-        size = max(len(case.prediction), len(case.targets))
-        frame = case.targets.shape[1:]
-        a, b = (np.concatenate([m, np.zeros((size - len(m), *frame), bool)]) for m in case[:2])
-        pairs = np.array([[counts(x, y) for y in b] for x in a], float).reshape(size, size, 2)
-        iou = np.where(pairs[..., 1] > 0, pairs[..., 0] / np.maximum(pairs[..., 1], 1), 1.0)
-        places = np.arange(size)
-        order = max(itertools.permutations(range(size)), key=lambda o: iou[list(o), places].sum())
-        chosen = pairs[list(order), places]
-        summed += chosen.sum(0)
-        each = chosen[:, 0] / (chosen[:, 1] + 1e-5) + (chosen[:, 1] == 0)
-        means.append(each.mean() if size else 1.0)
-    return {"gIoU": float(np.sum(means)) / (len(cases) + 1e-5), "cIoU": summed[0] / (summed[1] + 1e-10)}
+        inter, union = counts(scaled(union_of(case.prediction)), scaled(union_of(case.targets)))
+        ious.append(0.0 if union == 0 else inter / union)
+        cum += inter, union
+    passed = {f"Pr@{limit}": float(np.mean([iou >= limit for iou in ious])) for limit in PRECISION_AT}
+    return {"gIoU": float(np.mean(ious)), "cIoU": share(*cum)} | passed
 
 
-def slow_f(prediction: np.ndarray, target: np.ndarray, void: np.ndarray) -> float:
-    """F with SciPy's dilation, pixel by pixel where the boundary is drawn."""
-    maps = []
-    for mask in (prediction & ~void, target & ~void):
-        height, width = mask.shape
-        edge = np.zeros_like(mask)
-        for y, x in itertools.product(range(height), range(width)):
-            near = [(y, x + 1), (y + 1, x), (y + 1, x + 1)]
-            edge[y, x] = any(mask[y, x] != mask[p] for p in near if p[0] < height and p[1] < width)
-        maps.append(edge)
-    radius = int(np.ceil(0.008 * np.linalg.norm(target.shape)))
-    yy, xx = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    wide = [ndimage.binary_dilation(edge, yy**2 + xx**2 <= radius**2) for edge in maps]
-    (drawn, true), sizes = maps, [edge.sum() for edge in maps]
-    if 0 in sizes:
-        return float(sizes[0] == sizes[1])
-    p, r = (drawn & wide[1]).sum() / sizes[0], (true & wide[0]).sum() / sizes[1]
-    return 2 * p * r / (p + r) if p + r else 0.0
+def segearth(cases: list[Case], scaled: Scaling) -> dict[str, float]:
+    """earth-insights/SegEarth-R1@4b32e94, segearth_r1/eval_and_test/eval.py, compute_metric: Pr@X with >."""
+    summed, ious = np.zeros(2), []
+    for case in cases:
+        pair = foreground(scaled(union_of(case.prediction)), scaled(union_of(case.targets)))
+        ious.append(1.0 if pair[1] == 0 else pair[0] / (pair[1] + 1e-5))
+        summed += pair
+    passed = {f"Pr@{limit}": float(np.mean([iou > limit for iou in ious])) for limit in PRECISION_AT}
+    return {"gIoU": float(np.mean(ious)), "cIoU": summed[0] / (summed[1] + 1e-10)} | passed
 
 
-def best_order(answers: np.ndarray, objects: np.ndarray, void: np.ndarray) -> np.ndarray:
-    """(G, 2): J and F of the objects in the order of greatest sum."""
-    size = max(len(answers), len(objects))
-    answers = np.concatenate([answers, np.zeros((size - len(answers), *objects.shape[1:]), bool)])
-    table = np.zeros((size, len(objects), 2))
-    for (k, a), (g, b) in itertools.product(enumerate(answers), enumerate(objects)):
-        inter, union = (a & b & ~void).sum((1, 2)), ((a | b) & ~void).sum((1, 2))
-        j = [i / u if u else 1.0 for i, u in zip(inter, union, strict=True)]
-        table[k, g] = np.mean(j), np.mean([slow_f(*frame) for frame in zip(a, b, void, strict=True)])
-    orders = itertools.permutations(range(size), len(objects))
-    order = max(orders, key=lambda o: sum(table[k, g].sum() for g, k in enumerate(o)))
-    return table[list(order), range(len(objects))]
+def muse(images: list[list[Case]]) -> dict[str, float]:
+    """MaverickRen/PixelLM@c43c0af, train_ds.py, ar_validate: an image with the cases that are its questions.
 
-
-def revos(draws: list[tuple[np.ndarray, int]], white: int) -> dict[str, float]:
-    """VISA's evaluator in its own uint8 arithmetic. draws: (answer, truth, rest) as (3, T, H, W) bool, and type_id.
-
-    white: what a predicted pixel is, 255 from PNG or 1 from RLE.
+    acc_iou is divided by max_num, the larger number of masks of the whole image, and enters the meter max_num times.
+    PixelLM's matching needs logits; here every assignment is tried, for the greatest sum of IoUs of all pairs, those of
+    the left-over masks with nothing included. Left-over predictions are masks here, not raw logits.
     """
-    groups: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
-    for (answer, truth, rest), kind in draws:
-        drawn, label = answer.astype(np.uint8) * np.uint8(white), truth.astype(np.uint8)
-        wrong = ((1 - label) * drawn).sum((1, 2))
-        r = np.maximum(1 - wrong / ((truth | rest).sum((1, 2)) + 1e-6), 0).mean()
-        shared = [counts(*pair) for pair in zip(answer, truth, strict=True)]
-        j = np.mean([i / u if u else 1.0 for i, u in shared])
-        nothing = np.zeros_like(answer[0])
-        f = np.mean([slow_f(a, b, nothing) for a, b in zip(answer, truth, strict=True)])
-        groups[kind].append(np.array([100 * each for each in (j, f, (drawn == label).mean(), r)]).round(2))
-    means = (np.mean(groups[0], 0) + np.mean(groups[1], 0)) / 200
-    return dict(zip("JFAR", means.tolist(), strict=True))
+    meter, count, summed = 0.0, 0, np.zeros(2)
+    for questions in images:
+        max_num = max(sum(len(case.prediction) for case in questions), sum(len(case.targets) for case in questions))
+        for case in questions:
+            pairs = _best_pairs(case.prediction, case.targets)
+            meter += sum(pair[0] / (pair[1] + 1e-5) + (pair[1] == 0) for pair in pairs)
+            summed += np.sum(pairs, 0) if pairs else 0
+        count += max_num
+    mean = meter / (count + 1e-5) if count else math.nan  # of no mask at all PixelLM makes no sum, and stops
+    return {"gIoU": mean, "cIoU": summed[0] / (summed[1] + 1e-10)}
+
+
+def _best_pairs(given: np.ndarray, true: np.ndarray) -> list[np.ndarray]:
+    """Intersection and union of each pair: as many as the smaller side has, then the rest against nothing."""
+    if len(given) > len(true):
+        return _best_pairs(true, given)
+    nothing = np.zeros_like(true[:1]).any(0) if len(true) else None
+    options = []
+    for order in itertools.permutations(range(len(true)), len(given)):
+        pairs = [foreground(mask, true[place]) for mask, place in zip(given, order, strict=True)]
+        pairs += [foreground(nothing, true[place]) for place in range(len(true)) if place not in order]
+        options.append(pairs)
+    return max(options, key=lambda pairs: sum(pair[0] / pair[1] if pair[1] else 1.0 for pair in pairs))
+
+
+def average_recall(cases: list[Case], most: int = 1000) -> dict[float, float]:
+    """cocodataset/cocoapi@e81c312, PythonAPI/pycocotools/cocoeval.py, COCOeval, run as it is installed.
+
+    Each case is an image, its targets are the objects and its pool the detections, the first of the highest score; one
+    category, every size. Recall at each threshold; NaN without objects. An object without a pixel is none.
+    """
+    objects: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for number, case in enumerate(cases):
+        for mask in case.targets[case.targets.any((1, 2))]:
+            code = coco.encode(np.asfortranarray(mask, np.uint8))
+            objects.append({"id": len(objects) + 1, "segmentation": code, "area": int(mask.sum()), "iscrowd": 0}
+                           | {"image_id": number, "category_id": 1})  # fmt: skip
+        for place, mask in enumerate(case.pool):
+            code = coco.encode(np.asfortranarray(mask, np.uint8))
+            found.append({"image_id": number, "category_id": 1, "segmentation": code, "score": 1 / (1 + place)})
+    if not objects or not found:
+        return dict.fromkeys(F1_AT.round(2).tolist(), 0.0 if objects else math.nan)
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": number, "height": c.ignore.shape[0], "width": c.ignore.shape[1]}
+                   for number, c in enumerate(cases)],
+        "categories": [{"id": 1, "name": "object"}], "annotations": objects,
+    }  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        run = COCOeval(truth, truth.loadRes(found), "segm")
+        run.params.maxDets, run.params.areaRng, run.params.areaRngLbl = [most], [[0, 1e10]], ["all"]
+        run.evaluate()
+        run.accumulate()
+    return dict(zip(F1_AT.round(2).tolist(), run.eval["recall"][:, 0, 0, 0].tolist(), strict=True))

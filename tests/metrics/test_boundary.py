@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from maskselect.metrics.boundary import boundary_f, boundary_map, outline, outline_f, tolerance_radius
 from tests.metrics import references as ref
+from tests.metrics import video_references as video
 from tests.metrics.grids import CORNER, DOT, EMPTY, FULL, grid
 
 
@@ -65,7 +66,7 @@ def test_a_tolerance_of_one_and_more_is_pixels() -> None:
 def test_agrees_with_scipys_dilation(rng: np.random.Generator, height: int, width: int) -> None:
     a, b, void = (ref.draw_mask(rng, (height, width)) for _ in range(3))
     void &= rng.random(void.shape) < 0.5
-    assert boundary_f(a, b, void) == pytest.approx(ref.slow_f(a, b, void), abs=1e-12)
+    assert boundary_f(a, b, void) == pytest.approx(video.slow_f(a, b, void), abs=1e-12)
     assert boundary_f(a, b) == pytest.approx(boundary_f(b, a), abs=1e-12)
 
 
@@ -75,7 +76,7 @@ def test_agrees_with_scipys_dilation_at_larger_radii(size: tuple[int, int]) -> N
     for _ in range(10):
         a, b = (ref.draw_mask(rng, size) for _ in range(2))
         for other in (b, np.roll(a, (1, 2), (0, 1))):
-            assert boundary_f(a, other) == pytest.approx(ref.slow_f(a, other, np.zeros(size, bool)), abs=1e-12)
+            assert boundary_f(a, other) == pytest.approx(video.slow_f(a, other, np.zeros(size, bool)), abs=1e-12)
 
 
 def test_outlines_are_compared_as_masks_are() -> None:

@@ -11,6 +11,7 @@ MODULES = (
     "mask_box",
     "protocols",
     "referring",
+    "rules",
     "video",
     "video_protocols",
 )

@@ -6,9 +6,10 @@ import torch
 
 from maskselect.metrics.protocols import ALL, CORE, PROTOCOLS, Protocol, protocol_named
 from maskselect.metrics.referring import ReferringMetrics
+from tests.metrics import references as ref
 from tests.metrics.grids import CORNER, DOT, EMPTY, FULL, LEFT, NONE, TOP, grid
 
-PIXELS = ("lisa", "reasonseg", "llmseg", "llmseg-1024", "segearth", "muse")
+PIXELS = ("lisa", "sa2va", "reasonseg", "llmseg", "llmseg-1024", "segearth", "muse")
 
 
 def measured(protocol: str | Protocol, *cases: tuple, **settings: object) -> dict[str, float | None]:
@@ -34,7 +35,8 @@ def test_1_a_perfect_answer_is_a_hundred_everywhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_2_both_empty(name: str) -> None:
-    assert measured(name, (NONE, NONE))["gIoU"] == (0.0 if name == "rmsin" else 100.0)
+    expected = {"rmsin": 0.0, "muse": None}  # a sample without a mask on either side has no weight under muse
+    assert measured(name, (NONE, NONE))["gIoU"] == expected.get(name, 100.0)
     assert measured(name, (NONE, NONE))["N-acc"] == 100.0
 
 
@@ -136,7 +138,24 @@ def test_muse_pairs_masks_one_to_one() -> None:
     report = measured("muse", (torch.stack([LEFT, CORNER, DOT]), both))  # 1, nothing shared, and one too many
     assert report["gIoU"] == round(100 / 3, 2)
     assert report["cIoU"] == round(100 * 8 / (8 + 8 + 4 + 1), 2)
-    assert measured("muse", (NONE, NONE))["gIoU"] == 100.0
+    assert measured("muse", (both, both), (NONE, NONE))["gIoU"] == 100.0
+
+
+def test_muse_weighs_an_image_by_its_larger_number_of_masks() -> None:
+    both = torch.stack([LEFT, ~LEFT])
+    report = measured("muse", (LEFT, LEFT), (torch.stack([TOP, TOP & LEFT, DOT]), both))
+    # IoU 1 of 1 mask; of 3 masks LEFT-TOP 4 / 12 and nothing with TOP & LEFT, or 4 / 8 and TOP with ~LEFT 4 / 12.
+    assert report["gIoU"] == round(100 * (1 + 4 / 8 + 4 / 12 + 0) / (1 + 3), 2)
+
+
+def test_sa2va_has_no_epsilon_in_the_count() -> None:
+    values = {}
+    for name in ("lisa", "sa2va"):
+        metrics = ReferringMetrics(protocol=name)
+        metrics.update(FULL[None], FULL[None])
+        values[name] = float(metrics.compute()["gIoU"])
+    assert values["sa2va"] == 16 / (16 + 1e-5)
+    assert values["lisa"] == pytest.approx(16 / (16 + 1e-5) / (1 + 1e-5), abs=1e-12)
 
 
 def test_acc_at_half_goes_through_boxes() -> None:
@@ -155,6 +174,98 @@ def test_the_recall_curve_counts_targets() -> None:
     assert report["recall@.5:.95"] == round(100 * (2 + 5 * 1) / 20, 2)
     assert measured("lisa", (NONE, targets, NONE))["recall@0.5"] == 0.0
     assert measured("lisa", (NONE, targets))["recall@0.5"] is None
+
+
+def test_a_candidate_serves_one_target_in_matched_recall() -> None:
+    wide, narrow = block(10, 10), block(8, 10)  # IoU 0.8 of each other
+    targets = torch.cat([wide, narrow])
+    report = measured("lisa", (NONE[:, :1, :1].new_zeros(0, 20, 20), targets, wide))
+    assert (report["recall@0.5"], report["matched_recall@0.5"]) == (100.0, 50.0)
+    assert (report["recall@0.85"], report["matched_recall@0.85"]) == (50.0, 50.0)
+    # The first candidate takes the target that it meets best, which leaves the second nothing at 0.85.
+    pool = torch.cat([block(9, 10), wide])
+    assert measured("lisa", (wide[:0], targets, pool))["matched_recall@0.85"] == 50.0
+    metrics = ReferringMetrics(protocol="lisa")
+    metrics.update(wide[:0], wide, torch.cat([narrow, wide]), candidate_scores=torch.tensor([0.1, 0.9]))
+    assert metrics.report()["matched_recall@0.95"] == 100.0
+
+
+def test_matched_recall_is_cocos_ar() -> None:
+    rng = np.random.default_rng(3)
+    cases = []
+    for _ in range(12):
+        size, kinds = (24, 24), (int(rng.integers(0, 6)), int(rng.integers(0, 9)))
+        corners = [[rng.integers(0, 4, (n, 2)), rng.integers(18, 24, (n, 2))] for n in kinds]
+        masks = [np.zeros((n, *size), bool) for n in kinds]
+        for some, (low, high) in zip(masks, corners, strict=True):
+            for mask, (y, x), (bottom, right) in zip(some, low, high, strict=True):
+                mask[y:bottom, x:right] = True  # much overlap, so that one candidate meets several targets
+        cases.append(ref.Case(masks[1][:0], masks[0], masks[1], np.zeros(size, bool), False))
+    metrics = ReferringMetrics(protocol=replace(protocol_named("maskselect"), measures=ALL))
+    for case in cases:
+        metrics.update(*case.tensors()[:3])
+    got = {name: float(value) for name, value in metrics.compute().items()}
+    expected = ref.average_recall(cases)
+    for limit, value in expected.items():
+        assert got[f"matched_recall@{limit}"] == pytest.approx(value, abs=1e-12)
+    assert got["recall@.5:.95"] > got["matched_recall@.5:.95"] + 0.05
+
+
+def test_scores_of_candidates_are_one_each() -> None:
+    with pytest.raises(ValueError, match=r"candidate_scores must be \(2,\), one a candidate, got \(3,\)"):
+        ReferringMetrics().update(NONE, NONE, torch.stack([LEFT, TOP]), candidate_scores=torch.ones(3))
+
+
+# What a report says of how it came about.
+SAID = {
+    "maskselect": {"resolution": "each image's own size; ncIoU on 1024 x 1024", "no target": "no true mask"},
+    "grefcoco": {"resolution": "480 x 480, stretched", "empty answers": "of fewer than 50 pixels"},
+    "gsva": {"resolution": "own size", "empty answers": "rejected still counts", "epsilons": "1e-08 joins the union"},
+    "gsva-refzom": {"empty answers": "adds nothing to the summed union"},
+    "lisa": {"empty answers": "an empty union is IoU 1", "epsilons": "1e-05 joins the number of samples"},
+    "sa2va": {"source": "Sa2VA", "epsilons": "1e-05 joins the union of a sample, 1e-10 joins the summed union"},
+    "reasonseg": {"ignored pixels": "leave both masks"},
+    "llmseg": {"epsilons": "1e-08 joins the union of a sample"},
+    "llmseg-1024": {"resolution": "1024 x 1024, stretched, nearest neighbour, source index rounded down"},
+    "rmsin": {"resolution": "480 x 480", "empty answers": "an empty union is IoU 0", "epsilons": "none",
+              "Pr@X": "IoU >= X, share of all samples", "ignored pixels": "are background"},
+    "segearth": {"resolution": "1024 x 1024, letterboxed", "Pr@X": "IoU > X, share of all samples"},
+    "muse": {"gIoU": "over max(masks given, masks true) summed over images"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_each_protocol_describes_itself(name: str) -> None:
+    told = protocol_named(name).describe()
+    for key, words in SAID[name].items():
+        assert words in told[key], key
+    others = [other.describe() for other in PROTOCOLS.values() if other.name != name]
+    assert told not in others
+
+
+def test_a_changed_rule_changes_its_words() -> None:
+    rule = protocol_named("lisa")
+    changes: dict[str, object] = {
+        "side": 64, "strict": True, "ignores": False, "count_epsilon": 0.0, "none_pixels": 7, "share": "all",
+        "paired": True, "target_by_pixels": False, "empty_rule": "zero",
+    }  # fmt: skip
+    for field, value in changes.items():
+        assert replace(rule, **{field: value}).describe() != rule.describe(), field
+
+
+def test_shares_of_true_pixels_are_left_out_where_no_sample_has_a_target() -> None:
+    for name in PROTOCOLS:
+        report = measured(name, (LEFT, NONE, LEFT))
+        assert (report["cIoU"], report["ncIoU"], report["oracle_cIoU"]) == (None, None, None)
+        assert measured(name, (LEFT, NONE, LEFT), (LEFT, LEFT, LEFT))["cIoU"] is not None
+
+
+def test_nciou_and_acc_at_half_do_not_depend_on_the_protocols_canvas() -> None:
+    rng = np.random.default_rng(5)
+    pairs = [tuple(torch.from_numpy(ref.draw_mask(rng, (37, 90))[None]) for _ in range(2)) for _ in range(40)]
+    reports = [measured(replace(protocol_named(name), ignores=False), *pairs) for name in ("lisa", "segearth")]
+    assert reports[0]["ncIoU"] == reports[1]["ncIoU"] and reports[0]["Acc@0.5"] == reports[1]["Acc@0.5"]
+    assert reports[0]["Pr@0.5"] != reports[1]["Pr@0.5"]
 
 
 def test_a_share_at_the_limit_is_counted_exactly() -> None:

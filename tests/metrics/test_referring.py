@@ -159,7 +159,7 @@ def recomputed(cases: list[Case]) -> dict[str, float]:
     for chosen, targets, pool in ((a.numpy(), b.numpy(), c.numpy()) for a, b, c in cases):
         answer, truth = chosen.any(0), targets.any(0)
         i, u = float((answer & truth).sum()), float((answer | truth).sum())
-        rows, columns = (np.minimum((np.arange(1024) + 0.5) * n / 1024, n - 1).astype(int) for n in truth.shape)
+        rows, columns = (np.floor(np.arange(1024) * n / 1024).astype(int) for n in truth.shape)
         big_answer, big_truth = answer[rows][:, columns], truth[rows][:, columns]
         ci, cu = float((big_answer & big_truth).sum()), float((big_answer | big_truth).sum())
         if len(targets) == 0:

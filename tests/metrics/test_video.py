@@ -9,6 +9,7 @@ from maskselect.metrics.davis import match, share_out
 from maskselect.metrics.video import VideoMetrics, accuracy, boundary_fs, region_j, robustness
 from maskselect.metrics.video_protocols import VIDEO_PROTOCOLS, VideoProtocol
 from tests.metrics import references as ref
+from tests.metrics import video_references as video
 from tests.metrics.grids import CORNER, DOT, EMPTY, FULL, LEFT, TOP
 
 
@@ -68,14 +69,27 @@ def test_the_mean_over_frames_and_then_over_expressions(name: str) -> None:
     assert report["J&F"] == pytest.approx((report["J"] + report["F"]) / 2, abs=0.006)
 
 
-def test_published_sums_are_of_rounded_percents() -> None:
+def test_only_revos_rounds_each_expression() -> None:
     truth = torch.zeros(1, 3, 3, dtype=torch.bool)
     truth[0, :1] = True  # 1 of 3 right: 33.33 %
     answer = truth.roll(1, 2) & (torch.arange(3) == 1)
-    for name, value in (("mevis", 0.3333), ("ref-youtube-vos", 1 / 3)):
+    values = {"mevis": 1 / 3, "davis-expression": 1 / 3, "ref-youtube-vos": 1 / 3, "revos": 0.3333}
+    for name, value in values.items():
         metrics = VideoMetrics(name)
-        metrics.update(answer, truth)
+        metrics.update(answer, truth, foreground=truth)
         assert float(metrics.compute()["J"]) == pytest.approx(value, abs=1e-12)
+    assert {name for name, rule in VIDEO_PROTOCOLS.items() if rule.rounded} == {"revos"}
+
+
+@pytest.mark.parametrize("name", ["mevis", "davis-expression"])
+def test_expressions_agree_with_visas_evaluator(name: str) -> None:
+    rng = np.random.default_rng(12)
+    clips = [tuple(ref.draw_clip(rng, 2, 3, (9, 11))) for _ in range(12)]
+    metrics = VideoMetrics(name)
+    for answer, truth in clips:
+        metrics.update(torch.from_numpy(answer), torch.from_numpy(truth))
+    got = {key: float(value) for key, value in metrics.compute().items()}
+    assert got == pytest.approx(video.expressions(clips), abs=1e-12)
 
 
 def test_an_answer_that_failed_scores_nothing() -> None:
@@ -133,7 +147,7 @@ def test_matching_agrees_with_trying_every_order() -> None:
         metrics = VideoMetrics("davis")
         metrics.update(torch.from_numpy(answers), torch.from_numpy(objects), void=torch.from_numpy(void))
         got = metrics.compute()
-        assert float(got["J&F"]) == pytest.approx(ref.best_order(answers, objects, void).mean(), abs=1e-9)
+        assert float(got["J&F"]) == pytest.approx(video.best_order(answers, objects, void).mean(), abs=1e-9)
 
 
 def test_scores_come_back_in_the_order_of_the_objects() -> None:

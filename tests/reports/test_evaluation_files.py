@@ -1,8 +1,10 @@
 """What an evaluation leaves on disk: samples that a later run goes on from, a page, a comparison."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from maskselect.data.scenes.samples import ask_scenes
 from maskselect.evaluation import build_report, measure_ceiling, score_samples
 from maskselect.reports import charts
 from maskselect.reports.cases import CaseKeeper
+from maskselect.reports.compare import compare, print_comparison
 from maskselect.reports.page import draw_page
+from maskselect.reports.published import PUBLISHED, lacking
 from maskselect.reports.records import RecordFile, in_order, read_records, records_path
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
@@ -90,9 +94,74 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     other = Halves()
     other.fingerprint = "other weights"
     model = other
-    assert cli.tool("evaluate", [*words, "--scenes", "2"]) == 0
+    assert cli.tool("evaluate", [*words, "--scenes", "2", "--overwrite"]) == 0
     assert len(model.asked) == 6
     assert {path.name for path in tmp_path.iterdir()} == {"r.json", "r.html", "r.samples.jsonl", "r.cases.json"}
+
+
+def test_the_report_of_another_model_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = Halves(), Halves()
+    second.fingerprint = "other weights"
+    models = {"a": first, "b": second, "copy-of-a": first}
+    monkeypatch.setattr(loading, "load_model", lambda options: models[options.model])
+    output = tmp_path / "r.json"
+
+    def evaluate(model: str, *more: str) -> int:
+        words = ["--model", model, "--dataset", "scenes", "--split", "val", "--seed", "4", "--scenes", "2"]
+        return cli.tool("evaluate", [*words, "--output", str(output), *more], "p")
+
+    assert evaluate("a") == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert evaluate("b") == 2
+    told = capsys.readouterr().err
+    assert f"{output} holds the evaluation of other weights (a)" in told and "--overwrite" in told
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before and second.asked == []
+    assert evaluate("copy-of-a") == 0  # the same weights by another name go on
+    output.unlink()  # interrupted before the report: the samples are another model's all the same
+    assert evaluate("b") == 2 and (tmp_path / "r.samples.jsonl").read_bytes() == before["r.samples.jsonl"]
+    (tmp_path / "r.samples.jsonl").unlink()
+    output.write_bytes(before["r.json"])  # without samples the name decides
+    assert evaluate("b") == 2 and "the report of another model, a" in capsys.readouterr().err
+    assert evaluate("a") == 0
+    output.write_text('{"mine": 1}')
+    assert evaluate("a") == 2 and output.read_text() == '{"mine": 1}'
+    assert evaluate("b", "--overwrite") == 0 and json.loads(output.read_text())["model"] == "b"
+
+
+def test_samples_of_an_older_rule_are_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Halves()
+    monkeypatch.setattr(loading, "load_model", lambda options: model)
+    words = ["--model", "x", "--dataset", "scenes", "--split", "val", "--scenes", "1", "--output"]
+    words.append(str(tmp_path / "r.json"))
+    assert cli.tool("evaluate", words) == cli.tool("evaluate", words) == 0
+    assert len(model.asked) == 3
+    monkeypatch.setattr("maskselect.metrics.referring.RULES_VERSION", 1)
+    assert cli.tool("evaluate", words) == 0 and len(model.asked) == 6
+
+
+def test_other_outputs_are_not_overwritten(
+    tmp_path: Path, scored: tuple[list[Scored], CaseKeeper], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        with RecordFile(records_path(tmp_path / f"{name}.json"), {"model": name}) as records:
+            for row in scored[0]:
+                records.add(row)
+    (tmp_path / "a.json").write_text('{"model": "a", "metrics": {}}')
+    first, second, third = (str(tmp_path / f"{name}.json") for name in "abc")
+    output = str(tmp_path / "out.json")
+    assert cli.tool("compare", [first, second, "--output", first], "p") == 2
+    assert "a.json holds something else than a comparison of these two" in capsys.readouterr().err
+    assert cli.tool("compare", [first, second, "--output", output], "p") == 0
+    assert cli.tool("compare", [first, second, "--output", output], "p") == 0
+    assert cli.tool("compare", [first, third, "--output", output], "p") == 2
+    assert cli.tool("compare", [first, third, "--output", output, "--overwrite"], "p") == 0
+    assert json.loads(Path(output).read_text())["second"] == third
+    for verb, words in (("recall", ["--proposer", "grid"]), ("calibrate", ["--model", "ras"])):
+        before = Path(first).read_bytes()
+        assert cli.tool(verb, [*words, "--dataset", "scenes", "--scenes", "1", "--output", first], "p") == 2
+        assert Path(first).read_bytes() == before
 
 
 def test_several_data_sets_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
@@ -161,12 +230,37 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(scored: tuple[list[Scored
     reader = _Reader()
     reader.feed(page)
     assert reader.open == [] and reader.images and all(link.startswith("data:") for link in reader.links)
-    assert "<script>" not in page and "RAS-13B" in page and "tools/evaluate.py --model halves" in page
+    assert "<script>" not in page and "tools/evaluate.py --model halves" in page
+    assert "RAS-13B" not in page and "the whole split of about 3,599 samples; this run has 9" in page
     nothing = (
         sum(row.no_target and not row.chosen for row in rows),
         sum(row.no_target and row.chosen > 0 for row in rows),
     )
     assert f"<td>nothing answers</td><td>{nothing[0]}</td><td>{nothing[1]}</td>" in page
+
+
+def test_a_few_samples_are_shown_as_few(scored: tuple[list[Scored], CaseKeeper]) -> None:
+    rows, keeper = scored
+    report = build_report(rows[:6], "scenes", "val", "halves", False, "maskselect")
+    page = draw_page(report, rows[:6], keeper.cases())
+    assert "6 samples, 2 images" in page and "without intervals: fewer than 20 images" in page
+    assert report["intervals"]["overall"] == {} and "</b>gIoU</div>" in page
+    assert not re.search(r"[0-9] to [0-9]", page.split("<h2>Distributions")[0])
+    assert "is a score of 0.8 right" not in page and "1 targets" not in page and "1 target<" in page
+    many = [replace(row, image_id=str(number)) for number, row in enumerate(rows * 4)]
+    report = build_report(many, "scenes", "val", "halves", False, "maskselect")
+    page = draw_page(report, many, {})
+    assert "with 95 % intervals" in page and "is a score of 0.8 right" in page
+    low, high = report["intervals"]["overall"]["gIoU"]
+    assert f"</b>gIoU<br><span>{low:.1f} to {high:.1f}</span>" in page
+
+
+def test_published_figures_stand_beside_whole_splits_only() -> None:
+    assert lacking("reasonseg", "val", 200) == "" and "this run has 6" in lacking("reasonseg", "val", 6)
+    assert "about 10,758 samples" in lacking("refcoco+", "val", 9_000) and lacking("refcoco+", "val", 10_758) == ""
+    assert "whole split; this run has 6" in lacking("grefcoco", "val", 6)
+    for dataset, split in PUBLISHED:
+        assert lacking(dataset, split, 6), dataset
 
 
 def test_the_most_telling_cases_are_kept(scored: tuple[list[Scored], CaseKeeper], tmp_path: Path) -> None:
@@ -203,6 +297,7 @@ def test_the_ceiling_is_the_oracle_of_an_evaluation(scored: tuple[list[Scored], 
     found = measure_ceiling(Halves(), _samples())
     assert found["oracle_gIoU"] == report["oracle_gIoU"] and found["oracle_cIoU"] == report["oracle_cIoU"]
     assert found["images"] == 3 and found["candidates_per_image"] == 2.0 and found["recall@0.5"] == 0.0
+    assert found["matched_recall@0.5"] == 0.0
     with pytest.raises(ValueError, match="no sample"):
         measure_ceiling(Halves(), [])
 
@@ -218,8 +313,26 @@ def test_compare_two_runs(
                 records.add(row)
     words = [str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--cases", "2", "--output", str(tmp_path / "c.json")]
     assert cli.tool("compare", words, "p") == 0
-    assert "changed most" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "changed most" in shown and "too few images" in shown and "yes" not in shown
+    assert "Fewer than 20 images tell too little" in shown and "+" not in shown
     found = json.loads((tmp_path / "c.json").read_text())
     mean = 100 * np.mean([b.iou - a.iou for a, b in zip(rows, better, strict=True)])
-    assert found["differences"]["overall"]["difference"] == pytest.approx(mean, abs=0.01)
+    overall = found["differences"]["overall"]
+    assert overall["difference"] == pytest.approx(mean, abs=0.01) and overall["images"] == 3
+    assert (overall["interval"], overall["beyond_chance"]) == (None, None)
     assert len(found["changed_most"]) == 2 and found["samples"] == len(rows)
+
+
+def test_compare_says_what_is_beyond_chance(
+    scored: tuple[list[Scored], CaseKeeper], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [replace(row, image_id=str(number), kind="") for number, row in enumerate(scored[0] * 4)]
+    better = [replace(row, iou=row.iou + 0.1 + 0.01 * (number % 3)) for number, row in enumerate(rows)]
+    found = compare(rows, better, 1)["differences"]["overall"]
+    low, high = found["interval"]
+    assert found["beyond_chance"] is True and 10 < low < found["difference"] < high < 13
+    assert compare(rows, rows, 1)["differences"]["overall"]["beyond_chance"] is False
+    print_comparison(compare(rows, better, 1), "a", "b")
+    shown = capsys.readouterr().out
+    assert "yes" in shown and "too few" not in shown and f"{low:+.2f} to {high:+.2f}" in shown
