@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.encoders.position import SinusoidEncoder
 from maskselect.encoders.timm import TimmEncoder
-from maskselect.lmm.building import LlavaSizes
+from maskselect.lmm.compact import LlavaSizes
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
 from maskselect.structures.masks import MaskSet

@@ -118,7 +118,7 @@ NEEDS: Mapping[str, Needs] = {
     "maskselect.encoders.position.SinusoidEncoder": nothing,
     "maskselect.encoders.sam.SamEncoder": _sam,
     "maskselect.encoders.timm.TimmEncoder": _timm,
-    "maskselect.lmm.building.LlavaSizes": nothing,
+    "maskselect.lmm.compact.LlavaSizes": nothing,
     "maskselect.lmm.llava.Llava": _llava,
     "maskselect.lmm.lora.LoraSettings": nothing,
     "maskselect.lmm.qwen_building.QwenSizes": nothing,

@@ -5,8 +5,6 @@ Both are modules, though without parameters, so that frozen features are kept un
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as images_of
 
 from maskselect.ops.masks import square_padding
 
@@ -27,8 +25,9 @@ class CentreCrop(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float in [0, 1], of any shape, to (B, 3, S, S) float in [0, 1]."""
-        scaled = images_of.resize(_whole(images), [self.side], interpolation=InterpolationMode.BICUBIC, antialias=True)
-        cropped: Tensor = images_of.center_crop(scaled, [self.side, self.side])
+        from torchvision.transforms.v2 import functional as images_of  # noqa: PLC0415  slow; the compact model pads
+
+        cropped: Tensor = images_of.center_crop(_bicubic(_whole(images), [self.side]), [self.side, self.side])
         return cropped.float() / 255
 
 
@@ -50,9 +49,16 @@ class MeanPadding(nn.Module):
         colour = torch.tensor([int(255 * value) for value in CLIP_MEAN], dtype=torch.uint8, device=images.device)
         square = colour[:, None, None].repeat(count, 1, max(height, width), max(height, width))
         square[..., top : top + height, left : left + width] = _whole(images)
-        size = [self.side, self.side]
-        scaled: Tensor = images_of.resize(square, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
-        return scaled.float() / 255
+        return _bicubic(square, [self.side, self.side]).float() / 255
+
+
+def _bicubic(images: Tensor, size: list[int]) -> Tensor:
+    """(B, 3, H, W) uint8 to another size, or with the shorter side to one length."""
+    from torchvision.transforms.v2 import InterpolationMode  # noqa: PLC0415  slow; the compact model does without
+    from torchvision.transforms.v2 import functional as images_of  # noqa: PLC0415
+
+    scaled: Tensor = images_of.resize(images, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return scaled
 
 
 def _whole(images: Tensor) -> Tensor:

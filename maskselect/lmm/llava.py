@@ -1,7 +1,7 @@
 """LLaVA behind one small interface: embeddings in, hidden states out.
 
-The model is transformers' `LlavaForConditionalGeneration`: LLaVA-1.5 7B and 13B by hub id or folder, or the compact one
-built here from sizes. Nothing in this file knows about masks.
+The model is transformers' `LlavaForConditionalGeneration`, LLaVA-1.5 7B and 13B by hub id or folder, or the compact one
+of `lmm/compact.py`, built from sizes. Nothing in this file knows about masks.
 
 Shape letters: B images, T image tokens, L sequence positions, D language-model width, E vision width.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
 from maskselect.lmm import tokenizer as compact_tokenizer
-from maskselect.lmm.building import LlavaSizes, build_llava, load_llava
+from maskselect.lmm.compact import CompactLlava, LlavaSizes
 from maskselect.lmm.image_square import CLIP_MEAN, CLIP_STD, CentreCrop, MeanPadding
 from maskselect.lmm.lora import LoraSettings, add_lora
 from maskselect.lmm.quantizing import Quantize, check_quantize
@@ -80,8 +80,10 @@ class Llava(Wrapped):
         check_quantize(quantize, model, lora)
         if model is None:
             self.tokenizer = compact_tokenizer.load_compact()
-            self.model = build_llava(sizes or LlavaSizes(), len(self.tokenizer))
+            self.model = CompactLlava(sizes or LlavaSizes(), len(self.tokenizer))
         else:
+            from maskselect.lmm.building import load_llava  # noqa: PLC0415  transformers is slow to import
+
             self.tokenizer, self.model = load_llava(model, dtype, quantize)
             if dtype is not None:
                 for part in (self.model.get_input_embeddings(), self.model.lm_head, self.projector):

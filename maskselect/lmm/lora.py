@@ -1,7 +1,11 @@
-"""LoRA through peft: wiring and the report of what it touched."""
+"""LoRA (arXiv 2106.09685): low-rank adapters beside linear layers, and the sum of both.
 
+Names of tensors are those of peft (`base_layer`, `lora_A.default`, `lora_B.default`), whose checkpoints fit; tests
+compare the numbers.
+"""
+
+import math
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -21,40 +25,69 @@ class LoraSettings:
     )
 
 
+class LoraLinear(nn.Module):
+    """A frozen linear layer plus `alpha / r` times the product of two narrow ones, which train in float32.
+
+    Args:
+        layer: the linear layer, perhaps in half precision or 4 bits.
+        settings: r, alpha and dropout.
+    """
+
+    def __init__(self, layer: nn.Module, settings: LoraSettings) -> None:
+        super().__init__()
+        width, out = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
+        device = layer.weight.device  # type: ignore[union-attr]
+        self.base_layer = layer
+        self.scaling = settings.alpha / settings.r
+        self.in_features, self.out_features = width, out
+        self.lora_dropout = nn.ModuleDict({"default": nn.Dropout(settings.dropout)})
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(width, settings.r, bias=False, device=device)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(settings.r, out, bias=False, device=device)})
+        nn.init.kaiming_uniform_(self.lora_A["default"].weight, a=math.sqrt(5))  # type: ignore[arg-type]
+        nn.init.zeros_(self.lora_B["default"].weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to (..., out), in the dtype of the layer's own output."""
+        own: Tensor = self.base_layer(x)
+        narrow, back = self.lora_A["default"], self.lora_B["default"]
+        added: Tensor = back(narrow(self.lora_dropout["default"](x.to(narrow.weight.dtype))))
+        return (own + added * self.scaling).to(own.dtype)
+
+    def product(self) -> Tensor:
+        """What the adapter adds to the layer's weight: (out, width)."""
+        back, narrow = self.lora_B["default"].weight, self.lora_A["default"].weight
+        return (back @ narrow) * self.scaling  # type: ignore[operator, return-value]
+
+
 def add_lora(language_model: nn.Module, settings: LoraSettings) -> list[str]:
     """Freeze the language model, put LoRA on the named layers in place, and return the trainable parameter names.
 
-    Raises ValueError when no layer matches a target name.
+    Raises ValueError when no layer matches a target name, or one that is not linear does.
     """
-    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415  slow, and few models have adapters
-
     leaves = {name.rpartition(".")[2] for name, _ in language_model.named_modules()}
     absent = sorted(set(settings.targets) - leaves)
     if absent:
         raise ValueError(f"LoRA targets {absent} match no layer; layers are named {sorted(leaves)}")
     language_model.requires_grad_(False)
-    config = LoraConfig(
-        r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=settings.targets
-    )
-    inject_adapter_in_model(config, language_model)
-    trainable = {name: parameter for name, parameter in language_model.named_parameters() if parameter.requires_grad}
-    for parameter in trainable.values():
-        parameter.data = parameter.data.float()  # peft takes the dtype of the frozen layer, in which little is learned
-    return list(trainable)
+    for name, layer in list(language_model.named_modules()):
+        if name.rpartition(".")[2] in settings.targets:
+            if not hasattr(layer, "in_features"):
+                raise ValueError(f"LoRA target {name} is a {type(layer).__name__}; expected a linear layer")
+            language_model.set_submodule(name, LoraLinear(layer, settings).train(layer.training))
+    return [name for name, parameter in language_model.named_parameters() if parameter.requires_grad]
 
 
 def merge_adapters(module: nn.Module) -> None:
     """Add the products of adapters to the weights they stand on, in place: for inference, where they only take time.
 
-    Weights of 4 or 8 bits stay as they are, since a sum would be rounded to their few levels.
+    Weights of 4 or 8 bits keep their adapters, since a sum would be rounded to their few levels.
     """
-    if not any(".lora_" in name for name, _ in module.named_parameters()):
-        return
-    from peft.tuners.lora import LoraLayer  # noqa: PLC0415  slow, and few models have adapters
-
-    for layer in module.modules():
-        if isinstance(layer, LoraLayer) and cast(Tensor, layer.get_base_layer().weight).is_floating_point():
-            cast(Any, layer).merge()
+    for name, adapter in list(module.named_modules()):
+        if isinstance(adapter, LoraLinear):
+            weight: Tensor = adapter.base_layer.weight  # type: ignore[assignment]
+            if weight.is_floating_point():
+                weight.data += adapter.product().detach().to(weight.dtype)
+                module.set_submodule(name, adapter.base_layer)
 
 
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
@@ -62,16 +95,13 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
 
     Tensors are copies, on the devices of the network's own.
     """
-    from peft.tuners.lora import LoraLayer  # noqa: PLC0415  slow, and few models have adapters
-
-    changes = {}
-    for name, layer in module.named_modules():
-        if isinstance(layer, LoraLayer):
-            changes[f"{name}.base_layer.weight"] = sum(
-                cast(Tensor, layer.get_delta_weight(adapter)) for adapter in layer.active_adapters
-            )
+    products = {
+        f"{name}.base_layer.weight": layer.product()
+        for name, layer in module.named_modules()
+        if isinstance(layer, LoraLinear)
+    }
     return {
-        name.replace(".base_layer.", "."): (tensor + changes.get(name, 0)).detach().clone()
+        name.replace(".base_layer.", "."): (tensor + products.get(name, 0)).detach().clone()
         for name, tensor in module.state_dict().items()
         if ".lora_" not in name
     }

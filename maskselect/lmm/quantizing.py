@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from transformers import BitsAndBytesConfig
 
 from maskselect.backends.optional import require
 
@@ -20,6 +19,8 @@ def packing(kind: str | None, kept: Sequence[str]) -> dict[str, Any]:
     if kind is None:
         return {}
     require("bitsandbytes", "qlora")
+    from transformers import BitsAndBytesConfig  # noqa: PLC0415  slow, and few models are quantised
+
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=kind,

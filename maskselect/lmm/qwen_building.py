@@ -50,7 +50,7 @@ class QwenSizes:
 
 def build_qwen(sizes: QwenSizes) -> tuple[PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration]:
     """The compact tokenizer with the chat's tokens, and a network with random weights whose output layer is tied."""
-    tokenizer = compact_tokenizer.load_compact()
+    tokenizer = compact_tokenizer.load_compact_in_transformers()
     tokenizer.add_special_tokens({"additional_special_tokens": list(CHAT_TOKENS), "eos_token": TURN_END})
     image, start, end = tokenizer.convert_tokens_to_ids([IMAGE, IMAGE_START, IMAGE_END])
     config = Qwen2_5_VLConfig(

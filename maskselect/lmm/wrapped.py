@@ -1,4 +1,6 @@
-"""What all families of language models are alike in, as transformers has them: embeddings in, hidden states out.
+"""What all families of language models are alike in: embeddings in, hidden states out.
+
+A network is transformers' own, or the compact one, which has the names of transformers and does not import it.
 
 A network with images of its own is `model.visual` or `model.vision_tower` in front of `model.language_model`, with
 `lm_head` behind. What a family sees of images, and how its chats are laid out, stands in its own file.
@@ -13,9 +15,12 @@ from functools import cache as remember
 from typing import Any, cast
 
 import torch
+from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AddedToken, DynamicCache, PreTrainedTokenizerBase
+
+from maskselect.lmm.compact import CompactLlava
+from maskselect.lmm.llama import KeyValueCache
 
 
 def recompute_activations(network: nn.Module) -> None:
@@ -32,15 +37,16 @@ def _cache_argument(network: type[nn.Module]) -> str:
 
 
 class Wrapped(nn.Module):
-    """A network of transformers with its tokenizer; a family derives from it, and sets what stands here.
+    """A network with its tokenizer; a family derives from it, and sets what stands here.
 
+    tokenizer: transformers' own, or a `CompactTokenizer`.  model: the network.
     strip_added: added tokens swallow the spaces around them.
     gradient_checkpointing: activations are recomputed in the backward pass, see `checkpoint_activations`.
     has_own_files: what is frozen comes from files that are read whenever this is built.
     images_on_grids: an image becomes as many tokens as its size asks for, which stand on a grid, see `image_grid`.
     """
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
     model: Any
     strip_added: bool = False
     gradient_checkpointing: bool = False
@@ -120,7 +126,7 @@ class Wrapped(nn.Module):
         embeddings: Tensor,
         visible: Tensor | None = None,
         positions: Tensor | None = None,
-        cache: DynamicCache | None = None,
+        cache: Any = None,
     ) -> Tensor:
         """Last hidden states, after the final norm: (B, L, D) float32 to the same.
 
@@ -136,7 +142,7 @@ class Wrapped(nn.Module):
         embeddings: Tensor,
         visible: Tensor | None = None,
         positions: Tensor | None = None,
-        cache: DynamicCache | None = None,
+        cache: Any = None,
     ) -> list[Tensor]:
         """What goes into every layer: (B, L, D) float32 to as many (B, L, D) as there are layers, in their own dtype.
 
@@ -163,7 +169,7 @@ class Wrapped(nn.Module):
         embeddings: Tensor,
         visible: Tensor | None,
         positions: Tensor | None,
-        cache: DynamicCache | None,
+        cache: Any,
         learns: bool,
         **wanted: bool,
     ) -> Any:
@@ -185,8 +191,12 @@ class Wrapped(nn.Module):
         language_model: Any = self.language_model
         return cast(torch.dtype, language_model.norm.weight.dtype)
 
-    def new_cache(self) -> DynamicCache:
-        """An empty key-value cache for `hidden`."""
+    def new_cache(self) -> Any:
+        """An empty key-value cache for `hidden`: with `layers`, each of `keys` and `values`, and `update`."""
+        if isinstance(self.model, CompactLlava):
+            return KeyValueCache()
+        from transformers import DynamicCache  # noqa: PLC0415  slow, and the compact model does without
+
         return DynamicCache(config=self.model.config.text_config)
 
     def token_logits(self, hidden: Tensor) -> Tensor:
@@ -202,12 +212,11 @@ class Wrapped(nn.Module):
     @torch.no_grad()
     def generate(self, embeddings: Tensor, max_new_tokens: int = 48) -> str:
         """Greedy continuation of (1, L, D) as text, up to the end token; there are no image tokens on grids in it."""
-        out = self.model.generate(
-            inputs_embeds=embeddings.to(self._dtype),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            repetition_penalty=1.0,  # some published settings have one, and greedy is greedy
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )
-        return str(self.tokenizer.decode(out[0], skip_special_tokens=True)).strip()
+        cache, ids = self.new_cache(), []
+        for _ in range(max_new_tokens):
+            token = self.token_logits(self.hidden(embeddings, cache=cache)[:, -1]).argmax(-1)
+            ids.append(int(token))
+            if ids[-1] == self.tokenizer.eos_token_id:
+                break
+            embeddings = self.embed(token[:, None])
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()

@@ -57,7 +57,7 @@ class LanguageModel(Protocol):
 
     Shape letters: B rows or images, T image tokens, E features of one, L positions, K keys, D width, V words.
 
-    tokenizer: transformers' own, whose end token ends answers.
+    tokenizer: transformers' own, or one with its names; its end token ends answers.
     gradient_checkpointing: activations are recomputed in the backward pass, which forbids caches.
     has_own_files: what is frozen comes from files that are read whenever it is built.
     images_on_grids: an image becomes as many tokens as its size asks for, which stand on a grid.
@@ -177,7 +177,7 @@ class LanguageModel(Protocol):
         ...
 
     def new_cache(self) -> Any:
-        """An empty key-value cache for `hidden`, a `DynamicCache` of transformers."""
+        """An empty key-value cache for `hidden`: with `layers`, each of `keys` and `values`, and `update`."""
         ...
 
     def token_logits(self, hidden: Tensor) -> Tensor:

@@ -7,12 +7,11 @@ Shape letters: B images, P prompts, N candidates, L positions, D width.
 """
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from maskselect.heads.binary import BinaryHead
 from maskselect.losses.selection import selection_loss
@@ -30,14 +29,15 @@ class ReadImages:
     """B images, read: their tokens, their prefixes and the prefixes' keys and values.
 
     orders: for each image its candidate numbers as they stand in the prefix.
-    cache: None when the prefix is to be run again together with the prompts (gradient checkpointing forbids caches).
+    cache: of `lmm.new_cache`; None when the prefix is to be run again together with the prompts (gradient checkpointing
+        forbids caches).
     """
 
     tokens: Tokens
     prefixes: list[Segment]
     orders: list[list[int]]
     rows: PackedRows
-    cache: DynamicCache | None
+    cache: Any
 
 
 class Scorer(Protocol):
@@ -151,7 +151,7 @@ def prompt_hidden(
 
 def behind_cache(
     reader: Reader, images: ReadImages, packed: PackedRows, owners: Tensor, second_pass: SecondPass
-) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
+) -> tuple[Tensor, Tensor, Tensor, Any]:
     """What the language model runs rows with that each stand behind the cached image that owns them.
 
     owners: (rows,) int64. Returns embeddings, what they see, positions and a cache of their own, see `lmm.hidden`.
@@ -179,7 +179,7 @@ def like_lengths(lengths: list[int], fewest: int = 24, growth: float = 1.25) -> 
     return groups
 
 
-def repeated_cache(reader: Reader, cache: DynamicCache, owners: Tensor) -> DynamicCache:
+def repeated_cache(reader: Reader, cache: Any, owners: Tensor) -> Any:
     """The cache with a row for each prompt; gradients flow back into the one row of its image."""
     out = reader.lmm.new_cache()
     for number, layer in enumerate(cache.layers):

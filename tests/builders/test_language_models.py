@@ -19,8 +19,9 @@ from maskselect.data.scenes.layout import scene_ids
 from maskselect.data.scenes.render import render
 from maskselect.data.scenes.stream import SceneDataset
 from maskselect.lmm.llava import Llava
-from maskselect.lmm.tokenizer import load_compact
+from maskselect.lmm.tokenizer import load_compact_in_transformers
 from tests.builders.endpoint import Endpoint, Reply, Script, serving
+from tests.lmm.twin import twin
 from tests.systems.tiny import SIZES
 
 ASK = [{"role": "user", "content": "What cuts bread?"}]
@@ -189,18 +190,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random LLaVA in transformers' form, with its processor and, for its Llama, a chat template."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
-    lmm = Llava(sizes=SIZES)
-    lmm.model.save_pretrained(folder / "llava")
+    llava = twin(Llava(sizes=SIZES))
+    llava.save_pretrained(folder / "llava")
     size = {"height": SIZES.image_size, "width": SIZES.image_size}
     images = CLIPImageProcessor(size=size, crop_size=size)
     processor = LlavaProcessor(
-        images, lmm.tokenizer, patch_size=16, vision_feature_select_strategy="default", num_additional_image_tokens=1
+        images,
+        load_compact_in_transformers(),
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
     )
     processor.save_pretrained(folder / "llava")
     from transformers import LlamaForCausalLM
 
-    llama = LlamaForCausalLM(lmm.model.config.text_config)
-    tokenizer = load_compact()
+    llama = LlamaForCausalLM(llava.config.text_config)
+    tokenizer = load_compact_in_transformers()
     llama.save_pretrained(folder / "plain")
     tokenizer.save_pretrained(folder / "plain")
     tokenizer.chat_template = (

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from maskselect.backends.configs import read_configs
+from maskselect.lmm.llava import Llava
+from tests.lmm.twin import save
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -31,6 +33,8 @@ def write_index(folder: Path, *shards: str) -> None:
 
 def saved(made: Any, folder: Path) -> Path:
     """The folder, with a wrapped language model and its tokenizer as transformers writes them."""
+    if isinstance(made, Llava):
+        return save(made, folder)
     made.model.save_pretrained(folder)
     made.tokenizer.save_pretrained(folder)
     return folder

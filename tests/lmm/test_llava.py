@@ -18,6 +18,7 @@ from maskselect.ops.masks import pad_to_square
 from maskselect.systems.reading import Reader
 from maskselect.tokens.mask_tokenizer import NoMaskTokens
 from maskselect.tokens.sequence import Slot
+from tests.lmm.twin import save, twin
 from tests.systems.tiny import SIZES
 
 SIZES_VOCABULARY = len(load_compact())
@@ -30,7 +31,7 @@ def test_image_and_text_give_transformers_own_hidden_states() -> None:
     ids = torch.tensor([[1, 3, 3, 3, 3, 40, 41]])  # four image tokens at this size
     pixels = (images - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
     with torch.no_grad():
-        wanted = lmm.model.model(input_ids=ids, pixel_values=pixels).last_hidden_state
+        wanted = twin(lmm).model(input_ids=ids, pixel_values=pixels).last_hidden_state
         tokens = lmm.project_image(lmm.vision_features(images))
         embeddings = torch.cat([lmm.embed(ids[:, :1]), tokens, lmm.embed(ids[:, 5:])], 1)
         torch.testing.assert_close(lmm.hidden(embeddings), wanted, atol=1e-5, rtol=1e-4)
@@ -48,8 +49,7 @@ def test_training_attention_equals_inference_attention() -> None:
 def test_a_published_model_loads_from_a_folder(tmp_path: Path) -> None:
     torch.manual_seed(0)
     compact = Llava(sizes=SIZES).eval()
-    compact.model.save_pretrained(tmp_path)
-    compact.tokenizer.save_pretrained(tmp_path)
+    save(compact, tmp_path)
     loaded = Llava(model=str(tmp_path)).eval()
     embeddings = torch.randn(1, 5, compact.width)
     with torch.no_grad():
@@ -61,8 +61,7 @@ def test_a_language_model_in_4_bits_trains_lora_and_nothing_else(tmp_path: Path)
     pytest.importorskip("bitsandbytes", reason="4 bits need: make setup EXTRAS=qlora")
     torch.manual_seed(0)
     compact = Llava(sizes=replace(SIZES, width=64, ffn=128)).eval()
-    compact.model.save_pretrained(tmp_path)
-    compact.tokenizer.save_pretrained(tmp_path)
+    save(compact, tmp_path)
     lora = LoraSettings(r=4, alpha=8, dropout=0.0)
     packed = Llava(model=str(tmp_path), quantize="nf4", lora=lora).eval()
     kinds = {type(module).__name__ for module in packed.language_model.modules()}
@@ -107,7 +106,7 @@ def test_generation_follows_the_embeddings() -> None:
 
 def test_tokenizer_reads_anything_in_lower_case() -> None:
     tokenizer = load_compact()
-    assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == [0, 1, 2, 3]
+    assert [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS] == [0, 1, 2, 3]
     for text in ("the red mugs", "naïve 图像 🙂", "left of\nit"):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(ids).strip() == text
@@ -159,7 +158,7 @@ def test_published_llavas_see_pictures_as_their_own_processor_prepares_them(size
 def test_framed_images_stand_between_tokens_and_swallow_the_line_break() -> None:
     reader = Reader(Llava(sizes=SIZES, frame_image=True, system_prompt=LIGHTNING_SYSTEM), NoMaskTokens(SIZES.width))
     start, end = reader.lmm.frame_ids or (0, 0)
-    assert reader.lmm.tokenizer.convert_ids_to_tokens([start, end]) == list(IMAGE_FRAME)
+    assert [reader.lmm.tokenizer.convert_tokens_to_ids(token) for token in IMAGE_FRAME] == [start, end]
     assert start >= SIZES_VOCABULARY and reader.lmm.model.get_input_embeddings().num_embeddings > end
     segment = reader.prefix([], 4)
     begin = reader.lmm.token_ids(f"{LIGHTNING_SYSTEM} USER:", begin=True)
@@ -203,8 +202,7 @@ def test_the_system_sentence_of_the_first_llavas() -> None:
 def test_frozen_weights_may_be_narrow_and_what_is_learned_is_not(tmp_path: Path, dtype: str) -> None:
     torch.manual_seed(0)
     compact = Llava(sizes=SIZES).eval()
-    compact.model.save_pretrained(tmp_path)
-    compact.tokenizer.save_pretrained(tmp_path)
+    save(compact, tmp_path)
     lora = LoraSettings(r=2, alpha=4, targets=["q_proj"])
     narrow = Llava(model=str(tmp_path), dtype=dtype, lora=lora).eval()  # type: ignore[arg-type]
     kept = {name: p.dtype for name, p in narrow.named_parameters()}
@@ -237,8 +235,8 @@ def test_frozen_weights_may_be_narrow_and_what_is_learned_is_not(tmp_path: Path,
 
 def test_weights_as_narrow_as_their_file_are_read_without_being_asked(tmp_path: Path) -> None:
     compact = Llava(sizes=SIZES).eval()
-    compact.model.half().save_pretrained(tmp_path)
-    compact.tokenizer.save_pretrained(tmp_path)
+    compact.model.half()
+    save(compact, tmp_path)
     loaded = Llava(model=str(tmp_path)).eval()
     ids = torch.tensor([loaded.token_ids("the red mugs", begin=True)])
     with torch.no_grad():

@@ -19,6 +19,7 @@ from maskselect.structures.sample import Batch
 from maskselect.systems.reading import Reader
 from maskselect.tokens import sequence
 from maskselect.tokens.mask_tokenizer import NoMaskTokens
+from tests.lmm.twin import save
 from tests.systems.tiny import QWEN, SIZES
 
 SHAPES = ((100, 150), (170, 60))
@@ -213,9 +214,7 @@ def test_a_language_model_in_4_bits_leaves_tower_and_merger_as_they_are(folder: 
 
 
 def test_other_families_are_refused_by_name(tmp_path: Path) -> None:
-    llava = Llava(sizes=SIZES)
-    llava.model.save_pretrained(tmp_path)
-    llava.tokenizer.save_pretrained(tmp_path)
+    save(Llava(sizes=SIZES), tmp_path)
     with pytest.raises(ValueError, match=r"model_type 'llava', expected qwen2_5_vl"):
         QwenVl(model=str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"hf download Qwen/Qwen2.5-VL-7B-Instruct"):

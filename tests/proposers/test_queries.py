@@ -20,7 +20,7 @@ from transformers import (
     SwinConfig,
 )
 
-from maskselect.lmm.tokenizer import load_compact
+from maskselect.lmm.tokenizer import load_compact_in_transformers
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.proposers.queries import QueryProposer, _without_padding
 from maskselect.structures.protocols import Proposer
@@ -66,7 +66,7 @@ def oneformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         size={"shortest_edge": 48, "longest_edge": 96}, repo_path=str(names.parent), class_info_file=names.name,
         num_text=4, num_labels=3,
     )  # fmt: skip
-    OneFormerProcessor(images, load_compact(), task_seq_length=20).save_pretrained(path)
+    OneFormerProcessor(images, load_compact_in_transformers(), task_seq_length=20).save_pretrained(path)
     names.unlink()
     return path
 
@@ -77,7 +77,7 @@ def answer(folder: Path, task: str) -> Any:
     model = OneFormerForUniversalSegmentation.from_pretrained(folder).eval()
     images = OneFormerImageProcessor(size={"shortest_edge": 48, "longest_edge": 96})
     given = images(image(), [task], return_tensors="pt")
-    ids = load_compact()(f"the task is {task}")["input_ids"]
+    ids = load_compact_in_transformers()(f"the task is {task}")["input_ids"]
     words = torch.tensor([ids + [0] * (20 - len(ids))])
     return model(pixel_values=given["pixel_values"], pixel_mask=given["pixel_mask"], task_inputs=words)
 

@@ -35,7 +35,7 @@ from transformers import (
     TimmWrapperConfig,
 )
 
-from maskselect.lmm.tokenizer import load_compact
+from maskselect.lmm.tokenizer import load_compact, load_compact_in_transformers
 
 GRIDS = [[16, 16], [8, 8], [4, 4]]
 """Cells of the encoders' maps."""
@@ -148,7 +148,7 @@ def prompt_processor(kind: str) -> Any:
 
 def phrase_processor() -> Any:
     """What turns images and phrases into SAM 3's inputs."""
-    return Sam3Processor(Sam3ImageProcessor(size={"height": 56, "width": 56}), load_compact())
+    return Sam3Processor(Sam3ImageProcessor(size={"height": 56, "width": 56}), load_compact_in_transformers())
 
 
 def write(model: PreTrainedModel, folder: Path) -> Path:

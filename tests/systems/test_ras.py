@@ -14,6 +14,7 @@ from maskselect.lmm.lora import LoraSettings
 from maskselect.structures.sample import Batch
 from maskselect.systems.ras import RAS
 from maskselect.training.features import LabelRule, compute, make_batch
+from tests.lmm.twin import save, twin
 from tests.systems.tiny import SIZES, TEXTS, tiny_batch, tiny_llmseg, tiny_ras
 
 MODES = ["causal", "independent", "mutual"]
@@ -135,7 +136,7 @@ def test_caption_loss_is_the_plain_sequence_loss() -> None:
     masks = torch.stack([t for c in tokens.candidates[0] for t in (pre, c)])[None]
     context = torch.cat([begin, masks, newline], 1)
     labels = torch.cat([torch.full(context.shape[:2], -100), ids], 1)
-    wanted = lmm.model(inputs_embeds=torch.cat([context, lmm.embed(ids)], 1), labels=labels).loss
+    wanted = twin(lmm)(inputs_embeds=torch.cat([context, lmm.embed(ids)], 1), labels=labels).loss
     torch.testing.assert_close(system.loss(batch)["loss"], wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -261,8 +262,7 @@ def test_parallel_learns_a_batch(mode: str) -> None:
 @pytest.mark.parametrize("make", [tiny_ras, tiny_llmseg])
 def test_what_comes_from_files_trains_in_training_mode(make: Any, tmp_path: Path) -> None:
     """transformers gives models in evaluation mode, in which no activation is recomputed; encoders stay in it."""
-    Llava(sizes=SIZES).model.save_pretrained(tmp_path)
-    Llava(sizes=SIZES).tokenizer.save_pretrained(tmp_path)
+    save(Llava(sizes=SIZES), tmp_path)
     system = make(lmm=Llava(model=str(tmp_path), gradient_checkpointing=True))
     assert all(layer.training and layer.gradient_checkpointing for layer in system.lmm.language_model.layers)
     assert not system.lmm.vision_tower.training and not system.encoders.training

@@ -1,0 +1,110 @@
+"""The compact LLaVA: a CLIP tower, a projector and a Llama, built from sizes, in plain PyTorch.
+
+Its parameters have the names of transformers' `LlavaForConditionalGeneration`, so either reads the other's weights.
+"""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskselect.lmm.clip_tower import ClipTower
+from maskselect.lmm.llama import INIT_STD, Llama
+
+
+@dataclass(frozen=True)
+class LlavaSizes:
+    """Sizes of a LLaVA built from nothing.
+
+    width, layers, heads, ffn, max_positions: the Llama. vision_*: the CLIP tower, whose penultimate layer is read.
+    """
+
+    width: int = 144
+    layers: int = 6
+    heads: int = 4
+    ffn: int = 384
+    max_positions: int = 2048
+    vision_width: int = 64
+    vision_layers: int = 5
+    vision_heads: int = 2
+    vision_ffn: int = 192
+    image_size: int = 128
+    patch_size: int = 16
+
+
+class Projector(nn.Module):
+    """From the tower's width to the language model's: (..., E) to (..., D)."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.linear_1, self.linear_2 = nn.Linear(before, after), nn.Linear(after, after)
+        for layer in (self.linear_1, self.linear_2):
+            nn.init.normal_(layer.weight, std=INIT_STD)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., E) to (..., D)."""
+        out: Tensor = self.linear_2(F.gelu(self.linear_1(features)))
+        return out
+
+
+class _Trunk(nn.Module):
+    """What stands under "model." in the names of weights."""
+
+    def __init__(self, sizes: LlavaSizes, vocabulary: int) -> None:
+        super().__init__()
+        self.vision_tower = ClipTower(
+            sizes.vision_width,
+            sizes.vision_layers,
+            sizes.vision_heads,
+            sizes.vision_ffn,
+            sizes.image_size,
+            sizes.patch_size,
+        )
+        self.multi_modal_projector = Projector(sizes.vision_width, sizes.width)
+        self.language_model = Llama(vocabulary, sizes.width, sizes.layers, sizes.heads, sizes.ffn, sizes.max_positions)
+
+
+class CompactLlava(nn.Module):
+    """A LLaVA with random weights, whose input and output embeddings are one.
+
+    Args:
+        sizes: of its parts.
+        vocabulary: number of tokens.
+    """
+
+    def __init__(self, sizes: LlavaSizes, vocabulary: int) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.model = _Trunk(sizes, vocabulary)
+        self.lm_head = nn.Linear(sizes.width, vocabulary, bias=False)
+        self.tie_weights()
+        self.config = SimpleNamespace(
+            text_config=self.model.language_model.config,
+            vision_config=self.model.vision_tower.config,
+            vision_feature_layer=-2,
+            tie_word_embeddings=True,
+        )
+
+    def tie_weights(self) -> None:
+        """The output layer's weight is that of the embeddings."""
+        self.lm_head.weight = self.model.language_model.embed_tokens.weight
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token embeddings."""
+        return self.model.language_model.embed_tokens
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The output layer."""
+        return self.lm_head
+
+    @torch.no_grad()
+    def resize_token_embeddings(self, rows: int, mean_resizing: bool = False) -> None:
+        """Give the vocabulary more tokens, whose embeddings are zero; `mean_resizing` is transformers' and ignored."""
+        held = self.get_input_embeddings()
+        longer = F.pad(held.weight, (0, 0, 0, rows - held.num_embeddings))
+        held.weight = nn.Parameter(longer, requires_grad=held.weight.requires_grad)
+        held.num_embeddings = self.lm_head.out_features = rows
+        self.tie_weights()
