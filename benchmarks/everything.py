@@ -16,26 +16,30 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from sam_in_transformers import to_transformers
-from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
-from segment_anything.modeling import Sam
+from segment_anything import SamAutomaticMaskGenerator
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import pipeline
 
 from maskselect.backends import sam_points
-from maskselect.backends.sam import attend_prompts, draw_masks, load_sam
+from maskselect.backends.sam import OFFICIAL_SIZES, attend_prompts, build_sam, draw_masks, load_sam
+from maskselect.backends.sam_network import Sam
 from maskselect.data.scenes.layout import scene_ids
 from maskselect.data.scenes.render import render
 from maskselect.data.scenes.stream import SceneDataset
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.proposers import sam as proposer_module
 from maskselect.proposers.sam import SamProposer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.backends.sam_package import to_package
 
 STAGES = ("encoder", "decoder", "after")
 PACKAGE = {"points_per_side": 32, "pred_iou_thresh": 0.88, "stability_score_thresh": 0.95, "box_nms_thresh": 0.7}
@@ -97,8 +101,9 @@ def make_blobs(points: int, side: int, things: int, seed: int = 0) -> tuple[Tens
 
 def package(sam: Sam, clock: Clock, settings: dict[str, Any]) -> Callable[[np.ndarray], Any]:
     """The package's generator, its encoder and decoder timed."""
-    generator = SamAutomaticMaskGenerator(sam, **settings)
-    encode, predict = sam.image_encoder.forward, sam.mask_decoder.predict_masks
+    theirs = to_package(sam)
+    generator = SamAutomaticMaskGenerator(theirs, **settings)
+    encode, predict = theirs.image_encoder.forward, theirs.mask_decoder.predict_masks
 
     def encoder(pixels: Tensor) -> Tensor:
         with clock.stage("encoder"):
@@ -110,7 +115,7 @@ def package(sam: Sam, clock: Clock, settings: dict[str, Any]) -> Callable[[np.nd
         told = clock.next_blobs(len(found[0]))
         return found if told is None else (told[0].float(), told[1])
 
-    sam.image_encoder.forward, sam.mask_decoder.predict_masks = encoder, decoder  # type: ignore[method-assign]
+    theirs.image_encoder.forward, theirs.mask_decoder.predict_masks = encoder, decoder  # type: ignore[method-assign]
     return generator.generate
 
 
@@ -235,7 +240,9 @@ def main() -> None:
     torch.manual_seed(0)
 
     def network() -> Sam:
-        return load_sam() if compact else sam_model_registry[options.model_type]().eval().requires_grad_(False)
+        if compact:
+            return load_sam()
+        return build_sam(**OFFICIAL_SIZES[options.model_type]).eval().requires_grad_(False)
 
     state = network().state_dict()
     settings = (COMPACT if compact else PACKAGE) | {"points_per_side": options.points}

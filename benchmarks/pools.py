@@ -38,6 +38,9 @@ from maskselect.proposers.union import UnionProposer
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.backends.sam_package import to_package
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "proposals.md"
 MARKS = ("<!-- pools: benchmarks/pools.py --write -->", "<!-- end of pools -->")
@@ -51,7 +54,7 @@ class PackageProposer:
     """`SamAutomaticMaskGenerator` as a proposer."""
 
     def __init__(self) -> None:
-        self.generator = SamAutomaticMaskGenerator(load_sam(), points_per_side=POINTS, **FILTERS)
+        self.generator = SamAutomaticMaskGenerator(to_package(load_sam()), points_per_side=POINTS, **FILTERS)
 
     def propose(self, image: np.ndarray) -> MaskSet:
         records = self.generator.generate(image)

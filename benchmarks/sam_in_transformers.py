@@ -1,11 +1,12 @@
-"""The package's SAM as transformers' `SamModel`, weight for weight, to time its `mask-generation` beside."""
+"""A SAM of ours as transformers' `SamModel`, weight for weight, to time its `mask-generation` beside."""
 
 import re
 from collections.abc import Callable
 
-from segment_anything.modeling import Sam
 from torch import Tensor
 from transformers import SamConfig, SamImageProcessor, SamModel
+
+from maskselect.backends.sam_network import Sam
 
 _DOWN = {"0": "conv1", "1": "layer_norm1", "3": "conv2", "4": "layer_norm2", "6": "conv3"}
 _UP = {"0": "upscale_conv1", "1": "upscale_layer_norm", "3": "upscale_conv2"}

@@ -32,7 +32,6 @@ from maskselect.data.images import ImageSource, load_image
 from maskselect.lmm.lora import merge_adapters
 from maskselect.ops.masks import binary, not_empty, resize_masks
 from maskselect.ops.overlap import mask_nms
-from maskselect.proposers.kept import KeptProposer
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.packed_masks import PackedMasks
@@ -41,7 +40,6 @@ from maskselect.structures.protocols import CandidateSystem, PromptableProposer
 from maskselect.structures.references import BoxRef, MaskRef, PointRef, as_references
 from maskselect.structures.references import Reference as CheckedReference
 from maskselect.structures.sample import Prompt, prompt_text
-from maskselect.systems.fetching import fetch_checkpoint
 from maskselect.systems.loading import load_system
 
 Reference = np.ndarray | Tensor | Image.Image | BoxRef | PointRef | MaskRef
@@ -175,6 +173,8 @@ class Model:
 
     def keep_candidates(self, folder: str | Path) -> None:
         """From now on, candidates of a picture are kept in a folder, and read from there if its proposer made them."""
+        from maskselect.proposers.kept import KeptProposer  # noqa: PLC0415  its files need pyarrow, slow to import
+
         self.proposer = KeptProposer(self.system.proposer, folder)
 
     def candidates(self, image: ImageSource) -> MaskSet:
@@ -306,6 +306,8 @@ def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None =
     place = pick_device(device)
     settle_in_fork()
     if str(name_or_path).startswith("hf://"):
+        from maskselect.systems.fetching import fetch_checkpoint  # noqa: PLC0415  the hub's client is slow to import
+
         name_or_path = fetch_checkpoint(str(name_or_path))
     system, card = load_system(name_or_path, place)
     merge_adapters(cast(nn.Module, system))

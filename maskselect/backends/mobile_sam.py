@@ -8,13 +8,13 @@ image's, and SAM's neck stands where TinyViT classifies.
 import re
 from pathlib import Path
 
-from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from segment_anything.modeling.common import LayerNorm2d
 from timm.models.tiny_vit import TinyVit
 from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
 from maskselect.backends.pickled import read_state_dict
+from maskselect.backends.sam_encoder import LayerNorm2d
+from maskselect.backends.sam_network import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 URL = "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt"
 """The published file: 40,728,226 bytes, SHA-256 6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f."""
@@ -79,18 +79,8 @@ def build_mobile_sam(image_size: int = 1024) -> Sam:
     if image_size < _STRIDE or image_size % _STRIDE:
         raise ValueError(f"image_size {image_size} is not a positive multiple of {_STRIDE}")
     grid = image_size // _STRIDE
-    prompts = PromptEncoder(
-        embed_dim=_DIM,
-        image_embedding_size=(grid, grid),
-        input_image_size=(image_size, image_size),
-        mask_in_chans=16,
-    )
-    decoder = MaskDecoder(
-        transformer_dim=_DIM,
-        transformer=TwoWayTransformer(depth=2, embedding_dim=_DIM, num_heads=8, mlp_dim=2048),
-        iou_head_depth=3,
-        iou_head_hidden_dim=256,
-    )
+    prompts = PromptEncoder(_DIM, image_size, grid, mask_in_chans=16)
+    decoder = MaskDecoder(_DIM, TwoWayTransformer(2, _DIM, 8, 2048))
     return Sam(TinyVitEncoder(image_size), prompts, decoder)
 
 

@@ -1,23 +1,22 @@
-"""The `segment_anything` package: the only place that builds its networks and reads its weights.
+"""Segment Anything: builds its networks, reads their weights, and runs prompts through the decoder.
 
-Two kinds. *Official*: ViT-B, L and H from the published `.pth` files. *Compact*: the same package's modules at a size
-that trains on two CPU cores, from this repository's own checkpoints.
+Two kinds. *Official*: ViT-B, L and H from the published `.pth` files. *Compact*: the same networks at a size that
+trains on two CPU cores, from this repository's own checkpoints.
 """
 
 import hashlib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from segment_anything import sam_model_registry
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
 from maskselect.backends.cache import expanded
 from maskselect.backends.pickled import read_state_dict
 from maskselect.backends.sam_attention import attend_two_ways
+from maskselect.backends.sam_encoder import ImageEncoderViT
+from maskselect.backends.sam_network import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 SYSTEM = "sam"
 """`system` field of a compact SAM's card."""
@@ -31,11 +30,28 @@ OFFICIAL = {
 """Published file of each official model. The six hex digits are the beginning of the file's SHA-256 (README of
 facebookresearch/segment-anything)."""
 
+_OF_ALL = {
+    "image_size": 1024,
+    "patch_size": 16,
+    "window_size": 14,
+    "use_rel_pos": True,
+    "prompt_dim": 256,
+    "decoder_heads": 8,
+    "decoder_mlp_dim": 2048,
+    "iou_head_hidden_dim": 256,
+}
+OFFICIAL_SIZES: dict[str, dict[str, Any]] = {
+    "vit_b": {"embed_dim": 768, "depth": 12, "num_heads": 12, "global_attn_indexes": (2, 5, 8, 11), **_OF_ALL},
+    "vit_l": {"embed_dim": 1024, "depth": 24, "num_heads": 16, "global_attn_indexes": (5, 11, 17, 23), **_OF_ALL},
+    "vit_h": {"embed_dim": 1280, "depth": 32, "num_heads": 16, "global_attn_indexes": (7, 15, 23, 31), **_OF_ALL},
+}
+"""Arguments of `build_sam` for each official model."""
+
 MODEL_TYPES = ("compact", *OFFICIAL, "vit_t")
 """What `load_sam` takes. "vit_t" is MobileSAM, whose published file has no digits in its name."""
 
 
-def build_compact_sam(
+def build_sam(
     image_size: int = 256,
     patch_size: int = 16,
     embed_dim: int = 128,
@@ -52,7 +68,7 @@ def build_compact_sam(
     decoder_mlp_dim: int = 192,
     iou_head_hidden_dim: int = 64,
 ) -> Sam:
-    """A small `segment_anything` model with random weights.
+    """A Segment Anything model with random weights; by default the compact one.
 
     image_size: side in pixels of the square that the encoder reads. Low-res logits have 4 * image_size / patch_size.
     embed_dim, depth, num_heads, mlp_ratio: the ViT. Its blocks attend within windows of `window_size` cells, those in
@@ -65,33 +81,13 @@ def build_compact_sam(
         raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
     grid = image_size // patch_size
     encoder = ImageEncoderViT(
-        img_size=image_size,
-        patch_size=patch_size,
-        embed_dim=embed_dim,
-        depth=depth,
-        num_heads=num_heads,
-        mlp_ratio=mlp_ratio,
-        out_chans=prompt_dim,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=use_rel_pos,
-        window_size=window_size,
-        global_attn_indexes=tuple(global_attn_indexes),
-    )
-    assert encoder.pos_embed is not None
-    encoder.pos_embed.data = _sine_positions(grid, embed_dim)  # the package's zeros are meant to be overwritten
-    prompts = PromptEncoder(
-        embed_dim=prompt_dim,
-        image_embedding_size=(grid, grid),
-        input_image_size=(image_size, image_size),
-        mask_in_chans=mask_in_chans,
-    )
-    decoder = MaskDecoder(
-        transformer_dim=prompt_dim,
-        transformer=TwoWayTransformer(decoder_depth, prompt_dim, decoder_heads, decoder_mlp_dim),
-        iou_head_depth=3,
-        iou_head_hidden_dim=iou_head_hidden_dim,
-    )
-    return Sam(encoder, prompts, decoder)
+        image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, prompt_dim, use_rel_pos, window_size,
+        tuple(global_attn_indexes),
+    )  # fmt: skip
+    encoder.pos_embed.data = _sine_positions(grid, embed_dim)
+    prompts = PromptEncoder(prompt_dim, image_size, grid, mask_in_chans)
+    transformer = TwoWayTransformer(decoder_depth, prompt_dim, decoder_heads, decoder_mlp_dim)
+    return Sam(encoder, prompts, MaskDecoder(prompt_dim, transformer, iou_head_hidden_dim))
 
 
 def _sine_positions(grid: int, channels: int) -> Tensor:
@@ -107,7 +103,7 @@ def _sine_positions(grid: int, channels: int) -> Tensor:
 def attend_prompts(
     sam: Sam, embeddings: Tensor, sparse: Tensor, masks: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The decoder's transformer for many prompts on many images at once (the package does one image).
+    """The decoder's transformer for many prompts on many images at once.
 
     embeddings: (B, C, h, w) of the images.  sparse: (B, P, T, C) of the prompts, by the prompt encoder.
     masks: (B, P, 4h, 4w) low-res logits given as prompts, or None.
@@ -178,15 +174,15 @@ def _load_compact(checkpoint: str | Path) -> Sam:
     if card["system"] != SYSTEM:
         raise ValueError(f"checkpoint {checkpoint} is of system {card['system']!r}; expected {SYSTEM!r}")
     try:
-        sam = build_compact_sam(**_sizes(card.get("config", {})))
+        sam = build_sam(**_sizes(card.get("config", {})))
     except TypeError as error:
-        raise ValueError(f"card of checkpoint {checkpoint}: config does not fit build_compact_sam: {error}") from error
+        raise ValueError(f"card of checkpoint {checkpoint}: config does not fit build_sam: {error}") from error
     checkpoints.load_into(sam, checkpoint, SYSTEM)
     return sam
 
 
 def _sizes(config: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `build_compact_sam` from a card: given as such, or as the `model` of the task that trained it."""
+    """Arguments of `build_sam` from a card: given as such, or as the `model` of the task that trained it."""
     return (config["init_args"].get("model") or {}) if "init_args" in config else config
 
 
@@ -196,7 +192,7 @@ def _load_official(model_type: str, path: Path) -> Sam:
         raise FileNotFoundError(f"SAM checkpoint {path} not found; get it with: curl -LO {_URL}{name}")
     if path.name in OFFICIAL.values():
         _check_published(path)
-    sam = sam_model_registry[model_type]()
+    sam = build_sam(**OFFICIAL_SIZES[model_type])
     tensors = read_state_dict(path, "SAM", f"get it with: curl -LO {_URL}{name}")
     checkpoints.load_strictly(sam, tensors, str(path))
     return sam

@@ -1,9 +1,9 @@
-"""SAM's two-way transformer for many point or box prompts on one image: the package's weights, fewer multiplications.
+"""SAM's two-way transformer for many point or box prompts on one image: the same weights, fewer multiplications.
 
 Two exact changes (only the order of sums differs):
 
 - Until the first layer has mixed prompts into it, the image side is the same for every prompt; it is projected once.
-- A prompt has few tokens T and the image many, N. Where the package projects N image tokens of width C to D and then
+- A prompt has few tokens T and the image many, N. Where SAM projects N image tokens of width C to D and then
   compares them with T tokens in each of h heads, the projection is applied to the tokens instead: of every image token,
   h T C multiplications remain of C D + T D. With SAM's sizes (C 256, D 128, h 8, T 7) these are 14,336 instead of
   33,664. It is done for all seven projections that are not the same for every prompt.
@@ -13,8 +13,9 @@ Shape letters: P prompts, T tokens of a prompt, N image tokens, C channels, h he
 
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock, TwoWayTransformer
 from torch import Tensor
+
+from maskselect.backends.sam_network import Attention, TwoWayAttentionBlock, TwoWayTransformer
 
 
 def attend_two_ways(

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
-from segment_anything.modeling import Sam
 from torch import Tensor
 
 from maskselect.backends.sam import attend_prompts, draw_masks
+from maskselect.backends.sam_network import Sam
 
 _Done = TypeVar("_Done")
 Precision = Literal["float32", "bfloat16"]

@@ -6,12 +6,9 @@ from typing import Any
 
 def load_model(options: argparse.Namespace) -> Any:
     """The model of `--model` on `--device`."""
-    from maskselect.backends.startup import quick_imports
+    from maskselect.predictor import load
 
-    with quick_imports():
-        from maskselect.predictor import load
-
-        model = load(options.model, device=options.device)
-        if getattr(options, "keep_candidates", None) is not None:
-            model.keep_candidates(options.keep_candidates)
-        return model
+    model = load(options.model, device=options.device)
+    if getattr(options, "keep_candidates", None) is not None:
+        model.keep_candidates(options.keep_candidates)
+    return model

@@ -1,6 +1,8 @@
 """Commands that use what is there: predict, propose, data, scenes. Each imports what it needs when it runs."""
 
 import argparse
+import gc
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ _TOLD = 20  # failures of a data set that are told one by one
 
 def predict(options: argparse.Namespace) -> int:
     """Everything that is cheap to check comes before the model is loaded."""
+    _start_quickly()
     from maskselect.backends.devices import pick_device
     from maskselect.data.images import collect_images
     from maskselect.reports.files import output_folder, refuse_overwriting
@@ -39,6 +42,16 @@ def predict(options: argparse.Namespace) -> int:
             except (ValueError, OSError) as error:
                 failed[path] = error
     return _tell_failed(failed, len(images))
+
+
+def _start_quickly() -> None:
+    """Settings of a process that answers one prompt, made before it imports torch.
+
+    OpenMP's threads sleep while they wait: otherwise they spin, and on a busy machine take the processor from one
+    another. Imports make a million objects and no garbage, so the collector looks rarely.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    gc.set_threshold(50_000)
 
 
 def _references(prompts: list[str], given: list[str]) -> "list[list[Reference]]":

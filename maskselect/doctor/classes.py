@@ -85,6 +85,10 @@ def _transformers(what: str, example: str, *further: tuple[str, ...]) -> Needs:
     return lambda arguments: hub_cache.transformers_model(arguments.get("model", example), what, example, *further)
 
 
+def _compact(arguments: Arguments) -> list[Need]:
+    return weights.checkpoint(arguments.get("checkpoint"), f"encoder {arguments.get('name', '')}".strip())
+
+
 def _timm(arguments: Arguments) -> list[Need]:
     found = weights.checkpoint(arguments.get("checkpoint"), f"encoder {arguments['name']}")
     further = arguments.get("model_args") or {}
@@ -113,6 +117,8 @@ NEEDS: Mapping[str, Needs] = {
     "maskselect.data.groups.SceneGroups": nothing,
     "maskselect.data.llava.CaptionGroups": captions,
     "maskselect.data.mixing.MixedGroups": nothing,
+    "maskselect.encoders.compact.ConvEncoder": _compact,
+    "maskselect.encoders.compact.VitEncoder": _compact,
     "maskselect.encoders.ensemble.EncoderEnsemble": nothing,
     "maskselect.encoders.open_clip.OpenClipEncoder": _open_clip,
     "maskselect.encoders.position.SinusoidEncoder": nothing,

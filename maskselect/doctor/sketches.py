@@ -14,7 +14,7 @@ from torch import nn
 from maskselect.backends import checkpoints
 from maskselect.backends.building import build
 from maskselect.backends.precision import widen
-from maskselect.backends.sam import build_compact_sam
+from maskselect.backends.sam import OFFICIAL_SIZES, build_sam
 from maskselect.doctor.classes import NEEDS
 from maskselect.doctor.llava_sketch import UnknownSizesError
 from maskselect.structures.features import FeatureInfo
@@ -144,12 +144,9 @@ def _sam(arguments: dict[str, Any]) -> nn.Module:
 
         return build_mobile_sam()
     if kind != "compact":
-        from segment_anything import sam_model_registry  # noqa: PLC0415
-
-        made: nn.Module = sam_model_registry[kind]()
-        return made
+        return build_sam(**OFFICIAL_SIZES[kind])
     config = checkpoints.read_card(arguments.get("checkpoint", "sam")).get("config", {})
-    return build_compact_sam(**((config["init_args"].get("model") or {}) if "init_args" in config else config))
+    return build_sam(**((config["init_args"].get("model") or {}) if "init_args" in config else config))
 
 
 def _codetr(arguments: dict[str, Any]) -> nn.Module:
@@ -186,6 +183,8 @@ def _nested(path: str, arguments: dict[str, Any]) -> nn.Module:
 
 
 SKETCHES: Mapping[str, Sketch] = {
+    "maskselect.encoders.compact.ConvEncoder": _without("checkpoint"),
+    "maskselect.encoders.compact.VitEncoder": _without("checkpoint"),
     "maskselect.encoders.open_clip.OpenClipEncoder": _standing("maskselect.doctor.open_clip_sketch.OpenClipSketch"),
     "maskselect.encoders.sam.SamEncoder": lambda _, given: SamEncoderSketch(given.get("name", "sam"), _sam(given)),
     "maskselect.encoders.timm.TimmEncoder": _without("pretrained", "checkpoint"),

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as images_of
 
 from maskselect.ops.masks import pad_to_square, square_padding
 from maskselect.structures.features import FeatureInfo
@@ -43,6 +42,8 @@ def square_images(
 
 def cornered_images(image: np.ndarray, info: FeatureInfo, device: torch.device | str = "cpu") -> Tensor:
     """(H, W, 3) uint8 to (1, 3, S, S) float32 in [0, 1], S = `info.input_size`; scaled in whole grey values, as PIL."""
+    from torchvision.transforms.v2 import functional as images_of  # noqa: PLC0415  slow; only this framing needs it
+
     side, (height, width) = info.input_size, image.shape[:2]
     scale = side / max(height, width)
     size = [max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))]  # Segment Anything's rounding

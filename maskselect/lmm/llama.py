@@ -188,8 +188,8 @@ class Llama(nn.Module):
         with torch.no_grad():
             self.embed_tokens.weight[padding] = 0
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute activations of layers in the backward pass."""
+    def gradient_checkpointing_enable(self, _: dict[str, bool] | None = None) -> None:
+        """Recompute activations of layers in the backward pass; the argument is transformers' own and ignored."""
         self.gradient_checkpointing = True
 
     def forward(

@@ -7,6 +7,7 @@ compare the numbers.
 import math
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 
@@ -38,7 +39,7 @@ class LoraLinear(nn.Module):
         width, out = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
         device = layer.weight.device  # type: ignore[union-attr]
         self.base_layer = layer
-        self.scaling = settings.alpha / settings.r
+        self.scaling, self.merged = settings.alpha / settings.r, False
         self.in_features, self.out_features = width, out
         self.lora_dropout = nn.ModuleDict({"default": nn.Dropout(settings.dropout)})
         self.lora_A = nn.ModuleDict({"default": nn.Linear(width, settings.r, bias=False, device=device)})
@@ -49,6 +50,8 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., out), in the dtype of the layer's own output."""
         own: Tensor = self.base_layer(x)
+        if self.merged:
+            return own
         narrow, back = self.lora_A["default"], self.lora_B["default"]
         added: Tensor = back(narrow(self.lora_dropout["default"](x.to(narrow.weight.dtype))))
         return (own + added * self.scaling).to(own.dtype)
@@ -57,6 +60,14 @@ class LoraLinear(nn.Module):
         """What the adapter adds to the layer's weight: (out, width)."""
         back, narrow = self.lora_B["default"].weight, self.lora_A["default"].weight
         return (back @ narrow) * self.scaling  # type: ignore[operator, return-value]
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Add the product to the layer's weight, once."""
+        if not self.merged:
+            weight: Tensor = self.base_layer.weight  # type: ignore[assignment]
+            weight += self.product().to(weight.dtype)
+            self.merged = True
 
 
 def add_lora(language_model: nn.Module, settings: LoraSettings) -> list[str]:
@@ -82,12 +93,9 @@ def merge_adapters(module: nn.Module) -> None:
 
     Weights of 4 or 8 bits keep their adapters, since a sum would be rounded to their few levels.
     """
-    for name, adapter in list(module.named_modules()):
-        if isinstance(adapter, LoraLinear):
-            weight: Tensor = adapter.base_layer.weight  # type: ignore[assignment]
-            if weight.is_floating_point():
-                weight.data += adapter.product().detach().to(weight.dtype)
-                module.set_submodule(name, adapter.base_layer)
+    for layer in module.modules():
+        if isinstance(layer, LoraLinear) and layer.base_layer.weight.is_floating_point():  # type: ignore[operator]
+            layer.merge()
 
 
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
@@ -98,7 +106,7 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
     products = {
         f"{name}.base_layer.weight": layer.product()
         for name, layer in module.named_modules()
-        if isinstance(layer, LoraLinear)
+        if isinstance(layer, LoraLinear) and not layer.merged
     }
     return {
         name.replace(".base_layer.", "."): (tensor + products.get(name, 0)).detach().clone()

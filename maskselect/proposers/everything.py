@@ -12,23 +12,16 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
-from segment_anything.utils.amg import (
-    build_all_layer_point_grids,
-    generate_crop_boxes,
-    is_box_near_crop_edge,
-    remove_small_regions,
-)
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
-from torchvision.ops import nms
 
 from maskselect.backends.sam_points import PointDecoder, Precision
-from maskselect.ops.boxes import masks_to_boxes_xyxy
+from maskselect.ops.boxes import box_nms, masks_to_boxes_xyxy
 from maskselect.ops.images import size_of
 from maskselect.ops.masks import not_empty
 from maskselect.ops.overlap import mask_nms
 from maskselect.proposers.sam_drawing import drawing_of
 from maskselect.proposers.sam_filter import Found, Frame, StabilityFilter
+from maskselect.proposers.sam_grid import at_crop_edge, crop_boxes, point_grids, remove_small_regions
 from maskselect.structures.masks import MaskSet
 
 Mode = Literal["fast", "exact"]
@@ -93,7 +86,7 @@ class EverythingMode:
         self.mask_nms_thresh = mask_nms_thresh
         self.max_candidates = max_candidates
         self.refine = refine
-        self._grids = build_all_layer_point_grids(points_per_side, crop_n_layers, crop_n_points_downscale_factor)
+        self._grids = point_grids(points_per_side, crop_n_layers, crop_n_points_downscale_factor)
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray, size: tuple[int, int]) -> MaskSet:
@@ -145,11 +138,11 @@ class EverythingMode:
     def _find(self, image: np.ndarray) -> Found:
         """All filters and suppressions, by falling predicted IoU."""
         size = size_of(image)
-        crops, layers = generate_crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
+        crops, layers = crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
         found = Found.join([self._find_in_crop(image, c, k) for c, k in zip(crops, layers, strict=True)])
         if len(crops) > 1:
             extent = (found.crops[:, 2:] - found.crops[:, :2]).float().prod(1)
-            found = found.keep(nms(found.boxes, 1 / extent, self.crop_nms_thresh))  # smaller crops are preferred
+            found = found.keep(box_nms(found.boxes, 1 / extent, self.crop_nms_thresh))  # smaller crops are preferred
         found = found.keep(torch.sort(found.iou, descending=True, stable=True).indices)
         if self.mask_nms_thresh is not None and len(found.iou) > 1:
             low_size = self.network.frame(size).low_size
@@ -173,9 +166,8 @@ class EverythingMode:
             return self.decide(low[good], iou[good], frame)
 
         def thinned(found: Found) -> Found:
-            whole = [0, 0, image.shape[1], image.shape[0]]
-            found = found.keep(~is_box_near_crop_edge(found.boxes, crop, whole))
-            return found.keep(nms(found.boxes, found.iou, self.box_nms_thresh))
+            found = found.keep(~at_crop_edge(found.boxes, crop, size_of(image)))
+            return found.keep(box_nms(found.boxes, found.iou, self.box_nms_thresh))
 
         found = thinned(Found.join([filtered(*d) for d in network.decoder.decode(embedding, sparse, self.least_iou)]))
         if self.refine and len(found.iou):
@@ -231,7 +223,7 @@ class EverythingMode:
             mended.append(torch.from_numpy(np.ascontiguousarray(clean)))
             scores.append(float(not holes and not islands))
         result = torch.stack(mended)
-        kept = nms(
+        kept = box_nms(
             masks_to_boxes_xyxy(result),
             torch.tensor(scores, dtype=torch.float32),
             max(self.box_nms_thresh, self.crop_nms_thresh),
@@ -278,8 +270,9 @@ class EverythingProposer:
 
 def longest_side(size: tuple[int, int], side: int) -> tuple[int, int]:
     """(height, width) with the longer brought to `side`, rounded as SAM rounds, at least 1."""
-    height, width = ResizeLongestSide.get_preprocess_shape(*size, side)
-    return max(height, 1), max(width, 1)
+    scale = side / max(size)
+    height, width = (max(1, int(length * scale + 0.5)) for length in size)
+    return height, width
 
 
 def check_settings(points_per_side: int, points_per_batch: int, mode: Mode, precision: str) -> None:

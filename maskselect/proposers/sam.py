@@ -11,10 +11,10 @@ from typing import get_args
 import numpy as np
 import torch
 from PIL import Image
-from segment_anything.modeling import Sam
 from torch import Tensor
 
 from maskselect.backends.sam import load_sam
+from maskselect.backends.sam_network import Sam
 from maskselect.backends.sam_points import MasksPerPoint, PointDecoder, Precision
 from maskselect.ops.images import size_of
 from maskselect.proposers.everything import EverythingProposer, Mode, check_settings, longest_side
@@ -49,11 +49,11 @@ class SamNetwork:
     def encode_points(self, points: Tensor) -> Tensor:
         """(P, 2) points in the model frame, one a prompt, inside what is looked for, to (P, T, C)."""
         labels = torch.ones(len(points), 1, dtype=torch.float32, device=points.device)
-        return self.sam.prompt_encoder((points[:, None], labels), None, None)[0]
+        return self.sam.prompt_encoder.points(points[:, None], labels)
 
     def encode_boxes(self, corners: Tensor) -> Tensor:
         """(P, 4) corners in the model frame to (P, T, C)."""
-        return self.sam.prompt_encoder(None, corners, None)[0]
+        return self.sam.prompt_encoder.boxes(corners)
 
 
 class SamProposer(EverythingProposer):

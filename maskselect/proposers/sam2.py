@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from segment_anything.modeling import TwoWayTransformer
-from segment_anything.modeling.transformer import Attention
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForMaskGeneration
 
 from maskselect.backends.devices import pick_device
 from maskselect.backends.pretrained import load_pretrained, model_type
 from maskselect.backends.sam import attend_prompts
+from maskselect.backends.sam_network import Attention, TwoWayTransformer
 from maskselect.backends.sam_points import PointDecoder, Precision
 from maskselect.proposers.everything import EverythingProposer, Mode, check_settings
 from maskselect.proposers.sam_filter import Frame, StabilityFilter
@@ -196,11 +195,11 @@ def _given(value: Tensor) -> Tensor:
 
 
 def _as_sam(theirs: Any) -> TwoWayTransformer:
-    """A two-way transformer of transformers as the `segment_anything` package's, over the very same layers."""
+    """A two-way transformer of transformers as that of SAM, over the very same layers."""
     some = theirs.final_attn_token_to_image
     rate = some.hidden_size // some.internal_dim
     ours: Any = TwoWayTransformer(
-        len(theirs.layers), some.hidden_size, some.num_attention_heads, 1, attention_downsample_rate=rate
+        len(theirs.layers), some.hidden_size, some.num_attention_heads, 1, downsample_rate=rate
     )
     for own, layer in zip(ours.layers, theirs.layers, strict=True):
         for name in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token"):

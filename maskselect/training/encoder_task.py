@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from maskselect.data.scenes.spec import CATEGORIES, COLOURS, SIZES, TEXTURES
 from maskselect.data.scenes.stream import SceneDataset
-from maskselect.encoders.timm import TimmEncoder
+from maskselect.encoders.frozen import FrozenEncoder
 from maskselect.ops.pooling import cell_weights
 from maskselect.training.encoder_masks import CLEAN, NOISY, MaskBatch, clean_masks, mixed_masks
 from maskselect.training.scene_augment import flip, photometric, rescale, swap_background
@@ -43,7 +43,7 @@ class EncoderTask(nn.Module):
 
     def __init__(
         self,
-        encoder: TimmEncoder,
+        encoder: FrozenEncoder,
         mask_side: int = 64,
         junk: int = 4,
         rescale_share: float = 0.5,

@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from maskselect.backends.sam import SYSTEM, build_compact_sam, decode_prompts
+from maskselect.backends.sam import SYSTEM, build_sam, decode_prompts
 from maskselect.losses.mask import dice_loss, iou_prediction_loss, mask_iou, mask_loss
 
 _VECTOR = 16  # numbers in a pixel's vector
@@ -45,7 +44,7 @@ class _Prompts:
 class SamTask(nn.Module):
     """A `Trainable` around a compact SAM.
 
-    model: arguments of `build_compact_sam`.
+    model: arguments of `build_sam`.
     object_points, background_points, boxes: prompts of each kind for an image.
     refined: how many of the object prompts (half points, half boxes) get further rounds.
     rounds: rounds of prompting in all.
@@ -75,7 +74,7 @@ class SamTask(nn.Module):
         flips: bool = True,
     ) -> None:
         super().__init__()
-        self.sam: Sam = build_compact_sam(**(model or {}))
+        self.sam = build_sam(**(model or {}))
         self.object_points, self.background_points, self.boxes = object_points, background_points, boxes
         self.refined, self.rounds = refined, rounds
         self.iou_weight, self.auxiliary_weight = iou_weight, auxiliary_weight
@@ -203,11 +202,12 @@ class SamTask(nn.Module):
         parts = []
         if by_point:
             xy, labels = prompts.points_xy[:, :by_point].flatten(0, 1), prompts.point_labels[:, :by_point].flatten(0, 1)
-            parts.append(encoder((xy, labels), None, None)[0].unflatten(0, (-1, by_point)))
+            parts.append(encoder.points(xy, labels).unflatten(0, (-1, by_point)))
         if by_box:
             xy, labels = prompts.points_xy[:, by_point:, 1:], prompts.point_labels[:, by_point:, 1:]
-            points = (xy.flatten(0, 1), labels.flatten(0, 1)) if xy.shape[2] else None
-            parts.append(encoder(points, prompts.boxes_xyxy.flatten(0, 1), None)[0].unflatten(0, (-1, by_box)))
+            corners = encoder.boxes(prompts.boxes_xyxy.flatten(0, 1))
+            points = encoder.points(xy.flatten(0, 1), labels.flatten(0, 1), end=False)
+            parts.append(torch.cat([points, corners], 1).unflatten(0, (-1, by_box)))
         return torch.cat(parts, 1)
 
     def _corrected(self, prompts: _Prompts, low: Tensor, targets: Tensor) -> _Prompts:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from segment_anything import SamPredictor
-from segment_anything.modeling import Sam
 from torch import Tensor
 
 from maskselect.backends import mobile_sam
 from maskselect.backends.sam import load_sam
+from maskselect.backends.sam_network import Sam
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.proposers.sam import SamProposer
 from tests.backends.mobile_sam_reference import (
@@ -30,6 +30,7 @@ from tests.backends.mobile_sam_reference import (
     made,
     published_shapes,
 )
+from tests.backends.sam_package import to_package
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,7 @@ def test_it_proposes(proposer: SamProposer, image: np.ndarray) -> None:
 
 
 def test_boxes_and_points_are_the_packages(proposer: SamProposer, image: np.ndarray) -> None:
-    predictor = SamPredictor(proposer.sam)
+    predictor = SamPredictor(to_package(proposer.sam))
     predictor.set_image(image)
     masks, scores, _ = predictor.predict(point_coords=np.array([[25.0, 35.0]]), point_labels=np.array([1]))
     point = proposer.segment_point(image, (25.0, 35.0))

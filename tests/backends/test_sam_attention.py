@@ -3,14 +3,15 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segment_anything.modeling import TwoWayTransformer
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskselect.backends.sam_attention import attend_two_ways
+from maskselect.backends.sam_network import TwoWayTransformer
+from tests.backends.sam_package import to_package_transformer
 
 
 def transformer(depth: int, channels: int, heads: int, rate: int) -> TwoWayTransformer:
-    model = TwoWayTransformer(depth, channels, heads, 24, attention_downsample_rate=rate).eval()
+    model = TwoWayTransformer(depth, channels, heads, 24, rate).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)  # biases and norms that are not zero and one
     return model
@@ -34,7 +35,9 @@ def test_it_is_the_packages(
     image, position = torch.randn(2, 1, 16, *side)
     asked = torch.randn(prompts, tokens, 16)
     with torch.inference_mode():
-        expected = model(image.repeat_interleave(prompts, 0), position.repeat_interleave(prompts, 0), asked)
+        expected = to_package_transformer(model)(
+            image.repeat_interleave(prompts, 0), position.repeat_interleave(prompts, 0), asked
+        )
         found = attend_two_ways(model, image.flatten(2).mT, position.flatten(2).mT, asked)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.expand_as(theirs), theirs, atol=2e-5, rtol=1e-4)
@@ -43,16 +46,16 @@ def test_it_is_the_packages(
 def test_gradients_are_the_packages() -> None:
     torch.manual_seed(0)
     model = transformer(2, 16, 2, 2)
+    package = to_package_transformer(model)
     image, position, asked = torch.randn(1, 16, 3, 4), torch.randn(1, 16, 3, 4), torch.randn(3, 5, 16)
     gradients = []
     for own in (True, False):
-        model.zero_grad()
         if own:
             out = attend_two_ways(model, image.flatten(2).mT, position.flatten(2).mT, asked)
         else:
-            out = model(image.repeat_interleave(3, 0), position.repeat_interleave(3, 0), asked)
+            out = package(image.repeat_interleave(3, 0), position.repeat_interleave(3, 0), asked)
         (out[0].square().mean() + out[1].square().mean()).backward()
-        gradients.append({name: p.grad for name, p in model.named_parameters()})
+        gradients.append({name: p.grad for name, p in (model if own else package).named_parameters()})
     for name, theirs in gradients[1].items():
         assert theirs is not None
         ours = gradients[0][name]

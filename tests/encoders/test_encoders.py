@@ -8,6 +8,7 @@ from torch import nn
 
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.sam import load_sam
+from maskselect.encoders.compact import ConvEncoder, VitEncoder
 from maskselect.encoders.frozen import declare_levels
 from maskselect.encoders.open_clip import OpenClipEncoder, create_tower
 from maskselect.encoders.position import SinusoidEncoder
@@ -37,6 +38,8 @@ CASES = {
         "e", "ViT-B-16-SigLIP", 64, layers=[-1], final_norm=True, mean=[0.5] * 3, std=[0.5] * 3,
         model_args={"timm_model_name": "test_vit"},
     ),
+    "compact conv": lambda: ConvEncoder("e", 64, [1, 1], [8, 16], [1, 2], 4),
+    "compact vit": lambda: VitEncoder("e", 64, 16, 32, 2, 2),
     "position": lambda: SinusoidEncoder("e", grid=8, frequencies=3),
     "sam": lambda: SamEncoder("e"),
 }  # fmt: skip

@@ -19,6 +19,7 @@ from maskselect.proposers.sam import SamNetwork, SamProposer
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import PromptableProposer
 from maskselect.training.sam_task import SamTask
+from tests.backends.sam_package import to_package
 
 TINY: dict[str, Any] = dict(image_size=64, patch_size=16, embed_dim=16, depth=1, num_heads=2, window_size=0)
 TINY |= dict(prompt_dim=16, global_attn_indexes=[0], decoder_mlp_dim=16, iou_head_hidden_dim=16)
@@ -28,7 +29,7 @@ OPEN = dict(pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0,
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    model = backend.build_compact_sam(**TINY)
+    model = backend.build_sam(**TINY)
     path = tmp_path_factory.mktemp("sam") / "tiny.safetensors"
     write_checkpoint(path, model.state_dict(), {"system": "sam", "config": TINY})
     return path
@@ -49,7 +50,7 @@ def test_everything_mode_is_the_packages(checkpoint: Path, size: tuple[int, int]
     image, proposer = image_of(*size), proposer_of(checkpoint, crop_n_layers=crop_n_layers, crop_nms_thresh=1.0)
     # The package keeps empty masks, and with thresholds at 0 it does not filter at all.
     generator = SamAutomaticMaskGenerator(
-        proposer.sam, **{**OPEN, "pred_iou_thresh": -1e9}, crop_n_layers=crop_n_layers, crop_nms_thresh=1.0
+        to_package(proposer.sam), **{**OPEN, "pred_iou_thresh": -1e9}, crop_n_layers=crop_n_layers, crop_nms_thresh=1.0
     )
     expected = [r for r in generator.generate(image) if r["segmentation"].any()]
     found = proposer.propose(image)
@@ -90,7 +91,7 @@ def test_exact_mode_gives_the_packages_masks(seed: int, crop_n_layers: int) -> N
     image = scene_of(seed)
     settings: dict[str, Any] = {**TRAINED, "crop_n_layers": crop_n_layers}
     proposer = SamProposer("sam", mode="exact", mask_nms_thresh=None, max_candidates=None, **settings)
-    expected = SamAutomaticMaskGenerator(proposer.sam, **settings).generate(image)
+    expected = SamAutomaticMaskGenerator(to_package(proposer.sam), **settings).generate(image)
     found = proposer.propose(image)
     assert len(found) == len(expected) >= 3
     share, difference = partners(found, expected, 0.99)
@@ -105,7 +106,7 @@ def test_fast_mode_gives_nearly_the_packages_masks() -> None:
         image = scene_of(seed)
         settings: dict[str, Any] = {**TRAINED, "decision_side": 256}
         proposer = SamProposer("sam", mask_nms_thresh=None, max_candidates=None, **settings)
-        expected = SamAutomaticMaskGenerator(backend.load_sam(), **TRAINED).generate(image)
+        expected = SamAutomaticMaskGenerator(to_package(backend.load_sam()), **TRAINED).generate(image)
         share, _ = partners(proposer.propose(image), expected, 0.9)
         kept, total = kept + share * len(expected), total + len(expected)
     assert kept / total >= 0.97
@@ -177,7 +178,7 @@ def test_a_small_budget_and_little_memory_change_nothing(checkpoint: Path, monke
 def test_exact_mode_enlarges_and_shrinks_images_of_the_grids_own_side() -> None:
     """The package does too; taking the logits as they are gives other masks."""
     image = np.asarray(Image.fromarray(scene_of(4)).resize((64, 64)))
-    expected = SamAutomaticMaskGenerator(backend.load_sam(), **TRAINED).generate(image)
+    expected = SamAutomaticMaskGenerator(to_package(backend.load_sam()), **TRAINED).generate(image)
     theirs = torch.from_numpy(np.stack([record["segmentation"] for record in expected]))
     found = SamProposer("sam", mode="exact", mask_nms_thresh=None, max_candidates=None, **TRAINED).propose(image)
     assert float((pairwise_iou(theirs, found.masks).amax(1) >= 0.99).float().mean()) >= 0.995
@@ -237,7 +238,7 @@ def test_compiled_it_gives_the_same_masks() -> None:
 
 def test_prompts_equal_the_packages_predictor(checkpoint: Path) -> None:
     image, proposer = image_of(48, 80), proposer_of(checkpoint)
-    predictor = SamPredictor(proposer.sam)
+    predictor = SamPredictor(to_package(proposer.sam))
     predictor.set_image(image)
     masks, scores, _ = predictor.predict(point_coords=np.array([[30.0, 20.0]]), point_labels=np.array([1]))
     np.testing.assert_array_equal(proposer.segment_point(image, (30.0, 20.0)).numpy(), masks[scores.argmax()])
@@ -253,9 +254,9 @@ def test_prompts_equal_the_packages_predictor(checkpoint: Path) -> None:
 
 def test_one_mask_a_point_is_the_packages_single_output(checkpoint: Path) -> None:
     image, proposer = image_of(48, 80), proposer_of(checkpoint, masks_per_point=1, mode="exact")
-    predictor = SamPredictor(proposer.sam)
+    predictor = SamPredictor(to_package(proposer.sam))
     predictor.set_image(image)
-    grid = SamAutomaticMaskGenerator(proposer.sam, points_per_side=3).point_grids[0] * (80, 48)
+    grid = SamAutomaticMaskGenerator(to_package(proposer.sam), points_per_side=3).point_grids[0] * (80, 48)
     found = proposer.propose(image)
     assert 0 < len(found) <= len(grid)
     wanted = [
@@ -310,10 +311,10 @@ def test_loading_errors(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="SHA-256"):
         backend.load_sam("vit_b", fake)
     other = tmp_path / "other.safetensors"
-    write_checkpoint(other, backend.build_compact_sam(**TINY).state_dict(), {"system": "ras"})
+    write_checkpoint(other, backend.build_sam(**TINY).state_dict(), {"system": "ras"})
     with pytest.raises(ValueError, match="'ras'"):
         backend.load_sam("compact", other)
-    write_checkpoint(other, backend.build_compact_sam(**TINY).state_dict(), {"system": "sam", "config": {"sides": 3}})
+    write_checkpoint(other, backend.build_sam(**TINY).state_dict(), {"system": "sam", "config": {"sides": 3}})
     with pytest.raises(ValueError, match="config"):
         backend.load_sam("compact", other)
 

@@ -51,7 +51,7 @@ def test_training_lowers_every_loss() -> None:
         optimizer.step()
         history.append({k: float(v.detach()) for k, v in losses.items()})
     for name in ("text", "iou", "iop"):
-        assert history[-1][name] < 0.7 * history[0][name], name
+        assert history[-4][name] < 0.7 * history[0][name], name  # of the same draws
 
 
 def test_total_is_the_weighted_sum_of_equation_4() -> None:

@@ -25,15 +25,13 @@ from huggingface_hub import constants
 from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import save_file
-from segment_anything import sam_model_registry
-from segment_anything.modeling import Sam
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from maskselect.backends.building import build
 from maskselect.backends.configs import SHIPPED, read_configs
-from maskselect.backends.sam import build_compact_sam
+from maskselect.backends.sam import OFFICIAL_SIZES, build_sam
 from maskselect.cli import main
 from maskselect.data.maskgroups_2m import ImageRows
 from maskselect.data.maskgroups_writer import write_maskgroups
@@ -63,18 +61,18 @@ CLIP_TEXT = {"context_length": 8, "vocab_size": 32, "width": 8, "heads": 1, "lay
 OPENAI = "vit_large_patch14_clip_quickgelu_336.openai"
 
 
-def tiny_sam() -> Sam:
-    """SAM by the package's names, with all that the official sizes have."""
-    sizes = {"image_size": 64, "embed_dim": 16, "depth": 2, "num_heads": 2, "window_size": 2, "prompt_dim": 32}
-    further = {"decoder_mlp_dim": 16, "iou_head_hidden_dim": 16, "use_rel_pos": True}
-    return build_compact_sam(**sizes, **further, global_attn_indexes=(1,))  # type: ignore[arg-type]
+TINY_SAM: dict[str, Any] = {
+    "image_size": 64, "embed_dim": 16, "depth": 2, "num_heads": 2, "window_size": 2, "prompt_dim": 32,
+    "decoder_mlp_dim": 16, "iou_head_hidden_dim": 16, "use_rel_pos": True, "global_attn_indexes": (1,),
+}  # fmt: skip
+"""Sizes of a SAM with all that the official ones have."""
 
 
 @torch.no_grad()
 def write_sam(path: Path) -> None:
     """Random, but sure of itself: at the published thresholds random weights would propose nothing."""
     torch.manual_seed(0)
-    sam = tiny_sam()
+    sam = build_sam(**TINY_SAM)
     for name, parameter in sam.named_parameters():
         if parameter.ndim > 1 and name.startswith(("mask_decoder", "prompt_encoder")):
             parameter.normal_(std=parameter[0].numel() ** -0.5 if "embed" not in name else 1.0)
@@ -279,7 +277,7 @@ class World:
             patch.chdir(folder)
             patch.setattr(constants, "HF_HUB_CACHE", str(self.root / "hub"))
             patch.setattr(constants, "HF_HUB_OFFLINE", True)
-            patch.setitem(sam_model_registry, "vit_h", tiny_sam)
+            patch.setitem(OFFICIAL_SIZES, "vit_h", TINY_SAM)
             named = open_clip.factory._MODEL_CONFIGS["ViT-L-14-336-quickgelu"]
             patch.setitem(
                 open_clip.factory._MODEL_CONFIGS,
