@@ -328,9 +328,6 @@ def test_a_proposer_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixt
         ["fit", "-c", "configs/ras.yaml"],
         ["fit", "--help"],
         ["validate", "--config", "x.yaml"],
-        ["test", "-c", "x.yaml"],
-        ["predict", "-c", "x.yaml"],
-        ["predict", "--config=x.yaml"],
     ],
 )
 def test_training_verbs_go_to_lightning(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
@@ -341,7 +338,7 @@ def test_training_verbs_go_to_lightning(monkeypatch: pytest.MonkeyPatch, argumen
 
 
 def test_unknown_verbs_and_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected one of fit, validate, test, predict, evaluate" in refused(capsys, cli.main(["segment"]))
+    assert "expected one of fit, validate, predict, evaluate" in refused(capsys, cli.main(["segment"]))
     assert cli.main([]) == 2
     assert cli.main(["--help"]) == 0
     assert "predict --image FILE --prompt TEXT" in capsys.readouterr().out
