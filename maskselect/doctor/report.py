@@ -1,10 +1,9 @@
 """Findings as tables for the terminal."""
 
-from rich.markup import escape
 from rich.table import Table
 
 from maskselect.backends.terminal import console as terminal
-from maskselect.backends.terminal import narrow_table
+from maskselect.backends.terminal import narrow_table, print_table
 from maskselect.doctor.counts import Part, total
 from maskselect.doctor.examine import GIB, Findings
 from maskselect.doctor.needs import FETCHED, grouped
@@ -14,7 +13,7 @@ def print_findings(found: Findings, title: str) -> None:
     """Parameters, memory, and at the end what is missing."""
     console = terminal()
     if found.parts:
-        console.print(_parameters(found.parts, title))
+        print_table(_parameters(found.parts), f"parameters of {title}")
     for reason in found.not_counted:
         console.print(f"not counted: {reason}", markup=False, soft_wrap=True)
     console.print(_memory(found), markup=False, soft_wrap=True)
@@ -23,7 +22,10 @@ def print_findings(found: Findings, title: str) -> None:
     if not found.needs:
         console.print("Nothing is missing.")
         return
-    console.print(_missing(found))
+    console.print("missing:")
+    for kind, names, text in grouped(found.needs):
+        told = f"{kind:7} {', '.join(names)}\n        {text}"
+        console.print(told, markup=False, soft_wrap=True)  # commands stay whole, to be copied
     if any(need.fetched for need in found.needs):
         console.print(FETCHED)
     if any(need.kind == "data" for need in found.needs):
@@ -32,8 +34,8 @@ def print_findings(found: Findings, title: str) -> None:
         )
 
 
-def _parameters(parts: list[Part], title: str) -> Table:
-    table = narrow_table("part", "trained", "frozen", "GiB", "held as", title=f"parameters of {escape(title)}")
+def _parameters(parts: list[Part]) -> Table:
+    table = narrow_table("part", "trained", "frozen", "GiB", "held as")
     for part in parts:
         table.add_row(*_row(part))
     table.add_section()
@@ -69,10 +71,3 @@ def _memory(found: Findings) -> str:
         last = f"activations {need.activations / GIB:.1f} ({need.tokens:,} tokens a step)"
     times = f", for each of {found.room.processes} processes" if found.room.processes > 1 else ""
     return f"memory, an estimate: {need.total / GIB:.1f} GiB{times} ({told}, {last}); {room}"
-
-
-def _missing(found: Findings) -> Table:
-    table = narrow_table("", "what", "how to get it", title="missing", words=3)
-    for kind, names, text in grouped(found.needs):
-        table.add_row(kind, escape("\n".join(names)), escape(text))
-    return table

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from maskselect.backends.terminal import console, narrow_table
+from maskselect.backends.terminal import console, narrow_table, print_table
 from maskselect.metrics.summary import LEAST_IMAGES, paired_difference
 from maskselect.structures.scored import Scored
 
@@ -51,7 +51,7 @@ def compare(first: Sequence[Scored], second: Sequence[Scored], cases: int) -> di
 def print_comparison(found: dict[str, Any], first: str, second: str) -> None:
     """As two tables."""
     title = f"IoU of {second} minus {first}, points, paired"
-    table = narrow_table("", "samples", "images", "difference", "95 % interval", "beyond chance", title=title)
+    table = narrow_table("", "samples", "images", "difference", "95 % interval", "beyond chance")
     rows = found["differences"]
     for name, row in rows.items():
         shown = ("–", "–", "too few images")
@@ -60,13 +60,12 @@ def print_comparison(found: dict[str, Any], first: str, second: str) -> None:
             sure = "yes" if row["beyond_chance"] else "no"
             shown = (f"{row['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}", sure)
         table.add_row(name, str(row["samples"]), str(row["images"]), *shown)
-    screen = console()
-    screen.print(table)
+    print_table(table, title)
     if any(row["interval"] is None for row in rows.values()):
-        screen.print(f"Fewer than {LEAST_IMAGES} images: too few samples to show a difference.")
-    cases = narrow_table("sample", "prompt", "targets", "IoU", "masks", title="changed most", words=2)
+        console().print(f"Fewer than {LEAST_IMAGES} images: too few samples to show a difference.")
+    cases = narrow_table("sample", "prompt", "targets", "IoU", "masks", words=2)
     for case in found["changed_most"]:
         iou, chosen = case["iou"], case["chosen"]
         told = (f"{iou[0]:.2f} to {iou[1]:.2f}", f"{chosen[0]} to {chosen[1]}")
         cases.add_row(escape(case["sample"]), escape(case["prompt"]), str(case["targets"]), *told)
-    screen.print(cases)
+    print_table(cases, "changed most")

@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.padding import Padding
 
-from maskselect.backends.terminal import console, narrow_table
+from maskselect.backends.terminal import console, narrow_table, print_table
 from maskselect.data.catalog import CatalogEntry
 from maskselect.data.check import CheckReport
 
@@ -23,13 +23,13 @@ def print_catalog(catalog: Mapping[str, CatalogEntry]) -> None:
 def print_check(name: str, entry: CatalogEntry, reports: Mapping[str, CheckReport], whole: bool) -> None:
     """One row a split, then the problems with their first examples. whole: no limit was set, so counts compare."""
     columns = ("split", "images", "samples", "published", "no target", "with references", "targets", "problems")
-    table = narrow_table(*columns, title=f"{name}: {entry.title}")
+    table = narrow_table(*columns)
     for split, report in reports.items():
         counts = (report.no_target, report.with_references, report.targets, report.problems.total())
         row = (report.images, report.samples, _published(entry, split), *counts)
         table.add_row(split, *(str(cell) for cell in row))
+    print_table(table, f"{name}: {entry.title}")
     screen = console()
-    screen.print(table)
     for split, report in reports.items():
         published = entry.samples.get(split)
         if whole and published is not None and published != report.samples:
@@ -42,12 +42,12 @@ def print_check(name: str, entry: CatalogEntry, reports: Mapping[str, CheckRepor
 
 def print_composition(rows: Sequence[tuple[str, str, bool, int, int]], counts: Mapping[str, int]) -> None:
     """Prompts of MaskGroups-2M by source and kind beside the paper's Table 2, then what else was counted."""
-    table = narrow_table("source", "kind", "reference", "built", "paper (thousands)", title="prompts", words=3)
+    table = narrow_table("source", "kind", "reference", "built", "paper (thousands)", words=3)
     for source, kind, with_reference, built, paper in rows:
         table.add_row(source, kind, "with" if with_reference else "without", str(built), str(paper))
     table.add_row("all", "", "", str(sum(row[3] for row in rows)), str(sum(row[4] for row in rows)), style="bold")
+    print_table(table, "prompts")
     screen = console()
-    screen.print(table)
     for name, count in sorted(counts.items()):
         if not name.startswith("prompts "):
             screen.print(f"{name}: {count}", markup=False)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from maskselect.backends.terminal import console, narrow_table
+from maskselect.backends.terminal import console, narrow_table, print_table
 from maskselect.metrics.rules import RECALL
 
 SHOWN = ("gIoU", "cIoU", "ncIoU", "F1", "N-acc", "T-acc", "Pr@0.5", "Pr@0.9", "oracle_gIoU", "oracle_cIoU")
@@ -26,15 +26,14 @@ def print_report(report: dict[str, Any]) -> None:
     """Prints what `maskselect.evaluation.evaluate` gives: one row a subset, then candidates and latency."""
     title = f"{report['model']} on {report['dataset']} {report['split']}: percent of n samples"
     names = [name.replace("@", "@\n").replace("_", "\n") for name in SHOWN]
-    table = narrow_table("", "n", *names, title=title)
+    table = narrow_table("", "n", *names)
     for section in ("metrics", "by_kind", "by_targets"):
         for name, metrics in report[section].items():
             label = targets_label(name) if section == "by_targets" else name
             table.add_row(label, str(metrics["samples"]), *(_cell(metrics[key]) for key in SHOWN))
         table.add_section()
-    screen = console()
-    screen.print(table)
-    latency = report["latency"]
+    print_table(table, title)
+    screen, latency = console(), report["latency"]
     prompts = counted(round(latency["prompts_per_image"], 1), "prompt")
     screen.print(
         f"{counted(report['candidates_per_image'], 'candidate')} an image; {latency['seconds_per_image']:.2f} s an "
@@ -47,24 +46,23 @@ def print_report(report: dict[str, Any]) -> None:
 def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float) -> None:
     """Prints what `maskselect.calibration.sweep` gives, every fifth threshold and the chosen one, which is marked."""
     columns = ("F1", "gIoU", "cIoU", "N-acc", "T-acc")
-    table = narrow_table("threshold", *columns, title="percent on the validation samples", words=0)
+    table = narrow_table("threshold", *columns, words=0)
     for threshold, row in found.items():
         if round(100 * threshold) % 5 == 0 or threshold == chosen:
             mark = "* " if threshold == chosen else ""
             table.add_row(f"{mark}{threshold:.2f}", *(_cell(row[key]) for key in columns))
-    console().print(table)
+    print_table(table, "percent on the validation samples")
 
 
 def print_ceiling(found: dict[str, Any], title: str) -> None:
     """Prints what `maskselect.evaluation.measure_ceiling` gives: the oracle, and both forms of recall by IoU."""
     asked = f"{counted(found['images'], 'image')}, {counted(found['samples'], 'sample')}"
-    table = narrow_table("IoU at least", "any candidate", "one to one", title=f"{title}: {asked} (percent)")
+    table = narrow_table("IoU at least", "any candidate", "one to one")
     for name in RECALL:
         cells = (_cell(found[key]) for key in (name, f"matched_{name}"))
         table.add_row(name.removeprefix("recall@").replace(".5:.95", "mean, 0.5 to 0.95"), *cells)
-    screen = console()
-    screen.print(table)
-    screen.print(
+    print_table(table, f"{title}: {asked} (percent)")
+    console().print(
         f"{counted(found['candidates_per_image'], 'candidate')} an image; oracle gIoU {_cell(found['oracle_gIoU'])}, "
         f"cIoU {_cell(found['oracle_cIoU'])}"
     )
