@@ -31,7 +31,7 @@ def recompute_activations(network: nn.Module) -> None:
 
 
 @remember
-def _cache_argument(network: type[nn.Module]) -> str:
+def cache_argument(network: type[nn.Module]) -> str:
     """The name of the argument that takes the key-value cache: transformers renames "past_key_values" to "cache"."""
     return "cache" if "cache" in inspect.signature(network.forward).parameters else "past_key_values"
 
@@ -181,7 +181,7 @@ class Wrapped(nn.Module):
                 attention_mask=visible,
                 position_ids=positions,
                 use_cache=cache is not None,
-                **{_cache_argument(type(self.language_model)): cache},
+                **{cache_argument(type(self.language_model)): cache},
                 **wanted,
             )
 

@@ -7,6 +7,7 @@ from transformers import AutoModelForImageTextToText, DynamicCache
 from maskselect.lmm.llama import KeyValueCache, Llama
 from maskselect.lmm.llava import Llava, LlavaSizes
 from maskselect.lmm.tokenizer import load_compact, load_compact_in_transformers
+from maskselect.lmm.wrapped import cache_argument
 from tests.lmm.twin import twin
 from tests.systems.tiny import SIZES
 
@@ -40,10 +41,11 @@ def test_masks_positions_and_caches_are_transformers_own(lmm: Llava) -> None:
     for mask, places in ((None, None), (seen, positions), (None, positions)):
         own, theirs = KeyValueCache(), DynamicCache()
         lmm.language_model(embeddings[:, :6], cache=own, use_cache=True)
-        language_model(inputs_embeds=embeddings[:, :6], past_key_values=theirs, use_cache=True)
+        held = {cache_argument(type(language_model)): theirs}
+        language_model(inputs_embeds=embeddings[:, :6], use_cache=True, **held)
         given = {"attention_mask": mask, "position_ids": places, "use_cache": True}
         ours = lmm.language_model(embeddings[:, 6:], cache=own, **given)
-        wanted = language_model(inputs_embeds=embeddings[:, 6:], past_key_values=theirs, **given)
+        wanted = language_model(inputs_embeds=embeddings[:, 6:], **held, **given)
         torch.testing.assert_close(ours.last_hidden_state, wanted.last_hidden_state, **EXACT)
         assert own.get_seq_length() == theirs.get_seq_length() == 9
         for kept, expected in zip(own.layers, theirs.layers, strict=True):
