@@ -11,6 +11,8 @@ Two exact changes (only the order of sums differs):
 Shape letters: P prompts, T tokens of a prompt, N image tokens, C channels, h heads, d channels of a head.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +30,7 @@ def attend_two_ways(
     """
     queries, keys = tokens, image
     for layer in transformer.layers:
-        queries, keys = _attend_block(layer, queries, keys, tokens, position)
+        queries, keys = _attend_block(cast(TwoWayAttentionBlock, layer), queries, keys, tokens, position)
     final = transformer.final_attn_token_to_image
     queries = transformer.norm_final_attn(queries + _tokens_to_image(final, queries + tokens, keys + position, keys))
     return queries, keys

@@ -8,6 +8,7 @@ Shape letters: B images, P prompts, T tokens of a prompt, N image tokens, C chan
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ class Sam(nn.Module):
     image_encoder: (B, 3, S, S) to (B, C, h, w), with its `img_size` S.
     """
 
+    image_encoder: Any
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -40,7 +42,7 @@ class Sam(nn.Module):
         """(..., 3, H, W) in 0 to 255 normalised and padded below and to the right to the encoder's square."""
         normal = (pixels - self.pixel_mean) / self.pixel_std
         height, width = pixels.shape[-2:]
-        side = int(self.image_encoder.img_size)  # type: ignore[arg-type]
+        side = int(self.image_encoder.img_size)
         return F.pad(normal, (0, side - width, 0, side - height))
 
 

@@ -6,6 +6,7 @@ compare the numbers.
 
 import math
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class LoraLinear(nn.Module):
         own: Tensor = self.base_layer(x)
         if self.merged:
             return own
-        narrow, back = self.lora_A["default"], self.lora_B["default"]
+        narrow, back = cast(nn.Linear, self.lora_A["default"]), self.lora_B["default"]
         added: Tensor = back(narrow(self.lora_dropout["default"](x.to(narrow.weight.dtype))))
         return (own + added * self.scaling).to(own.dtype)
 
