@@ -249,7 +249,7 @@ def _measure(sample: Sample, answer: MaskGroup, pool: Tensor, order: Tensor, sec
 
 def _protocol(with_gt: bool, protocol: str, images: int) -> dict[str, str]:
     """How the numbers came about, in words, for whoever compares them with others; the rules in the protocol's own."""
-    few = f"none: {images} images, and fewer than {LEAST_IMAGES} tell too little"
+    few = f"none: fewer than {LEAST_IMAGES} images tell too little about others"
     return {
         "name": protocol,
         "path": "public predict path: Model.select_many, prompts of one image together",

@@ -92,7 +92,7 @@ class Protocol:
         '480 x 480, stretched, nearest neighbour by pixel centres, as Pillow; ncIoU on 1024 x 1024'
         """
         size = "each image's own size" if self.side is None else f"{self.side} x {self.side}, {_FITS[self.fit][1]}"
-        none = "without a mask" if self.none_pixels == 0 else f"of fewer than {self.none_pixels} pixels"
+        none = {0: "without a mask", 1: "without a pixel"}.get(self.none_pixels, f"below {self.none_pixels} pixels")
         decision = f"the model's decision counts; without one, an answer {none} says 'nothing'"
         pixels = self.empty_rule in ("lisa", "zero")
         mean = "the sum over one-to-one pairs of masks, over max(masks given, masks true) summed over images"

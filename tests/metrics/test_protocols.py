@@ -219,7 +219,7 @@ def test_scores_of_candidates_are_one_each() -> None:
 # What a report says of how it came about.
 SAID = {
     "maskselect": {"resolution": "each image's own size; ncIoU on 1024 x 1024", "no target": "no true mask"},
-    "grefcoco": {"resolution": "480 x 480, stretched", "empty answers": "of fewer than 50 pixels"},
+    "grefcoco": {"resolution": "480 x 480, stretched", "empty answers": "an answer below 50 pixels"},
     "gsva": {"resolution": "own size", "empty answers": "rejected still counts", "epsilons": "1e-08 joins the union"},
     "gsva-refzom": {"empty answers": "adds nothing to the summed union"},
     "lisa": {"empty answers": "an empty union is IoU 1", "epsilons": "1e-05 joins the number of samples"},
