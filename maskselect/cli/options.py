@@ -84,7 +84,8 @@ def recall_parser(prog: str) -> argparse.ArgumentParser:
 
 def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = False) -> None:
     dataset_help = (
-        "scenes or scenes-reasoning (generated where --root has none), or a name that `maskselect data list` tells"
+        "scenes, scenes-reasoning or scenes-unknown (generated where --root has none), or a name that `maskselect data "
+        "list` tells"
     )
     count: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
     parser.add_argument("--dataset", required=True, metavar="NAME", help=dataset_help, **count)
@@ -158,6 +159,8 @@ def scenes_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--prompts-per-scene", type=positive, default=3, metavar="N", help="default: %(default)s")
     reasoning_help = "and so many reasoning prompts, each followed by the same asked by name (default: 0)"
     parser.add_argument("--reasoning-per-scene", type=positive, default=0, metavar="N", help=reasoning_help)
+    unknown_help = "and so many prompts that say a word which the scenes never show (default: 0)"
+    parser.add_argument("--unknown-per-scene", type=positive, default=0, metavar="N", help=unknown_help)
     parser.add_argument("--proposer", metavar="CONFIG_OR_NAME", help="fill mask_pool with its candidates")
     add_device(parser)
     return parser

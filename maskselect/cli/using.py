@@ -223,8 +223,9 @@ def scenes(options: argparse.Namespace) -> int:
             options.prompts_per_scene,
             propose,
             options.reasoning_per_scene,
+            options.unknown_per_scene,
         )
-    most = options.prompts_per_scene + 2 * options.reasoning_per_scene
+    most = options.prompts_per_scene + 2 * options.reasoning_per_scene + options.unknown_per_scene
     print(f"{options.count} scenes with up to {most} prompts each -> {path}")
     return 0
 

@@ -25,6 +25,7 @@ from maskselect.data.scenes.prompts import KIND_SHARES, draw_prompts
 from maskselect.data.scenes.reasoning import draw_reasoning
 from maskselect.data.scenes.render import render
 from maskselect.data.scenes.stream import SceneDataset, drawing_hash
+from maskselect.data.scenes.unknown import draw_unknown
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,10 @@ class SceneGroups:
         reference_share, no_target_share, kind_shares: which prompts, see `draw_prompts`; the defaults are those of the
             test splits.
         reasoning_share: about this share of an image's prompts are reasoning prompts, see `draw_reasoning`.
+        unknown_share: about this share of an image's prompts say a word that the scenes never show, so that nothing
+            answers them, see `draw_unknown`.
 
-    Raises ValueError when reasoning_share is not within 0 to 1.
+    Raises ValueError when a share of prompts is not within 0 to 1, or both together are above 1.
     """
 
     def __init__(
@@ -101,11 +104,17 @@ class SceneGroups:
         no_target_share: float = 0.12,
         kind_shares: dict[str, float] | None = None,
         reasoning_share: float = 0.0,
+        unknown_share: float = 0.0,
     ) -> None:
-        if not 0.0 <= reasoning_share <= 1.0:
-            raise ValueError(f"reasoning_share must be within 0 to 1, got {reasoning_share}")
+        for name, share in (("reasoning_share", reasoning_share), ("unknown_share", unknown_share)):
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} must be within 0 to 1, got {share}")
+        if reasoning_share + unknown_share > 1.0:
+            raise ValueError(
+                f"reasoning_share and unknown_share are above 1 together: {reasoning_share}, {unknown_share}"
+            )
         self.split = split
-        self.reasoning_share = reasoning_share
+        self.reasoning_share, self.unknown_share = reasoning_share, unknown_share
         self.reference_share, self.no_target_share = reference_share, no_target_share
         self.kind_shares = KIND_SHARES if kind_shares is None else kind_shares
         self.ids = list(scene_ids(split, seed, count))
@@ -137,11 +146,14 @@ class SceneGroups:
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
         """Fresh prompts by the facts."""
         facts, shares = _facts(extra), (self.reference_share, self.no_target_share)
-        # Without reasoning prompts the generator is left as it is: the same seed gives what it gave before them.
+        # A share of 0 draws nothing from `rng`: the same seed gives what it gave before there were such prompts.
         wanted = int(rng.binomial(count, self.reasoning_share)) if self.reasoning_share else 0
-        reasoning = [p.reasoning for p in draw_reasoning(facts, wanted, rng, self.split, *shares)] if wanted else []
-        drawn = draw_prompts(facts, count - len(reasoning), rng, self.split, *shares, self.kind_shares)
-        return [Query(p.text, p.references, p.targets) for p in (*drawn, *reasoning)]
+        drawn = [p.reasoning for p in draw_reasoning(facts, wanted, rng, self.split, *shares)] if wanted else []
+        wanted = int(rng.binomial(count, self.unknown_share)) if self.unknown_share else 0
+        wanted = min(wanted, count - len(drawn))
+        drawn += draw_unknown(facts, wanted, rng, self.split, self.reference_share) if wanted else []
+        rest = draw_prompts(facts, count - len(drawn), rng, self.split, *shares, self.kind_shares)
+        return [Query(p.text, p.references, p.targets) for p in (*rest, *drawn)]
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
         """A fresh caption."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from maskselect.data.catalog import CATALOG, CatalogEntry
+from maskselect.data.questions import GENERATED
 from maskselect.data.refer import VARIANTS
 from maskselect.structures.provenance import Provenance
 
@@ -95,7 +96,7 @@ def _number(image: str) -> str:
 
 
 def _of_scenes(settings: Mapping[str, Any], dataset: str, split: str, seed: int, who: str) -> list[str]:
-    same = dataset in ("scenes", "scenes-reasoning") and (settings.get("split", "train"), settings.get("seed", 0)) == (
+    same = dataset in GENERATED and (settings.get("split", "train"), settings.get("seed", 0)) == (
         split,
         seed,
     )

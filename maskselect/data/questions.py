@@ -3,16 +3,32 @@
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from maskselect.data.catalog import CATALOG, find_entry
 from maskselect.data.scenes.samples import ask_scenes
 from maskselect.structures.sample import Sample
 
-_PROMPTS_PER_SCENE = 3
 
-GENERATED = {"scenes": (_PROMPTS_PER_SCENE, 0), "scenes-reasoning": (0, _PROMPTS_PER_SCENE)}
-"""Data sets that are generated on the spot: how many prompts there are about a scene, and how many reasoning prompts,
-each followed by the same asked by name. Of one split and seed both are about the same pictures."""
+class PromptsPerScene(NamedTuple):
+    """How many prompts of each sort there are about a generated scene; each reasoning prompt brings one by name."""
+
+    plain: int = 0
+    reasoning: int = 0
+    unknown: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.plain + 2 * self.reasoning + self.unknown
+
+
+GENERATED = {
+    "scenes": PromptsPerScene(plain=3),
+    "scenes-reasoning": PromptsPerScene(reasoning=3),
+    "scenes-unknown": PromptsPerScene(unknown=3),
+}
+"""Data sets that are generated on the spot. Of one split and seed all are about the same pictures."""
 
 
 def open_samples(
@@ -49,8 +65,15 @@ def open_samples(
 def _generated(name: str, split: str, limit: int | None, scenes: int | None, seed: int) -> tuple[Iterator[Sample], int]:
     if scenes is None:
         scenes = 1000 if limit is None else limit  # a scene has one sample at least
-    prompts, reasoning = GENERATED[name]
-    asked = ask_scenes(split, seed, scenes, prompts_per_scene=prompts, reasoning_per_scene=reasoning)
-    total = scenes * (prompts + 2 * reasoning)
+    each = GENERATED[name]
+    asked = ask_scenes(
+        split,
+        seed,
+        scenes,
+        prompts_per_scene=each.plain,
+        reasoning_per_scene=each.reasoning,
+        unknown_per_scene=each.unknown,
+    )
+    total = scenes * each.total
     samples = (sample for scene in asked for sample in scene.samples())
     return islice(samples, limit), total if limit is None else min(limit, total)

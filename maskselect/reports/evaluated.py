@@ -11,7 +11,11 @@ from maskselect.data.catalog import CATALOG
 from maskselect.data.questions import GENERATED
 from maskselect.reports.records import records_path
 
-_TITLES = {"scenes": "Generated scenes", "scenes-reasoning": "Generated scenes, reasoning prompts"}
+_TITLES = {
+    "scenes": "Generated scenes",
+    "scenes-reasoning": "Generated scenes, reasoning prompts",
+    "scenes-unknown": "Generated scenes, prompts with words that they never show",
+}
 _NEEDED = ("dataset", "split", "model", "samples", "images", "metrics")
 
 

@@ -44,7 +44,7 @@ class _Want(NamedTuple):
     empty: bool
 
 
-class _Draft(NamedTuple):
+class Draft(NamedTuple):
     """A proposed prompt before its sentence is written."""
 
     ask: Ask
@@ -76,8 +76,8 @@ def draw_prompts(
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
     if facts.count == 0:
         return []
-    writer = _Writer(facts, random.Random(int(rng.integers(2**63))), split)
-    weights = _kind_weights(kind_shares, reference_share)
+    writer = Writer(facts, random.Random(int(rng.integers(2**63))), split)
+    weights = kind_weights(kind_shares, reference_share)
     prompts: list[ScenePrompt] = []
     seen: set[tuple[str, tuple[int, ...]]] = set()
     for _ in range(4 * count):
@@ -91,7 +91,7 @@ def draw_prompts(
     return prompts
 
 
-def _kind_weights(shares: Mapping[str, float], reference_share: float) -> tuple[list[float], list[float]]:
+def kind_weights(shares: Mapping[str, float], reference_share: float) -> tuple[list[float], list[float]]:
     """Weights of KINDS without and with references that together give the shares."""
     share = min(max(reference_share, 0.0), 1.0)
     total = sum(shares[k] for k in REFERRING)
@@ -100,13 +100,13 @@ def _kind_weights(shares: Mapping[str, float], reference_share: float) -> tuple[
     return rest, referring
 
 
-class _Writer(Describer):
+class Writer(Describer):
     """Draws prompts about one scene."""
 
     def __init__(self, facts: SceneFacts, rng: random.Random, split: str) -> None:
         super().__init__(facts, rng, split)
         self.voice = Voice(rng, split)
-        self.recipes: dict[str, Callable[[_Want], _Draft | None]] = {
+        self.recipes: dict[str, Callable[[_Want], Draft | None]] = {
             "category": self._category,
             "attribute": self._attribute,
             "absolute position": self._absolute,
@@ -120,6 +120,13 @@ class _Writer(Describer):
         self, kind_weights: tuple[list[float], list[float]], reference_share: float, no_target_share: float
     ) -> ScenePrompt | None:
         """One prompt; another kind where the scene does not give the wanted one."""
+        found = self.draft(kind_weights, reference_share, no_target_share)
+        return None if found is None else self._write(*found)
+
+    def draft(
+        self, kind_weights: tuple[list[float], list[float]], reference_share: float, no_target_share: float
+    ) -> tuple[Draft, str] | None:
+        """What a prompt asks, before its sentence is written, and its kind."""
         referring = self.rng.random() < reference_share
         references = (2 if self.rng.random() < TWO_REFERENCES else 1) if referring else 0
         empty = self.rng.random() < no_target_share
@@ -131,10 +138,10 @@ class _Writer(Describer):
             for _ in range(TRIES):
                 draft = self.recipes[kind](_Want(kind, references, empty))
                 if draft is not None and self._accepts(draft, empty):
-                    return self._write(draft, kind)
+                    return draft, kind
         return None
 
-    def _accepts(self, draft: _Draft, empty: bool) -> bool:
+    def _accepts(self, draft: Draft, empty: bool) -> bool:
         yes, possible = draft.verdict
         if yes != possible or (yes == 0) != empty:
             return False
@@ -143,7 +150,7 @@ class _Writer(Describer):
         # "Everything" as the answer is rarely worth a question.
         return yes != self.judge.all or self.judge.count == 1 or self.rng.random() < 0.15
 
-    def _write(self, draft: _Draft, kind: str) -> ScenePrompt:
+    def _write(self, draft: Draft, kind: str) -> ScenePrompt:
         targets = tuple(bits(draft.verdict[0]))
         self.voice.start()
         if draft.ask.special:
@@ -154,45 +161,45 @@ class _Writer(Describer):
 
     # One recipe per kind.
 
-    def _category(self, want: _Want) -> _Draft:
+    def _category(self, want: _Want) -> Draft:
         noun = self.noun(want.empty, 0)
         if not want.empty and self.rng.random() < 0.04:
             noun = Noun()
-        return _Draft(Ask((noun,)), self.fits(noun))
+        return Draft(Ask((noun,)), self.fits(noun))
 
-    def _attribute(self, want: _Want) -> _Draft:
+    def _attribute(self, want: _Want) -> Draft:
         parts = self.rng.choices((1, 2, 3), (0.6, 0.3, 0.1))[0]
         noun = self.noun(want.empty, parts, category=self.rng.random() < (0.6 if parts < 3 else 0.9))
-        return _Draft(Ask((noun,)), self.fits(noun))
+        return Draft(Ask((noun,)), self.fits(noun))
 
-    def _absolute(self, want: _Want) -> _Draft | None:
+    def _absolute(self, want: _Want) -> Draft | None:
         noun = self.simple(want.empty)
         if self.rng.random() < 0.35:
             return self._extreme(noun, (), self.rng.choice(EXTREMES[:4]), self.fits(noun))
         key = self.rng.choice(POSITIONS)
-        return _Draft(Ask((noun,), (Clause(key),)), both(self.fits(noun), self.judge.position(key)))
+        return Draft(Ask((noun,), (Clause(key),)), both(self.fits(noun), self.judge.position(key)))
 
-    def _extreme(self, noun: Noun, clauses: tuple[Clause, ...], word: str, among: Verdict) -> _Draft | None:
+    def _extreme(self, noun: Noun, clauses: tuple[Clause, ...], word: str, among: Verdict) -> Draft | None:
         if among[0] != among[1] or among[0].bit_count() == 1:
             return None  # unclear who competes, or nobody to compete with
-        return _Draft(Ask((noun,), clauses, extreme=word), self.judge.extreme(word, among[0]))
+        return Draft(Ask((noun,), clauses, extreme=word), self.judge.extreme(word, among[0]))
 
-    def _relative(self, want: _Want) -> _Draft | None:
+    def _relative(self, want: _Want) -> Draft | None:
         if want.references == 2:
             return self._joined(self.simple(want.empty), self.clause("between", 2))
         if want.references == 0 and self.rng.random() < 0.1:
             return self._joined(self.simple(want.empty), self.clause("between", 0))
         return self._joined(self.simple(want.empty), self.clause(self.rng.choice(BESIDE), want.references))
 
-    def _joined(self, noun: Noun, *found: tuple[Clause, Verdict] | None) -> _Draft | None:
+    def _joined(self, noun: Noun, *found: tuple[Clause, Verdict] | None) -> Draft | None:
         verdict = self.fits(noun)
         for each in found:
             if each is None:
                 return None
             verdict = both(verdict, each[1])
-        return _Draft(Ask((noun,), tuple(each[0] for each in found if each)), verdict)
+        return Draft(Ask((noun,), tuple(each[0] for each in found if each)), verdict)
 
-    def _comparison(self, want: _Want) -> _Draft | None:
+    def _comparison(self, want: _Want) -> Draft | None:
         if want.references and not want.empty and self.rng.random() < 0.3:
             return self._bare(want.references)
         if want.references == 0 and self.rng.random() < 0.4:
@@ -208,7 +215,7 @@ class _Writer(Describer):
             noun = Noun()
         return self._joined(noun, self.clause(key, want.references))
 
-    def _bare(self, references: int) -> _Draft | None:
+    def _bare(self, references: int) -> Draft | None:
         if references > self.judge.count:
             return None
         chosen = tuple(self.rng.sample(range(self.judge.count), references))
@@ -216,9 +223,9 @@ class _Writer(Describer):
         special = "these" if references == 2 else self.rng.choice(("this", "this", "except"))
         if special == "except":
             members = self.judge.all & ~members
-        return _Draft(Ask(special=special), (members, members), chosen)
+        return Draft(Ask(special=special), (members, members), chosen)
 
-    def _interaction(self, want: _Want) -> _Draft | None:
+    def _interaction(self, want: _Want) -> Draft | None:
         if want.references == 2:
             return None
         key, anchor = self.rng.choice(INTERACTIONS), -1
@@ -231,7 +238,7 @@ class _Writer(Describer):
                 key, anchor = inverse, subject
         return self._joined(self.simple(want.empty), self.clause(key, want.references, anchor))
 
-    def _combination(self, want: _Want) -> _Draft | None:
+    def _combination(self, want: _Want) -> Draft | None:
         if want.references == 2:
             return self._two_sided(want)
         if want.references:
@@ -242,7 +249,7 @@ class _Writer(Describer):
         )[0]
         return recipe(want)
 
-    def _two_sided(self, want: _Want) -> _Draft | None:
+    def _two_sided(self, want: _Want) -> Draft | None:
         first, second = self.rng.choice((("left of", "right of"), ("above", "below"), ("left of", "above"),
                                          ("right of", "below"), ("near", "above"), ("left of", "below")))  # fmt: skip
         a, b = self.clause(first, 1), self.clause(second, 1)
@@ -250,7 +257,7 @@ class _Writer(Describer):
             return None
         return self._joined(self.simple(want.empty), a, b)
 
-    def _related(self, want: _Want) -> _Draft | None:
+    def _related(self, want: _Want) -> Draft | None:
         """Attributes and a relation, sometimes an absolute position or the extreme as well."""
         draw = self.rng.random()
         found = self.clause(self.rng.choice((*BESIDE, "larger", "smaller", "same colour", "touching")), want.references)
@@ -266,14 +273,14 @@ class _Writer(Describer):
             return self._joined(self.simple(False), (Clause(key), self.judge.position(key)), found)
         return self._joined(noun, found)
 
-    def _placed(self, want: _Want) -> _Draft | None:
+    def _placed(self, want: _Want) -> Draft | None:
         key, negated = self.rng.choice(POSITIONS), self.rng.random() < 0.25
         verdict = self.judge.position(key)
         verdict = self.judge.negate(verdict) if negated else verdict
         noun = self.noun(want.empty and self.rng.random() < 0.5, 1, category=self.rng.random() < 0.7)
         return self._joined(noun, (Clause(key, negated=negated), verdict))
 
-    def _union(self, want: _Want) -> _Draft | None:
+    def _union(self, want: _Want) -> Draft | None:
         parts = self.rng.randrange(2)
         nouns = (self.noun(want.empty, parts), self.noun(want.empty, parts))
         if nouns[0].category == nouns[1].category:
@@ -281,32 +288,32 @@ class _Writer(Describer):
         verdict = either(self.fits(nouns[0]), self.fits(nouns[1]))
         if not want.empty and not (self.fits(nouns[0])[0] and self.fits(nouns[1])[0]):
             return None
-        return _Draft(Ask(nouns), verdict)
+        return Draft(Ask(nouns), verdict)
 
-    def _either(self, want: _Want) -> _Draft | None:
+    def _either(self, want: _Want) -> Draft | None:
         noun = self.noun(want.empty, 1, category=self.rng.random() < 0.6)
         other = self.judge.words[self.rng.choice(self.pool)][1] if self.rng.random() < 0.6 else self.rng.choice(COLOURS)
         if not noun.colour or other == noun.colour:
             return None
         noun = noun._replace(either=other)
-        return _Draft(Ask((noun,)), self.fits(noun))
+        return Draft(Ask((noun,)), self.fits(noun))
 
-    def _negated(self, want: _Want) -> _Draft | None:
+    def _negated(self, want: _Want) -> Draft | None:
         noun = self.noun(want.empty, 0, category=self.rng.random() < 0.7)
         place = self.rng.choices((1, 2, 3), (0.6, 0.2, 0.2))[0]
         word = self.judge.words[self.rng.choice(self.pool)][place]
         if word == "medium" or (noun.category and not self.fits(noun)[0] & self.judge.attribute(word)[0]):
             return None  # "cars that are not red" is only worth asking where there is a red car
         noun = noun._replace(without=word)
-        return _Draft(Ask((noun,)), self.fits(noun))
+        return Draft(Ask((noun,)), self.fits(noun))
 
-    def _counted(self, want: _Want) -> _Draft | None:
+    def _counted(self, want: _Want) -> Draft | None:
         draft = self._absolute(want) if self.rng.random() < 0.6 else self._attribute(want)
         if want.empty or draft is None or draft.ask.extreme or draft.verdict[0].bit_count() < 2:
             return None
         return draft._replace(ask=draft.ask._replace(counted=True))
 
-    def _best(self, want: _Want) -> _Draft | None:
+    def _best(self, want: _Want) -> Draft | None:
         """The extreme one among what attributes or a position describe."""
         key = self.rng.choice((*SIDES, ""))
         noun = self.simple(want.empty) if key else self.noun(want.empty, 1, category=self.rng.random() < 0.6)

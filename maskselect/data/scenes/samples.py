@@ -13,6 +13,7 @@ from maskselect.data.scenes.prompts import draw_prompts
 from maskselect.data.scenes.reasoning import draw_reasoning
 from maskselect.data.scenes.render import render
 from maskselect.data.scenes.spec import SPLITS, ScenePrompt
+from maskselect.data.scenes.unknown import draw_unknown
 from maskselect.structures.sample import Prompt, Sample
 
 
@@ -45,11 +46,16 @@ class AskedScene:
 
 
 def ask_scene(
-    scene_id: str, image_size: tuple[int, int], prompts_per_scene: int, reasoning_per_scene: int = 0
+    scene_id: str,
+    image_size: tuple[int, int],
+    prompts_per_scene: int,
+    reasoning_per_scene: int = 0,
+    unknown_per_scene: int = 0,
 ) -> AskedScene:
     """A scene and its questions from nothing but its id, the same in every process.
 
-    After the prompts come the pairs of `draw_reasoning`, each a reasoning prompt and then the same asked by name.
+    After the prompts come the pairs of `draw_reasoning`, each a reasoning prompt and then the same asked by name, and
+    then the prompts of `draw_unknown`.
     """
     scene = build_scene(scene_id, image_size)
     rendering = render(scene)
@@ -59,6 +65,8 @@ def ask_scene(
     prompts = draw_prompts(facts, prompts_per_scene, rng, scene.split)
     own = np.random.default_rng(zlib.crc32(f"reasoning {scene_id}".encode()))
     prompts += [prompt for pair in draw_reasoning(facts, reasoning_per_scene, own, scene.split) for prompt in pair]
+    own = np.random.default_rng(zlib.crc32(f"unknown {scene_id}".encode()))
+    prompts += draw_unknown(facts, unknown_per_scene, own, scene.split)
     return AskedScene(scene_id, rendering.image, rendering.masks(len(scene.objects)), prompts)
 
 
@@ -69,21 +77,24 @@ def ask_scenes(
     image_size: tuple[int, int] = (256, 256),
     prompts_per_scene: int = 3,
     reasoning_per_scene: int = 0,
+    unknown_per_scene: int = 0,
 ) -> Iterator[AskedScene]:
     """The first `count` scenes of a split with `prompts_per_scene` questions each, one after another.
 
     reasoning_per_scene: so many reasoning prompts more, each followed by the same asked by name.
-    Raises ValueError at once for an unknown split or a number below one; with reasoning prompts there may be no others.
+    unknown_per_scene: so many prompts more that say a word which the scenes never show.
+    Raises ValueError at once for an unknown split, a count below one, or numbers of prompts that give none.
     """
     if split not in SPLITS:
         raise ValueError(f"scenes have no split {split!r}; there are {', '.join(SPLITS)}")
-    if reasoning_per_scene < 0:
-        raise ValueError(f"reasoning_per_scene must be at least 0, got {reasoning_per_scene}")
-    least = 0 if reasoning_per_scene else 1
+    for name, value in (("reasoning_per_scene", reasoning_per_scene), ("unknown_per_scene", unknown_per_scene)):
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
+    least = 0 if reasoning_per_scene or unknown_per_scene else 1
     for name, value, bound in (("count", count, 1), ("prompts_per_scene", prompts_per_scene, least)):
         if value < bound:
             raise ValueError(f"{name} must be at least {bound}, got {value}")
     if seed < 0 or min(image_size) < 64:
         raise ValueError(f"expected a seed of at least 0 and at least 64 pixels a side, got {seed} and {image_size}")
-    wanted = image_size, prompts_per_scene, reasoning_per_scene
+    wanted = image_size, prompts_per_scene, reasoning_per_scene, unknown_per_scene
     return (ask_scene(scene_id, *wanted) for scene_id in scene_ids(split, seed, count))

@@ -24,6 +24,7 @@ from maskselect.data.scenes.phrases import (
     Forms,
     Noun,
 )
+from maskselect.data.scenes.unknown_words import UNKNOWN_PLURALS
 
 
 class Voice:
@@ -59,8 +60,8 @@ class Voice:
 
 
 def plural(word: str) -> str:
-    """Plural of a category or generic noun."""
-    return PLURALS.get(word, word + "s")
+    """Plural of a category, a generic noun or an unknown one."""
+    return PLURALS.get(word) or UNKNOWN_PLURALS.get(word) or word + "s"
 
 
 def category_name(voice: Voice, category: str, many: bool) -> str:

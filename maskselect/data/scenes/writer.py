@@ -25,14 +25,16 @@ def write_scenes(
     prompts_per_scene: int = 3,
     propose: Propose | None = None,
     reasoning_per_scene: int = 0,
+    unknown_per_scene: int = 0,
 ) -> Path:
     """Writes `output/images/*.png` and `output/{split}.parquet`; gives the latter's path.
 
     The same arguments give the same files. image_size: (H, W). propose: fills `mask_pool`, which is empty without it.
     reasoning_per_scene: so many reasoning prompts more, each followed by the same asked by name.
+    unknown_per_scene: so many prompts more that say a word which the scenes never show.
     Raises ValueError for an unknown split, a count below one or a size below 64.
     """
-    scenes = ask_scenes(split, seed, count, image_size, prompts_per_scene, reasoning_per_scene)
+    scenes = ask_scenes(split, seed, count, image_size, prompts_per_scene, reasoning_per_scene, unknown_per_scene)
     folder = output / "images"
     folder.mkdir(parents=True, exist_ok=True)
 
