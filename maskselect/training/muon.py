@@ -15,9 +15,11 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315  # quintic Newton-Schulz coefficients of th
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """About U V^T of the singular value decomposition: (..., R, C) float to the same in bfloat16, singular values 0.7
-    to 1.2."""
-    x = matrices.bfloat16()
+    """About U V^T of the singular value decomposition: (..., R, C) float to the same, singular values 0.7 to 1.2.
+
+    Computed and given in bfloat16 on a GPU, in float32 on a CPU, where most know bfloat16 only by emulation.
+    """
+    x = matrices.float() if matrices.device.type == "cpu" else matrices.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
