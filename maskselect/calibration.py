@@ -9,7 +9,9 @@ import torch
 
 from maskselect.backends.progress import track
 from maskselect.data.images import load_image
+from maskselect.data.sizes import refuse_other_size
 from maskselect.metrics.referring import ReferringMetrics
+from maskselect.structures.left_out import LeftOut, going_on
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Sample
 
@@ -35,13 +37,14 @@ class ThresholdSelector(Protocol):
 
 
 def sweep(
-    model: ThresholdSelector, samples: Iterable[Sample], total: int | None = None
+    model: ThresholdSelector, samples: Iterable[Sample], total: int | None = None, left_out: LeftOut | None = None
 ) -> dict[float, dict[str, float | None]]:
     """The report of `ReferringMetrics` (percent) at each of `THRESHOLDS`, through the public predict path.
 
     The model is asked once, at the lowest threshold: masks come by falling score and doubles are removed from the best
     score down, so the answer at a higher threshold is the beginning of the answer at a lower one.
     total: how many samples there will be, for the progress bar.
+    left_out: gets the samples of images that cannot be asked; without it the first such image raises.
     Raises ValueError when there is no sample, and for a model that chooses by more than a threshold.
     """
     strategy = getattr(getattr(model, "system", None), "strategy", None)
@@ -52,7 +55,14 @@ def sweep(
         group = list(run)
         references = [[mask.numpy() for mask in sample.prompt.references] for sample in group]
         texts = [sample.prompt.text for sample in group]
-        answers = model.select_many(load_image(group[0].image), texts, references, threshold=THRESHOLDS[0])
+        answers: list[MaskGroup] = []
+        with going_on(left_out, *(f"sample {sample.sample_id}" for sample in group)):
+            image = load_image(group[0].image)
+            for sample in group:
+                refuse_other_size(sample, (image.shape[0], image.shape[1]))
+            answers = model.select_many(image, texts, references, threshold=THRESHOLDS[0])
+        if not answers:
+            continue
         for sample, answer in zip(group, answers, strict=True):
             _add(sums, sample, answer)
     if sums[THRESHOLDS[0]].samples == 0:

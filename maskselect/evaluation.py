@@ -16,11 +16,13 @@ from torch import Tensor
 
 from maskselect.backends.progress import track
 from maskselect.data.images import load_image
+from maskselect.data.sizes import refuse_other_size
 from maskselect.metrics.protocols import MATCHED_RECALL, RECALL, protocol_named
 from maskselect.metrics.referring import ReferringMetrics
 from maskselect.metrics.summary import DRAWS, LEAST_IMAGES, add_up, intervals, sums_of
 from maskselect.ops.masks import resize_masks
 from maskselect.ops.overlap import pairwise_iou
+from maskselect.structures.left_out import LeftOut, going_on
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.protocols import Proposer
@@ -86,6 +88,7 @@ def score_samples(
     protocol: str = "maskselect",
     done: Iterable[str] = (),
     watch: Watcher | None = None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[Scored]:
     """Asks the samples, those of one image in one call as long as they follow each other, and measures each.
 
@@ -93,13 +96,17 @@ def score_samples(
     with_gt: the ground-truth masks of the image join the pool, which shows what selection alone can do.
     protocol: of `maskselect.metrics.protocols`.
     done: ids of samples that are left out, because they were scored already.
+    left_out: gets the samples of images that cannot be asked; without it the first such image raises.
     """
     known = set(done)
     left = (
         sample for sample in track(samples, total, f"Evaluating {what}", "samples") if sample.sample_id not in known
     )
     for group in _by_image(left, with_gt):
-        yield from _ask(model, group, with_gt, protocol, watch)
+        rows: list[Scored] = []
+        with going_on(left_out, *(f"sample {sample.sample_id}" for sample in group)):
+            rows = list(_ask(model, group, with_gt, protocol, watch))
+        yield from rows
 
 
 def build_report(
@@ -152,22 +159,29 @@ def build_report(
     }
 
 
-def measure_ceiling(proposer: Proposer, samples: Iterable[Sample], total: int | None = None) -> dict[str, Any]:
+def measure_ceiling(
+    proposer: Proposer, samples: Iterable[Sample], total: int | None = None, left_out: LeftOut | None = None
+) -> dict[str, Any]:
     """What no selector can pass with these candidates (RAS, Table 6), percent: oracle gIoU and cIoU, and the share of
     targets that have a candidate of IoU 0.5 to 0.95, and that have one of their own ("matched"); with images, samples
     and candidates_per_image.
 
+    left_out: see `score_samples`.
     Raises ValueError when there is no sample.
     """
     metrics = ReferringMetrics(protocol=replace(protocol_named("maskselect"), measures=CEILING))
     images = candidates = 0
     for group in _by_image(track(samples, total, "Proposing", "samples"), False):
-        found = proposer.propose(load_image(group[0].image))
-        pool, scores = found.masks.cpu(), found.scores.cpu()
-        images, candidates = images + 1, candidates + len(pool)
-        for sample in group:
-            targets = sample.gt_pool[list(sample.targets)]
-            metrics.update(pool[:0], targets, pool, ignore=sample.ignore, candidate_scores=scores)
+        with going_on(left_out, *(f"sample {sample.sample_id}" for sample in group)):
+            image = load_image(group[0].image)
+            for sample in group:
+                refuse_other_size(sample, (image.shape[0], image.shape[1]))
+            found = proposer.propose(image)
+            pool, scores = found.masks.cpu(), found.scores.cpu()
+            images, candidates = images + 1, candidates + len(pool)
+            for sample in group:
+                targets = sample.gt_pool[list(sample.targets)]
+                metrics.update(pool[:0], targets, pool, ignore=sample.ignore, candidate_scores=scores)
     if images == 0:
         raise ValueError("there is no sample to measure the candidates on")
     return {"images": images, "candidates_per_image": round(candidates / images, 2), **metrics.report()}
@@ -196,6 +210,8 @@ def _by_image(samples: Iterable[Sample], same_pool: bool) -> Iterator[list[Sampl
 def _ask(model: Selector, group: list[Sample], with_gt: bool, protocol: str, watch: Watcher | None) -> Iterator[Scored]:
     """One image and all of its prompts."""
     image, truth = load_image(group[0].image), group[0].gt_pool
+    for sample in group:
+        refuse_other_size(sample, (image.shape[0], image.shape[1]))
     references = [[mask.numpy() for mask in sample.prompt.references] for sample in group]
     extra = truth.numpy() if with_gt else None
     start = time.perf_counter()

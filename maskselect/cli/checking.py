@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from maskselect.cli.failures import tell_left_out
 from maskselect.cli.parsing import Parser, add_device
+from maskselect.structures.left_out import LeftOut
 
 
 class _Overridable(Parser):
@@ -70,16 +72,17 @@ def features_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def features(options: argparse.Namespace) -> int:
-    """Prints how many were computed."""
+    """Prints how many were computed; status 1 when images were left out."""
     from maskselect.backends.devices import pick_device
     from maskselect.training.cli import parse
     from maskselect.training.filling import fill
 
     configs = [word for config in options.config for word in ("-c", config)]
     part, parts = options.part
-    done, images = fill(parse([*configs, *options.rest], with_none=True), part, parts, str(pick_device(options.device)))
-    print(f"{done} of {images} images computed, the others were there")
-    return 0
+    config, device, left_out = parse([*configs, *options.rest], with_none=True), pick_device(options.device), LeftOut()
+    done, images = fill(config, part, parts, str(device), left_out)
+    print(f"{done} of {images} images computed, the others were there" + (" or were left out" if left_out else ""))
+    return tell_left_out(left_out, "images")
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskselect.cli import loading
+from maskselect.cli.failures import tell_left_out
+from maskselect.structures.left_out import LeftOut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from maskselect.structures.sample import Sample
 
@@ -19,7 +21,8 @@ def evaluate(options: argparse.Namespace) -> int:
     from maskselect.reports.files import output_folder
 
     with output_folder(options.output.absolute().parent):
-        opened = {name: _samples(options, name) for name in options.dataset}
+        left_out = {name: LeftOut() for name in options.dataset}
+        opened = {name: _samples(options, name, left_out[name]) for name in options.dataset}
         several = {name: f"{options.output.stem}-{name}{options.output.suffix}" for name in opened}
         outputs = {n: options.output if len(opened) == 1 else options.output.with_name(several[n]) for n in opened}
         model = loading.load_model(options)
@@ -27,14 +30,23 @@ def evaluate(options: argparse.Namespace) -> int:
             if not options.overwrite:
                 refuse_replacing(output, options.model, getattr(model, "fingerprint", ""))
         for name, (samples, total) in opened.items():
-            _evaluate_one(options, model, name, samples, total, outputs[name])
-    return 0
+            _evaluate_one(options, model, name, samples, total, outputs[name], left_out[name])
+    return max(tell_left_out(missed, f"samples of {name}") for name, missed in left_out.items())
 
 
 def _evaluate_one(
-    options: argparse.Namespace, model: Any, name: str, samples: "Iterator[Sample]", total: int | None, output: Path
+    options: argparse.Namespace,
+    model: Any,
+    name: str,
+    samples: "Iterator[Sample]",
+    total: int | None,
+    output: Path,
+    left_out: LeftOut,
 ) -> None:
-    """Scores what was not scored before, then writes report, samples, and page."""
+    """Scores what was not scored before, then writes report, samples, and page.
+
+    Raises ValueError when no sample could be scored.
+    """
     from maskselect.backends.atomic import write_text
     from maskselect.data.catalog import CATALOG
     from maskselect.data.leakage import candidates_overlaps, find_overlaps
@@ -55,6 +67,9 @@ def _evaluate_one(
 
     def noted() -> "Iterator[Sample]":
         for sample in samples:
+            if sample.sample_id in asked:
+                left_out.add(f"another sample {sample.sample_id}", "two samples have one id; expected one each")
+                continue
             asked.add(sample.sample_id)
             yield sample
 
@@ -72,11 +87,13 @@ def _evaluate_one(
                 protocol=protocol,
                 done=done,
                 watch=keeper.watch,
+                left_out=left_out,
             ):
                 records.add(row)
         finally:
             keeper.save(pictures)
     rows = [row for row in records.rows if row.sample_id in asked]
+    _refuse_none(rows, left_out)
     seen = name, options.split, options.seed, [row.image_id for row in rows]
     proposer = getattr(getattr(model, "system", None), "proposer", None)
     overlap = [
@@ -84,6 +101,7 @@ def _evaluate_one(
         *candidates_overlaps(trained_on(proposer), *seen),
     ]
     report = build_report(rows, name, options.split, options.model, options.with_gt_candidates, protocol, overlap)
+    report["left_out"] = left_out.as_json()
     write_json(report, output)
     write_text(output.with_suffix(".html"), draw_page(report, rows, keeper.cases(), _command(options)))
     print_report(report)
@@ -133,7 +151,8 @@ def recall(options: argparse.Namespace) -> int:
     from maskselect.reports.table import print_ceiling
     from maskselect.structures.provenance import trained_on
 
-    (samples, total), images = _samples(options, options.dataset), dict[str, None]()
+    left_out = LeftOut()
+    (samples, total), images = _samples(options, options.dataset, left_out), dict[str, None]()
 
     def noted() -> "Iterator[Sample]":
         for sample in samples:
@@ -144,14 +163,14 @@ def recall(options: argparse.Namespace) -> int:
     what = {"dataset": options.dataset, "split": options.split, "proposer": identity}
     if options.output is not None and not options.overwrite:
         refuse_replacing_other(options.output, what, "the ceiling of this proposer on this data")
-    found = measure_ceiling(proposer, noted(), total)
+    found = measure_ceiling(proposer, noted(), total, left_out)
     overlap = candidates_overlaps(trained_on(proposer), options.dataset, options.split, options.seed, images)
     print_ceiling(found, f"{options.proposer} on {options.dataset} {options.split}")
     for sentence in overlap:
         print(f"Beware: {sentence}.")
     if options.output is not None:
-        write_json(what | found | {"overlap": overlap}, options.output)
-    return 0
+        write_json(what | found | {"overlap": overlap, "left_out": left_out.as_json()}, options.output)
+    return tell_left_out(left_out, "samples")
 
 
 def calibrate(options: argparse.Namespace) -> int:
@@ -166,8 +185,9 @@ def calibrate(options: argparse.Namespace) -> int:
         refuse_replacing_other(options.output, own, "the thresholds of this model on this data")
     if options.write:
         find_checkpoint(options.model)  # a card on the hub cannot be changed: better told before the work than after
-    samples, total = _samples(options, options.dataset)
-    found = sweep(loading.load_model(options), samples, total)
+    left_out = LeftOut()
+    samples, total = _samples(options, options.dataset, left_out)
+    found = sweep(loading.load_model(options), samples, total, left_out)
     if options.output is not None:
         write_json({str(threshold): own | row for threshold, row in found.items()}, options.output)
     chosen = choose(found, options.least_n_acc)
@@ -176,10 +196,17 @@ def calibrate(options: argparse.Namespace) -> int:
         source = {"dataset": options.dataset, "split": options.split, "samples": found[chosen]["samples"]}
         rule = {"threshold_from": source | {"least_n_acc": options.least_n_acc}}
         print(f"threshold {chosen} -> {change_card(options.model, {'threshold': chosen} | rule)}")
-    return 0
+    return tell_left_out(left_out, "samples")
 
 
-def _samples(options: argparse.Namespace, name: str) -> "tuple[Iterator[Sample], int | None]":
+def _refuse_none(rows: "Sequence[Any]", left_out: LeftOut) -> None:
+    """Raises ValueError, with the first reason, when everything was left out."""
+    if not rows and left_out:
+        reason = next(iter(left_out.reasons.values()))
+        raise ValueError(f"none of the {len(left_out)} samples could be scored: {reason}")
+
+
+def _samples(options: argparse.Namespace, name: str, left_out: LeftOut) -> "tuple[Iterator[Sample], int | None]":
     from maskselect.data.questions import open_samples
 
     return open_samples(
@@ -190,4 +217,5 @@ def _samples(options: argparse.Namespace, name: str) -> "tuple[Iterator[Sample],
         reference_column=options.reference_column,
         scenes=options.scenes,
         seed=options.seed,
+        left_out=left_out,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from maskselect.backends.optional import missing_package
 from maskselect.cli import checking, importing, measuring, options, publishing, using
+from maskselect.cli.failures import tell_left_out
 from maskselect.cli.output import patient_output
 
 TRAINING_VERBS = ("fit", "validate")
@@ -77,8 +78,7 @@ def tool(verb: str, argv: Sequence[str] | None = None, prog: str | None = None) 
 def _train(arguments: list[str]) -> int:
     from maskselect.training.cli import run
 
-    run(arguments)
-    return 0
+    return tell_left_out(run(arguments), "images")
 
 
 def _guarded(run: Callable[[], int], prog: str) -> int:

@@ -232,6 +232,6 @@ def scenes(options: argparse.Namespace) -> int:
 
 def sentence(error: BaseException) -> str:
     """An error as one line."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    from maskselect.structures.left_out import one_line
+
+    return one_line(error)

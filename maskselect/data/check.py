@@ -9,6 +9,7 @@ import numpy as np
 from maskselect.backends.progress import track
 from maskselect.data.images import image_size
 from maskselect.data.llava import Conversation
+from maskselect.data.sizes import refuse_other_size
 from maskselect.structures.sample import Sample
 from maskselect.structures.video import VideoSample
 
@@ -106,11 +107,10 @@ def _count(report: CheckReport, sample: Sample, size: tuple[int, int]) -> None:
     report.targets += len(sample.targets)
     report.no_target += not sample.targets
     report.with_references += len(sample.prompt.references) > 0
-    shape = (int(sample.gt_pool.shape[1]), int(sample.gt_pool.shape[2]))
-    if shape != size:
-        report.note(
-            OTHER_SIZE, f"sample {sample.sample_id}: masks of {list(shape)}, image {sample.image} of {list(size)}"
-        )
+    try:
+        refuse_other_size(sample, size)
+    except ValueError as error:
+        report.note(OTHER_SIZE, str(error))
     empty = [target for target in sample.targets if not sample.gt_pool[target].any()]
     if empty:
         report.note(EMPTY, f"sample {sample.sample_id}, image {sample.image_id}: target {empty[0]} has no pixel")

@@ -50,6 +50,7 @@ class CocoQuestions(ImageQuestions):
     ) -> None:
         self.coco, self.images = CocoFile(file, more), images
         self.names = dict(names or {}) or self._readable()
+        self.coco.refuse_same_names(self.names)
         stamp = f"1 {type(self).__name__} {list(self.names.items())}"
         found = asked_of(self.coco.index, self._asks, stamp)
         super().__init__(file, ((key, tags) for key, tags, own in found if part in (None, own)), wanted)

@@ -13,12 +13,13 @@ from torch import Tensor
 from maskselect.data.images import image_size
 from maskselect.data.index import Index, Key, Record, Section, open_index
 from maskselect.data.json_text import kind_at
+from maskselect.data.keys import same_key
 from maskselect.data.values import flag_of, key_of, names_of, whole
 from maskselect.ops import rle
 
 SECTIONS = {
     "image": Section("images"),
-    "annotation": Section("annotations", group="image_id", nameless=True),
+    "annotation": Section("annotations", group="image_id", nameless=True, in_group=True),
     "category": Section("categories"),
 }
 
@@ -61,11 +62,29 @@ class CocoFile:
             raise ValueError(f"{self.path}, {error}") from error
 
     def category_names(self) -> dict[Key, str]:
-        """Names by id. Raises ValueError for a category without a name."""
+        """Names by id. Raises ValueError for a category without a name, and as `refuse_same_names`."""
         try:
-            return names_of(self.index.all("category"), "category")
+            names = names_of(self.index.all("category"), "category")
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
+        self.refuse_same_names(names)
+        return names
+
+    def refuse_same_names(self, names: Mapping[Key, str]) -> None:
+        """Raise ValueError when annotations have two categories of one name.
+
+        The same prompt would be asked twice, each time with a part of the targets. A category without annotations may
+        have a name that another has, as in exports of Roboflow.
+        """
+        asked = {key: " ".join(name.lower().split()) for key, name in names.items()}
+        if len(set(asked.values())) == len(asked):
+            return
+        told = [record.get("category_id") for record in self.index.all("annotation")]
+        used = {str(value if whole(value) is None else whole(value)) for value in told}
+        first: dict[str, int] = {}
+        for place, (key, name) in enumerate(asked.items()):
+            if str(key) in used and first.setdefault(name, place) != place:
+                raise same_key(self.path, "category", first[name], place, "name", names[key])
 
 
 def _instead(path: Path, name: str) -> str:

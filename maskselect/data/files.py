@@ -12,10 +12,12 @@ import re
 import shutil
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskselect.backends.atomic import atomic_file
+from maskselect.data.keys import by_key
 from maskselect.data.pointers import refuse_pointer
 
 _PLAIN_OPCODES = frozenset({
@@ -43,9 +45,17 @@ def read_json(path: Path) -> Any:
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=partial(_object, path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON (truncated?): {error}") from error
+
+
+def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError when it has a key twice, of which Python keeps the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        by_key(pairs, lambda pair: pair[0], path, "entry of an object,", "key")
+    return found
 
 
 class _PlainUnpickler(pickle.Unpickler):

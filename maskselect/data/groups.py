@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from maskselect.data.catalog import find_entry
-from maskselect.data.images import load_image
+from maskselect.data.images import image_size, load_image
 from maskselect.data.scenes.captions import draw_caption
 from maskselect.data.scenes.facts import SceneFacts
 from maskselect.data.scenes.layout import scene_ids
@@ -26,6 +26,7 @@ from maskselect.data.scenes.reasoning import draw_reasoning
 from maskselect.data.scenes.render import render
 from maskselect.data.scenes.stream import SceneDataset, drawing_hash
 from maskselect.data.scenes.unknown import draw_unknown
+from maskselect.data.sizes import refuse_other_size
 
 
 @dataclass(frozen=True)
@@ -215,8 +216,15 @@ class DatasetGroups:
         return Annotated(load_image(image), masks, extra)
 
     def _annotations(self, item: int) -> tuple[Path | np.ndarray, Tensor, bytes]:
-        """The picture, masks (M, H, W) bool, and the prompts with numbers of masks, as JSON."""
+        """The picture, masks (M, H, W) bool, and the prompts with numbers of masks, as JSON.
+
+        Raises ValueError, naming the picture, when masks are of another size; FileNotFoundError without the picture.
+        """
         samples = [self.samples[number] for number in self._numbers[item]]
+        picture = samples[0].image
+        size = image_size(picture) if isinstance(picture, Path) else (picture.shape[0], picture.shape[1])
+        for sample in samples:
+            refuse_other_size(sample, size)
         masks = _Numbered()
         asked = []
         for sample in samples:

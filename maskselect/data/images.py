@@ -91,8 +91,17 @@ def source_name(source: object, what: str) -> str:
 def image_size(path: str | Path) -> tuple[int, int]:
     """(H, W) of an image file as `load_image` would give it, from its header alone. Raises as `load_image`."""
     with _opened(path, source_name(path, "image")) as picture:
-        turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)  # these swap the sides
-        return (picture.width, picture.height) if turned else (picture.height, picture.width)
+        return (picture.width, picture.height) if _swaps_sides(picture) else (picture.height, picture.width)
+
+
+def is_turned(path: str | Path) -> bool:
+    """Whether the EXIF orientation of an image file swaps its sides. Raises as `load_image`."""
+    with _opened(path, source_name(path, "image")) as picture:
+        return _swaps_sides(picture)
+
+
+def _swaps_sides(picture: Image.Image) -> bool:
+    return picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
 
 
 def collect_images(sources: Sequence[Path], output: Path) -> list[Path]:

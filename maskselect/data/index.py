@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from maskselect.backends.atomic import atomic_file
+from maskselect.backends.cache import places_beside
 from maskselect.backends.optional import lazy
 from maskselect.backends.progress import reading
 from maskselect.data.json_text import open_json
+from maskselect.data.keys import same_key
 from maskselect.data.pointers import refuse_pointer
 from maskselect.data.values import Key, key_of
 
 ijson = lazy("ijson", "data")
 
-_VERSION = 2
+_VERSION = 3
 Record = dict[str, Any]
 __all__ = ["Index", "Key", "Record", "Section", "open_index"]
 
@@ -32,8 +34,9 @@ class Section:
     """One list of records in a file.
 
     path: where it is: "annotations" for a list under that key, "" where the file is the list itself.
-    key: field that names a record; None numbers them from 0.
+    key: field that names a record; None numbers them from 0. A key that two records have is refused.
     group: field whose equal values belong together (an annotation's image), or None.
+    in_group: a key names a record within its group only, so that another group may have it too.
     values: the section is an object, not a list: its values are the records, and its keys name them.
     wrapped: as `values`, for values that are no objects: a record is {key: its key, "value": the value}.
     partial: records without their key are left out instead of refused.
@@ -47,6 +50,7 @@ class Section:
     wrapped: bool = False
     partial: bool = False
     nameless: bool = False
+    in_group: bool = False
 
 
 class Index:
@@ -137,7 +141,7 @@ def open_index(
     for place in _places(source):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(place) as part:
+            with atomic_file(place, durable=True) as part:
                 _build(part, source, sections, stamp, parse)
             return Index(place, source)
         except (OSError, sqlite3.OperationalError) as error:
@@ -147,10 +151,7 @@ def open_index(
 
 def _places(source: Path) -> list[Path]:
     digest = hashlib.sha256(str(source.absolute()).encode()).hexdigest()[:16]
-    if chosen := os.environ.get("MASKSELECT_INDEX"):
-        return [Path(chosen) / f"{source.name}.{digest}.index"]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "maskselect" / "index"
-    return [source.with_name(f"{source.name}.index"), cache / f"{source.name}.{digest}.index"]
+    return places_beside(source, ".index", digest)
 
 
 def _is_current(place: Path, stamp: str) -> bool:
@@ -159,10 +160,14 @@ def _is_current(place: Path, stamp: str) -> bool:
     try:
         connection = sqlite3.connect(f"{place.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
         try:
-            return bool(connection.execute("SELECT stamp FROM meta").fetchone() == (stamp,))
+            found = connection.execute("SELECT stamp FROM meta").fetchone()
+            with place.open("rb") as file:
+                pages = int.from_bytes(file.read(32)[28:], "big")
+            whole = pages * int(connection.execute("PRAGMA page_size").fetchone()[0]) == place.stat().st_size
+            return bool(found == (stamp,)) and whole
         finally:
             connection.close()
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, OSError):
         return False
 
 
@@ -182,6 +187,8 @@ def _build(
         for name, section in sections.items():
             found = _streamed(source, section) if parsed is None else iter(parsed.get(name, ()))
             _fill(connection, name, section, found, source)
+        for name, section in sections.items():
+            _refuse_same_keys(connection, name, section, source)
         connection.execute("CREATE INDEX by_key ON records (section, key)")
         connection.execute("CREATE INDEX by_group ON records (section, grp, place)")
         connection.execute("CREATE INDEX by_place ON records (section, place)")
@@ -220,6 +227,20 @@ def _key(record: Record, section: Section) -> Key | None:
     if section.nameless and record.get(section.key or "") is None:
         return None
     return key_of(record[section.key or ""])
+
+
+def _refuse_same_keys(connection: sqlite3.Connection, name: str, section: Section, source: Path) -> None:
+    """Raise ValueError when two records have one key."""
+    if section.key is None:
+        return
+    within = ", grp" if section.in_group else ""
+    query = (
+        "SELECT key, min(place), max(place) FROM records WHERE section = ? AND key IS NOT NULL "
+        f"GROUP BY key{within} HAVING count(*) > 1 ORDER BY min(place) LIMIT 1"
+    )
+    if found := connection.execute(query, (name,)).fetchone():
+        key, first, second = found
+        raise same_key(source, name, first, second, section.key or "id", key)
 
 
 def _streamed(source: Path, section: Section) -> Iterator[Record]:

@@ -25,6 +25,7 @@ from torch import Tensor
 from maskselect.backends.atomic import atomic_folder
 from maskselect.data.files import inside, unpack
 from maskselect.data.images import image_size
+from maskselect.data.keys import by_key
 from maskselect.data.rows import JsonRows, ParquetRows, Rows
 from maskselect.data.values import whole
 from maskselect.ops import masks, rle
@@ -58,6 +59,8 @@ class MaskGroupsDataset:
         self._rows: Rows = ParquetRows(files) if files[0].suffix == ".parquet" else JsonRows(files[0])
         self._count = len(self._rows) if limit is None else min(limit, len(self._rows))
         self._check_columns(files[0])
+        ids = self._rows.column("id") if "id" in self._rows.columns else []
+        by_key(ids, str, files[0] if len(files) == 1 else f"{files[0]} and its further shards", "row")
 
     def __len__(self) -> int:
         return self._count

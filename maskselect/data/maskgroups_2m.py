@@ -91,7 +91,9 @@ class MaskGroups2MDataset(ImageQuestions):
         size = (row["height"], row["width"])
         try:
             masks = _decoded(row["masks"], size)
-            asked = [_question(number, told, len(masks)) for number, told in enumerate(row["prompts"])]
+            asked = [
+                _question(f"{row['source']}:{number}", told, len(masks)) for number, told in enumerate(row["prompts"])
+            ]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"image {row['image_id']!r} in {self.root}: {error}") from error
         path = inside(self.root / IMAGES, str(row["image"]), "image")
@@ -107,11 +109,12 @@ def _asks(images: Sequence[str], asked: Sequence[int]) -> Iterator[tuple[Key, st
     return ((number, "p" * asked[number]) for number in order)
 
 
-def _question(number: int, told: dict[str, Any], pool: int) -> Question:
+def _question(key: str, told: dict[str, Any], pool: int) -> Question:
+    """key: unique among the prompts of an image, which may have a row of each source."""
     targets, references = tuple(told["targets"]), tuple(told["references"])
     if wrong := [place for place in targets + references if not 0 <= place < pool]:
-        raise ValueError(f"prompt {number} speaks of mask {wrong[0]} of {pool}")
-    return Question("p", str(number), told["text"], targets, told["kind"] or "", references=references)
+        raise ValueError(f"prompt {key} speaks of mask {wrong[0]} of {pool}")
+    return Question("p", key, told["text"], targets, told["kind"] or "", references=references)
 
 
 def _decoded(codes: list[rle.Rle], size: tuple[int, int]) -> Tensor:

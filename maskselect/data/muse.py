@@ -117,7 +117,8 @@ def _pool(answers: list[list[dict[str, Any]]]) -> tuple[list[dict[str, Any]], li
     for answer in answers:
         places = []
         for annotation in answer:
-            key = annotation.get("id", str(annotation.get("segmentation")))
+            # The answer of another question may hold the same annotation again; one id with another outline is another.
+            key = annotation.get("id"), str(annotation.get("segmentation"))
             if key not in known:
                 known[key] = len(pool)
                 pool.append(annotation)

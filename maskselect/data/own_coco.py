@@ -8,6 +8,7 @@ from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, poly
 from maskselect.data.files import Images
 from maskselect.data.index import Key, Record, Section
 from maskselect.data.json_text import kind_at
+from maskselect.data.keys import same_key
 from maskselect.data.values import key_of
 from maskselect.structures.sample import Prompt, Sample
 
@@ -54,9 +55,17 @@ class CocoPrompts:
         return count
 
     def _of_prompts(self) -> Iterator[tuple[str, Record]]:
+        self._refuse_same_ids()
         for image in self.coco.index.groups("prompt"):
             for number, row in enumerate(self.coco.index.of_group("prompt", image)):
                 yield f"prompt {row.get('id', f'{number} of image {image}')}", row | {"image_id": image}
+
+    def _refuse_same_ids(self) -> None:
+        """Raise ValueError when two prompts have one id. Those without are named by their place."""
+        first: dict[str, int] = {}
+        for place, row in enumerate(self.coco.index.all("prompt")):
+            if "id" in row and first.setdefault(str(row["id"]), place) != place:
+                raise same_key(self.coco.path, "prompt", first[str(row["id"])], place, "id", row["id"])
 
     def _of_categories(self) -> Iterator[tuple[str, Record]]:
         names, outlines = self.coco.category_names(), 0

@@ -29,6 +29,7 @@ from maskselect.data.coco import by_category, coco_split, folders
 from maskselect.data.coco_file import size_of
 from maskselect.data.files import Images, find_one
 from maskselect.data.index import Key, Record, Section, open_index
+from maskselect.data.keys import by_key
 from maskselect.data.pointers import refuse_pointer
 from maskselect.data.values import flag_of, names_of
 
@@ -59,6 +60,7 @@ class PanopticQuestions(ImageQuestions):
         self.maps = Images([file.parent / maps, *folders(root, maps, f"annotations/{maps}")], f"it holds maps; {_PAGE}")
         named = names_of(self.index.all("category"), f"{file}: category")
         self.names = {key: readable(name) for key, name in named.items()}
+        by_key(self.names.values(), str.lower, file, "category", "name")
         stamp = f"1 {type(self).__name__} {list(self.names.items())}"
         super().__init__(file, ((key, tags) for key, tags, _ in asked_of(self.index, self._asks, stamp)), wanted)
         if not len(self):
@@ -190,8 +192,7 @@ def _segments(annotation: Record) -> list[Record]:
     ids = [segment.get("id") for segment in segments]
     if wrong := [one for one in ids if not isinstance(one, int) or not 0 < one < 1 << 24]:
         raise ValueError(f"it has a segment with the id {str(wrong[0])[:40]}; expected a number below 2**24, not 0")
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"two of its segments have the id {max(ids, key=ids.count)}")
+    by_key(ids, int, "segments_info", "segment")
     return [segment | {"iscrowd": flag_of(segment.get("iscrowd"), "iscrowd")} for segment in segments]
 
 

@@ -5,8 +5,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from maskselect.data.catalog import CATALOG, find_entry
+from maskselect.data.catalog import CATALOG, SampleReader, find_entry
 from maskselect.data.scenes.samples import ask_scenes
+from maskselect.structures.left_out import LeftOut, going_on
 from maskselect.structures.sample import Sample
 
 
@@ -40,6 +41,7 @@ def open_samples(
     reference_column: str | None = None,
     scenes: int | None = None,
     seed: int = 0,
+    left_out: LeftOut | None = None,
 ) -> tuple[Iterator[Sample], int]:
     """Samples of a data set, decoded as they are asked for, and how many there will be at most.
 
@@ -47,6 +49,7 @@ def open_samples(
         are generated on the spot; a root holds them in MaskGroups-HQ's format.
     limit: at most so many samples.  scenes, seed: how many scenes to generate, and from what.
     reference_column: see `MaskGroupsDataset`.
+    left_out: gets the samples that cannot be read, each with the reason; without it the first such one raises.
     Raises FileNotFoundError or ValueError when the data set is not there or not as it should be.
     """
     if name not in CATALOG and name not in GENERATED:
@@ -59,7 +62,17 @@ def open_samples(
         raise ValueError(f"dataset {name!r} needs --root: a folder with the data; get it from {entry.page}")
     stored = entry.open(root, split, **({"reference_column": reference_column} if reference_column else {}))
     total = len(stored) if limit is None else min(limit, len(stored))
-    return (stored[number] for number in range(total)), total
+    return _readable(stored, total, left_out), total
+
+
+def _readable(stored: SampleReader, total: int, left_out: LeftOut | None) -> Iterator[Sample]:
+    """The first `total` samples, without those that cannot be read where `left_out` takes them."""
+    for number in range(total):
+        sample = None
+        with going_on(left_out, f"sample number {number}"):
+            sample = stored[number]
+        if sample is not None:
+            yield sample
 
 
 def _generated(name: str, split: str, limit: int | None, scenes: int | None, seed: int) -> tuple[Iterator[Sample], int]:

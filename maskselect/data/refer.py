@@ -26,6 +26,7 @@ from torch import Tensor
 from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, size_of
 from maskselect.data.files import Images, find_one, read_json, read_plain_pickle
 from maskselect.data.index import Key, Record, Section, open_index
+from maskselect.data.keys import by_key
 from maskselect.data.values import key_of
 from maskselect.structures.sample import Prompt, Sample
 
@@ -135,6 +136,7 @@ class ReferDataset(ReferFiles):
         with self._naming(key):
             targets = self._targets(ref, annotations)
             sentence = ref["sentences"][which]
+            by_key([one for one in ref["sentences"] if "sent_id" in one], _sent_id, "sentences", "sentence", "sent_id")
             prompt = Prompt(_told(sentence), torch.zeros(0, *size).bool())
         return Sample(
             image=picture,
@@ -201,6 +203,10 @@ class ReferDataset(ReferFiles):
 
     def _pool(self, annotations: list[Record], size: tuple[int, int]) -> Tensor:
         return decode_masks(annotations, size)
+
+
+def _sent_id(sentence: Record) -> Any:
+    return sentence["sent_id"]
 
 
 def _told(sentence: Record) -> str:

@@ -26,6 +26,7 @@ from maskselect.data.asked import Asked, Asks, ImageQuestions, Question, asked_o
 from maskselect.data.coco_file import size_of
 from maskselect.data.files import Images, find_one
 from maskselect.data.index import Index, Key, Record, Section, open_index
+from maskselect.data.keys import by_key
 
 _PAGE = "get it from https://homes.cs.washington.edu/~ranjay/visualgenome/api.html"
 _SENTENCE_WORDS = 6  # of a predicate or name; what is longer is a sentence somebody typed into the field
@@ -191,6 +192,7 @@ def _things(records: Any, size: tuple[int, int]) -> tuple[list[Thing], dict[Any,
         raise ValueError(f"objects is {str(records)[:40]!r}; expected a list")
     things: list[Thing] = []
     places: dict[Any, int] = {}
+    by_key(records, lambda record: record["object_id"], "objects", "object", "object_id")
     for record in records:
         place = _add(record, things, size)
         if place is not None:

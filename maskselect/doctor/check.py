@@ -9,6 +9,7 @@ from maskselect.doctor.classes import NEEDS
 from maskselect.doctor.devices import part_needs, trainer_needs
 from maskselect.doctor.hub_cache import offline
 from maskselect.doctor.needs import MissingError, Need, merged, walk
+from maskselect.doctor.starts import untrained
 
 _OURS = "maskselect."
 
@@ -26,7 +27,7 @@ def missing(config: Mapping[str, Any]) -> list[Need]:
         found += part_needs(node) if node.path.startswith(_OURS) else []
     trainer = config.get("trainer")
     found += trainer_needs(trainer) if isinstance(trainer, Mapping) else []
-    return merged(found + _resumed(config.get("ckpt_path")))
+    return merged(found + untrained(config) + _resumed(config.get("ckpt_path")))
 
 
 def unknown(config: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from maskselect.backends import checkpoints
 from maskselect.lmm import tokenizer as compact_tokenizer
 from maskselect.lmm.compact import CompactLlava, LlavaSizes
 from maskselect.lmm.image_square import CLIP_MEAN, CLIP_STD, CentreCrop, MeanPadding
-from maskselect.lmm.lora import LoraSettings, add_lora
+from maskselect.lmm.lora import LoraSettings, add_lora, fit_adapters
 from maskselect.lmm.quantizing import Quantize, check_quantize
 from maskselect.lmm.wrapped import Wrapped
 from maskselect.ops.masks import pad_to_square
@@ -112,6 +112,7 @@ class Llava(Wrapped):
         tensors = checkpoints.read_tensors(checkpoint)
         if checkpoints.read_card(checkpoint)["system"] != "llava":
             tensors = {k.removeprefix(_WITHIN): v for k, v in tensors.items() if k.startswith(_WITHIN)}
+        tensors = fit_adapters(tensors, self.model.state_dict(), checkpoint)
         checkpoints.load_strictly(self.model, tied | tensors, checkpoint)
         self.model.tie_weights()
 

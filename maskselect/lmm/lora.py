@@ -1,15 +1,22 @@
 """LoRA (arXiv 2106.09685): low-rank adapters beside linear layers, and the sum of both.
 
 Names of tensors are those of peft (`base_layer`, `lora_A.default`, `lora_B.default`), whose checkpoints fit; tests
-compare the numbers.
+compare the numbers. `fit_adapters` reads files of networks with adapters into networks without, and back.
 """
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from maskselect.backends import checkpoints
+
+_BASE, _A, _B = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
+"""What peft puts into the name of an adapted layer's own weight and of its two factors."""
 
 
 @dataclass(frozen=True)
@@ -114,3 +121,79 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
         for name, tensor in module.state_dict().items()
         if ".lora_" not in name
     }
+
+
+def fit_adapters(
+    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str | Path, from_files: str | None = None
+) -> dict[str, Tensor]:
+    """The tensors of a file as a network names them that has adapters on other layers than the file's had.
+
+    Plain weights go below the adapters of the network, which stay as they are: new ones change no output. Adapters that
+    the network does not have are added to the weights that they stood on. Everything else stays as it is.
+
+    Args:
+        tensors: of the file.
+        own: the state of the network.
+        origin: the file; its card tells how adapters are scaled.
+        from_files: what the names of weights begin with that come from files of the network's own, so that adapters
+            whose file holds nothing below them may be added to them; None where nothing does.
+
+    Raises:
+        ValueError: nothing says what the file's adapters stood on.
+    """
+    found = dict(tensors)
+    for name in [name for name in own if _BASE in name]:
+        plain = name.replace(_BASE, ".")
+        if plain in found and name not in found:
+            found[name] = found.pop(plain)
+            layer = name.partition(_BASE)[0]
+            found |= {key: own[key] for key in (layer + _A, layer + _B) if key not in found}
+    merged = _merged(found, own, origin, from_files)
+    return found | merged
+
+
+def _merged(
+    found: dict[str, Tensor], own: Mapping[str, Tensor], origin: str | Path, from_files: str | None
+) -> dict[str, Tensor]:
+    """The weights of layers that have adapters in the file alone; takes what they are made of out of `found`."""
+    layers = [name.removesuffix(_A) for name in found if name.endswith(_A) and name not in own]
+    layers = [layer for layer in layers if f"{layer}.weight" in own]
+    if not layers:
+        return {}
+    alpha = _alpha(origin)
+    weights: dict[str, Tensor] = {}
+    for layer in layers:
+        a, b = found.pop(layer + _A), found.pop(layer + _B)
+        base = found.pop(f"{layer}{_BASE}weight", None)
+        if base is None and from_files is not None and layer.startswith(from_files):
+            base = own[f"{layer}.weight"]
+            weights = {k: v for k, v in own.items() if k.startswith(from_files) and k not in found} | weights
+        if base is None:
+            raise ValueError(
+                f"checkpoint {origin} holds adapters (LoRA) without the language model that they were trained on; "
+                "expected its weights in lmm (model or base), as in the run that wrote the checkpoint"
+            )
+        weights[f"{layer}.weight"] = base + (alpha / len(a)) * (b.to(base) @ a.to(base))
+        for name in [name for name in found if name.startswith(f"{layer}{_BASE}")]:
+            weights[name.replace(_BASE, ".")] = found.pop(name)
+    return weights
+
+
+def _alpha(origin: str | Path) -> float:
+    """LoRA's alpha of the run that wrote a checkpoint. Raises ValueError when its card does not tell."""
+    settings = next(_settings(checkpoints.read_card(origin).get("config")), None)
+    if settings is None:
+        raise ValueError(f"the card of checkpoint {origin} does not tell the settings of its adapters; expected lora")
+    return float(settings.get("alpha", LoraSettings.alpha))
+
+
+def _settings(config: Any) -> Iterator[Mapping[str, Any]]:
+    """The values of every `lora` in a config tree."""
+    if isinstance(config, Mapping):
+        if isinstance(config.get("lora"), Mapping):
+            yield config["lora"].get("init_args", config["lora"])
+        for value in config.values():
+            yield from _settings(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _settings(value)

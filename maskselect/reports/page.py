@@ -33,6 +33,7 @@ def draw_page(
         f"<p>{counted(report['samples'], 'sample')}, {counted(report['images'], 'image')}, "
         f"{counted(report['candidates_per_image'], 'candidate')} an image; percent, {_sureness(report)}.</p>",
         *(f'<p class="beware">Beware: {escape(sentence)}.</p>' for sentence in report.get("overlap", [])),
+        *_left_out(report),
         _headline(report),
         *(_table(report, name, heading) for name, heading in _SECTIONS.items() if report.get(name)),
         _published(report),
@@ -55,6 +56,15 @@ def _sureness(report: Mapping[str, Any]) -> str:
     if report.get("intervals", {}).get("overall"):
         return "with 95 % intervals from a bootstrap over images"
     return f"without intervals: fewer than {LEAST_IMAGES} images tell too little about others"
+
+
+def _left_out(report: Mapping[str, Any]) -> list[str]:
+    """What the numbers do not count, where there is any."""
+    left_out = report.get("left_out", {})
+    if not left_out.get("count"):
+        return []
+    listed = "".join(f"<li>{escape(one['reason'])} ({len(one['names'])})</li>" for one in left_out["reasons"])
+    return [f'<p class="beware">{left_out["count"]} samples were left out:</p><ul>{listed}</ul>']
 
 
 def _headline(report: Mapping[str, Any]) -> str:

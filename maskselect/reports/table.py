@@ -39,6 +39,8 @@ def print_report(report: dict[str, Any]) -> None:
         f"{counted(report['candidates_per_image'], 'candidate')} an image; {latency['seconds_per_image']:.2f} s an "
         f"image with {prompts}, {latency['seconds_per_prompt']:.2f} s a prompt"
     )
+    if left_out := report.get("left_out", {}).get("count"):
+        console.print(f"Beware: {left_out} samples were left out.", highlight=False)
     for sentence in report.get("overlap", []):
         screen.print(f"Beware: {sentence}.", markup=False)
 

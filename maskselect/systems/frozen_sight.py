@@ -3,6 +3,8 @@
 Shape letters: B images, T image tokens, V width of the vision tower.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -72,6 +74,18 @@ class FrozenSight(nn.Module):
     def image_features(self, images: Tensor) -> Tensor:
         """What the language model sees of images: (B, 3, H, W) float in [0, 1] to (B, T, V)."""
         return self.lmm.vision_features(images)
+
+    def without_frozen(self, tensors: Mapping[str, Tensor], origin: str | Path) -> dict[str, Tensor]:
+        """Tensors of a checkpoint without those that are frozen here and come from files of their own.
+
+        Raises ValueError when one of these is another in the checkpoint: it would be so only until it is loaded again.
+        """
+        left, held = dict(tensors), self.state_dict()
+        for name in sorted({f"reader.lmm.{name}" for name in self.lmm.frozen_elsewhere} & left.keys()):
+            # As far as half precision tells them apart, in which files are written.
+            if not torch.allclose(held[name].float(), left.pop(name).float(), rtol=1e-3, atol=1e-6):
+                raise ValueError(f"checkpoint {origin} has another {name} than the files of lmm, which stays frozen")
+        return left
 
     def image_grid(self, height: int, width: int) -> Tensor | None:
         """Rows and columns, (2,) int64, of the T tokens of an image of that many pixels; None where T is always the

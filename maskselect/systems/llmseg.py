@@ -29,6 +29,7 @@ from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.heads.fusion import MaskFusion
 from maskselect.heads.overlap import HeadForm, IopHead, IouHead
 from maskselect.heads.strategies import Strategy, choose
+from maskselect.lmm.lora import fit_adapters
 from maskselect.losses.overlap import Divergence, alignment_loss, iop_loss
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
@@ -276,16 +277,25 @@ class LLMSeg(FrozenSight):
     # --- state --------------------------------------------------------------------------------------------------
 
     def learned_state(self) -> dict[str, Tensor]:
-        """What trains, and the statistics of the features: all that a checkpoint of this system holds."""
+        """What trains, the statistics of the features, and a language model that comes from no file: all that a
+        checkpoint of this system holds."""
         trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
         buffers = self.reader.mask_tokenizer.named_buffers(prefix="reader.mask_tokenizer")
-        return {**trained, **dict(buffers)}
+        drawn = {} if self.lmm.has_own_files else dict(cast(nn.Module, self.lmm).named_parameters("reader.lmm"))
+        return {**trained, **dict(buffers), **drawn}
 
     def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
-        """Load what `learned_state` gave. Raises ValueError when anything is missing, unknown or of another shape."""
-        own = self.learned_state()
+        """Load what `learned_state` gave. With LoRA in the file and none here, or the other way round, see
+        `fit_adapters`.
+
+        Raises ValueError when anything is missing, unknown or of another shape, and as `without_frozen` does.
+        """
+        own, held = self.learned_state(), self.state_dict()
+        tensors = fit_adapters(tensors, held, origin, "reader.lmm." if self.lmm.has_own_files else None)
+        # A file may hold more of a language model than it must.
+        own |= {k: held[k] for k in tensors if k.startswith("reader.lmm.") and k in held}
         checkpoints.check_fit(own, tensors, str(origin), "LLM-Seg as configured")
-        self.load_state_dict(tensors, strict=False)
+        self.load_state_dict(self.without_frozen(tensors, origin), strict=False)
 
 
 def _without_candidates(

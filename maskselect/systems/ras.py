@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
 from maskselect.encoders.ensemble import EncoderEnsemble
+from maskselect.lmm.lora import fit_adapters
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import LanguageModel, Proposer
@@ -270,10 +271,13 @@ class RAS(FrozenSight):
         model with files of its own when the file has nothing of it, as one that was imported. A file of the scorer
         "parallel" is a beginning for "decoder": its head is taken, and the decoder copies its language model.
 
+        With LoRA in the file and none here, or the other way round, see `fit_adapters`.
+
         Raises ValueError when anything else is missing, unknown or of another shape, or when what is frozen and comes
         from files of its own is another in this one: it would be so only until it is loaded again.
         """
         own, held = self.learned_state(), self.state_dict()
+        tensors = fit_adapters(tensors, held, origin, "reader.lmm." if self.lmm.has_own_files else None)
         # A file may hold more of a language model than it must: all of it, or the output layer that captions need.
         own |= {k: held[k] for k in tensors if k.startswith("reader.lmm.") and k in held}
         complete = dict(tensors)
@@ -284,12 +288,7 @@ class RAS(FrozenSight):
         if self.lmm.has_own_files and not any(k.startswith("reader.lmm.") for k in tensors):
             complete |= {k: v for k, v in own.items() if k.startswith("reader.lmm.")}
         checkpoints.check_fit(own, complete, str(origin), "RAS as configured")
-        fixed = {f"reader.lmm.{name}" for name in self.lmm.frozen_elsewhere} & complete.keys()
-        for name in sorted(fixed):
-            # As far as half precision tells them apart, in which files are written.
-            if not torch.allclose(held[name].float(), complete.pop(name).float(), rtol=1e-3, atol=1e-6):
-                raise ValueError(f"checkpoint {origin} has another {name} than the files of lmm, which stays frozen")
-        self.load_state_dict(complete, strict=False)
+        self.load_state_dict(self.without_frozen(complete, origin), strict=False)
         if isinstance(self.scorer, DecoderScorer) and begins:
             self.scorer.decoder.begin_as(self.lmm.language_model)
 

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.sharded import in_zero3_shards
@@ -125,6 +126,25 @@ def without_starts(config: Any) -> Any:
     return [without_starts(v) for v in config] if isinstance(config, list) else config
 
 
+class GatherLeftOut(Callback):
+    """At the end every process knows the images that any of them left out."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After `fit`."""
+        left_out = getattr(getattr(trainer, "datamodule", None), "left_out", None)
+        if left_out is None or trainer.world_size == 1 or not torch.distributed.is_initialized():
+            return
+        found: list[dict[str, str]] = [{} for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(found, left_out.reasons)
+        for reasons in found:
+            left_out.reasons |= reasons
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After `validate`."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self.on_train_end(trainer, pl_module)
+
+
 class ValidationPictures(Callback):
     """After each validation, overlays of a few validation prompts in TensorBoard."""
 
@@ -140,8 +160,11 @@ class ValidationPictures(Callback):
             return  # what ZeRO-3 shards runs within its own forward alone, which proposing and encoding are not
         model, source = Model(task, drawer=draw_overlay), data.val_source
         for item in range(min(PICTURES, len(source))):
-            annotated = source.load(item)
-            query = source.queries(item, annotated.extra, 1, np.random.default_rng(item))[0]
+            try:
+                annotated = source.load(item)
+                query = source.queries(item, annotated.extra, 1, np.random.default_rng(item))[0]
+            except (ValueError, OSError):
+                continue  # validation left it out, too
             references = [annotated.masks[r] for r in query.references]
             with in_the_precision_of_a_step(module):
                 group = model.select(annotated.image, query.text, references)

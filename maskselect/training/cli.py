@@ -12,7 +12,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from maskselect.backends.configs import BASE, with_bases
 from maskselect.doctor.check import refuse_missing
-from maskselect.training.callbacks import RateBar, SaveWeights, ValidationPictures, without_starts
+from maskselect.doctor.starts import refuse_unweighted
+from maskselect.structures.left_out import LeftOut
+from maskselect.training.callbacks import GatherLeftOut, RateBar, SaveWeights, ValidationPictures, without_starts
 from maskselect.training.module import TrainingModule
 from maskselect.training.quiet import quiet
 
@@ -40,10 +42,12 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse a run that lacks weights, data, packages or its device, and say all that it lacks."""
         config = without_none(_plain(self.config[self.subcommand]))
-        refuse_missing(config)
         if config.get("ckpt_path") == "last":
             last = Path(config["output"]) / "last.ckpt"
-            self.config[self.subcommand]["ckpt_path"] = str(last) if last.exists() else None
+            config["ckpt_path"] = self.config[self.subcommand]["ckpt_path"] = str(last) if last.exists() else None
+        refuse_missing(config)
+        if self.subcommand == "validate":
+            refuse_unweighted(config, f"lightning {self.subcommand}")
         _take_own_gpu(config.get("trainer", {}))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -59,7 +63,7 @@ class TrainingCLI(LightningCLI):
             "data_seed": _seed(config.data),
         }
         bar = [] if trainer_config.get("enable_progress_bar") is False else [RateBar()]
-        own = [*bar, SaveWeights(folder, every, card), ValidationPictures()]
+        own = [*bar, SaveWeights(folder, every, card), ValidationPictures(), GatherLeftOut()]
         made = self.config_init[self.subcommand].trainer
         trainer_config["callbacks"] = [*own, *(made.get("callbacks") or [])]
         trainer_config.setdefault("default_root_dir", str(folder))
@@ -124,13 +128,14 @@ def parse(arguments: Sequence[str], with_none: bool = False) -> dict[str, Any]:
     return plain if with_none else without_none(plain)
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Run a Lightning verb. arguments: as on the command line, the verb first.
+def run(arguments: Sequence[str]) -> LeftOut:
+    """Run a Lightning verb, and give what it went on without; of several processes the first one does.
 
+    arguments: as on the command line, the verb first.
     Raises ValueError or FileNotFoundError from the parts, before any training.
     """
     with quiet():
-        TrainingCLI(
+        cli = TrainingCLI(
             TrainingModule,
             LightningDataModule,
             subclass_mode_data=True,
@@ -139,6 +144,9 @@ def run(arguments: Sequence[str]) -> None:
             args=_with_bases(arguments),
             parser_kwargs={"default_env": False},
         )
+    # The others end with status 0: Lightning takes another status of a process that it started for a crash.
+    left_out = getattr(cli.datamodule, "left_out", None) if cli.trainer.is_global_zero else None
+    return left_out or LeftOut()
 
 
 def _take_own_gpu(trainer: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from maskselect.data.groups import GroupSource
 from maskselect.data.scenes.stream import SceneDataset
+from maskselect.structures.left_out import LeftOut
 from maskselect.structures.protocols import CandidateSystem
 from maskselect.structures.sample import Batch
 from maskselect.training.caption_task import SceneTexts, collate_texts
@@ -55,6 +56,8 @@ class _Resumable(LightningDataModule):
 class GroupsData(_Resumable):
     """Images with many prompts each, for systems that select masks.
 
+    Images that cannot be used are left out; `left_out` names them, and another image comes in place of each.
+
     Args:
         train, val: where images and prompts come from.
         batch_size: images a step; each brings `prompts_per_image` prompts, or all that it has.
@@ -93,6 +96,7 @@ class GroupsData(_Resumable):
         self.max_candidates = max_candidates
         self.cache_dir, self.seed = cache_dir, seed
         self.rule = LabelRule(best_iou, positive_iou)
+        self.left_out = LeftOut()
         self._stores: tuple[FeatureStore, FeatureStore]
 
     def stores(self, system: CandidateSystem) -> tuple[FeatureStore, FeatureStore]:
@@ -116,7 +120,8 @@ class GroupsData(_Resumable):
         with_captions = store.system.stage == 1
 
         def collate(items: list[tuple[int, int]]) -> Batch:
-            return collect(store, source, items, self.prompts_per_image, self.rule, with_captions, max_candidates)
+            prompts, rule = self.prompts_per_image, self.rule
+            return collect(store, source, items, prompts, rule, with_captions, max_candidates, self.left_out)
 
         return collate
 

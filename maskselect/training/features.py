@@ -21,10 +21,12 @@ from maskselect.backends.sharded import in_zero3_shards
 from maskselect.data.groups import Annotated, GroupSource, Query
 from maskselect.ops.masks import resize_masks
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
+from maskselect.structures.left_out import LeftOut
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import CandidateSystem
 from maskselect.structures.sample import Batch, Overlaps
 from maskselect.training.stand_ins import StandIns
+from maskselect.training.substitutes import made_or_substituted, using
 
 _KEPT_BYTES = 4 * 2**30  # of records in memory; those beyond are read again
 _RECORD_FORM = b"2"  # counted up when a record holds something else than before
@@ -69,8 +71,12 @@ class FeatureStore:
         self._room = _KEPT_BYTES
 
     def record(self, source: GroupSource, item: int) -> Record:
-        """The record of an image, from memory, disk or computed now."""
-        name = _name(source, item)
+        """The record of an image, from memory, disk or computed now.
+
+        Raises UnusableImageError when it cannot be read or has no candidates.
+        """
+        with using(source, item):
+            name = _name(source, item)
         if name in self.kept:
             return self.kept[name]
         path = self._path(name)
@@ -83,9 +89,10 @@ class FeatureStore:
     def keep(self, source: GroupSource, item: int) -> bool:
         """Compute and write the record of an image, unless it is kept already: whether that was to be done.
 
-        Raises ValueError for a store without a folder.
+        Raises ValueError for a store without a folder, UnusableImageError for an image that cannot be read.
         """
-        path = self._path(_name(source, item))
+        with using(source, item):
+            path = self._path(_name(source, item))
         if path is None:
             raise ValueError("frozen features are kept in no folder")
         if _read(path) is not None:
@@ -103,7 +110,8 @@ class FeatureStore:
                 f"the frozen features of image {source.image_id(item)} are not kept in {self.folder}, and ZeRO-3 "
                 "shards what computes them; run first: maskselect features -c CONFIG, with a data.init_args.cache_dir"
             )
-        record = self._compute(source.image_id(item), source.load(item))
+        with using(source, item):
+            record = self._compute(source.image_id(item), source.load(item))
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as part:
@@ -272,15 +280,27 @@ def collect(
     rule: LabelRule,
     with_captions: bool,
     max_candidates: int | None = None,
+    left_out: LeftOut | None = None,
 ) -> Batch:
-    """The batch for (image number, seed) pairs; see `thinned` for max_candidates."""
+    """The batch for (image number, seed) pairs.
+
+    max_candidates: see `thinned`.  left_out: see `made_or_substituted`.
+    """
     records, queries, captions = [], [], []
     for item, seed in items:
-        rng = np.random.default_rng(seed)
-        record = store.record(source, item)
-        records.append(record if max_candidates is None else thinned(record, max_candidates, rng))
-        queries.append([] if with_captions else source.queries(item, record.extra, prompts_per_image, rng))
-        captions.append(source.caption(item, record.extra, rng) if with_captions else "")
+
+        def make(chosen: int, seed: int = seed) -> tuple[Record, list[Query], str]:
+            rng = np.random.default_rng(seed)
+            record = store.record(source, chosen)
+            record = record if max_candidates is None else thinned(record, max_candidates, rng)
+            with using(source, chosen):
+                asked = [] if with_captions else source.queries(chosen, record.extra, prompts_per_image, rng)
+                return record, asked, source.caption(chosen, record.extra, rng) if with_captions else ""
+
+        record, asked, caption = made_or_substituted(make, source, item, seed, left_out)
+        records.append(record)
+        queries.append(asked)
+        captions.append(caption)
     if with_captions:
         queries = [[Query("", (), ())] for _ in items]
     return make_batch(records, queries, captions if with_captions else None, rule)

@@ -56,8 +56,11 @@ def test_made_once_and_again_when_the_file_changes(tmp_path: Path, monkeypatch: 
     assert open_index(file, SECTIONS).file.stat().st_mtime_ns == stamp
     _written(tmp_path, {**DATA, "images": [{"id": 3}]})
     assert open_index(file, SECTIONS).keys("image") == [3]
-    (tmp_path / "instances.json.index").write_bytes(b"damaged")
-    assert open_index(file, SECTIONS).keys("image") == [3]
+    index = tmp_path / "instances.json.index"
+    whole = index.read_bytes()
+    for damaged in (b"damaged", b"", whole[:-4096], whole[: len(whole) // 2], whole[:4096]):
+        index.write_bytes(damaged)
+        assert open_index(file, SECTIONS).keys("image") == [3]
 
 
 def test_where_the_folder_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def test_a_copy_for_a_worker_is_small(tmp_path: Path) -> None:
         ([segment(0, 1)], "segment with the id 0"),
         ([segment(2**24, 1)], "segment with the id 16777216"),
         ([segment("5", 1)], "segment with the id 5"),  # type: ignore[arg-type]
-        ([segment(7, 1), segment(7, 18)], "two of its segments have the id 7"),
+        ([segment(7, 1), segment(7, 18)], "segment number 0 and segment number 1 have the same id 7"),
         ([5], "no list segments_info"),
         ("text", "no list segments_info"),
     ],

@@ -27,6 +27,7 @@ from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Sample
 from maskselect.structures.scored import Scored
+from tests.broken_images import write_own
 
 
 class Halves:
@@ -179,6 +180,66 @@ def test_several_data_sets_in_one_run(tmp_path: Path, monkeypatch: pytest.Monkey
         "refcoco": (4, "lisa"), "own": (4, "maskselect"),
     }  # fmt: skip
     assert cli.tool("evaluate", [*words, "--protocol", "x", "--output", str(tmp_path / "s.json")]) == 2
+
+
+def test_broken_images_are_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And again when the run is resumed; the report, the page and the table say so."""
+    monkeypatch.setattr(loading, "load_model", lambda options: Halves())
+    root = write_own(tmp_path / "own")
+    words = ["--model", "x", "--dataset", "own", "--root", str(root), "--split", "train"]
+    for _ in range(2):
+        assert cli.tool("evaluate", [*words, "--output", str(tmp_path / "r.json")]) == 1
+        captured = capsys.readouterr()
+        assert captured.err.count("\n") == 5 and "Traceback" not in captured.err
+        assert "error: 4 samples of own were left out:" in captured.err and "4 samples were left out" in captured.out
+        report = json.loads((tmp_path / "r.json").read_text())
+        assert report["samples"] == 3 and report["left_out"]["count"] == 4
+        told = " ".join(one["reason"] for one in report["left_out"]["reasons"])
+        assert "4.jpg" in told and "EXIF orientation" in told and "5.jpg" in told and "annotation 70" in told
+        assert "4 samples were left out" in (tmp_path / "r.html").read_text()
+    good = ["--dataset", "own", "--root", str(write_own(tmp_path / "good", (1, 2, 3))), "--split", "train"]
+    assert cli.tool("evaluate", ["--model", "x", *good, "--output", str(tmp_path / "g.json")]) == 0
+    clean = json.loads((tmp_path / "g.json").read_text())
+    assert clean["metrics"]["overall"] == report["metrics"]["overall"] and clean["left_out"]["count"] == 0
+    assert "left out" not in (tmp_path / "g.html").read_text()
+
+
+def test_where_everything_is_left_out_there_is_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loading, "load_model", lambda options: Halves())
+    words = ["--model", "x", "--dataset", "own", "--root", str(write_own(tmp_path / "own", (5, 6))), "--split", "train"]
+    assert cli.tool("evaluate", [*words, "--output", str(tmp_path / "r.json")]) == 2
+    assert "none of the 2 samples could be scored: " in capsys.readouterr().err
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_sample_whose_id_another_has_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A resumed run would take it for one that was scored."""
+    monkeypatch.setattr(loading, "load_model", lambda options: Halves())
+    samples = list(_samples(1))
+    monkeypatch.setattr(
+        "maskselect.data.questions.open_samples", lambda *_, **__: (iter(samples * 2), 2 * len(samples))
+    )
+    words = ["--model", "x", "--dataset", "scenes", "--split", "val", "--output", str(tmp_path / "r.json")]
+    assert cli.tool("evaluate", words) == 1
+    assert "two samples have one id" in capsys.readouterr().err
+    assert json.loads((tmp_path / "r.json").read_text())["samples"] == len(samples)
+
+
+def test_recall_goes_on_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda *_: (Halves(), "halves"))
+    words = ["--proposer", "x", "--dataset", "own", "--root", str(write_own(tmp_path / "own")), "--split", "train"]
+    assert cli.tool("recall", [*words, "--output", str(tmp_path / "r.json")]) == 1
+    assert "error: 4 samples were left out:" in capsys.readouterr().err
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["samples"] == 3 and found["left_out"]["count"] == 4
 
 
 def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path, scored: tuple[list[Scored], CaseKeeper]) -> None:

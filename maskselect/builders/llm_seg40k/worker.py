@@ -18,6 +18,7 @@ from maskselect.builders.llm_seg40k.kept import Kept
 from maskselect.builders.llm_seg40k.language_models import LanguageModel, Message
 from maskselect.data.coco import CocoQuestions
 from maskselect.data.images import load_image
+from maskselect.data.sizes import refuse_other_size
 from maskselect.ops import rle
 from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.structures.sample import Sample
@@ -99,9 +100,7 @@ class QuestionMaker:
         samples = [reader[unit["first"] + number] for number in range(unit["count"])]
         file = Path(str(samples[0].image))
         image = load_image(file)
-        annotated = tuple(samples[0].gt_pool.shape[1:])
-        if annotated != image.shape[:2]:
-            raise ValueError(f"{file} is of size {list(image.shape[:2])}, its annotations of {list(annotated)}")
+        refuse_other_size(samples[0], (image.shape[0], image.shape[1]))
         named: dict[str, list[Sample]] = {}
         for sample in sorted(samples, key=lambda sample: sample.prompt.text):
             named.setdefault(sample.prompt.text, []).append(sample)

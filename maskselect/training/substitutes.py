@@ -1,0 +1,65 @@
+"""Images that cannot be used, and which ones come in their place."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+
+from maskselect.data.groups import GroupSource
+from maskselect.structures.left_out import LeftOut, one_line
+
+Made = TypeVar("Made")
+_TRIES = 64  # images that are tried in place of one that cannot be used
+
+
+class UnusableImageError(ValueError):
+    """An image of a source whose file or annotations cannot be read, or that has no candidates.
+
+    image: its id, or its number where even that cannot be read.
+    """
+
+    def __init__(self, source: GroupSource, item: int, error: BaseException) -> None:
+        try:
+            self.image = source.image_id(item)
+        except (ValueError, OSError):
+            self.image = f"number {item}"
+        super().__init__(f"image {self.image}: {one_line(error)}")
+
+
+@contextmanager
+def using(source: GroupSource, item: int) -> Iterator[None]:
+    """A block whose ValueError or OSError is about one image, and becomes an UnusableImageError that names it."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UnusableImageError(source, item, error) from error
+
+
+def made_or_substituted(
+    make: Callable[[int], Made], source: GroupSource, item: int, seed: int, left_out: LeftOut | None
+) -> Made:
+    """What `make` gives for an image, or for another one where the image cannot be used.
+
+    The other one follows from the seed of the draw alone. So a resumed run takes the same one, and the batches of
+    several processes stay equally large.
+
+    Args:
+        make: raises UnusableImageError.
+        left_out: gets the images that cannot be used; without it the first one raises.
+
+    Raises:
+        UnusableImageError: about the first image, when no other one can be used either.
+    """
+    tries = 0 if left_out is None else _TRIES
+    others = np.random.default_rng((seed, 1)).integers(len(source), size=tries).tolist()
+    first: UnusableImageError | None = None
+    for chosen in (item, *others):
+        try:
+            return make(chosen)
+        except UnusableImageError as error:
+            first = first or error
+            if left_out is not None:
+                left_out.add(error.image, error)
+    assert first is not None
+    raise first
