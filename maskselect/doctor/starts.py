@@ -27,8 +27,9 @@ def refuse_unweighted(config: Mapping[str, Any], verb: str) -> None:
     if config.get("ckpt_path") or any(_named_starts(task)):
         return
     how = "--ckpt_path RUN/last.ckpt"
-    if "start" in (task.get("init_args") or {}) or "lmm" in (task.get("init_args") or {}):
-        how += ", or --model.task.init_args.start with a shipped name or a .safetensors file"
+    if "lmm" in (task.get("init_args") or {}):
+        start = "lmm.init_args.start" if _is_caption_task(task) else "start"
+        how += f", or --model.task.init_args.{start} with a shipped name or a .safetensors file"
     raise ValueError(f"{verb} would score random weights: the config names none; name them with {how}")
 
 
@@ -37,12 +38,16 @@ def _task(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return task if isinstance(task, Mapping) else {}
 
 
+def _is_caption_task(task: Mapping[str, Any]) -> bool:
+    return str(task.get("class_path", "")).endswith(".CaptionTask")
+
+
 def _named_starts(task: Mapping[str, Any]) -> Iterator[str]:
     """Checkpoints of all that a task trains: its own start, or that of the language model which it trains alone."""
     arguments = task.get("init_args") or {}
     if arguments.get("start"):
         yield str(arguments["start"])
-    if str(task.get("class_path", "")).endswith(".CaptionTask"):
+    if _is_caption_task(task):
         own = (arguments.get("lmm") or {}).get("init_args") or {}
         yield from (str(own[name]) for name in ("start", "base", "model") if own.get(name))
 

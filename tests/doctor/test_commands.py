@@ -19,6 +19,7 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["-c", "configs/ras.yaml", "--model.task.init_args.lmm.init_args.lora.r", "8", "--trainer.devices", "1"]
+    options += ["--model.task.init_args.start", "ras"]
     assert cli.main(["doctor", *options]) == 0
     out = capsys.readouterr().out
     assert "Nothing is missing." in out and "memory, an estimate" in out

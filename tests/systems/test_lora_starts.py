@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from maskselect import cli
 from maskselect.backends.checkpoints import read_tensors, write_checkpoint
@@ -82,10 +83,9 @@ def test_what_is_random_and_comes_from_no_file_is_in_the_checkpoint(make: Any, t
 
 @MAKES
 def test_adapters_alone_need_what_they_stood_on(make: Any, tmp_path: Path) -> None:
-    whole = built(make, 1)
-    tensors = {k.removeprefix("reader.lmm.model."): v for k, v in whole.state_dict().items() if ".lmm.model." in k}
+    torch.manual_seed(7)
     base = tmp_path / "base.safetensors"
-    write_checkpoint(base, tensors, {"system": "llava", "config": {}}, stored=None)
+    write_checkpoint(base, Llava(sizes=SIZES).model.state_dict(), {"system": "llava", "config": {}}, stored=None)
     trained = make(lmm=Llava(sizes=SIZES, base=str(base), lora=LORA))
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
@@ -121,20 +121,23 @@ START = "--model.task.init_args.start"
 
 
 @pytest.mark.parametrize(
-    ("config", "options"),
+    ("config", "task"),
     [
-        ("configs/ras.yaml", LORA_OPTIONS),
-        ("configs/ras.yaml", ("--model.task.init_args.scorer", "decoder")),
-        ("configs/ras_stage1.yaml", ("--model.task.init_args.lmm.init_args.start", "null")),
-        ("configs/llmseg.yaml", ("--model.task.init_args.lmm.init_args.base", "null")),
+        ("ras", {"lmm": {"init_args": {"lora": {"r": 8}}}}),
+        ("ras", {"scorer": "decoder"}),
+        ("ras_stage1", {"lmm": {"init_args": {"start": None}}}),
+        ("llmseg", {"lmm": {"init_args": {"base": None}}}),
     ],
 )
 def test_a_frozen_random_language_model_is_refused(
-    config: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    config: str, task: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["doctor", "-c", config, *options]) == 1
-    assert "weights of the language model, which" in " ".join(capsys.readouterr().out.split())
-    assert cli.main(["fit", "-c", config, *options]) == 2
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"model": {"task": {"init_args": task}}}))
+    files = ["-c", f"configs/{config}.yaml", "-c", str(overlay)]
+    assert cli.main(["doctor", *files]) == 1
+    assert "weights of the language model," in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["fit", *files]) == 2
     told = capsys.readouterr().err
     assert "weights of the language model, which" in told and "--model.task.init_args.start NAME" in told
     assert "Traceback" not in told
