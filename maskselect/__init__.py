@@ -12,7 +12,15 @@ from maskselect.backends.cache import ignore_unusable_cache_home
 ignore_unusable_cache_home()
 
 __version__ = "0.1.0"
-__all__ = ["load", "push_to_hub"]
+__all__ = ["BoxRef", "MaskRef", "PointRef", "load", "push_to_hub"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("BoxRef", "MaskRef", "PointRef"):  # on use, so that importing the package is instant
+        from maskselect.structures import references
+
+        return getattr(references, name)
+    raise AttributeError(f"module 'maskselect' has no attribute {name!r}")
 
 
 def load(name_or_path: str, device: str = "auto") -> Any:

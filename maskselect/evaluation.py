@@ -20,7 +20,7 @@ from maskselect.data.sizes import refuse_other_size
 from maskselect.metrics.protocols import MATCHED_RECALL, RECALL, protocol_named
 from maskselect.metrics.referring import ReferringMetrics
 from maskselect.metrics.summary import DRAWS, LEAST_IMAGES, add_up, intervals, sums_of
-from maskselect.ops.masks import resize_masks
+from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.structures.left_out import LeftOut, going_on
 from maskselect.structures.masks import MaskSet
@@ -219,7 +219,7 @@ def _ask(model: Selector, group: list[Sample], with_gt: bool, protocol: str, wat
     seconds = (time.perf_counter() - start) / len(group)
     # A very large image is worked on at a smaller size; answers come back at its own, and the oracle is measured there.
     found = model.candidates(image)
-    pool, order = resize_masks(found.masks.cpu(), (truth.shape[1], truth.shape[2])), found.scores.cpu()
+    pool, order = resize_nearest(found.masks.cpu(), (truth.shape[1], truth.shape[2])), found.scores.cpu()
     if with_gt:
         pool, order = torch.cat([pool, truth]), torch.cat([order, order.new_full((len(truth),), -torch.inf)])
     for sample, answer in zip(group, answers, strict=True):

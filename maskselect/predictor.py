@@ -30,7 +30,7 @@ from maskselect.backends.forking import settle_in_fork
 from maskselect.backends.pickling import packed
 from maskselect.data.images import ImageSource, load_image
 from maskselect.lmm.lora import merge_adapters
-from maskselect.ops.masks import binary, not_empty, resize_masks
+from maskselect.ops.masks import binary, not_empty, resize_nearest
 from maskselect.ops.overlap import mask_nms
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
@@ -215,7 +215,7 @@ class Model:
     def _look(self, key: str, working: np.ndarray, extra: np.ndarray | None) -> _Seen:
         proposed = found = self.proposer.propose(working)
         if extra is not None and len(extra):
-            more = resize_masks(torch.from_numpy(extra), found.image_size)
+            more = resize_nearest(torch.from_numpy(extra), found.image_size)
             found = found.concat(MaskSet(more, torch.ones(len(more), dtype=torch.float32), "extra"))
         maps = self.system.encode(working) if len(found) else []
         read = self.system.read(working, self.system.pool_features(maps, found)) if len(found) else None
@@ -263,7 +263,7 @@ class Model:
         """
         reference.check(size)
         if isinstance(reference, MaskRef):
-            return resize_masks(torch.from_numpy(reference.mask)[None], (working.shape[0], working.shape[1]))[0]
+            return resize_nearest(torch.from_numpy(reference.mask)[None], (working.shape[0], working.shape[1]))[0]
         proposer = self.proposer
         if not isinstance(proposer, PromptableProposer):
             raise ValueError("this model's proposer cannot turn a box or point into a mask; give a mask instead")

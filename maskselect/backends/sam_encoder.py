@@ -19,7 +19,10 @@ class LayerNorm2d(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(channels, dtype=torch.float32)),
+            nn.Parameter(torch.zeros(channels, dtype=torch.float32)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
@@ -69,7 +72,7 @@ class ImageEncoderViT(nn.Module):
         self.img_size = img_size
         side = img_size // patch_size
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
-        self.pos_embed = nn.Parameter(torch.zeros(1, side, side, embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, side, side, embed_dim, dtype=torch.float32))
         self.blocks = nn.ModuleList(
             Block(
                 embed_dim, num_heads, int(embed_dim * mlp_ratio), use_rel_pos, side,
@@ -139,8 +142,8 @@ class Attention(nn.Module):
         self.scale = (width // heads) ** -0.5
         self.qkv, self.proj = nn.Linear(width, width * 3), nn.Linear(width, width)
         if use_rel_pos:
-            self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
-            self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
+            self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, width // heads, dtype=torch.float32))
+            self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, width // heads, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same."""

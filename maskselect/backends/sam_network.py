@@ -53,7 +53,7 @@ class PositionEmbeddingRandom(nn.Module):
 
     def __init__(self, half: int) -> None:
         super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, half))
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, half, dtype=torch.float32))
 
     def forward(self, shares: Tensor) -> Tensor:
         """x and y as shares of the square, (..., 2) in [0, 1], to (..., C)."""

@@ -16,6 +16,7 @@ from maskselect.data.images import SUFFIXES, list_images, load_image
 from maskselect.data.scenes.layout import build_scene, scene_ids
 from maskselect.data.scenes.render import render
 from maskselect.data.scenes.spec import SPLITS
+from maskselect.ops.text import readable
 
 
 class ImageSource(Protocol):
@@ -31,18 +32,21 @@ class ImageSource(Protocol):
 
 
 class FolderImages:
-    """The image files directly in a folder; their keys are their names."""
+    """The image files directly in a folder; their keys are their names, see `ops.text.readable`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def units(self) -> list[Record]:
         """By name."""
-        return [{"key": path.name} for path in list_images(self.folder)]
+        return [{"key": readable(path.name)} for path in list_images(self.folder)]
 
     def load(self, unit: Record) -> np.ndarray:
         """As `load_image`."""
-        return load_image(self.folder / unit["key"])
+        path = self.folder / unit["key"]
+        if not path.exists():  # a name that is not UTF-8
+            path = next((file for file in list_images(self.folder) if readable(file.name) == unit["key"]), path)
+        return load_image(path)
 
 
 class DatasetImages:

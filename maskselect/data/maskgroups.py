@@ -216,5 +216,5 @@ def _decode(codes: list[rle.Rle], size: tuple[int, int]) -> Tensor:
     """RLEs of whatever size to (N, H, W) bool at `size`."""
     out = torch.zeros(len(codes), *size, dtype=torch.bool)
     for row, code in zip(out, codes, strict=True):
-        row[:] = masks.resize_masks(torch.from_numpy(rle.decode(code, size))[None], size)[0]
+        row[:] = masks.resize_nearest(torch.from_numpy(rle.decode(code, size))[None], size)[0]
     return out

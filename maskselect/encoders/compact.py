@@ -178,7 +178,9 @@ class VitTrunk(nn.Module):
     def __init__(self, image_size: int, patch_size: int, width: int, depth: int, heads: int) -> None:
         super().__init__()
         self.patch_embed = ConvStem(image_size, patch_size, embed_dim=width)
-        self.pos_embed = nn.Parameter(trunc_normal_(torch.empty(1, self.patch_embed.num_patches, width), std=0.02))
+        self.pos_embed = nn.Parameter(
+            trunc_normal_(torch.empty(1, self.patch_embed.num_patches, width, dtype=torch.float32), std=0.02)
+        )
         self.blocks = nn.Sequential(*(VitBlock(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps=_EPS)
         for module in self.modules():

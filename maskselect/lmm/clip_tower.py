@@ -29,7 +29,7 @@ class ClipEmbeddings(nn.Module):
 
     def __init__(self, width: int, image_size: int, patch_size: int) -> None:
         super().__init__()
-        self.class_embedding = nn.Parameter(torch.randn(width))
+        self.class_embedding = nn.Parameter(torch.randn(width, dtype=torch.float32))
         self.patch_embedding = nn.Conv2d(3, width, patch_size, patch_size, bias=False)
         places = (image_size // patch_size) ** 2 + 1
         self.position_embedding = nn.Embedding(places, width)

@@ -71,13 +71,17 @@ def binary(values: np.ndarray, what: str) -> np.ndarray:
     return np.ascontiguousarray(inside)
 
 
-def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest-neighbour resize that loses no mask: (N, H, W) bool to (N, *size) bool.
+def resize_nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest-neighbour resize by pixel centres: (N, H, W) bool to (N, *size) bool.
 
-    As `resize_nearest`. A mask that has pixels but would have none becomes all target pixels that contain one of its
-    own, so a line stays a line.
+    Loses no mask: one that has pixels but would have none becomes all target pixels that contain one of its own, so a
+    line stays a line.
     """
-    out = resize_nearest(masks, size)
+    if masks.shape[-2:] == size:
+        return masks
+    if len(masks) == 0:
+        return masks.new_zeros(0, *size)
+    out = F.interpolate(masks[:, None].to(torch.uint8), size=size, mode="nearest-exact")[:, 0].bool()
     for number in (not_empty(masks) & ~not_empty(out)).nonzero()[:, 0].tolist():
         rows, columns = masks[number].nonzero().T
         out[number, rows * size[0] // masks.shape[1], columns * size[1] // masks.shape[2]] = True
@@ -88,7 +92,7 @@ def resize_smooth(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize by interpolated edges, so that a large picture gets no stairs: (h, w) bool to (*size) bool, a new array.
 
     A smaller pixel is inside when more than half of it is.
-    Loses no mask: one that has pixels but would have none is resized as `resize_masks` does.
+    Loses no mask: one that has pixels but would have none is resized as `resize_nearest` does.
     """
     if mask.shape == tuple(size):
         return mask.copy()
@@ -99,20 +103,8 @@ def resize_smooth(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         inside = large.view(np.bool_)
         np.greater_equal(large, 128, out=inside)  # in place: a mask of a large picture is held once
     if mask.any() and not inside.any():
-        return resize_masks(torch.from_numpy(mask)[None], size)[0].numpy()
+        return resize_nearest(torch.from_numpy(mask)[None], size)[0].numpy()
     return inside
-
-
-def resize_nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest-neighbour resize by pixel centres: (N, H, W) bool to (N, *size) bool.
-
-    Small masks may vanish, as they do in published metrics. Everything else takes `resize_masks`.
-    """
-    if masks.shape[-2:] == size:
-        return masks
-    if len(masks) == 0:
-        return masks.new_zeros(0, *size)
-    return F.interpolate(masks[:, None].to(torch.uint8), size=size, mode="nearest-exact")[:, 0].bool()
 
 
 def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskselect.ops.masks import resize_masks
+from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import mask_nms
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import PromptableProposer
@@ -114,4 +114,4 @@ class SnappingProposer:
 
 def _enlarged(masks: Tensor, image: np.ndarray) -> Tensor:
     """(N, h, w) bool to the image's own size."""
-    return resize_masks(masks, (image.shape[0], image.shape[1]))
+    return resize_nearest(masks, (image.shape[0], image.shape[1]))

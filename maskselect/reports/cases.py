@@ -15,7 +15,7 @@ from torch import Tensor
 
 from maskselect.backends.atomic import write_text
 from maskselect.data.images import load_image
-from maskselect.ops.masks import resize_masks
+from maskselect.ops.masks import resize_nearest
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Sample
 from maskselect.structures.scored import Scored
@@ -107,7 +107,7 @@ def _drawn(sample: Sample, answer: MaskGroup, pool: np.ndarray) -> bytes:
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
     def scaled(masks: Iterable[np.ndarray]) -> list[np.ndarray]:
-        return [resize_masks(torch.from_numpy(mask)[None], size[::-1])[0].numpy() for mask in masks]
+        return [resize_nearest(torch.from_numpy(mask)[None], size[::-1])[0].numpy() for mask in masks]
 
     references = scaled(sample.prompt.references.numpy())
     targets = scaled(sample.gt_pool[list(sample.targets)].numpy())

@@ -33,6 +33,10 @@ _KNOWN = (
 """Files without their endings, the widest first."""
 
 
+_FOLLOWING = ("Mn", "Me", "Cf")
+"""Categories of what belongs to the letter in front."""
+
+
 class _Face(Protocol):
     """One font at one size."""
 
@@ -110,10 +114,12 @@ class Lettering:
         if whole is not None:
             yield whole, text
             return
-        run, current = "", faces[0]
+        run, current, escaped = "", faces[0], False
         for letter in text:
-            face = next((face for face in (current, *faces) if _has(face, letter)), None)
-            shown = letter if face is not None else letter.encode("ascii", "backslashreplace").decode()
+            follows = unicodedata.category(letter) in _FOLLOWING
+            face = None if follows and escaped else next((f for f in (current, *faces) if _has(f, letter)), None)
+            escaped = face is None
+            shown = letter.encode("ascii", "backslashreplace").decode() if escaped else letter
             face = face or faces[0]
             if run and face is not current:
                 yield current, run
@@ -123,8 +129,8 @@ class Lettering:
 
 
 def _has(face: _Face, letter: str) -> bool:
-    """Marks and joiners go with the letter that they belong to."""
-    return unicodedata.category(letter) in ("Mn", "Me", "Cf", "Zs") or _known(face, letter)
+    """Marks and joiners go with the letter that they belong to, spaces with any."""
+    return unicodedata.category(letter) in (*_FOLLOWING, "Zs") or _known(face, letter)
 
 
 @lru_cache(maxsize=4096)

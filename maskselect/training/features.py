@@ -19,7 +19,7 @@ from maskselect.backends.atomic import atomic_file
 from maskselect.backends.identity import identity
 from maskselect.backends.sharded import in_zero3_shards
 from maskselect.data.groups import Annotated, GroupSource, Query
-from maskselect.ops.masks import resize_masks
+from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
 from maskselect.structures.left_out import LeftOut
 from maskselect.structures.masks import MaskSet
@@ -139,7 +139,7 @@ def _name(source: GroupSource, item: int) -> str:
 def compute(system: CandidateSystem, annotated: Annotated, candidates: MaskSet | None = None) -> Record:
     """Run the frozen parts on one image. candidates: masks to take in place of the proposer's."""
     found = system.proposer.propose(annotated.image) if candidates is None else candidates
-    masks = resize_masks(annotated.masks, found.image_size)
+    masks = resize_nearest(annotated.masks, found.image_size)
     device = next(chain(*(part.parameters() for part in system.visual_parts))).device
     pixels = torch.from_numpy(annotated.image).permute(2, 0, 1)[None].float() / 255
     everything = found.concat(MaskSet(masks, torch.ones(len(masks)), "annotated"))
