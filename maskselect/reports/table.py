@@ -40,7 +40,7 @@ def print_report(report: dict[str, Any]) -> None:
         f"image with {prompts}, {latency['seconds_per_prompt']:.2f} s a prompt"
     )
     if left_out := report.get("left_out", {}).get("count"):
-        console.print(f"Beware: {left_out} samples were left out.", highlight=False)
+        screen.print(f"Beware: {left_out} samples were left out.")
     for sentence in report.get("overlap", []):
         screen.print(f"Beware: {sentence}.", markup=False)
 
