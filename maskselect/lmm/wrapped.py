@@ -181,7 +181,7 @@ class Wrapped(nn.Module):
                 attention_mask=visible,
                 position_ids=positions,
                 use_cache=cache is not None,
-                **{cache_argument(type(self.language_model)): cache},
+                **{cache_argument(cast(Any, type(self.language_model))): cache},
                 **wanted,
             )
 
