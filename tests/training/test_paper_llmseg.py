@@ -46,7 +46,7 @@ def named(config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def parsed(parser: LightningArgumentParser, overlay: Path | None) -> Any:
     base = parser.parse_object(yaml.safe_load(WHOLE.read_text()))
-    return base if overlay is None else parser.parse_object(yaml.safe_load(overlay.read_text()), cfg_base=base)
+    return base if overlay is None else parser.parse_object(yaml.safe_load(overlay.read_text()), base)
 
 
 def test_the_overlays_are_those_that_are_told() -> None:

@@ -138,7 +138,7 @@ def test_every_config_parses(fit_parser: LightningArgumentParser, path: Path) ->
 def test_every_overlay_changes_a_config_only_where_it_says(fit_parser: LightningArgumentParser, path: Path) -> None:
     base = yaml.safe_load(Path("configs/ras.yaml").read_text())
     overlay = yaml.safe_load(path.read_text())
-    parsed = fit_parser.parse_object(overlay, cfg_base=fit_parser.parse_object(base))
+    parsed = fit_parser.parse_object(overlay, fit_parser.parse_object(base))
     asked = {**base["data"]["init_args"]["train"], **overlay["data"]["init_args"]["train"]}
     source = parsed.data.init_args.train
     assert source.class_path == asked["class_path"]
