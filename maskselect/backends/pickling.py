@@ -17,7 +17,8 @@ class _Unhooked(pickle.Pickler):
         """How a module is pickled; everything else as always."""
         if not isinstance(given, nn.Module) or not (given._forward_hooks or _HOOKED in vars(given)):
             return NotImplemented
-        make, arguments, state, *rest = given.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        reduced: Any = given.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        make, arguments, state, *rest = reduced
         hooks = {key: hook for key, hook in given._forward_hooks.items() if not _of_transformers(hook)}
         kept = {name: value for name, value in state.items() if name != _HOOKED}
         return (make, arguments, kept | {"_forward_hooks": type(given._forward_hooks)(hooks)}, *rest)

@@ -130,7 +130,7 @@ class Lettering:
 
 def _has(face: _Face, letter: str) -> bool:
     """Marks and joiners go with the letter that they belong to, spaces with any."""
-    return unicodedata.category(letter) in (*_FOLLOWING, "Zs") or _known(face, letter)
+    return unicodedata.category(letter) in (*_FOLLOWING, "Zs") or _known(face, letter)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=4096)

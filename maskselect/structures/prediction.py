@@ -31,10 +31,10 @@ class MaskGroup(ByValue):
 
     image: np.ndarray
     prompt: str
-    masks: Expanded = Expanded()  # noqa: RUF009  a descriptor, which has to stand in the class
-    scores: np.ndarray
-    candidates: int
-    threshold: float
+    masks: Expanded = Expanded()  # noqa: RUF009  a descriptor, which has to stand in the class; it is no default
+    scores: np.ndarray  # type: ignore[misc]
+    candidates: int  # type: ignore[misc]
+    threshold: float  # type: ignore[misc]
     references: Expanded = Expanded()  # noqa: RUF009
     candidate_scores: np.ndarray | None = field(default=None, repr=False)
     drawer: Callable[["MaskGroup"], Image.Image] | None = field(default=None, repr=False, compare=False)

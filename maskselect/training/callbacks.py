@@ -80,7 +80,8 @@ class SaveWeights(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Write both where it is time to; a step that accumulates gradients over several batches is one."""
         step = trainer.global_step
-        if step % self.every == 0 and step != self.saved_step and not trainer.fast_dev_run:
+        trial = trainer.fast_dev_run  # type: ignore[attr-defined]  # Lightning sets it from outside the class
+        if step % self.every == 0 and step != self.saved_step and not trial:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed import checkpoint as shards
-from torch.distributed.checkpoint import FileSystemReader, TensorStorageMetadata
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 
 from maskselect.backends.building import build
 from maskselect.backends.checkpoints import check_fit, write_checkpoint
@@ -81,5 +82,5 @@ def _from_shards(folder: Path, names: list[str]) -> dict[str, Tensor]:
         told = stored.get(f"state_dict.{_TASK}{name}")
         if isinstance(told, TensorStorageMetadata):
             wanted[f"state_dict.{_TASK}{name}"] = torch.empty(told.size, dtype=told.properties.dtype)
-    shards.load(wanted, storage_reader=reader, no_dist=True)
+    load_shards(wanted, storage_reader=reader, no_dist=True)
     return {key.removeprefix(f"state_dict.{_TASK}"): tensor for key, tensor in wanted.items()}

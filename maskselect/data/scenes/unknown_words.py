@@ -156,8 +156,10 @@ def _part(word: str) -> str:
     return next(part for part, end in zip(_SHARES, accumulate(_SHARES.values()), strict=True) if place < end)
 
 
-_WORDS = {
-    part: tuple(tuple(word for word in words if _part(word) == part) for words in (NOUNS, ADJECTIVES)) for part in PARTS
-}
+def _share(words: tuple[str, ...], part: str) -> tuple[str, ...]:
+    return tuple(word for word in words if _part(word) == part)
+
+
+_WORDS = {part: (_share(NOUNS, part), _share(ADJECTIVES, part)) for part in PARTS}
 
 UNKNOWN_PLURALS = {noun: _plural(noun) for noun in NOUNS}
