@@ -225,7 +225,7 @@ def questions(cases: Sequence[ref.Case]) -> Iterator[Row]:
             metrics.update(*(torch.from_numpy(each) for each in case[:2]))
             sums = sums_of(metrics)
             scored.append(Scored("", str(number), "", "", 0, 0, 0, 0.0, 0.0, 0, 0.0, sums))
-    got = add_up(scored, lambda: ReferringMetrics(protocol="muse")).compute()
+    got = add_up(scored, lambda: ReferringMetrics(protocol="muse")).fractions()
     expected = ref.muse(images)
     difference = apart({name: float(got[name]) for name in expected}, expected)
     yield Row("`muse`, three questions an image: gIoU, cIoU", "its rule", len(cases), difference)
