@@ -81,7 +81,10 @@ def config(folder: Path, root: Path, **more: Any) -> Path:
     return path
 
 
-def test_fit_and_features_go_on_and_name_what_they_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_and_features_go_on_and_name_what_they_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's use of it
     path = config(tmp_path, write_own(tmp_path / "own"))
     assert cli.main(["features", "-c", str(path), "--device", "cpu"]) == 1
     captured = capsys.readouterr()
