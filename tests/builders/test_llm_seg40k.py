@@ -201,7 +201,7 @@ def test_an_image_that_cannot_be_used_is_told_and_tried_again(world: World) -> N
         assert report["images"]["asked"] == 6 and len(report["images"]["skipped"]) == 2
         told = sorted(report["images"]["skipped"])
         assert told[0].startswith("image 11: image '000000000011.jpg' is in none of")
-        assert told[1].endswith("is of size [5, 6], its annotations of [24, 40]")
+        assert "masks of [24, 40]" in told[1] and told[1].endswith("of [5, 6] (h, w)")
         asked = len(endpoint.requests)
         (world.root / "away.jpg").rename(away)
         picture(small, 12)

@@ -132,7 +132,8 @@ def test_mixtures_of_mixtures_are_made_from_configs() -> None:
     }
     path = "maskselect.training.data.GroupsData"
     parsed = parser.parse_object({"data": {"class_path": path, "init_args": {"train": made, "val": scenes}}})
-    data = parser.instantiate_classes(parsed).data
+    instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the newer name, and the older one
+    data = instantiate(parsed).data
     assert isinstance(data, GroupsData) and isinstance(data.train_source, MixedGroups) and len(data.train_source) == 7
     inner, outer = data.train_source.sources
     assert isinstance(inner, MixedGroups) and isinstance(outer, SceneGroups) and len(outer) == 2
