@@ -13,6 +13,7 @@ import pytest
 from maskselect import cli
 from maskselect.data.catalog_others import EVERYTHING
 from maskselect.data.check import CheckReport
+from maskselect.metrics.rules import RECALL
 from maskselect.reports.compare import print_comparison
 from maskselect.reports.data import print_catalog, print_check, print_composition, print_questions
 from maskselect.reports.table import SHOWN, print_ceiling, print_report, print_thresholds
@@ -69,10 +70,17 @@ def report() -> None:
 
 
 def comparison() -> None:
-    row = {"samples": 19_200, "difference": -12.34, "interval": [-12.34, 12.34]}
+    row = {
+        "samples": 19_200,
+        "images": 12_345,
+        "difference": -12.34,
+        "interval": [-12.34, 12.34],
+        "beyond_chance": False,
+    }
+    few = {"samples": 1, "images": 1, "difference": -12.34, "interval": None, "beyond_chance": None}
     case = {"sample": "val-1234-56/7", "prompt": "the [b] ones " * 12, "targets": 12}
     changed = [case | {"iou": [0.123, 0.987], "chosen": [12, 34]}]
-    found = {"differences": {"w/o mask-ref": row, "relative position": row}, "changed_most": changed}
+    found = {"differences": {"w/o mask-ref": row, "relative position": few}, "changed_most": changed}
     print_comparison(found, "first.json", "second.json")
 
 
@@ -82,7 +90,7 @@ def thresholds() -> None:
 
 
 def ceiling() -> None:
-    names = ("oracle_gIoU", *(f"recall@{step}" for step in range(12)))
+    names = ("oracle_gIoU", "oracle_cIoU", *RECALL, *(f"matched_{name}" for name in RECALL))
     print_ceiling({"images": 10, "samples": 30, "candidates_per_image": 9.5} | dict.fromkeys(names, 100.0), "sam on x")
 
 
