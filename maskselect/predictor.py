@@ -14,7 +14,6 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,8 +29,9 @@ from maskselect.backends.forking import settle_in_fork
 from maskselect.backends.pickling import packed
 from maskselect.data.images import ImageSource, load_image
 from maskselect.lmm.lora import merge_adapters
-from maskselect.ops.masks import binary, not_empty, resize_nearest
+from maskselect.ops.masks import not_empty, resize_nearest
 from maskselect.ops.overlap import mask_nms
+from maskselect.structures.arguments import checked_extra, checked_threshold
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.packed_masks import PackedMasks
@@ -149,7 +149,7 @@ class Model:
 
         Raises as `select` does.
         """
-        cut = self.threshold if threshold is None else _checked_threshold(threshold)
+        cut = self.threshold if threshold is None else checked_threshold(threshold)
         if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
             raise TypeError(f"prompts are of type {type(prompts).__name__}; expected a list of str; select takes one")
         texts = [prompt_text(text) for text in prompts]
@@ -158,7 +158,7 @@ class Model:
         asked = [as_references(own) for own in references] if references is not None else [[] for _ in texts]
         if len(asked) != len(texts):
             raise ValueError(f"{len(texts)} prompts need as many lists of references, got {len(asked)}")
-        extra = None if extra_candidates is None else _checked_extra(extra_candidates)
+        extra = None if extra_candidates is None else checked_extra(extra_candidates)
         if not texts:
             return []
         pixels = load_image(image)
@@ -335,18 +335,3 @@ def _working(image: np.ndarray) -> np.ndarray:
         return image.copy()
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _checked_threshold(threshold: object) -> float:
-    if isinstance(threshold, bool) or not isinstance(threshold, Real):
-        raise TypeError(f"threshold is of type {type(threshold).__name__}; expected a number between 0 and 1")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-    return float(threshold)
-
-
-def _checked_extra(masks: object) -> np.ndarray:
-    if not isinstance(masks, np.ndarray | Tensor) or masks.ndim != 3:
-        found = tuple(getattr(masks, "shape", ())) or type(masks).__name__
-        raise TypeError(f"extra_candidates must be an array (K, H, W) bool, got {found}")
-    return binary(np.asarray(masks), "extra_candidates")

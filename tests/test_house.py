@@ -1,5 +1,6 @@
 """The house itself: layers, imports, size of files, set-up."""
 
+import ast
 import importlib
 import os
 import pkgutil
@@ -38,6 +39,20 @@ def test_files_stay_short_and_say_what_they_are(path: Path) -> None:
 def test_no_rooms_for_odds_and_ends() -> None:
     forbidden = {"utils", "helpers", "common", "misc"}
     assert not [path for path in SOURCES if forbidden & {path.stem, *path.parent.parts}]
+
+
+PREDICTS = ("backends", "encoders", "heads", "lmm", "ops", "proposers", "structures", "systems", "tokens")
+MAKERS = {"as_tensor", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randn", "tensor", "zeros"}
+
+
+@pytest.mark.parametrize("room", PREDICTS)
+def test_tensors_on_the_predict_path_name_their_dtype(room: str) -> None:
+    """What is left to torch's default dtype changes with whoever sets that."""
+    for path in sorted((ROOT / "maskselect" / room).rglob("*.py")):
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            made = ast.unparse(call.func).removeprefix("torch.")
+            if made in MAKERS and ast.unparse(call.func).startswith("torch."):
+                assert any(given.arg == "dtype" for given in call.keywords), f"{path}:{call.lineno}"
 
 
 def test_the_version_is_one() -> None:

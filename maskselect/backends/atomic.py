@@ -8,6 +8,7 @@ the user's umask asks for.
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -128,7 +129,9 @@ def remove_leftovers(folder: Path, *names: str) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    name = os.fsencode(path.name)[:_NAME_BYTES].decode(errors="ignore")
+    whole = os.fsencode(path.name)
+    # In the locale's own encoding; a letter that is cut in two is left out.
+    name = path.name if len(whole) <= _NAME_BYTES else whole[:_NAME_BYTES].decode(sys.getfilesystemencoding(), "ignore")
     return path.with_name(f".{name}.{uuid4().hex}{SUFFIX}")
 
 

@@ -1,11 +1,13 @@
 """What a TIFF holds that Pillow cannot read, from its header alone, so that the message can say it."""
 
+import struct
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-_BITS, _SAMPLES, _FORMAT, _COMPRESSION = 258, 277, 339, 259  # tags
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _FORMAT = 256, 257, 258, 259, 277, 339  # tags
 _KINDS = {1: "unsigned integer", 2: "signed integer", 3: "float"}
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -14,7 +16,7 @@ def unsupported(file: Path | BinaryIO) -> str:
     """What is wrong with a file that Pillow does not know, as the end of a sentence that begins with its name."""
     try:
         found = _bands(file)
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError):
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error):
         found = None
     if found is None:
         return "is not an image, or its header is damaged; expected PNG, JPEG, …"
@@ -37,7 +39,11 @@ def _bands(file: Path | BinaryIO) -> str | None:
         head += file.read(8)
     tags = ImageFileDirectory_v2(head)
     file.seek(tags.next)
-    tags.load(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a directory that is cut off
+        tags.load(file)
+    if not {_WIDTH, _HEIGHT, _BITS} <= set(tags):
+        return None
     count = int(tags.get(_SAMPLES, 1))
     bits, kind = tags.get(_BITS, (1,)), tags.get(_FORMAT, (1,))
     kind = kind[0] if isinstance(kind, tuple) else kind

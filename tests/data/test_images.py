@@ -1,3 +1,4 @@
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -6,7 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskselect.data.images import collect_images, image_size, list_images, load_image, load_mask, parse_reference
+from maskselect.data.images import (
+    DarkImageWarning,
+    collect_images,
+    image_size,
+    list_images,
+    load_image,
+    load_mask,
+    parse_reference,
+)
 from maskselect.structures.references import BoxRef, MaskRef, PointRef
 
 
@@ -290,3 +299,135 @@ def test_references_at_the_edge_fit() -> None:
 def test_a_reference_mask_of_another_size() -> None:
     with pytest.raises(ValueError, match=r"m\.png is 4x3 but the image is 10x8"):
         MaskRef(np.ones((3, 4), bool), "reference mask m.png").check((8, 10))
+
+
+# Sources that are no path.
+def test_bytes_and_open_files(tmp_path: Path, pixels: np.ndarray) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    content = path.read_bytes()
+    with path.open("rb") as opened:
+        for source in (content, bytearray(content), io.BytesIO(content), opened):
+            assert close(load_image(source), pixels)
+    with pytest.raises(ValueError, match=r"image of 10 bytes is not an image"):
+        load_image(content[:3] + b"nothing")
+    with pytest.raises(ValueError, match=f"image of {len(content) - 60} bytes is truncated"):
+        load_image(content[:-60])
+    with pytest.raises(ValueError, match=r"image .*a\.png cannot be read"):
+        load_image(opened)  # it is closed
+    (tmp_path / "t.txt").write_text("text")
+    with (
+        (tmp_path / "t.txt").open() as text,
+        pytest.raises(TypeError, match="reads as text; expected a file opened for"),
+    ):
+        load_image(text)  # type: ignore[arg-type]
+
+
+def test_a_truncated_pil_image(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (120, 100, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="image is truncated or damaged"):
+        load_image(Image.open(tmp_path / "cut.jpg"))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a.org/b.png", "HTTPS://a.org/b.png", "s3://a/b.png", "file:///b.png", "data:image/png;base64,x"]
+)
+def test_urls_are_named(url: str, tmp_path: Path) -> None:
+    for read, what in ((load_image, "image"), (load_mask, "mask"), (image_size, "image")):
+        with pytest.raises(ValueError, match=f"{what} {url} is a URL; expected a file: download it first"):
+            read(url)
+    with pytest.raises(ValueError, match="is a URL"):
+        collect_images([Path(url)], tmp_path)
+
+
+def test_arrays_are_copied(pixels: np.ndarray) -> None:
+    for given in (pixels, pixels[::-1], np.asfortranarray(pixels)):
+        found = load_image(given)
+        assert np.array_equal(found, given) and not np.shares_memory(found, given) and found.flags.c_contiguous
+
+
+# Deep and multispectral pictures.
+def tiff(values: np.ndarray, photometric: int = 1) -> bytes:
+    """Uncompressed TIFF of (H, W, bands), interleaved, as a camera or a satellite tool writes it."""
+    height, width, bands = values.shape
+    bits, kind = values.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    body = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    entries = [(256, 4, [width]), (257, 4, [height]), (258, 3, [bits] * bands), (259, 3, [1]), (262, 3, [photometric]),
+               (273, 4, [0]), (277, 3, [bands]), (278, 4, [height]), (279, 4, [len(body)]), (284, 3, [1]),
+               (339, 3, [kind] * bands)]  # fmt: skip
+    if bands > 3:
+        entries.insert(10, (338, 3, [0] * (bands - (3 if photometric == 2 else 1))))
+    place = 8 + 2 + 12 * len(entries) + 4
+    directory, behind = struct.pack("<H", len(entries)), b""
+    for tag, form, numbers in entries:
+        packed = b"".join(struct.pack("<H" if form == 3 else "<I", number) for number in numbers)
+        if tag == 273:
+            directory += struct.pack("<HHI", tag, form, 1) + b"BODY"
+        elif len(packed) <= 4:
+            directory += struct.pack("<HHI", tag, form, len(numbers)) + packed.ljust(4, b"\0")
+        else:
+            directory += struct.pack("<HHII", tag, form, len(numbers), place + len(behind))
+            behind += packed
+    directory = directory.replace(b"BODY", struct.pack("<I", place + len(behind))) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + behind + body
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bands", "said"),
+    [
+        (np.float32, 3, "3 bands of 32-bit float"), (np.float32, 4, "4 bands of 32-bit float"),
+        (np.float64, 1, "1 band of 64-bit float"), (np.uint16, 5, "5 bands of 16-bit unsigned integer"),
+        (np.uint8, 5, "5 bands of 8-bit unsigned integer"),
+    ],
+)  # fmt: skip
+def test_what_of_tiff_is_not_supported(tmp_path: Path, dtype: type, bands: int, said: str) -> None:
+    content = tiff(np.ones((4, 5, bands), dtype))
+    (tmp_path / "a.tif").write_bytes(content)
+    for source in (tmp_path / "a.tif", content):
+        with pytest.raises(ValueError, match=f"is a TIFF of {said}, which is not supported; expected one band"):
+            load_image(source)
+    assert "\n" not in refused(tmp_path / "a.tif")
+
+
+def test_a_damaged_tiff_is_no_traceback(tmp_path: Path) -> None:
+    content = tiff(np.ones((4, 5, 5), np.uint16))
+    for cut in (4, 8, 9, 20, 60):
+        (tmp_path / "a.tif").write_bytes(content[:cut])
+        assert "is not an image, or its header is damaged" in refused(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_ten_and_twelve_bits_in_sixteen_are_warned_of(tmp_path: Path, bits: int) -> None:
+    values = np.linspace(0, 2**bits - 1, 64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    with pytest.warns(
+        DarkImageWarning, match=r"image .*a\.png reads nearly black: no value is above \d+ of 255; 10- or"
+    ):
+        assert load_image(tmp_path / "a.png").max() <= 16
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "f.tif")
+    with pytest.warns(DarkImageWarning, match=r"f\.tif reads nearly black"):
+        load_image(tmp_path / "f.tif")
+    with pytest.warns(DarkImageWarning, match=r"the image array reads nearly black: no value is above 9 of 255$"):
+        load_image(np.full((4, 4, 3), 9, np.uint8))
+
+
+def test_other_pictures_are_not_warned_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    Image.fromarray((np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8)).save(tmp_path / "a.png")
+    load_image(tmp_path / "a.png")
+    dark = np.zeros((8, 8, 3), np.uint8)
+    dark[0, 0] = 40
+    load_image(dark)
+    assert [w for w in recwarn if w.category is DarkImageWarning] == []
+
+
+def test_float_masks_must_be_masks(tmp_path: Path) -> None:
+    inside = np.eye(4, dtype=np.float32)
+    for factor, name in ((1, "unit.tif"), (255, "byte.tif")):
+        Image.fromarray(inside * factor).save(tmp_path / name)
+        assert np.array_equal(load_mask(tmp_path / name), inside > 0)
+    Image.fromarray(inside * 0.7 + 0.1).save(tmp_path / "p.tif")
+    with pytest.raises(ValueError, match=r"mask .*p\.tif of dtype float32 holds values from 0\.1 to 0\.8"):
+        load_mask(tmp_path / "p.tif")

@@ -1,0 +1,25 @@
+"""Arguments of calls, checked before any work is done."""
+
+from numbers import Real
+
+import numpy as np
+from torch import Tensor
+
+from maskselect.ops.masks import binary
+
+
+def checked_threshold(threshold: object) -> float:
+    """A number in [0, 1]. Raises TypeError or ValueError for anything else."""
+    if isinstance(threshold, bool) or not isinstance(threshold, Real):
+        raise TypeError(f"threshold is of type {type(threshold).__name__}; expected a number between 0 and 1")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
+    return float(threshold)
+
+
+def checked_extra(masks: object) -> np.ndarray:
+    """Masks that join the proposed ones: (K, H, W) bool in memory of their own. Raises TypeError or ValueError."""
+    if not isinstance(masks, np.ndarray | Tensor) or masks.ndim != 3:
+        found = tuple(getattr(masks, "shape", ())) or type(masks).__name__
+        raise TypeError(f"extra_candidates must be an array (K, H, W) bool, got {found}")
+    return binary(np.asarray(masks), "extra_candidates")
