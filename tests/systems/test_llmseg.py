@@ -218,7 +218,7 @@ def test_a_checkpoint_holds_what_trains_and_gives_it_back(tmp_path: Path) -> Non
     second = tiny_llmseg(lmm=Llava(sizes=SIZES, lora=lora), start=str(path))
     for name, tensor in first.learned_state().items():
         torch.testing.assert_close(second.learned_state()[name], tensor, atol=2e-3, rtol=2e-3)
-    with pytest.raises(ValueError, match="does not fit LLM-Seg as configured"):
+    with pytest.raises(ValueError, match="does not tell the settings of its adapters"):
         tiny_llmseg(start=str(path))
 
 
@@ -259,7 +259,8 @@ def test_adapters_are_merged_for_inference_and_nothing_changes() -> None:
     assert not torch.equal(system.lmm.language_model.layers[0].self_attn.q_proj.base_layer.weight, before)
     again = system.answer(system.read(IMAGE, features), ["the red mugs"], none, 0.5)[0]
     torch.testing.assert_close(again, wanted, atol=1e-5, rtol=1e-5)
-    assert all(torch.equal(tensor, learned[name]) for name, tensor in system.learned_state().items())
+    kept = {name: tensor for name, tensor in system.learned_state().items() if ".base_layer." not in name}
+    assert len(kept) > 20 and all(torch.equal(tensor, learned[name]) for name, tensor in kept.items())
 
 
 def test_no_candidates_can_be_read() -> None:
