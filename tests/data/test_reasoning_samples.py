@@ -132,7 +132,7 @@ def test_written_scenes_hold_reasoning_prompts_with_their_kind(tmp_path: Path, c
     ]
     assert [s.kind for s in open_samples("scenes-reasoning", tmp_path / "a", "test")[0]] == [s.kind for s in made]
     options = ["--split", "test", "--count", "2", "--seed", "4", "--size", "96", "--prompts-per-scene", "2"]
-    assert cli.main(["scenes", "--output", str(tmp_path / "b"), *options, "--reasoning-per-scene", "2"]) == 0
+    assert cli.main(["make_scenes", "--output", str(tmp_path / "b"), *options, "--reasoning-per-scene", "2"]) == 0
     assert "2 scenes with up to 6 prompts each" in capsys.readouterr().out
     assert (tmp_path / "b" / "test.parquet").read_bytes() == (tmp_path / "a" / "test.parquet").read_bytes()
     write_scenes(tmp_path / "c", "test", 2, 4, (96, 96), 2)

@@ -135,7 +135,7 @@ def test_scenes_unknown_asks_about_the_pictures_of_scenes() -> None:
 
 def test_written_scenes_hold_them(tmp_path: Path) -> None:
     options = ["--split", "val", "--count", "1", "--seed", "4", "--size", "96", "--unknown-per-scene", "2"]
-    assert cli.main(["scenes", "--output", str(tmp_path), *options]) == 0
+    assert cli.main(["make_scenes", "--output", str(tmp_path), *options]) == 0
     stored = [sample.prompt.text for sample in MaskGroupsDataset(tmp_path, "val")]
     assert stored == [prompt.text for prompt in ask_scene("val-4-0", (96, 96), 3, 0, 2).prompts]
 

@@ -268,7 +268,7 @@ def _break(made: Made, folder: Path, how: str) -> dict[str, Any]:
         case "no tokenizer":
             (source / "tokenizer.json").unlink()
         case "another tokenizer":
-            words = AutoTokenizer.from_pretrained(source)
+            words = LlamaTokenizer.from_pretrained(source)
             words.add_tokens(["one more"])
             words.save_pretrained(source)
         case "no tower, and no CLIP where one is named":

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import LlamaTokenizer
 
 import maskselect
 from maskselect import cli
@@ -279,7 +279,7 @@ def test_pre_tokens_may_be_in_the_vocabulary(made: Made, tmp_path: Path) -> None
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         tensors[name] = torch.cat([tensors[name], rows])
     source = made.again(tmp_path / "source", tensors)
-    words = AutoTokenizer.from_pretrained(source)
+    words = LlamaTokenizer.from_pretrained(source)
     words.add_tokens(["<mask-ref-pre>", "<mask-pool-pre>"])
     words.save_pretrained(source)
     config = json.loads((source / "config.json").read_text())
