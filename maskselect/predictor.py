@@ -205,7 +205,7 @@ class Model:
         """What `_look` gives, remembered for the last image."""
         digest = hashlib.sha256(repr(working.shape).encode())
         for array in (working, extra):
-            digest.update(b"" if array is None else array)
+            digest.update(b"" if array is None else array.data)
         key, last = digest.hexdigest(), self._last
         if last is None or last.key != key:
             last = self._last = self._look(key, working, extra)
