@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from maskselect.backends.optional import require
 from maskselect.cli.parsing import Parser, add_device, positive
 
 NAMES = ("maskgroups-2m", "llm-seg40k")
@@ -18,6 +19,7 @@ def add_builders(parser: argparse.ArgumentParser) -> None:
 
 def build(options: argparse.Namespace) -> int:
     """Runs one builder; status 1 when it had to leave images out."""
+    require("pyarrow", "data")
     return {"maskgroups-2m": _maskgroups_2m, "llm-seg40k": _llm_seg40k}[options.name](options)
 
 

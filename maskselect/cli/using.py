@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskselect.backends.optional import require
 from maskselect.cli import loading
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def propose(options: argparse.Namespace) -> int:
     from maskselect.builders.proposals import ERRORS, NamedProposer, propose_images
     from maskselect.reports.files import output_folder
 
+    require("pyarrow", "data")
     _refuse_unused(options)
     place = Path.absolute if options.engine == "ray" else Path  # other processes may stand in other folders
     output, name = place(options.output), options.proposer
@@ -204,6 +206,7 @@ def scenes(options: argparse.Namespace) -> int:
     from maskselect.data.scenes.writer import write_scenes
     from maskselect.reports.files import output_folder
 
+    require("pyarrow", "data")
     if len(options.size) > 2:
         raise ValueError(f"--size has {len(options.size)} numbers; expected a side, or height and width")
     height, width = options.size if len(options.size) == 2 else options.size * 2

@@ -90,10 +90,19 @@ def test_the_base_install_predicts(base: Environment) -> None:
     assert int(base.run("python", "-c", select, str(ROOT / "docs" / "example.png"))) == len(answer["masks"])
 
 
-@pytest.mark.parametrize("verb", [["fit", "-c", "ras.yaml"], ["data", "check", "maskgroups", "--root", "."]])
-def test_a_missing_extra_is_one_sentence(base: Environment, verb: list[str]) -> None:
-    message = base.run("maskselect", *verb, status=2)
-    assert message.count("\n") == 1 and "pip install 'maskselect[" in message
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        ("fit -c ras.yaml", "train"),
+        ("propose --images . --output proposals", "data"),
+        ("make_scenes --output scenes --split val --count 1 --seed 0", "data"),
+    ],
+)
+def test_a_missing_extra_is_one_sentence(base: Environment, command: str, extra: str) -> None:
+    before = set(base.work.iterdir())
+    message = base.run("maskselect", *command.split(), status=2)
+    assert message.count("\n") == 1 and f"pip install 'maskselect[{extra}]'" in message
+    assert set(base.work.iterdir()) == before
 
 
 def test_configs_are_found_by_name(full: Environment) -> None:
