@@ -1,9 +1,13 @@
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# Every deprecated call is told, and not only the first of a process.
+os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "all"
 
 # No test may fail because the machine is slow.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

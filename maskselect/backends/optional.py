@@ -1,6 +1,7 @@
 """Packages that only an extra of `pyproject.toml` brings: errors name the package and the command that installs it."""
 
 import importlib
+import importlib.util
 from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
@@ -31,7 +32,7 @@ def require(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
-        if error.name != package:
+        if importlib.util.find_spec(package) is not None:  # it is there, and lacks something itself
             raise
         raise ValueError(not_installed(package, extra)) from error
 

@@ -73,6 +73,12 @@ class _MeanRate(ProgressColumn):
         return Text(f"{speed:.1f} {self._unit}/s{left}")
 
 
+def _bar(*columns: ProgressColumn) -> Progress:
+    """A bar on standard error; nothing, not even an empty line, where that is no terminal."""
+    silent = not sys.stderr.isatty()
+    return Progress(*columns, console=Console(file=sys.stderr, quiet=silent), disable=silent)
+
+
 def track(
     items: Iterable[Item],
     total: int | None,
@@ -89,7 +95,7 @@ def track(
     mean = _Mean()
     pace = (_Rate(unit), TimeRemainingColumn()) if note is None else (_MeanRate(mean, unit),)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *pace)
-    with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
+    with _bar(*columns) as progress:
         if note is None:
             yield from progress.track(items, total=total, description=description)
             return
@@ -110,5 +116,5 @@ def reading(file: BinaryIO, size: int, description: str) -> Iterator[BinaryIO]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
+    with _bar(*columns) as progress:
         yield progress.wrap_file(file, size, description=description)

@@ -55,6 +55,7 @@ def run_on_ray(steps: Steps, parts: list[Part], workers: int, gpus: float) -> It
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own processes' lines on standard error
     ray = require("ray", "ray")
     data = require("ray.data", "ray")
     own = not ray.is_initialized()
@@ -79,7 +80,12 @@ def _start(ray: Any, workers: int) -> None:
     """Connects to the cluster that RAY_ADDRESS names, or begins one on this machine."""
     address = os.environ.get("RAY_ADDRESS", "")
     if not address:
-        ray.init(log_to_driver=False, logging_level="error", num_cpus=workers, include_dashboard=False)
+        try:
+            ray.init(log_to_driver=False, logging_level="error", num_cpus=workers, include_dashboard=False)
+        except Exception as error:  # Ray has no class of its own for it
+            ray.shutdown()
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"Ray does not start on this machine: {reason} (--engine local needs no Ray)") from error
         return
     _check(address, ray.util.get_node_ip_address)
     try:  # a cluster that runs already has its own processors and dashboard

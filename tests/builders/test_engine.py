@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from maskselect.builders import ray_jobs
 from maskselect.builders.engine import Built, JsonLines, run
 
 
@@ -85,6 +86,27 @@ def test_another_build_in_the_folder_is_refused(tmp_path: Path) -> None:
 def test_no_units_give_one_empty_shard(tmp_path: Path) -> None:
     files, counts = run(Squares(tmp_path), [], tmp_path / "out", "val", JsonLines(), SETTINGS)
     assert [JsonLines.read(file) for file in files] == [[]] and not counts
+
+
+def test_a_ray_that_does_not_start_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ray:
+        stopped = 0
+
+        def is_initialized(self) -> bool:
+            return False
+
+        def init(self, **options: object) -> None:
+            raise Exception("The current node timed out during startup.\nAnd more.")
+
+        def shutdown(self) -> None:
+            self.stopped += 1
+
+    fake = Ray()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_jobs, "require", lambda module, extra: fake)
+    with pytest.raises(ValueError, match="Ray does not start on this machine: The current node timed out during start"):
+        list(ray_jobs.run_on_ray(lambda part: iter(()), [{}], 1, 0))
+    assert fake.stopped
 
 
 def test_without_ray_the_command_that_helps_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
