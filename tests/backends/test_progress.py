@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 def test_a_bar_yields_what_it_is_given_and_tells_what_is_new(noted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(progress.sys, "stderr", screen)
-    monkeypatch.setattr(progress, "Console", lambda file: Console(file=screen, width=100, force_terminal=True))
+    monkeypatch.setattr(progress, "Console", lambda file, quiet: Console(file=screen, width=100, force_terminal=True))
     seen: list[int] = []
     note: Any = (lambda: f"Making, {sum(seen)} so far") if noted else None
     for item in progress.track(iter([1, 2, 3]), 3, "Making", "things", note):
@@ -33,7 +33,7 @@ def test_the_rate_is_that_of_the_whole_run_where_work_comes_in_bursts(monkeypatc
     """Two shards of four, each whole at once a minute after the other, as Ray gives them: 8 in two minutes."""
     screen, now = Terminal(), [1000.0]
     monkeypatch.setattr(progress.sys, "stderr", screen)
-    monkeypatch.setattr(progress, "Console", lambda file: Console(file=screen, width=100, force_terminal=True))
+    monkeypatch.setattr(progress, "Console", lambda file, quiet: Console(file=screen, width=100, force_terminal=True))
     monkeypatch.setattr(progress, "monotonic", lambda: now[0])
 
     def made() -> Iterator[int]:
