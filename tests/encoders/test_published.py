@@ -191,7 +191,9 @@ def test_convnext_of_published_width_gives_what_transformers_gives() -> None:
     model = _randomised(ConvNextModel(ConvNextConfig(depths=[1, 1, 1, 1], hidden_sizes=widths)))
     state = _in_timms_names(model.state_dict(), CONVNEXT_NAMES)
     own = encoder.trunk.state_dict()
-    encoder.trunk.load_state_dict({key: state[key].reshape(own[key].shape) for key in own})
+    known = {key: state[key].reshape(own[key].shape) for key in own if key in state}
+    assert own.keys() - known.keys() <= {"head.norm.weight", "head.norm.bias"}  # older timm keeps it, unused
+    encoder.trunk.load_state_dict(known, strict=False)
     image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     expected = model(encoder.prepare(image)).last_hidden_state
     assert expected.std() > 0.1
