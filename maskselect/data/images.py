@@ -40,12 +40,12 @@ def load_image(source: ImageSource) -> np.ndarray:
 
     Files are read in any mode: 16-bit and float images are scaled to 8 bits, transparency is laid on white, and the
     EXIF orientation is applied. Of several frames the first is taken. A picture without a value above 16 of 255 gives a
-    `DarkImageWarning`: 10- or 12-bit values in 16 bits look so.
+    `DarkImageWarning`, unless it is an array: 10- or 12-bit values in 16 bits look so.
     Raises FileNotFoundError for a missing file, ValueError for one that is no image, truncated, empty or far too large,
     and for a URL; TypeError for anything else.
     """
     if isinstance(source, np.ndarray):
-        return _bright(_checked_array(source), "the image array", None)
+        return _checked_array(source)
     if isinstance(source, Image.Image):
         _check_side(source.size, "image")
         picture, name = _read(source, "image"), "the image"
@@ -55,11 +55,11 @@ def load_image(source: ImageSource) -> np.ndarray:
     return _bright(_to_rgb(_upright(picture)), name, picture)
 
 
-def _bright(pixels: np.ndarray, name: str, picture: Image.Image | None) -> np.ndarray:
+def _bright(pixels: np.ndarray, name: str, picture: Image.Image) -> np.ndarray:
     """The pixels, after a warning where they are nearly black."""
     top = int(pixels.max())
     if top <= _NEARLY_BLACK:
-        deep = picture is not None and (picture.mode[:1] in ("I", "F"))
+        deep = picture.mode[:1] in ("I", "F")
         cause = "; 10- or 12-bit values in a wider type have to be scaled to its whole range first" if deep else ""
         warnings.warn(
             f"{name} reads nearly black: no value is above {top} of 255{cause}", DarkImageWarning, stacklevel=3

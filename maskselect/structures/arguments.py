@@ -12,9 +12,10 @@ def checked_threshold(threshold: object) -> float:
     """A number in [0, 1]. Raises TypeError or ValueError for anything else."""
     if isinstance(threshold, bool) or not isinstance(threshold, Real):
         raise TypeError(f"threshold is of type {type(threshold).__name__}; expected a number between 0 and 1")
-    if not 0 <= float(threshold) <= 1:
+    value = float(threshold)
+    if not 0 <= value <= 1:
         raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-    return float(threshold)
+    return value
 
 
 def checked_extra(masks: object) -> np.ndarray:

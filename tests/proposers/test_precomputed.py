@@ -1,6 +1,7 @@
 """Candidates read back from shards: equal to what was written, and refused in one sentence when they do not fit."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,20 @@ def same(one: MaskSet, other: MaskSet) -> bool:
     pairs = [(one.masks, other.masks), (one.scores, other.scores)]
     pairs += [(one.columns[name], other.columns[name]) for name in one.columns]
     return one.source == other.source and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
+
+
+def test_threads_share_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskselect.proposers.precomputed._KEPT_OPEN", 1)  # each shard closes the other
+    for number in range(4):
+        write(tmp_path, number, range(4 * number, 4 * number + 4))
+    reader = pickle.loads(pickle.dumps(PrecomputedProposer(tmp_path, HASH)))
+
+    def read(worker: int) -> bool:
+        order = np.random.default_rng(worker).permutation(16).tolist()
+        return all(same(reader.propose(image(), f"{seed}.jpg"), candidates(seed)) for seed in order * 2)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(4)))
 
 
 def test_what_was_written_is_read_whatever_the_order(tmp_path: Path) -> None:

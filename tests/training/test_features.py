@@ -57,6 +57,17 @@ def test_records_come_back_equal_from_disk(tmp_path: Path) -> None:
     assert first.extra.keys() == again.extra.keys()
 
 
+def test_small_annotated_masks_have_features_at_the_size_of_candidates() -> None:
+    """Candidates of a smaller size than the image; a mask between their pixels is still somewhere."""
+    image = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
+    masks = torch.zeros(3, 96, 96, dtype=torch.bool)
+    masks[0, 40:80, 10:60] = masks[1, 33, 50] = masks[2, 7] = True
+    candidates = MaskSet(torch.ones(1, 32, 32, dtype=torch.bool), torch.ones(1), "small")
+    record = compute(tiny_ras(), Annotated(image, masks, {}), candidates)
+    assert (record.areas[1:] > 0).all() and (record.inside >= 0).all() and (record.overlap > 0).all()
+    assert (record.mask_features.abs().sum(1) > 0.5).all()
+
+
 def test_a_truncated_record_is_computed_anew(tmp_path: Path) -> None:
     system, source = tiny_ras(), SceneGroups("val", 3, 1)
     first = FeatureStore(system, tmp_path).record(source, 0)
