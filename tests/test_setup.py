@@ -53,7 +53,7 @@ def test_make_predict_takes_any_path(tmp_path: Path) -> None:
     image, output = tmp_path / "my photo's Ä.png", tmp_path / "out put"
     shutil.copy(ROOT / "docs" / "example.png", image)
     subprocess.run(
-        ["make", "predict", f"IMAGE={image}", f"OUTPUT={output}", f"PYTHON={sys.executable}", "READY=Makefile"],
+        ["make", "predict", f"IMAGE={image}", f"OUTPUT={output}", f"PYTHON='{sys.executable}'", "READY=Makefile"],
         cwd=ROOT,
         check=True,
         timeout=300,
