@@ -8,9 +8,10 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from maskselect.backends.optional import require
@@ -55,7 +56,7 @@ def run_on_ray(steps: Steps, parts: list[Part], workers: int, gpus: float) -> It
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own processes' lines on standard error
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors come as exceptions
     ray = require("ray", "ray")
     data = require("ray.data", "ray")
     own = not ray.is_initialized()
@@ -81,7 +82,8 @@ def _start(ray: Any, workers: int) -> None:
     address = os.environ.get("RAY_ADDRESS", "")
     if not address:
         try:
-            ray.init(log_to_driver=False, logging_level="error", num_cpus=workers, include_dashboard=False)
+            with _unheard():
+                ray.init(log_to_driver=False, logging_level="error", num_cpus=workers, include_dashboard=False)
         except Exception as error:  # Ray has no class of its own for it
             ray.shutdown()
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -89,13 +91,28 @@ def _start(ray: Any, workers: int) -> None:
         return
     _check(address, ray.util.get_node_ip_address)
     try:  # a cluster that runs already has its own processors and dashboard
-        ray.init(log_to_driver=False, logging_level="error")
+        with _unheard():
+            ray.init(log_to_driver=False, logging_level="error")
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"the Ray cluster at RAY_ADDRESS={address} cannot be used: {reason} (where it asks for a token, the same "
             "one is expected here, in ~/.ray/auth_token or RAY_AUTH_TOKEN)"
         ) from error
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """While it is entered, nothing is written to standard error: Ray tells there of the log level that it was given."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check(address: str, own_host: Callable[[], str]) -> None:
