@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from maskselect.builders.engine import run
-from maskselect.builders.image_sources import FolderImages
-from maskselect.builders.proposals import NamedProposer, ProposalWorker
-from maskselect.data.scenes.samples import ask_scenes
 from maskselect.proposers.proposal_rows import ProposalRows
+from maskselect.recipes.engine import run
+from maskselect.recipes.image_sources import FolderImages
+from maskselect.recipes.proposals import NamedProposer, ProposalWorker
+from maskselect.scenes.samples import ask_scenes
 
 
 def main() -> None:

@@ -28,13 +28,12 @@ from maskselect.backends.progress import track
 from maskselect.backends.sam import load_sam
 from maskselect.data.catalog import CATALOG
 from maskselect.data.images import load_image
-from maskselect.data.scenes.samples import ask_scenes
 from maskselect.ops.overlap import pairwise_intersection, pairwise_iou
 from maskselect.predictor import load
-from maskselect.proposers.codetr.proposer import CoDetrProposer
 from maskselect.proposers.regions import RegionProposer
 from maskselect.proposers.sam import SamProposer
 from maskselect.proposers.union import UnionProposer
+from maskselect.scenes.samples import ask_scenes
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
 
@@ -107,7 +106,7 @@ class Tally:
         )
 
 
-def proposers(codetr: Path | None) -> dict[str, Proposer]:
+def proposers() -> dict[str, Proposer]:
     shipped = load("ras", device="cpu").system.proposer
     made: dict[str, Proposer] = {
         OFFICIAL: PackageProposer(),
@@ -129,8 +128,6 @@ def proposers(codetr: Path | None) -> dict[str, Proposer]:
         "regions": RegionProposer(),
         "union of these two": UnionProposer([shipped, RegionProposer()], nms_iou=0.8),
     }
-    if codetr is not None:
-        made["Co-DETR, compact"] = CoDetrProposer(codetr, "own")
     return made
 
 
@@ -206,11 +203,10 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=200, metavar="N")
     parser.add_argument("--photographs", type=int, default=128, metavar="N")
     parser.add_argument("--root", type=Path, default=ROOT.parent / "shared" / "data" / "coco128", metavar="DIR")
-    parser.add_argument("--codetr", type=Path, metavar="FILE", help="a compact Co-DETR trained by configs/codetr.yaml")
     parser.add_argument("--pictures", type=Path, metavar="DIR")
     parser.add_argument("--write", action="store_true", help="into docs/proposals.md")
     options = parser.parse_args()
-    made = proposers(options.codetr)
+    made = proposers()
     lines = []
     parts = [("Scenes", scenes, options.scenes)]
     if options.root.is_dir():

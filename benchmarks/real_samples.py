@@ -19,7 +19,7 @@ import maskselect
 from maskselect.backends.atomic import write_text
 from maskselect.data.catalog import CATALOG
 from maskselect.data.check import check
-from maskselect.evaluation import build_report, score_samples
+from maskselect.evaluation.samples import build_report, score_samples
 from maskselect.structures.sample import Sample
 
 ROOT = Path(__file__).resolve().parents[1]

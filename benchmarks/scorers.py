@@ -17,8 +17,8 @@ import time
 import numpy as np
 import torch
 
-from maskselect.data.groups import SceneGroups
 from maskselect.predictor import Model, load
+from maskselect.scenes.groups import SceneGroups
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskselect.data.groups import SceneGroups
 from maskselect.predictor import load
+from maskselect.scenes.groups import SceneGroups
 
 PARTS = ("an image", "one prompt a call", "all prompts in one call")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from maskselect.backends.checkpoints import write_checkpoint
-from maskselect.evaluation import build_report
+from maskselect.evaluation.samples import build_report
 from maskselect.predictor import Model, fingerprint
 from maskselect.proposers.regions import RegionProposer
 from maskselect.reports.records import RecordFile, records_path
@@ -17,7 +17,7 @@ from tests.systems.tiny import SIZES, tiny_ras
 IMAGE = np.kron(np.random.default_rng(0).integers(0, 255, (2, 3, 3), dtype=np.uint8), np.ones((20, 20, 1), np.uint8))
 PROMPTS = ["the red mugs", "stars"]
 SCENES = {
-    "class_path": "maskselect.data.groups.SceneGroups",
+    "class_path": "maskselect.scenes.groups.SceneGroups",
     "init_args": {"split": "train", "seed": 3, "count": 900},
 }
 

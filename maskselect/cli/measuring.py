@@ -49,8 +49,8 @@ def _evaluate_one(
     """
     from maskselect.backends.atomic import write_text
     from maskselect.data.catalog import CATALOG
-    from maskselect.data.leakage import candidates_overlaps, find_overlaps
-    from maskselect.evaluation import build_report, score_samples
+    from maskselect.evaluation.leakage import candidates_overlaps, find_overlaps
+    from maskselect.evaluation.samples import build_report, score_samples
     from maskselect.metrics.referring import RULES_VERSION
     from maskselect.reports.cases import CaseKeeper
     from maskselect.reports.files import write_json
@@ -144,8 +144,8 @@ def compare(options: argparse.Namespace) -> int:
 
 def recall(options: argparse.Namespace) -> int:
     """The ceiling of any selector over a proposer."""
-    from maskselect.data.leakage import candidates_overlaps
-    from maskselect.evaluation import measure_ceiling
+    from maskselect.evaluation.leakage import candidates_overlaps
+    from maskselect.evaluation.samples import measure_ceiling
     from maskselect.proposers.loading import load_proposer
     from maskselect.reports.files import refuse_replacing_other, write_json
     from maskselect.reports.table import print_ceiling
@@ -176,7 +176,7 @@ def recall(options: argparse.Namespace) -> int:
 def calibrate(options: argparse.Namespace) -> int:
     """Choose a threshold on validation samples, and store it when asked."""
     from maskselect.backends.checkpoints import change_card, find_checkpoint
-    from maskselect.calibration import choose, sweep
+    from maskselect.evaluation.calibration import choose, sweep
     from maskselect.reports.files import refuse_replacing_other, write_json
     from maskselect.reports.table import print_thresholds
 
@@ -207,7 +207,7 @@ def _refuse_none(rows: "Sequence[Any]", left_out: LeftOut) -> None:
 
 
 def _samples(options: argparse.Namespace, name: str, left_out: LeftOut) -> "tuple[Iterator[Sample], int | None]":
-    from maskselect.data.questions import open_samples
+    from maskselect.evaluation.questions import open_samples
 
     return open_samples(
         name,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from maskselect.cli.building import add_builders
+from maskselect.cli.building import add_recipes
 from maskselect.cli.parsing import Parser, add_device, fraction, local, positive, words
 
 
@@ -135,7 +135,7 @@ def data_parser(prog: str) -> argparse.ArgumentParser:
     parser = Parser(prog=prog, description="Data sets: what there is, whether a copy is whole, and two that are built.")
     verbs = parser.add_subparsers(dest="action", required=True, metavar="list|check|build", parser_class=Parser)
     verbs.add_parser("list", help="the data sets that can be read, and where to get them")
-    add_builders(verbs.add_parser("build", help="make a training set out of others"))
+    add_recipes(verbs.add_parser("build", help="make a training set out of others"))
     check = verbs.add_parser("check", help="walk a data set", description="Walk a data set; status 1 with problems.")
     check.add_argument("name", metavar="NAME")
     check.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")

@@ -116,8 +116,8 @@ def _tell_failed(failed: dict[Path, Exception], count: int) -> int:
 
 def propose(options: argparse.Namespace) -> int:
     """Candidates for a data set; status 1 when some images failed."""
-    from maskselect.builders.image_sources import open_dataset, open_images
-    from maskselect.builders.proposals import ERRORS, NamedProposer, propose_images
+    from maskselect.recipes.image_sources import open_dataset, open_images
+    from maskselect.recipes.proposals import ERRORS, NamedProposer, propose_images
     from maskselect.reports.files import output_folder
 
     require("pyarrow", "data")
@@ -203,7 +203,7 @@ def data(options: argparse.Namespace) -> int:
 
 def scenes(options: argparse.Namespace) -> int:
     """Generated scenes on disk."""
-    from maskselect.data.scenes.writer import write_scenes
+    from maskselect.recipes.scene_files import write_scenes
     from maskselect.reports.files import output_folder
 
     require("pyarrow", "data")

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from maskselect.data.files import Images, find_one
-from maskselect.data.groups import Annotated, Query
 from maskselect.data.images import load_image
 from maskselect.data.index import Index, Record, Section, open_index
+from maskselect.structures.groups import Annotated, Query
 
 _PAGE = "see https://github.com/haotian-liu/LLaVA/blob/main/docs/Data.md"
 _IMAGE = "<image>"

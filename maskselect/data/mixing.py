@@ -11,7 +11,7 @@ from itertools import accumulate
 import numpy as np
 from torch import Tensor
 
-from maskselect.data.groups import Annotated, GroupSource, Query
+from maskselect.structures.groups import Annotated, GroupSource, Query
 
 
 class MixedGroups:

@@ -114,7 +114,7 @@ def _kept(arguments: Arguments) -> list[Need]:
 
 NEEDS: Mapping[str, Needs] = {
     "maskselect.data.groups.DatasetGroups": dataset,
-    "maskselect.data.groups.SceneGroups": nothing,
+    "maskselect.scenes.groups.SceneGroups": nothing,
     "maskselect.data.llava.CaptionGroups": captions,
     "maskselect.data.mixing.MixedGroups": nothing,
     "maskselect.encoders.compact.ConvEncoder": _compact,
@@ -129,7 +129,6 @@ NEEDS: Mapping[str, Needs] = {
     "maskselect.lmm.lora.LoraSettings": nothing,
     "maskselect.lmm.qwen_building.QwenSizes": nothing,
     "maskselect.lmm.qwen_vl.QwenVl": _qwen,
-    "maskselect.proposers.codetr.objective.CoDetrObjective": nothing,
     "maskselect.proposers.codetr.proposer.CoDetrProposer": _codetr,
     "maskselect.proposers.kept.KeptProposer": nothing,
     "maskselect.proposers.precomputed.PrecomputedProposer": _kept,
@@ -149,11 +148,11 @@ NEEDS: Mapping[str, Needs] = {
     "maskselect.systems.decoder_scorer.DecoderSettings": nothing,
     "maskselect.systems.llmseg.LLMSeg": _start,
     "maskselect.systems.ras.RAS": _start,
-    "maskselect.training.caption_task.CaptionTask": nothing,
+    "maskselect.recipes.compact.captioner.CaptionTask": nothing,
     "maskselect.training.data.GroupsData": nothing,
     "maskselect.training.data.ScenesData": nothing,
-    "maskselect.training.encoder_task.EncoderTask": nothing,
-    "maskselect.training.sam_task.SamTask": nothing,
+    "maskselect.recipes.compact.encoder.EncoderTask": nothing,
+    "maskselect.recipes.compact.sam.SamTask": nothing,
     "maskselect.training.stand_ins.StandIns": nothing,
 }
 """Import path to what finds out what is missing."""

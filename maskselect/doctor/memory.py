@@ -43,7 +43,7 @@ from maskselect.doctor.devices import precision_name, process_count, strategy_na
 from maskselect.doctor.needs import walk
 
 FRAME_TOKENS, PROMPT_TOKENS, ANSWER_TOKENS, CAPTION_TOKENS = 40, 32, 16, 64
-_TEXTS = 4  # of an image, in training the compact language model; see `training/caption_task.py`
+_TEXTS = 4  # of an image, in training the compact language model; see `recipes/compact/captioner.py`
 _CANDIDATES = 100  # where neither data nor proposer says how many there are at most
 _STEP_BYTES = {"adamw": (8, 8), "muon": (4, 8)}
 """Optimiser's bytes for each number of a matrix, and of anything else."""

@@ -70,7 +70,7 @@ class CaseKeeper:
         self._kept: dict[str, list[tuple[tuple[float, ...], Case]]] = {kind: [] for kind in RANKS}
 
     def watch(self, row: Scored, sample: Sample, answer: MaskGroup, pool: Tensor) -> None:
-        """A `Watcher` of `maskselect.evaluation.score_samples`."""
+        """A `Watcher` of `maskselect.evaluation.samples.score_samples`."""
         drawn: Case | None = None
         for kind, rank_of in RANKS.items():
             kept, rank = self._kept[kind], rank_of(row)

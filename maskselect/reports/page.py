@@ -24,7 +24,7 @@ def draw_page(
 ) -> str:
     """The page.
 
-    report: what `maskselect.evaluation.build_report` gives, of `rows`.  cases: from `CaseKeeper`.
+    report: what `maskselect.evaluation.samples.build_report` gives, of `rows`.  cases: from `CaseKeeper`.
     command: what to type to get these numbers again.
     """
     title = f"{report['model']} on {report['dataset']} {report['split']}"

@@ -23,7 +23,7 @@ def targets_label(bucket: str) -> str:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Prints what `maskselect.evaluation.evaluate` gives: one row a subset, then candidates and latency."""
+    """Prints what `maskselect.evaluation.samples.evaluate` gives: one row a subset, then candidates and latency."""
     title = f"{report['model']} on {report['dataset']} {report['split']}: percent of n samples"
     names = [name.replace("@", "@\n").replace("_", "\n") for name in SHOWN]
     table = narrow_table("", "n", *names)
@@ -46,7 +46,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float) -> None:
-    """Prints what `maskselect.calibration.sweep` gives, every fifth threshold and the chosen one, which is marked."""
+    """Print every fifth threshold of `evaluation.calibration.sweep`, and the chosen one with a mark."""
     columns = ("F1", "gIoU", "cIoU", "N-acc", "T-acc")
     table = narrow_table("threshold", *columns, words=0)
     for threshold, row in found.items():
@@ -57,7 +57,7 @@ def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float)
 
 
 def print_ceiling(found: dict[str, Any], title: str) -> None:
-    """Prints what `maskselect.evaluation.measure_ceiling` gives: the oracle, and both forms of recall by IoU."""
+    """Prints what `maskselect.evaluation.samples.measure_ceiling` gives: the oracle, and both forms of recall by IoU."""
     asked = f"{counted(found['images'], 'image')}, {counted(found['samples'], 'sample')}"
     table = narrow_table("IoU at least", "any candidate", "one to one")
     for name in RECALL:

@@ -7,12 +7,12 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from maskselect.data.groups import GroupSource
-from maskselect.data.scenes.stream import SceneDataset
+from maskselect.recipes.compact.captioner import SceneTexts, collate_texts
+from maskselect.scenes.stream import SceneDataset
+from maskselect.structures.groups import GroupSource
 from maskselect.structures.left_out import LeftOut
 from maskselect.structures.protocols import CandidateSystem
 from maskselect.structures.sample import Batch
-from maskselect.training.caption_task import SceneTexts, collate_texts
 from maskselect.training.draws import LONG, NumberedDraws, PromptBatches, SeededItems
 from maskselect.training.features import FeatureStore, LabelRule, collect
 from maskselect.training.stand_ins import StandIns

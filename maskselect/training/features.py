@@ -18,9 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 from maskselect.backends.atomic import atomic_file
 from maskselect.backends.identity import identity
 from maskselect.backends.sharded import in_zero3_shards
-from maskselect.data.groups import Annotated, GroupSource, Query
 from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
+from maskselect.structures.groups import Annotated, GroupSource, Query
 from maskselect.structures.left_out import LeftOut
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import CandidateSystem

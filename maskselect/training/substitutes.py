@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from maskselect.data.groups import GroupSource
+from maskselect.structures.groups import GroupSource
 from maskselect.structures.left_out import LeftOut, one_line
 
 Made = TypeVar("Made")

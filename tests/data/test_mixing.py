@@ -10,9 +10,10 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
-from maskselect.data.groups import Annotated, Query, SceneGroups
-from maskselect.data.leakage import find_overlaps
 from maskselect.data.mixing import MixedGroups
+from maskselect.evaluation.leakage import find_overlaps
+from maskselect.scenes.groups import SceneGroups
+from maskselect.structures.groups import Annotated, Query
 from maskselect.training.data import GroupsData
 from maskselect.training.draws import NumberedDraws
 
@@ -115,7 +116,7 @@ def test_what_cannot_be_mixed_is_told(arguments: dict[str, Any], message: str) -
 def test_mixtures_of_mixtures_are_made_from_configs() -> None:
     parser = LightningArgumentParser()
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-    scenes = {"class_path": "maskselect.data.groups.SceneGroups"}
+    scenes = {"class_path": "maskselect.scenes.groups.SceneGroups"}
     made = {
         "class_path": "maskselect.data.mixing.MixedGroups",
         "init_args": {

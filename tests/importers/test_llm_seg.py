@@ -525,7 +525,7 @@ def test_the_command(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_overlays_tell_what_a_release_was_trained_on(made: Made, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
-    source = {"class_path": "maskselect.data.groups.SceneGroups", "init_args": {"count": 3}}
+    source = {"class_path": "maskselect.scenes.groups.SceneGroups", "init_args": {"count": 3}}
     overlay.write_text(yaml.safe_dump({"model": {"lr": 1e-5}, "data": {"init_args": {"train": source}}}))
     merged = read_configs([made.config, overlay])
     assert merged["model"]["task"] == task_config()["model"]["task"] and merged["model"]["lr"] == 1e-5

@@ -13,7 +13,7 @@ import torch
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.cli import loading
 from maskselect.cli.program import main
-from maskselect.data.leakage import candidates_overlaps
+from maskselect.evaluation.leakage import candidates_overlaps
 from maskselect.proposers.codetr.config import VARIANTS
 from maskselect.proposers.codetr.proposer import CoDetrProposer
 from maskselect.proposers.precomputed import PrecomputedProposer
@@ -84,7 +84,7 @@ def test_codetr_says_what_its_weights_learned_from(
 
 @pytest.mark.parametrize("known", [True, False])
 def test_one_trained_here_says_it_as_far_as_its_card_does(known: bool, tmp_path: Path) -> None:
-    source = {"class_path": "maskselect.data.groups.SceneGroups", "init_args": {"split": "train", "seed": 3}}
+    source = {"class_path": "maskselect.scenes.groups.SceneGroups", "init_args": {"split": "train", "seed": 3}}
     arguments = {"train": source} if known else {"count": 7}
     path, data = tmp_path / "mine.safetensors", {"class_path": "x", "init_args": arguments}
     write_checkpoint(path, tiny_model().state_dict(), {"system": "codetr", "config": vars(TINY), "data": data})

@@ -12,13 +12,13 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from maskselect.backends import sam as backend
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.sam_points import PointDecoder
-from maskselect.data.scenes.stream import SceneDataset
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.proposers.precomputed import PrecomputedProposer, proposer_hash
 from maskselect.proposers.sam import SamNetwork, SamProposer
+from maskselect.recipes.compact.sam import SamTask
+from maskselect.scenes.stream import SceneDataset
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import PromptableProposer
-from maskselect.training.sam_task import SamTask
 from tests.backends.sam_package import to_package
 
 TINY: dict[str, Any] = dict(image_size=64, patch_size=16, embed_dim=16, depth=1, num_heads=2, window_size=0)
@@ -364,7 +364,7 @@ def test_training_reaches_every_part_and_pads_like_sam() -> None:
 
 def test_card_written_by_training(tmp_path: Path) -> None:
     task = SamTask(TINY)
-    config = {"class_path": "maskselect.training.sam_task.SamTask", "init_args": {"model": TINY}}
+    config = {"class_path": "maskselect.recipes.compact.sam.SamTask", "init_args": {"model": TINY}}
     write_checkpoint(tmp_path / "sam.safetensors", task.learned_state(), {"system": task.system, "config": config})
     assert backend.load_sam("compact", tmp_path).image_encoder.img_size == TINY["image_size"]
 

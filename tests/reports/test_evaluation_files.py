@@ -14,14 +14,14 @@ import torch
 
 from maskselect import cli
 from maskselect.cli import loading
-from maskselect.data.scenes.samples import ask_scenes
-from maskselect.evaluation import build_report, measure_ceiling, score_samples
+from maskselect.evaluation.samples import build_report, measure_ceiling, score_samples
 from maskselect.reports import charts
 from maskselect.reports.cases import CaseKeeper
 from maskselect.reports.compare import compare, print_comparison
 from maskselect.reports.page import draw_page
 from maskselect.reports.published import PUBLISHED, lacking
 from maskselect.reports.records import RecordFile, in_order, read_records, records_path
+from maskselect.scenes.samples import ask_scenes
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Sample
@@ -222,7 +222,7 @@ def test_a_sample_whose_id_another_has_is_left_out(
     monkeypatch.setattr(loading, "load_model", lambda options: Halves())
     samples = list(_samples(1))
     monkeypatch.setattr(
-        "maskselect.data.questions.open_samples", lambda *_, **__: (iter(samples * 2), 2 * len(samples))
+        "maskselect.evaluation.questions.open_samples", lambda *_, **__: (iter(samples * 2), 2 * len(samples))
     )
     words = ["--model", "x", "--dataset", "scenes", "--split", "val", "--output", str(tmp_path / "r.json")]
     assert cli.tool("evaluate", words) == 1

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from maskselect.backends.checkpoints import write_checkpoint
-from maskselect.data.groups import Annotated, Query, SceneGroups
 from maskselect.lmm.lora import LoraSettings
 from maskselect.lmm.qwen_vl import QwenVl
 from maskselect.predictor import Model
+from maskselect.scenes.groups import SceneGroups
+from maskselect.structures.groups import Annotated, Query
 from maskselect.systems import scoring
 from maskselect.systems.llmseg import LLMSeg
 from maskselect.systems.loading import load_system

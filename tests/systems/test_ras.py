@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from maskselect.backends.checkpoints import write_checkpoint
-from maskselect.data.groups import Annotated, Query
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
+from maskselect.structures.groups import Annotated, Query
 from maskselect.structures.sample import Batch
 from maskselect.systems.ras import RAS
 from maskselect.training.features import LabelRule, compute, make_batch

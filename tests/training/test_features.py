@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 
 from maskselect import cli
 from maskselect.backends.building import build
-from maskselect.data.groups import Annotated, DatasetGroups, Query, SceneGroups
+from maskselect.data.groups import DatasetGroups
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
+from maskselect.scenes.groups import SceneGroups
+from maskselect.structures.groups import Annotated, Query
 from maskselect.structures.masks import MaskSet
 from maskselect.training.cli import parse
 from maskselect.training.features import (

@@ -15,9 +15,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from maskselect.backends.building import build, find_class
 from maskselect.backends.configs import read_configs
 from maskselect.data.catalog import CATALOG
-from maskselect.data.groups import SceneGroups
 from maskselect.lmm.llava import LIGHTNING_SYSTEM
 from maskselect.proposers.union import UnionProposer
+from maskselect.scenes.groups import SceneGroups
 from maskselect.structures.masks import MaskSet
 from maskselect.systems.llmseg import LLMSeg
 from maskselect.training.data import GroupsData

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger
 
 from maskselect.backends.configs import BASE, read_configs
-from maskselect.data.groups import SceneGroups
+from maskselect.scenes.groups import SceneGroups
 from maskselect.training.callbacks import (
     SaveWeights,
     best_threshold,

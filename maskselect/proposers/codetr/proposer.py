@@ -121,5 +121,5 @@ def _trained_on(variant: str, checkpoint: str | Path, published: bool) -> tuple[
     source = settings.get("train")
     if isinstance(data, dict) and str(data.get("class_path", "")).endswith("ScenesData"):
         scenes = {"split": "train", "seed": settings.get("seed", 0)}
-        source = {"class_path": "maskselect.data.groups.SceneGroups", "init_args": scenes}
+        source = {"class_path": "maskselect.scenes.groups.SceneGroups", "init_args": scenes}
     return (Provenance(f"Co-DETR {Path(checkpoint).stem}", source),) if isinstance(source, dict) else ()
