@@ -57,7 +57,7 @@ def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float)
 
 
 def print_ceiling(found: dict[str, Any], title: str) -> None:
-    """Prints what `maskselect.evaluation.samples.measure_ceiling` gives: the oracle, and both forms of recall by IoU."""
+    """Print what `evaluation.samples.measure_ceiling` gives: the oracle, and both forms of recall by IoU."""
     asked = f"{counted(found['images'], 'image')}, {counted(found['samples'], 'sample')}"
     table = narrow_table("IoU at least", "any candidate", "one to one")
     for name in RECALL:

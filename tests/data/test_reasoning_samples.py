@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.test_evaluation import StubModel
+from tests.evaluation.test_evaluation import StubModel
 
 from maskselect import cli
 from maskselect.data.maskgroups import MaskGroupsDataset
