@@ -15,7 +15,7 @@ from maskselect.backends.hub import Repository
 from maskselect.predictor import fingerprint
 from maskselect.reports.evaluated import Evaluation, read_evaluation
 from maskselect.reports.model_card import draw_model_card
-from maskselect.systems.loading import BESIDE, SYSTEMS
+from maskselect.systems.loading import BESIDE, answering_class
 from maskselect.systems.named_weights import named_weights
 
 
@@ -68,9 +68,7 @@ def push_to_hub(
 def _loadable(file: Path) -> dict[str, Any]:
     """The card of a checkpoint that others can load."""
     card = checkpoints.read_card(file)
-    if card["system"] not in SYSTEMS or not isinstance(card.get("config"), dict):
-        known = " or ".join(repr(name) for name in SYSTEMS)
-        raise ValueError(f"checkpoint {file} is of system {card['system']!r}; expected one that selects masks: {known}")
+    answering_class(card, file)
     if card["config"].get("init_args", {}).get("stage") == 1:
         raise ValueError(f"checkpoint {file} is of stage 1, which captions; expected one of stage 2, as ras is")
     own = named_weights(card["config"]).own

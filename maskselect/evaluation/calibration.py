@@ -18,12 +18,11 @@ from maskselect.structures.sample import Sample
 THRESHOLDS = tuple(round(0.1 + 0.01 * step, 2) for step in range(90))
 """0.1 to 0.99 in hundredths."""
 
-BEYOND_THRESHOLD = ("top_iou", "iop_or_top_iou")
-"""Strategies of `heads/strategies.py` whose answer at a higher threshold does not begin that at a lower one."""
-
 
 class ThresholdSelector(Protocol):
-    """The part of `maskselect.predictor.Model` that is calibrated."""
+    """The part of `maskselect.predictor.Model` that is calibrated. threshold: None where it uses none."""
+
+    threshold: float | None
 
     def select_many(
         self,
@@ -47,9 +46,8 @@ def sweep(
     left_out: gets the samples of images that cannot be asked; without it the first such image raises.
     Raises ValueError when there is no sample, and for a model that chooses by more than a threshold.
     """
-    strategy = getattr(getattr(model, "system", None), "strategy", None)
-    if strategy in BEYOND_THRESHOLD:
-        raise ValueError(f"a model with strategy {strategy!r} answers at any threshold; there is none to choose")
+    if model.threshold is None:
+        raise ValueError("this model answers at any threshold; there is none to choose")
     sums = {threshold: ReferringMetrics() for threshold in THRESHOLDS}
     for _, run in groupby(track(samples, total, "Calibrating", "samples"), key=lambda sample: sample.image_id):
         group = list(run)

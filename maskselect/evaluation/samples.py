@@ -35,8 +35,8 @@ _TARGET_SHARES = ((0.01, "below 1 %"), (0.05, "1 to 5 %"), (0.2, "5 to 20 %"), (
 
 CEILING = ("oracle_gIoU", "oracle_cIoU", *RECALL, *MATCHED_RECALL)
 
-Watcher = Callable[[Scored, Sample, MaskGroup, Tensor], None]
-"""Sees each scored sample with its answer and the (N, H, W) pool, while they are there."""
+Watcher = Callable[[Scored, Sample, MaskGroup, Tensor | None], None]
+"""Sees each scored sample with its answer and the (N, H, W) pool, None where the system has none."""
 
 
 class Selector(Protocol):
@@ -49,12 +49,9 @@ class Selector(Protocol):
         references: list[list[np.ndarray]] | None = None,
         *,
         extra_candidates: np.ndarray | None = None,
+        keep_pool: bool = False,
     ) -> list[MaskGroup]:
         """One answer a prompt. references: for each prompt its (H, W) bool masks. extra_candidates: (K, H, W) bool."""
-        ...
-
-    def candidates(self, image: np.ndarray) -> MaskSet:
-        """The pool that the answers for this image were chosen from, without extra ones; at any size."""
         ...
 
 
@@ -119,7 +116,8 @@ def build_report(
     overlap: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The report as JSON: dataset, split, model, samples, protocol, metrics {overall, w/o mask-ref, w/ mask-ref},
-    intervals, by_kind, by_targets, by_size, images, candidates_per_image, latency and overlap.
+    intervals, by_kind, by_targets, by_size, images, candidates_per_image (null without a pool), undecoded (the share of
+    answers whose text could not be decoded, percent), latency and overlap.
 
     overlap: sentences on what the model may have seen of this in training, see `maskselect.evaluation.leakage`.
     Metrics are percent, null where nothing was there to measure. Raises ValueError when there is no sample.
@@ -135,7 +133,8 @@ def build_report(
         WITHOUT: [row for row in rows if not row.references],
         WITH: [row for row in rows if row.references],
     }
-    images: dict[str, int] = {row.image_id: row.candidates for row in rows}
+    images = {row.image_id: row.candidates for row in rows}
+    pools = [count for count in images.values() if count is not None]
     seconds = sum(row.seconds for row in rows)
     return {
         "dataset": dataset,
@@ -149,7 +148,8 @@ def build_report(
         "by_targets": _split(rows, _names(_TARGET_COUNTS, "11+"), lambda row: _bucket(row.targets), make),
         "by_size": _split(rows, _names(_TARGET_SHARES), _size_bucket, make),
         "images": len(images),
-        "candidates_per_image": round(sum(images.values()) / len(images), 2),
+        "candidates_per_image": round(sum(pools) / len(pools), 2) if pools else None,
+        "undecoded": round(100 * sum(row.failure is not None for row in rows) / len(rows), 2),
         "latency": {
             "seconds_per_image": round(seconds / len(images), 4),
             "seconds_per_prompt": round(seconds / len(rows), 4),
@@ -215,13 +215,10 @@ def _ask(model: Selector, group: list[Sample], with_gt: bool, protocol: str, wat
     references = [[mask.numpy() for mask in sample.prompt.references] for sample in group]
     extra = truth.numpy() if with_gt else None
     start = time.perf_counter()
-    answers = model.select_many(image, [s.prompt.text for s in group], references, extra_candidates=extra)
+    texts = [sample.prompt.text for sample in group]
+    answers = model.select_many(image, texts, references, extra_candidates=extra, keep_pool=True)
     seconds = (time.perf_counter() - start) / len(group)
-    # A very large image is worked on at a smaller size; answers come back at its own, and the oracle is measured there.
-    found = model.candidates(image)
-    pool, order = resize_nearest(found.masks.cpu(), (truth.shape[1], truth.shape[2])), found.scores.cpu()
-    if with_gt:
-        pool, order = torch.cat([pool, truth]), torch.cat([order, order.new_full((len(truth),), -torch.inf)])
+    pool, order = _pool(answers[0].pool, truth, with_gt)
     for sample, answer in zip(group, answers, strict=True):
         row = _measure(sample, answer, pool, order, seconds, protocol)
         if watch is not None:
@@ -229,7 +226,25 @@ def _ask(model: Selector, group: list[Sample], with_gt: bool, protocol: str, wat
         yield row
 
 
-def _measure(sample: Sample, answer: MaskGroup, pool: Tensor, order: Tensor, seconds: float, protocol: str) -> Scored:
+def _pool(found: MaskSet | None, truth: Tensor, with_gt: bool) -> tuple[Tensor | None, Tensor | None]:
+    """The candidates at the size of the ground truth, and the proposer's scores; None where the system has none.
+
+    A very large image is worked on at a smaller size; the oracle is measured at its own. Ground-truth masks that joined
+    the pool count at their own size, too, and behind all others.
+    """
+    if found is None:
+        return None, None
+    proposed = len(found) - (len(truth) if with_gt else 0)
+    pool = resize_nearest(found.masks[:proposed].cpu(), (truth.shape[1], truth.shape[2]))
+    order = found.scores[:proposed].cpu()
+    if with_gt:
+        pool, order = torch.cat([pool, truth]), torch.cat([order, order.new_full((len(truth),), -torch.inf)])
+    return pool, order
+
+
+def _measure(
+    sample: Sample, answer: MaskGroup, pool: Tensor | None, order: Tensor | None, seconds: float, protocol: str
+) -> Scored:
     """One answer. order: the proposer's scores of the pool."""
     targets = sample.gt_pool[list(sample.targets)]
     metrics = ReferringMetrics(protocol=protocol)
@@ -242,8 +257,10 @@ def _measure(sample: Sample, answer: MaskGroup, pool: Tensor, order: Tensor, sec
         candidate_scores=order,
     )
     scores = answer.candidate_scores
-    known = scores is not None and len(scores) == len(pool) and len(pool) > 0
-    right = pairwise_iou(pool, targets).amax(1) >= 0.5 if known and len(targets) else torch.zeros(len(pool)).bool()
+    known = pool is not None and scores is not None and len(scores) == len(pool) and len(pool) > 0
+    right = torch.zeros(0 if pool is None else len(pool), dtype=torch.bool)
+    if pool is not None and known and len(targets):
+        right = pairwise_iou(pool, targets).amax(1) >= 0.5
     sums = sums_of(metrics)
     return Scored(
         sample_id=sample.sample_id,
@@ -255,7 +272,8 @@ def _measure(sample: Sample, answer: MaskGroup, pool: Tensor, order: Tensor, sec
         chosen=len(answer),
         target_share=round(float(sample.target_mask.float().mean()), 6),
         iou=round(sums["iou"] / sums["weight"], 6) if sums["weight"] else 1.0,  # neither an answer nor a target
-        candidates=len(pool),
+        candidates=None if pool is None else len(pool),
+        failure=answer.failure,
         seconds=round(seconds, 5),
         sums=sums,
         scores=tuple(round(float(score), 4) for score in scores) if scores is not None and known else (),

@@ -105,6 +105,8 @@ def _write_record(group: MaskGroup, image: Path, model: str, file: BinaryIO) -> 
         "threshold": group.threshold,
         "no_target": group.no_target,
         "candidates": group.candidates,
+        **({} if group.text is None else {"text": group.text}),
+        **({} if group.failure is None else {"failure": group.failure}),
         "masks": group.to_coco(),
     }
     file.write(_json_bytes(record))

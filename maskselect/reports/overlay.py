@@ -186,7 +186,8 @@ def _wrapped(text: str, letters: Lettering, width: float) -> Iterator[list[str]]
 
 
 def _outcome(group: MaskGroup) -> str:
+    found = "nothing in the image answers this" if group.no_target else f"{len(group)} mask(s)"
+    if group.candidates is None or group.threshold is None:
+        return found if group.failure is None else group.failure
     of = f"{group.candidates} candidates, threshold {group.threshold:.2f}"
-    if group.no_target:
-        return f"nothing in the image answers this ({of})"
-    return f"{len(group)} of {of}"
+    return f"{found} ({of})" if group.no_target else f"{len(group)} of {of}"

@@ -19,6 +19,12 @@ LEAST_SCORES = 50
 _STYLE = (Path(__file__).parent / "page.css").read_text()
 
 
+def _pool(report: Mapping[str, Any]) -> str:
+    """The size of the pools; nothing for a system without candidates."""
+    count = report["candidates_per_image"]
+    return "" if count is None else f"{counted(count, 'candidate')} an image; "
+
+
 def draw_page(
     report: Mapping[str, Any], rows: Sequence[Scored], cases: Mapping[str, Sequence[Case]], command: str = ""
 ) -> str:
@@ -31,7 +37,7 @@ def draw_page(
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{counted(report['samples'], 'sample')}, {counted(report['images'], 'image')}, "
-        f"{counted(report['candidates_per_image'], 'candidate')} an image; percent, {_sureness(report)}.</p>",
+        f"{_pool(report)}percent, {_sureness(report)}.</p>",
         *(f'<p class="beware">Beware: {escape(sentence)}.</p>' for sentence in report.get("overlap", [])),
         *_left_out(report),
         _headline(report),

@@ -35,10 +35,16 @@ def print_report(report: dict[str, Any]) -> None:
     print_table(table, title)
     screen, latency = console(), report["latency"]
     prompts = counted(round(latency["prompts_per_image"], 1), "prompt")
-    screen.print(
-        f"{counted(report['candidates_per_image'], 'candidate')} an image; {latency['seconds_per_image']:.2f} s an "
-        f"image with {prompts}, {latency['seconds_per_prompt']:.2f} s a prompt"
+    pool = (
+        ""
+        if report["candidates_per_image"] is None
+        else f"{counted(report['candidates_per_image'], 'candidate')} an image; "
     )
+    screen.print(
+        f"{pool}{latency['seconds_per_image']:.2f} s an image with {prompts}, {latency['seconds_per_prompt']:.2f} s a prompt"
+    )
+    if report.get("undecoded"):
+        screen.print(f"Beware: {report['undecoded']} % of the answers could not be decoded.")
     if left_out := report.get("left_out", {}).get("count"):
         screen.print(f"Beware: {left_out} samples were left out.")
     for sentence in report.get("overlap", []):

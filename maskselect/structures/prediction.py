@@ -10,6 +10,8 @@ from PIL import Image
 
 from maskselect.ops import rle
 from maskselect.structures.by_value import ByValue
+from maskselect.structures.clip import Clip, ClipMasks
+from maskselect.structures.masks import MaskSet
 from maskselect.structures.packed_masks import Expanded, PackedMasks
 
 
@@ -24,19 +26,26 @@ class MaskGroup(ByValue):
 
     image: (H, W, 3) uint8; groups of one call share it.
     masks: (M, H, W) bool.  scores: (M,) float32 in [0, 1].
-    candidates: how many candidates were scored.
+    candidates: how many candidates were scored; None where the system has none.
+    threshold: score from which a mask is in the group; None where the system uses none.
     references: (R, H, W) bool, the reference masks that the prompt pointed to.
     candidate_scores: (N,) float32, the score of every candidate in the order of the pool; None where it is not known.
+    pool: the candidates at the working size, where they were asked for.
+    text: what the language model wrote; None where it writes nothing.
+    failure: why the text could not be decoded to masks; None where it could, or there is none.
     """
 
     image: np.ndarray
     prompt: str
     masks: Expanded = Expanded()  # noqa: RUF009  a descriptor, which has to stand in the class; it is no default
     scores: np.ndarray  # type: ignore[misc]
-    candidates: int  # type: ignore[misc]
-    threshold: float  # type: ignore[misc]
+    candidates: int | None  # type: ignore[misc]
+    threshold: float | None  # type: ignore[misc]
     references: Expanded = Expanded()  # noqa: RUF009
     candidate_scores: np.ndarray | None = field(default=None, repr=False)
+    text: str | None = None
+    failure: str | None = None
+    pool: MaskSet | None = field(default=None, repr=False)
     drawer: Callable[["MaskGroup"], Image.Image] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -97,6 +106,64 @@ class MaskGroup(ByValue):
         if path is not None:
             picture.save(path)
         return picture
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClipGroup:
+    """The objects of a clip that answer a prompt, by falling score, at the size of its frames; false if there are none.
+
+    `len` is the number of objects. Masks are kept packed; `frame` expands those of one frame, `masks` all of them.
+
+    clip: the clip, whose frames are decoded again when they are asked for.
+    scores: (M,) float32 in [0, 1], of each object the mean over the frames in which it is present.
+    threshold: as of `MaskGroup`.
+    references: (R, H, W) bool, and reference_frames: the frames on which they were given.
+    text, failure: as of `MaskGroup`.
+    """
+
+    clip: Clip
+    prompt: str
+    objects: ClipMasks
+    scores: np.ndarray
+    threshold: float | None
+    references: PackedMasks
+    reference_frames: tuple[int, ...]
+    text: str | None = None
+    failure: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def __repr__(self) -> str:
+        return f"ClipGroup({self.prompt!r}: {len(self)} objects in {len(self.clip)} frames of {self.clip.size})"
+
+    @property
+    def no_target(self) -> bool:
+        """True when nothing in the clip answers the prompt."""
+        return len(self) == 0
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Masks of all objects in all frames: (M, T, H, W) bool. Memory grows with the clip; see `frame`."""
+        return self.objects.dense().numpy()
+
+    def frame(self, number: int) -> np.ndarray:
+        """Masks of all objects in a frame: (M, H, W) bool, all False where an object is absent."""
+        return self.objects.frame(number)
+
+    def mask(self, number: int) -> np.ndarray:
+        """Union of the group in a frame: (H, W) bool."""
+        return np.asarray(self.frame(number).any(0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The clip's answer as JSON: frames, fps, size [H, W], prompt, and objects with one RLE or None a frame."""
+        objects = []
+        for number, score in enumerate(self.scores):
+            masks = [self.objects.get(number, frame) for frame in range(len(self.clip))]
+            runs = [None if mask is None or not mask.any() else rle.encode(mask[None])[0] for mask in masks]
+            objects.append({"id": number + 1, "score": round(float(score), 6), "segmentations": runs})
+        size = list(self.clip.size)
+        return {"frames": len(self.clip), "fps": self.clip.fps, "size": size, "prompt": self.prompt, "objects": objects}
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:

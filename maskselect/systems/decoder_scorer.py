@@ -113,6 +113,11 @@ class DecoderScorer(nn.Module):
         self.count_head = BinaryHead(lmm.width)
 
     @property
+    def uses_threshold(self) -> bool:
+        """False where the count decides."""
+        return not self.settings.use_count
+
+    @property
     def blocks(self) -> list[nn.Module]:
         """The layers of the decoder."""
         return list(self.decoder.layers)

@@ -37,7 +37,7 @@ from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import Batch
 from maskselect.systems import questions
 from maskselect.systems.answering import Answers, generated_answers, given_answers
-from maskselect.systems.frozen_sight import FrozenSight
+from maskselect.systems.candidates import CandidateSystem
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import ReadImages, read_images
 from maskselect.tokens.mask_tokenizer import MaskTokenizer, NoMaskTokens
@@ -58,7 +58,7 @@ class ReadCandidates:
     embeddings: Tensor
 
 
-class LLMSeg(FrozenSight):
+class LLMSeg(CandidateSystem):
     """The LLM-Seg system.
 
     Args:
@@ -87,10 +87,10 @@ class LLMSeg(FrozenSight):
     when `start` cannot be read or does not fit.
     """
 
-    system = "llmseg"
-    stage = 2
-    image_tokens = True
-    duplicates_iou: float | None = None
+    name = "llmseg"
+    paper = "2404.08767"
+    runs_every_part = False
+    duplicates_iou = None
     """Candidates are joined to one mask, so none is dropped for being like another."""
 
     def __init__(
@@ -149,6 +149,11 @@ class LLMSeg(FrozenSight):
             if "embed_tokens" in name or "lm_head" in name:
                 parameter.requires_grad_(self.train_embeddings)
 
+    @property
+    def uses_threshold(self) -> bool:
+        """False for strategies that choose the most similar candidate at any threshold."""
+        return self.strategy not in ("top_iou", "iop_or_top_iou")
+
     # --- features -----------------------------------------------------------------------------------------------
 
     def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
@@ -167,7 +172,7 @@ class LLMSeg(FrozenSight):
     # --- inference ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def read(self, image: np.ndarray, candidate_features: Tensor) -> ReadCandidates:
+    def read_candidates(self, image: np.ndarray, candidate_features: Tensor) -> ReadCandidates:
         """Read an image once, for any number of prompts: (H, W, 3) uint8, (N, C)."""
         device = self.mask_conv.weight.device
         pixels = self.image_features(torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device) / 255)
@@ -175,7 +180,7 @@ class LLMSeg(FrozenSight):
         return ReadCandidates(read_images(self.reader, batch), self.mask_embeddings(candidate_features.to(device)))
 
     @torch.no_grad()
-    def answer(
+    def score_candidates(
         self, read: ReadCandidates, prompts: list[str], references: list[Tensor], threshold: float
     ) -> tuple[Tensor, Tensor]:
         """Scores (P, N) in [0, 1] and the groups (P, N) bool of prompts on one image, on the CPU.

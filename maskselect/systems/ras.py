@@ -26,8 +26,8 @@ from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import Batch
 from maskselect.systems import scoring
 from maskselect.systems.autoregressive_scorer import AutoregressiveScorer
+from maskselect.systems.candidates import CandidateSystem
 from maskselect.systems.decoder_scorer import DecoderScorer, DecoderSettings
-from maskselect.systems.frozen_sight import FrozenSight
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import ParallelScorer, ReadImages
 from maskselect.tokens import sequence
@@ -42,7 +42,7 @@ _WORDS = "reader.lmm.model.lm_head.weight"
 """The output layer, which captions need and selection does not."""
 
 
-class RAS(FrozenSight):
+class RAS(CandidateSystem):
     """The RAS system.
 
     Args:
@@ -66,7 +66,8 @@ class RAS(FrozenSight):
     exclude each other.
     """
 
-    system = "ras"
+    name = "ras"
+    paper = "2506.05342"
     duplicates_iou: float | None = 0.5
     """Of two chosen candidates that overlap more than this only the better one stays: they are the same thing twice."""
 
@@ -89,7 +90,7 @@ class RAS(FrozenSight):
         channels = encoders.channels + int(proposal_score)
         super().__init__(proposer, encoders, Reader(lmm, MaskTokenizer(channels, lmm.width, pre_tokens)))
         self.channels = channels
-        self.stage, self.stage_1_trains = stage, stage_1_trains
+        self.stage, self.captions = stage, stage == 1
         self.image_tokens = image_tokens
         self.proposal_score = proposal_score
         self.scorer: ParallelScorer | AutoregressiveScorer | DecoderScorer
@@ -116,13 +117,17 @@ class RAS(FrozenSight):
             self.reader.mask_tokenizer.requires_grad_(True)
         self.train()  # what is read from files comes in evaluation mode, and Lightning leaves modes as they are
 
-    @property
     def blocks(self) -> list[nn.Module]:
         """Layers of the language model and of the scorer, which may be sharded one by one.
 
         Raises ValueError without gradient checkpointing.
         """
-        return [*super().blocks, *self.scorer.blocks]
+        return [*super().blocks(), *self.scorer.blocks]
+
+    @property
+    def uses_threshold(self) -> bool:
+        """False where the scorer counts the group."""
+        return self.scorer.uses_threshold
 
     @property
     def runs_every_part(self) -> bool:
@@ -139,7 +144,7 @@ class RAS(FrozenSight):
     # --- features -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def read(self, image: np.ndarray, candidate_features: Tensor) -> ReadImages:
+    def read_candidates(self, image: np.ndarray, candidate_features: Tensor) -> ReadImages:
         """Read an image and its candidates once, for any number of prompts.
 
         image: (H, W, 3) uint8.  candidate_features: (N, C).
@@ -154,19 +159,11 @@ class RAS(FrozenSight):
         return self.scorer.read(self.reader, batch)
 
     @torch.no_grad()
-    def score(self, image: ReadImages, prompts: list[str], references: list[Tensor]) -> Tensor:
-        """Scores of every candidate for prompts of one image: (P, N) in [0, 1], on the CPU.
-
-        references: for each prompt the pooled features of its reference masks, (R, C).
-        """
-        return self.answer(image, prompts, references, 0.5)[0]
-
-    @torch.no_grad()
-    def answer(
+    def score_candidates(
         self, read: ReadImages, prompts: list[str], references: list[Tensor], threshold: float
     ) -> tuple[Tensor, Tensor]:
-        """Scores as `score` gives them, and the groups, (P, N) bool: candidates that reach the threshold, unless the
-        scorer counts them."""
+        """Scores (P, N) and the chosen candidates (P, N) bool: those that reach the threshold, unless the scorer counts
+        them. See `CandidateSystem.score_candidates`."""
         device = read.tokens.candidates.device
         features = torch.cat(references) if references else torch.zeros(0, self.channels, dtype=torch.float32)
         tokens = self.reader.mask_tokenizer(features.to(device))

@@ -45,10 +45,16 @@ class Scorer(Protocol):
 
     trains_language_model: whether the language model learns with it; otherwise it stays frozen.
     runs_every_part: whether the loss of every batch needs all modules that train, once each.
+    uses_threshold: whether the candidates whose score reaches the threshold are chosen.
     """
 
     trains_language_model: bool
     runs_every_part: bool
+
+    @property
+    def uses_threshold(self) -> bool:
+        """See the class."""
+        ...
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -192,6 +198,7 @@ class PrefixScorer(nn.Module):
 
     trains_language_model = True
     runs_every_part = False
+    uses_threshold = True
 
     @property
     def blocks(self) -> list[nn.Module]:

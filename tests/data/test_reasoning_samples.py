@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.evaluation.test_evaluation import StubModel
 
 from maskselect import cli
 from maskselect.data.maskgroups import MaskGroupsDataset
@@ -26,6 +25,7 @@ from maskselect.scenes.spec import CATEGORIES, KINDS, SPLITS
 from maskselect.scenes.stream import SceneDataset
 from maskselect.structures.groups import Query
 from maskselect.structures.sample import Sample
+from tests.evaluation.test_evaluation import StubModel
 
 DIGESTS = {
     "train": "c2743b7d384428fd",

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from maskselect.lmm.llava import Llava
+from maskselect.recipes.compact.learner import CompactLearner
 from maskselect.scenes.captions import draw_caption, draw_dialogue
 from maskselect.scenes.facts import SceneFacts
 from maskselect.scenes.stream import SceneDataset
@@ -55,14 +56,14 @@ def collate_texts(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {"image": torch.stack([i["image"] for i in items]), "texts": [i["texts"] for i in items]}
 
 
-class CaptionTask(nn.Module):
+class CaptionTask(CompactLearner):
     """Next-token loss on answers behind image tokens, tower and language model trained together.
 
     Args:
         lmm: the model to train.
     """
 
-    system = "llava"
+    name = "llava"
 
     def __init__(self, lmm: Llava) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from maskselect.encoders.frozen import FrozenEncoder
 from maskselect.ops.pooling import cell_weights
 from maskselect.recipes.compact.augment import flip, photometric, rescale, swap_background
 from maskselect.recipes.compact.encoder_masks import CLEAN, NOISY, MaskBatch, clean_masks, mixed_masks
+from maskselect.recipes.compact.learner import CompactLearner
 from maskselect.scenes.spec import CATEGORIES, COLOURS, SIZES, TEXTURES
 from maskselect.scenes.stream import SceneDataset
 
@@ -25,7 +26,7 @@ ATTRIBUTES = {"category": len(CATEGORIES), "colour": len(COLOURS), "texture": le
 IGNORE = -100
 
 
-class EncoderTask(nn.Module):
+class EncoderTask(CompactLearner):
     """A `Trainable` that pretrains one encoder with linear heads on mask-pooled features.
 
     encoder: constructed with random weights; it is thawed here. What is saved afterwards is `encoder.state_dict()`.
@@ -39,7 +40,7 @@ class EncoderTask(nn.Module):
     smoothing: label smoothing of the cross entropies.
     """
 
-    system = "encoder"
+    name = "encoder"
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from maskselect.backends.sam import SYSTEM, build_sam, decode_prompts
 from maskselect.losses.mask import dice_loss, iou_prediction_loss, mask_iou, mask_loss
+from maskselect.recipes.compact.learner import CompactLearner
 
 _VECTOR = 16  # numbers in a pixel's vector
 
@@ -41,7 +42,7 @@ class _Prompts:
     boxes_xyxy: Tensor
 
 
-class SamTask(nn.Module):
+class SamTask(CompactLearner):
     """A `Trainable` around a compact SAM.
 
     model: arguments of `build_sam`.
@@ -56,7 +57,7 @@ class SamTask(nn.Module):
     Batches are those of `SceneDataset`: image (B, 3, H, W) uint8, index (B, H, W) uint8, size (B, 2).
     """
 
-    system = SYSTEM
+    name = SYSTEM
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from maskselect.backends import checkpoints
 from maskselect.backends.devices import pick_device
 from maskselect.structures.masks import MaskSet
-from maskselect.systems.loading import load_ras
+from maskselect.systems.loading import load_system
 from maskselect.systems.ras import RAS
 
 
@@ -67,7 +67,10 @@ class RasCaptioner:
 
     def _load(self) -> RAS:
         if self._loaded is None:
-            self._loaded = load_ras(self.checkpoint)[0].to(pick_device(self.device)).eval()
+            system = load_system(self.checkpoint, pick_device(self.device))[0]
+            if not isinstance(system, RAS):
+                raise ValueError(f"checkpoint {self.checkpoint} is of system {system.name!r}; expected 'ras'")
+            self._loaded = system.eval()
         return self._loaded
 
 

@@ -1,4 +1,4 @@
-"""Frozen features once: candidates, pooled features and overlaps of an image, kept on disk under what produced them.
+"""Batches for candidate systems: candidates, features and overlaps of an image are computed once and kept on disk.
 
 Shape letters: N candidates, M annotated masks, C pooled channels, T image tokens, E vision width.
 """
@@ -7,12 +7,13 @@ import hashlib
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from maskselect.backends.atomic import atomic_file
@@ -20,13 +21,11 @@ from maskselect.backends.identity import identity
 from maskselect.backends.sharded import in_zero3_shards
 from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
-from maskselect.structures.groups import Annotated, GroupSource, Query
-from maskselect.structures.left_out import LeftOut
+from maskselect.structures.features import FeatureMap
+from maskselect.structures.groups import Annotated, CandidateSource, GroupSource, PrepareSettings, Query, using
 from maskselect.structures.masks import MaskSet
-from maskselect.structures.protocols import CandidateSystem
+from maskselect.structures.protocols import Proposer
 from maskselect.structures.sample import Batch, Overlaps
-from maskselect.training.stand_ins import StandIns
-from maskselect.training.substitutes import made_or_substituted, using
 
 _KEPT_BYTES = 4 * 2**30  # of records in memory; those beyond are read again
 _RECORD_FORM = b"2"  # counted up when a record holds something else than before
@@ -54,6 +53,36 @@ class Record:
     image_grid: Tensor | None = None
 
 
+class FrozenParts(Protocol):
+    """The frozen parts of a candidate system, which decide its features; see `systems.candidates.CandidateSystem`."""
+
+    proposer: Proposer
+    channels: int
+    image_tokens: bool
+    captions: bool
+
+    @property
+    def visual_parts(self) -> tuple[nn.Module, ...]:
+        """Frozen networks that decide the features."""
+        ...
+
+    def encode(self, image: np.ndarray) -> list[FeatureMap]:
+        """(H, W, 3) uint8 to feature maps."""
+        ...
+
+    def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
+        """Features (N, C) of N masks."""
+        ...
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) float in [0, 1] to (B, T, E)."""
+        ...
+
+    def image_grid(self, height: int, width: int) -> Tensor | None:
+        """Rows and columns of the image tokens, None where they stand on no grid."""
+        ...
+
+
 class FeatureStore:
     """Computes records with a system's frozen parts, and keeps them when a folder is given.
 
@@ -63,7 +92,7 @@ class FeatureStore:
         stand_ins: makes candidates from annotated masks, in the proposer's place.
     """
 
-    def __init__(self, system: CandidateSystem, cache_dir: Path | None, stand_ins: StandIns | None = None) -> None:
+    def __init__(self, system: FrozenParts, cache_dir: Path | None, stand_ins: CandidateSource | None = None) -> None:
         self.system = system
         self.stand_ins = stand_ins
         self.folder = cache_dir / fingerprint(system, stand_ins) if cache_dir is not None else None
@@ -136,7 +165,7 @@ def _name(source: GroupSource, item: int) -> str:
 
 
 @torch.no_grad()
-def compute(system: CandidateSystem, annotated: Annotated, candidates: MaskSet | None = None) -> Record:
+def compute(system: FrozenParts, annotated: Annotated, candidates: MaskSet | None = None) -> Record:
     """Run the frozen parts on one image. candidates: masks to take in place of the proposer's."""
     found = system.proposer.propose(annotated.image) if candidates is None else candidates
     masks = resize_nearest(annotated.masks, found.image_size)
@@ -157,7 +186,7 @@ def compute(system: CandidateSystem, annotated: Annotated, candidates: MaskSet |
     )
 
 
-def fingerprint(system: CandidateSystem, stand_ins: StandIns | None = None) -> str:
+def fingerprint(system: FrozenParts, stand_ins: CandidateSource | None = None) -> str:
     """Twelve hex digits over everything that decides a record: frozen weights, and what makes the candidates."""
     blind = [] if system.image_tokens else ["without image tokens"]
     return identity([*system.visual_parts, system.channels, stand_ins or system.proposer, *blind], _RECORD_FORM)
@@ -272,35 +301,49 @@ def make_batch(records: list[Record], queries: list[list[Query]], captions: list
     return Batch(features, valid, images, texts, references, labels, captions, overlaps=overlaps, image_grids=on_grids)
 
 
-def collect(
-    store: FeatureStore,
-    source: GroupSource,
-    items: list[tuple[int, int]],
-    prompts_per_image: int,
-    rule: LabelRule,
-    with_captions: bool,
-    max_candidates: int | None = None,
-    left_out: LeftOut | None = None,
-) -> Batch:
-    """The batch for (image number, seed) pairs.
+@dataclass(frozen=True)
+class CandidateItem:
+    """One image of a batch. caption: "" where the system trains on prompts."""
 
-    max_candidates: see `thinned`.  left_out: see `made_or_substituted`.
+    record: Record
+    queries: list[Query]
+    caption: str
+
+
+class CandidatePreparer:
+    """Makes batches for a candidate system out of frozen features.
+
+    Args:
+        system: whose proposer, encoders and vision tower are used.
+        settings: see `PrepareSettings`.
+        training: False for validation, which has all candidates of the proposer.
     """
-    records, queries, captions = [], [], []
-    for item, seed in items:
 
-        def make(chosen: int, seed: int = seed) -> tuple[Record, list[Query], str]:
-            rng = np.random.default_rng(seed)
-            record = store.record(source, chosen)
-            record = record if max_candidates is None else thinned(record, max_candidates, rng)
-            with using(source, chosen):
-                asked = [] if with_captions else source.queries(chosen, record.extra, prompts_per_image, rng)
-                return record, asked, source.caption(chosen, record.extra, rng) if with_captions else ""
+    def __init__(self, system: FrozenParts, settings: PrepareSettings, training: bool) -> None:
+        self.rule = LabelRule(settings.best_iou, settings.positive_iou)
+        self.captions = system.captions
+        self.max_candidates = settings.max_candidates if training else None
+        self.store = FeatureStore(system, settings.cache_dir, settings.stand_ins if training else None)
 
-        record, asked, caption = made_or_substituted(make, source, item, seed, left_out)
-        records.append(record)
-        queries.append(asked)
-        captions.append(caption)
-    if with_captions:
-        queries = [[Query("", (), ())] for _ in items]
-    return make_batch(records, queries, captions if with_captions else None, rule)
+    def keep(self, source: GroupSource, number: int) -> bool:
+        """See `FeatureStore.keep`."""
+        return self.store.keep(source, number)
+
+    def prepare(self, source: GroupSource, number: int, rng: np.random.Generator, prompts: int) -> CandidateItem:
+        """Frozen features of an image, with at most so many prompts, or a caption.
+
+        Raises:
+            UnusableImageError: when the image cannot be used.
+        """
+        record = self.store.record(source, number)
+        if self.max_candidates is not None:
+            record = thinned(record, self.max_candidates, rng)
+        with using(source, number):
+            if self.captions:
+                return CandidateItem(record, [Query("", (), ())], source.caption(number, record.extra, rng))
+            return CandidateItem(record, source.queries(number, record.extra, prompts, rng), "")
+
+    def collate(self, items: list[CandidateItem]) -> Batch:
+        """Pad the items to one batch."""
+        captions = [item.caption for item in items] if self.captions else None
+        return make_batch([item.record for item in items], [item.queries for item in items], captions, self.rule)
