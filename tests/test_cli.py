@@ -41,10 +41,11 @@ class StubModel:
         count = 0 if "nothing" in text else 2
         masks, scores = pool.masks[:count].numpy(), pool.scores[:count].numpy()
         none = np.zeros((0, *image.shape[:2]), bool)
-        return MaskGroup(image, text, masks, scores, len(pool), 0.5 if threshold is None else threshold, none)
+        cut = 0.5 if threshold is None else threshold
+        return MaskGroup(image, text, masks, scores, len(pool), cut, none, pool=pool)
 
     def select_many(
-        self, image: np.ndarray, prompts: list[str], references: list | None = None, extra_candidates: object = None
+        self, image: np.ndarray, prompts: list[str], references: list | None = None, **_: object
     ) -> list[MaskGroup]:
         return [self.select(image, prompt) for prompt in prompts]
 

@@ -57,8 +57,7 @@ def test_an_image_is_proposed_and_encoded_once(monkeypatch: pytest.MonkeyPatch, 
     assert sorted(calls) == ["encode", "propose"]
     model.keep_candidates(tmp_path)
     for image in (_image(30), _image(), _image(30), _image()):
-        assert len(model.candidates(image)) == 4
-        model.select(image, "stars")
+        assert model.select(image, "stars").candidates == 4
     assert calls.count("propose") == 3 and len([*tmp_path.rglob("*.json")]) == 2
 
 
@@ -100,7 +99,8 @@ def test_a_large_image_is_worked_on_small_and_answered_large(model: Model) -> No
     side = WORKING_SIDE * 2
     group = model.select(np.zeros((side, side // 2, 3), np.uint8), "stars")
     assert group.masks.shape == (4, side, side // 2) and group.mask.mean() > 0.99
-    assert model.candidates(np.zeros((side, side // 2, 3), np.uint8)).image_size == (WORKING_SIDE, WORKING_SIDE // 2)
+    (kept,) = model.select_many(np.zeros((side, side // 2, 3), np.uint8), ["stars"], keep_pool=True)
+    assert kept.pool is not None and kept.pool.image_size == (WORKING_SIDE, WORKING_SIDE // 2) and group.pool is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.encoders.position import SinusoidEncoder
 from maskselect.proposers.sam import SamProposer
 from maskselect.proposers.snapping import SnappingProposer
-from maskselect.training.features import fingerprint
+from maskselect.systems.preparing import fingerprint
 from tests.systems.tiny import tiny_ras
 
 

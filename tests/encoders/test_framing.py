@@ -15,7 +15,7 @@ from maskselect.encoders.position import SinusoidEncoder
 from maskselect.encoders.timm import TimmEncoder
 from maskselect.ops.pooling import FINENESS, cell_weights, mask_pool
 from maskselect.structures.features import FeatureInfo
-from maskselect.training.features import fingerprint
+from maskselect.systems.preparing import fingerprint
 from tests.systems.tiny import tiny_llmseg
 
 VIT = {"embed_dim": 32, "depth": 1, "num_heads": 2, "class_token": False, "global_pool": ""}

@@ -39,15 +39,18 @@ class StubModel:
         references: list[list[np.ndarray]] | None = None,
         *,
         extra_candidates: np.ndarray | None = None,
+        keep_pool: bool = False,
     ) -> list[MaskGroup]:
         assert references is not None
         self.calls.append((prompts, [len(masks) for masks in references]))
-        pool = self.candidates(image).masks.numpy()
+        found = self.candidates(image)
         if extra_candidates is not None:
-            pool = np.concatenate([pool, extra_candidates])
+            extra = torch.from_numpy(extra_candidates)
+            found = found.concat(MaskSet(extra, torch.ones(len(extra)), "extra"))
+        pool = found.masks.numpy()
         chosen = self.choose(pool)
         none = np.zeros((0, *image.shape[:2]), bool)
-        return [MaskGroup(image, p, chosen, np.ones(len(chosen)), len(pool), 0.5, none) for p in prompts]
+        return [MaskGroup(image, p, chosen, np.ones(len(chosen)), len(pool), 0.5, none, pool=found) for p in prompts]
 
 
 def sample(name: str, image_id: str, targets: tuple[int, ...], references: int = 0, kind: str = "") -> Sample:

@@ -8,7 +8,7 @@ from maskselect.encoders.timm import TimmEncoder
 from maskselect.recipes.compact.encoder import ATTRIBUTES, IGNORE, EncoderTask
 from maskselect.recipes.compact.encoder_masks import CLEAN, JUNK, NOISY, clean_masks, mixed_masks, object_masks, spoil
 from maskselect.scenes.spec import CATEGORIES
-from maskselect.structures.protocols import Trainable
+from maskselect.structures.protocols import Learner
 from maskselect.training import encoder_masks, encoder_task, scene_augment
 from maskselect.training.muon import Muon, muon_groups
 
@@ -89,7 +89,7 @@ def test_targets_ask_only_what_the_mean_can_answer(batch: dict[str, object]) -> 
 
 def test_it_learns_a_batch_by_heart(batch: dict[str, object]) -> None:
     task = tiny_task()
-    assert isinstance(task, Trainable)
+    assert isinstance(task, Learner)
     optimiser = Muon(muon_groups(task, ["heads"]), lr=5e-3)
     first = float(task.loss(batch)["loss"])
     for _ in range(25):

@@ -52,7 +52,7 @@ class Halves:
             pool = self.candidates(image)
             masks, scores = pool.masks[:count].numpy(), pool.scores[:count].numpy()
             none = np.zeros((0, *image.shape[:2]), bool)
-            groups.append(MaskGroup(image, prompt, masks, scores, 2, 0.5, none, pool.scores.numpy()))
+            groups.append(MaskGroup(image, prompt, masks, scores, 2, 0.5, none, pool.scores.numpy(), pool=pool))
         return groups
 
 

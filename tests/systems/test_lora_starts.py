@@ -47,7 +47,9 @@ def outputs(system: Any) -> torch.Tensor:
     features = batch.candidate_features[0][batch.candidate_valid[0]]
     image = (torch.arange(40 * 40 * 3).reshape(40, 40, 3) % 251).to(torch.uint8).numpy()
     with torch.no_grad():
-        return system.answer(system.read(image, features), ["the red mugs", "stars"], [features[:0]] * 2, 0.5)[0]
+        return system.score_candidates(
+            system.read_candidates(image, features), ["the red mugs", "stars"], [features[:0]] * 2, 0.5
+        )[0]
 
 
 def close(one: Any, two: Any) -> None:
