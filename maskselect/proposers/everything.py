@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from maskselect.backends.sam_points import PointDecoder, Precision
@@ -164,7 +165,7 @@ class EverythingProposer(EverythingSettings):
     def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
         """The best mask for each box in pixels, (K, 4), in their order, some perhaps empty. Scores: predicted IoU."""
         frame = self.network.frame(size_of(image))
-        corners = frame.to_model(boxes_xyxy.float().reshape(-1, 2, 2).to(self.network.device)).flatten(1)
+        corners = _corners(frame, boxes_xyxy.float().to(self.network.device))
         return self._best(image, self.network.encode_boxes(corners) if len(corners) else None)
 
     @torch.inference_mode()
@@ -228,7 +229,7 @@ class EverythingProposer(EverythingSettings):
         if self.refine and len(found.iou):
             if self.mask_nms_thresh is not None:
                 found = found.keep(mask_nms(found.low[frame.cells] > 0, found.iou, self.mask_nms_thresh))
-            asked = network.encode_boxes(frame.to_model(found.boxes.unflatten(1, (2, 2))).flatten(1))
+            asked = network.encode_boxes(_corners(frame, found.boxes))
             found = thinned(filtered(*network.decoder.redraw(embedding, asked, found.low)))
         crops = torch.tensor([crop], dtype=torch.int64, device=network.device).expand(len(found.iou), -1)
         boxes = found.boxes + torch.tensor([x0, y0, x0, y0], dtype=torch.int64, device=network.device)
@@ -285,6 +286,12 @@ class EverythingProposer(EverythingSettings):
         )
         kept = kept.sort().values
         return result[kept], kept
+
+
+def _corners(frame: Frame, boxes: Tensor) -> Tensor:
+    """Boxes (K, 4) in image pixels as corners (K, 4) in the model frame."""
+    points = frame.to_model(rearrange(boxes, "k (corner xy) -> k corner xy", xy=2))
+    return rearrange(points, "k corner xy -> k (corner xy)")
 
 
 def longest_side(size: tuple[int, int], side: int) -> tuple[int, int]:

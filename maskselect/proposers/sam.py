@@ -11,6 +11,7 @@ from typing import get_args
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -44,7 +45,7 @@ class SamNetwork:
         height, width = longest_side(size_of(image), self.side)
         if image.shape[:2] != (height, width):
             image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-        pixels = torch.tensor(image, dtype=torch.uint8).permute(2, 0, 1)[None].to(self.device)
+        pixels = rearrange(torch.tensor(image, dtype=torch.uint8), "h w c -> c h w")[None].to(self.device)
         return self.decoder.embed(self.sam.preprocess(pixels.float()))
 
     def encode_points(self, points: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForMaskGeneration
 
@@ -87,7 +88,8 @@ class Sam2Decoder(PointDecoder):
             finer = self.masks.activation(self.masks.upscale_layer_norm(finer))
             finer = self.masks.activation(self.masks.upscale_conv2(finer) + embedding.fine)
             weights = torch.stack([head(token) for head, token in zip(heads, own.unbind(1), strict=True)], 1)
-            drawn.append((weights @ finer.flatten(2)).unflatten(2, finer.shape[-2:]).float())
+            low = weights @ rearrange(finer, "n c h w -> n c (h w)")
+            drawn.append(rearrange(low, "n k (h w) -> n k h w", h=finer.shape[-2]).float())
         return torch.cat(drawn)
 
 
