@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from maskselect.ops.overlap import pairwise_iou
-from maskselect.ops.packed import pairwise_counts, rle_intersection, rle_iou
+from maskselect.ops.packed import pairwise_counts, rle_iou
 from maskselect.ops.rle import decode_many, encode
 
 SIDE = 1024
@@ -58,7 +58,6 @@ def ways(candidates: np.ndarray, targets: np.ndarray) -> tuple[dict[str, Way], d
         "decode, dense matrix product": lambda: pairwise_iou(*(torch.from_numpy(m) for m in decoded())).numpy(),
         "decode, packed bits": lambda: ratio(tuple(torch.from_numpy(m) for m in decoded())),
         "runs: rle_iou": lambda: rle_iou(*codes),
-        "runs: rle_intersection": lambda: rle_intersection(*codes),
     }
     from_dense: dict[str, Way] = {
         "dense matrix product": lambda: pairwise_iou(*tensors).numpy(),

@@ -61,11 +61,6 @@ def refuse_overwriting(images: Sequence[Path], folder: Path, prompts: int = 1) -
         raise ValueError(f"the answers would overwrite the image {hit}; expected another output folder")
 
 
-def write_answer(group: MaskGroup, folder: Path, image: Path, model: str) -> None:
-    """The files for one image and one prompt, see `write_answers`."""
-    write_answers([group], folder, image, model)
-
-
 def write_answers(groups: Sequence[MaskGroup], folder: Path, image: Path, model: str) -> None:
     """Three files for each prompt of one image, all of them made before the first is put in place.
 

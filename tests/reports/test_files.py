@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from maskselect.reports.files import answer_paths, output_folder, refuse_overwriting, write_answer, write_json
+from maskselect.reports.files import answer_paths, output_folder, refuse_overwriting, write_answers, write_json
 from tests.structures.test_values import group
 
 
@@ -23,7 +23,7 @@ def test_an_output_folder_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_an_answer_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_answer(group(), tmp_path, Path("some/cup.jpg"), "ras")
+    write_answers([group()], tmp_path, Path("some/cup.jpg"), "ras")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cup.json", "cup.mask.png", "cup.overlay.png"]
     assert all(path.is_file() for path in answer_paths(tmp_path, "cup"))
 
@@ -32,7 +32,7 @@ def test_an_answer_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("maskselect.reports.files.json_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_answer(group(), tmp_path, Path("other.jpg"), "ras")
+        write_answers([group()], tmp_path, Path("other.jpg"), "ras")
     assert len(list(tmp_path.iterdir())) == 3
 
 
