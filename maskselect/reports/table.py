@@ -35,13 +35,11 @@ def print_report(report: dict[str, Any]) -> None:
     print_table(table, title)
     screen, latency = console(), report["latency"]
     prompts = counted(round(latency["prompts_per_image"], 1), "prompt")
-    pool = (
-        ""
-        if report["candidates_per_image"] is None
-        else f"{counted(report['candidates_per_image'], 'candidate')} an image; "
-    )
+    count = report["candidates_per_image"]
+    pool = "" if count is None else f"{counted(count, 'candidate')} an image; "
     screen.print(
-        f"{pool}{latency['seconds_per_image']:.2f} s an image with {prompts}, {latency['seconds_per_prompt']:.2f} s a prompt"
+        f"{pool}{latency['seconds_per_image']:.2f} s an image with {prompts}, "
+        f"{latency['seconds_per_prompt']:.2f} s a prompt"
     )
     if report.get("undecoded"):
         screen.print(f"Beware: {report['undecoded']} % of the answers could not be decoded.")
