@@ -28,7 +28,7 @@ from maskselect.metrics.referring import ReferringMetrics
 from maskselect.metrics.summary import add_up, sums_of
 from maskselect.metrics.video import VideoMetrics, region_j
 from maskselect.ops.overlap import pairwise_iou
-from maskselect.ops.packed import pairwise_counts, rle_intersection, rle_iou
+from maskselect.ops.packed import pairwise_counts, rle_iou
 from maskselect.ops.rle import encode
 from maskselect.structures.scored import Scored
 
@@ -89,23 +89,15 @@ def overlaps(cases: list[ref.Case]) -> Iterator[Row]:
     def runs(case: ref.Case) -> np.ndarray:
         return rle_iou(encode(case.targets), encode(case.pool))
 
-    def shared(case: ref.Case) -> np.ndarray:
-        return (case.targets[:, None] & case.pool[None]).sum((2, 3))
-
     def numpy_iou(case: ref.Case) -> np.ndarray:
-        return shared(case) / np.maximum((case.targets[:, None] | case.pool[None]).sum((2, 3)), 1)
+        shared = (case.targets[:, None] & case.pool[None]).sum((2, 3))
+        return shared / np.maximum((case.targets[:, None] | case.pool[None]).sum((2, 3)), 1)
 
     library = "pycocotools `mask.iou`"
     for measure, reference, ours, theirs in (
         ("mask IoU, dense", library, dense, lambda case: ref.coco_iou(case.targets, case.pool)),
         ("mask IoU, packed bits", library, packed, lambda case: ref.coco_iou(case.targets, case.pool)),
         ("mask IoU, on RLE", "NumPy, dense", runs, numpy_iou),
-        (
-            "shared pixels, on RLE",
-            "NumPy, dense",
-            lambda c: rle_intersection(encode(c.targets), encode(c.pool)),
-            shared,
-        ),
     ):
         worst = max(float(np.abs(ours(case) - theirs(case)).max(initial=0)) for case in cases)
         yield Row(measure, reference, len(cases), worst)

@@ -11,7 +11,7 @@ import os
 import pickle
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +46,6 @@ from maskselect.systems.loading import default_prompter, load_system
 
 Reference = np.ndarray | Tensor | Image.Image | BoxRef | PointRef | MaskRef
 
-Drawer = Callable[[MaskGroup], Image.Image]
-
 WORKING_SIDE = 1024
 """Longer side, in pixels, of the working image; a larger picture is scaled down to it."""
 
@@ -76,7 +74,6 @@ class Model:
             for a system that uses none.
         name: what reports call it.
         prompter: turns boxes and points into reference masks; None refuses such references.
-        drawer: draws a group; what `MaskGroup.overlay` uses.
         fingerprint: digest of the weights and their card, "" where there are none; results are kept under it.
         trained_on: the training source as the card holds it, None where it is not known.
     """
@@ -87,7 +84,6 @@ class Model:
         threshold: float | None = 0.5,
         name: str = "model",
         prompter: Prompter | None = None,
-        drawer: Drawer | None = None,
         fingerprint: str = "",
         trained_on: dict[str, Any] | None = None,
     ) -> None:
@@ -95,7 +91,6 @@ class Model:
         self.system = system
         self.prompter = prompter
         self.fingerprint, self.trained_on = fingerprint, trained_on
-        self.drawer = drawer
         self.threshold = threshold if system.uses_threshold else None
         self.name = name
         self._begin()
@@ -307,7 +302,6 @@ class Model:
             text=answer.text,
             failure=answer.failure,
             pool=answer.pool.copy() if keep_pool and answer.pool is not None else None,
-            drawer=self.drawer,
         )
 
     def _reference_masks(
@@ -353,10 +347,10 @@ def _unlock_models() -> None:
 os.register_at_fork(after_in_child=_unlock_models)
 
 
-def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None = None) -> Model:
+def load(name_or_path: str | Path, device: str = "auto") -> Model:
     """Load a model: the name of a shipped checkpoint, a file, a folder, or `hf://org/name`, perhaps with `@revision`.
 
-    device: "auto", "cpu", "cuda" or "cuda:N".  drawer: what `MaskGroup.overlay` uses; `maskselect.load` passes ours.
+    device: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises FileNotFoundError when there is no such checkpoint or the hub does not give it, ValueError when it is
     damaged, holds another kind of thing, or the device is not there.
@@ -377,7 +371,7 @@ def load(name_or_path: str | Path, device: str = "auto", drawer: Drawer | None =
     name = str(card.get("name", Path(name_or_path).stem))
     source = card.get("data", {}).get("init_args", {}).get("train")
     threshold = float(card.get("threshold", 0.5))
-    return Model(system, threshold, name, default_prompter(system, str(place)), drawer, fingerprint(file), source)
+    return Model(system, threshold, name, default_prompter(system, str(place)), fingerprint(file), source)
 
 
 def fingerprint(file: Path) -> str:

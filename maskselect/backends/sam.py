@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
@@ -125,13 +126,13 @@ def attend_prompts(
     else:
         source = source if masks is not None else source.repeat_interleave(prompts, 0)
         tokens, pixels = decoder.transformer(source, position.expand(len(source), -1, -1, -1), tokens)
-    pixels = pixels.transpose(1, 2).unflatten(2, source.shape[-2:])
+    pixels = rearrange(pixels, "n (h w) c -> n c h w", h=source.shape[-2])
     return tokens[:, 1 : 1 + decoder.num_mask_tokens], pixels, decoder.iou_prediction_head(tokens[:, 0])
 
 
 def _as_tokens(image: Tensor) -> Tensor:
     """(1, C, h, w) to (1, h w, C)."""
-    return image.flatten(2).mT.contiguous()
+    return rearrange(image, "1 c h w -> 1 (h w) c").contiguous()
 
 
 def draw_masks(sam: Sam, mask_tokens: Tensor, pixels: Tensor) -> Tensor:
@@ -140,14 +141,16 @@ def draw_masks(sam: Sam, mask_tokens: Tensor, pixels: Tensor) -> Tensor:
     fine = decoder.output_upscaling(pixels)
     heads = zip(decoder.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True)
     weights = torch.stack([head(token) for head, token in heads], 1)
-    return (weights @ fine.flatten(2)).unflatten(2, fine.shape[-2:])
+    drawn = weights @ rearrange(fine, "n c h w -> n c (h w)")
+    return rearrange(drawn, "n k (h w) -> n k h w", h=fine.shape[-2])
 
 
 def decode_prompts(sam: Sam, embeddings: Tensor, sparse: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`attend_prompts` and `draw_masks`: logits (B, P, 4, 4h, 4w) and predicted IoU (B, P, 4)."""
     mask_tokens, pixels, iou = attend_prompts(sam, embeddings, sparse, masks)
-    size = sparse.shape[:2]
-    return draw_masks(sam, mask_tokens, pixels).unflatten(0, size), iou.unflatten(0, size)
+    images = len(sparse)
+    low = rearrange(draw_masks(sam, mask_tokens, pixels), "(b p) k h w -> b p k h w", b=images)
+    return low, rearrange(iou, "(b p) k -> b p k", b=images)
 
 
 def load_sam(model_type: str = "compact", checkpoint: str | Path = "sam") -> Sam:

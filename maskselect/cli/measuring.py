@@ -10,7 +10,7 @@ from maskselect.cli.failures import tell_left_out
 from maskselect.structures.left_out import LeftOut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from maskselect.structures.sample import Sample
 
@@ -48,18 +48,16 @@ def _evaluate_one(
     Raises ValueError when no sample could be scored.
     """
     from maskselect.backends.atomic import write_text
-    from maskselect.data.catalog import CATALOG
-    from maskselect.evaluation.leakage import candidates_overlaps, find_overlaps
-    from maskselect.evaluation.samples import build_report, score_samples
+    from maskselect.evaluation.run import full_report, protocol_of
+    from maskselect.evaluation.samples import score_samples
     from maskselect.metrics.referring import RULES_VERSION
     from maskselect.reports.cases import CaseKeeper
     from maskselect.reports.files import write_json
     from maskselect.reports.page import draw_page
     from maskselect.reports.records import RecordFile, records_path
     from maskselect.reports.table import print_report
-    from maskselect.structures.provenance import trained_on
 
-    protocol = options.protocol or (CATALOG[name].protocol if name in CATALOG else "maskselect")
+    protocol = options.protocol or protocol_of(name)
     settings = {"seed": options.seed, "with_gt": options.with_gt_candidates, "protocol": protocol}
     settings |= {"rules": RULES_VERSION}  # samples scored by another rule are asked again
     key = {"model": getattr(model, "fingerprint", ""), "data": [name, str(options.root), options.split]} | settings
@@ -93,15 +91,9 @@ def _evaluate_one(
         finally:
             keeper.save(pictures)
     rows = [row for row in records.rows if row.sample_id in asked]
-    _refuse_none(rows, left_out)
-    seen = name, options.split, options.seed, [row.image_id for row in rows]
-    proposer = getattr(getattr(model, "system", None), "proposer", None)
-    overlap = [
-        *find_overlaps(getattr(model, "trained_on", None), *seen),
-        *candidates_overlaps(trained_on(proposer), *seen),
-    ]
-    report = build_report(rows, name, options.split, options.model, options.with_gt_candidates, protocol, overlap)
-    report["left_out"] = left_out.as_json()
+    report = full_report(
+        model, rows, name, options.split, options.model, options.with_gt_candidates, protocol, options.seed, left_out
+    )
     write_json(report, output)
     write_text(output.with_suffix(".html"), draw_page(report, rows, keeper.cases(), _command(options)))
     print_report(report)
@@ -197,13 +189,6 @@ def calibrate(options: argparse.Namespace) -> int:
         rule = {"threshold_from": source | {"least_n_acc": options.least_n_acc}}
         print(f"threshold {chosen} -> {change_card(options.model, {'threshold': chosen} | rule)}")
     return tell_left_out(left_out, "samples")
-
-
-def _refuse_none(rows: "Sequence[Any]", left_out: LeftOut) -> None:
-    """Raises ValueError, with the first reason, when everything was left out."""
-    if not rows and left_out:
-        reason = next(iter(left_out.reasons.values()))
-        raise ValueError(f"none of the {len(left_out)} samples could be scored: {reason}")
 
 
 def _samples(options: argparse.Namespace, name: str, left_out: LeftOut) -> "tuple[Iterator[Sample], int | None]":

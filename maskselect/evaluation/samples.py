@@ -55,26 +55,6 @@ class Selector(Protocol):
         ...
 
 
-def evaluate(
-    model: Selector,
-    samples: Iterable[Sample],
-    *,
-    dataset: str,
-    split: str,
-    model_name: str,
-    total: int | None = None,
-    candidates_with_gt: bool = False,
-    protocol: str = "maskselect",
-) -> dict[str, Any]:
-    """Asks all `samples` and gives the report, see `score_samples` and `build_report`."""
-    rows = list(
-        score_samples(
-            model, samples, total=total, what=f"{dataset} {split}", with_gt=candidates_with_gt, protocol=protocol
-        )
-    )
-    return build_report(rows, dataset, split, model_name, candidates_with_gt, protocol)
-
-
 def score_samples(
     model: Selector,
     samples: Iterable[Sample],

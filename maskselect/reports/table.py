@@ -23,7 +23,7 @@ def targets_label(bucket: str) -> str:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Prints what `maskselect.evaluation.samples.evaluate` gives: one row a subset, then candidates and latency."""
+    """Prints what `maskselect.evaluate` gives: one row a subset, then candidates and latency."""
     title = f"{report['model']} on {report['dataset']} {report['split']}: percent of n samples"
     names = [name.replace("@", "@\n").replace("_", "\n") for name in SHOWN]
     table = narrow_table("", "n", *names)

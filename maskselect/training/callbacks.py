@@ -15,7 +15,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.sharded import in_zero3_shards
 from maskselect.predictor import Model
-from maskselect.reports.overlay import draw_overlay
 from maskselect.structures.protocols import Learner, System
 from maskselect.training.data import GroupsData
 from maskselect.training.module import TrainingModule
@@ -158,7 +157,7 @@ class ValidationPictures(Callback):
             return
         if not isinstance(data, GroupsData) or in_zero3_shards(pl_module):
             return  # what ZeRO-3 shards runs within its own forward alone, which proposing and encoding are not
-        model, source = Model(task, drawer=draw_overlay), data.val_source
+        model, source = Model(task), data.val_source
         for item in range(min(PICTURES, len(source))):
             try:
                 annotated = source.load(item)

@@ -12,7 +12,7 @@ import torch
 from maskselect import cli
 from maskselect.data.maskgroups import MaskGroupsDataset
 from maskselect.evaluation.questions import open_samples
-from maskselect.evaluation.samples import evaluate
+from maskselect.evaluation.run import evaluate
 from maskselect.recipes.scene_files import write_scenes
 from maskselect.scenes.facts import SceneFacts
 from maskselect.scenes.groups import SceneGroups
@@ -116,7 +116,7 @@ def test_the_report_tells_both_kinds() -> None:
 
     def measured(chosen: list[Sample]) -> dict:
         model = StubModel(named_only)
-        return evaluate(model, chosen, dataset="scenes-reasoning", split="val", model_name="stub", total=len(chosen))
+        return evaluate(model, chosen)
 
     report = measured(samples)
     assert list(report["by_kind"]) == ["naming", "reasoning"]

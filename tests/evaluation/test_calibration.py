@@ -13,7 +13,7 @@ from maskselect import cli
 from maskselect.backends.checkpoints import change_card, read_card, read_tensors, write_checkpoint
 from maskselect.cli import loading
 from maskselect.evaluation.calibration import THRESHOLDS, choose, sweep
-from maskselect.evaluation.samples import evaluate
+from maskselect.evaluation.run import evaluate
 from maskselect.predictor import Model
 from maskselect.scenes.samples import ask_scenes
 from tests.systems.tiny import tiny_llmseg, tiny_ras
@@ -41,7 +41,7 @@ def test_a_sweep_is_an_evaluation_at_each_threshold(model: Model) -> None:
     assert list(found) == list(THRESHOLDS)
     assert len({json.dumps(row) for row in found.values()}) > 20
     for threshold in (0.1, 0.3, 0.5, 0.8):
-        report = evaluate(Model(model.system, threshold), _samples(), dataset="scenes", split="val", model_name="tiny")
+        report = evaluate(Model(model.system, threshold), _samples())
         expected = {k: v for k, v in report["metrics"]["overall"].items() if not k.startswith("oracle")}
         assert {k: v for k, v in found[threshold].items() if not k.startswith("oracle")} == expected
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskselect.evaluation.samples import evaluate
+from maskselect.evaluation.run import evaluate
 from maskselect.metrics.protocols import PROTOCOLS, protocol_named
 from maskselect.reports.table import print_report
 from maskselect.scenes.samples import ask_scenes
@@ -19,6 +19,8 @@ Choose = Callable[[np.ndarray], np.ndarray]
 
 class StubModel:
     """Its pool is the quarters of the image; `choose` picks from the pool and whatever was added to it."""
+
+    name = "stub"
 
     def __init__(self, choose: Choose) -> None:
         self.choose = choose
@@ -62,7 +64,7 @@ def sample(name: str, image_id: str, targets: tuple[int, ...], references: int =
 
 def run(choose: Choose, samples: list[Sample], **options: Any) -> tuple[dict, StubModel]:
     model = StubModel(choose)
-    report = evaluate(model, samples, dataset="d", split="s", model_name="stub", total=len(samples), **options)
+    report = evaluate(model, samples, split="s", **options)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     return report, model
 
@@ -77,7 +79,7 @@ SAMPLES = [
 def test_the_report_by_hand() -> None:
     report, _ = run(lambda pool: pool[:1], SAMPLES)
     assert {k: report[k] for k in ("dataset", "split", "model", "samples", "images")} == {
-        "dataset": "d", "split": "s", "model": "stub", "samples": 3, "images": 2,
+        "dataset": "samples", "split": "s", "model": "stub", "samples": 3, "images": 2,
     }  # fmt: skip
     assert list(report["metrics"]) == ["overall", "w/o mask-ref", "w/ mask-ref"]
     overall, without, with_ref = report["metrics"].values()
@@ -99,7 +101,7 @@ def test_one_call_an_image_with_the_references_of_each_prompt() -> None:
 
 
 def test_ground_truth_joins_the_pool_only_when_asked_for() -> None:
-    report, _ = run(lambda pool: pool[4:6], SAMPLES[1:2], candidates_with_gt=True)
+    report, _ = run(lambda pool: pool[4:6], SAMPLES[1:2], with_gt_candidates=True)
     assert report["metrics"]["overall"]["gIoU"] == 100.0
     assert report["candidates_per_image"] == 6
     assert "ground-truth" in report["protocol"]["candidates"]
@@ -108,7 +110,7 @@ def test_ground_truth_joins_the_pool_only_when_asked_for() -> None:
 
 def test_pools_that_differ_are_asked_apart_when_they_are_candidates() -> None:
     other = Sample(**(vars(SAMPLES[0]) | {"gt_pool": SAMPLES[0].gt_pool.flip(0)}))
-    assert len(run(lambda pool: pool, [SAMPLES[0], other], candidates_with_gt=True)[1].calls) == 2
+    assert len(run(lambda pool: pool, [SAMPLES[0], other], with_gt_candidates=True)[1].calls) == 2
     assert len(run(lambda pool: pool, [SAMPLES[0], other])[1].calls) == 1
 
 
@@ -164,7 +166,7 @@ def test_no_sample_is_an_error() -> None:
 def test_the_table_holds_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     print_report(run(lambda pool: pool[:1], SAMPLES)[0])
     shown = capsys.readouterr().out
-    assert "stub on d s" in shown
+    assert "stub on samples s" in shown
     assert "w/ mask-ref" in shown
     assert "4.0 candidates an image" in shown
     assert "1 target " in shown and "1 targets" not in shown and "2-5 targets" in shown
@@ -177,5 +179,5 @@ def test_generated_scenes_with_ground_truth_alone_are_answered_perfectly() -> No
         def right(pool: np.ndarray, one: Sample = one) -> np.ndarray:
             return pool[4:][list(one.targets)]
 
-        metrics = run(right, [one], candidates_with_gt=True)[0]["metrics"]["overall"]
+        metrics = run(right, [one], with_gt_candidates=True)[0]["metrics"]["overall"]
         assert (metrics["gIoU"], metrics["F1"]) == (100.0, 100.0)

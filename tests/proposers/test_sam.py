@@ -273,13 +273,12 @@ def test_it_is_a_promptable_proposer(checkpoint: Path) -> None:
     assert isinstance(proposer_of(checkpoint), PromptableProposer)
 
 
-def test_low_masks_and_large_images(checkpoint: Path) -> None:
+def test_settings_of_few_candidates_and_large_images(checkpoint: Path) -> None:
     proposer, image = proposer_of(checkpoint, mask_nms_thresh=0.8, max_candidates=5, refine=True), image_of(300, 150)
-    low = proposer.propose_low(image)
-    assert low.image_size == (64, 32)
-    assert 0 < len(low) <= 5
-    assert set(low.columns) == {"predicted_iou", "stability_score"}
-    assert proposer.propose(image).image_size == (300, 150)
+    found = proposer.propose(image)
+    assert found.image_size == (300, 150)
+    assert 0 < len(found) <= 5
+    assert set(found.columns) == {"predicted_iou", "stability_score"}
 
 
 def test_nothing_found_is_an_empty_set(checkpoint: Path) -> None:

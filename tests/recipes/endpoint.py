@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -31,7 +32,7 @@ class Request:
     """What it was asked."""
 
     path: str
-    headers: dict[str, str]
+    headers: Message
     body: Any
 
     @property
@@ -65,13 +66,14 @@ def serving(script: Script) -> Iterator[Endpoint]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers["Content-Length"]))
-            request = Request(self.path, dict(self.headers), json.loads(data))
+            request = Request(self.path, self.headers, json.loads(data))
             endpoint.requests.append(request)
             reply = script(request, len(endpoint.requests) - 1)
             if reply.hangs and stop.wait(reply.hangs):
                 return
+            base = {"Content-Length": str(len(reply.data())), "Content-Type": "application/json"}
             self.send_response(reply.status)
-            for name, value in ({"Content-Length": str(len(reply.data()))} | reply.headers).items():
+            for name, value in (base | reply.headers).items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(reply.data())

@@ -1,13 +1,11 @@
 """Language models that a builder asks: behind any OpenAI-compatible endpoint, or here, through transformers."""
 
 import email.utils
-import http.client
 import json
 import os
 import random
-import urllib.error
 import urllib.parse
-import urllib.request
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import sleep
 from typing import Any, Protocol
@@ -16,13 +14,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from maskselect.backends.devices import pick_device
+from maskselect.backends.optional import lazy
+
+httpx2 = lazy("httpx2", "data")
+openai = lazy("openai", "data")
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`."""
 
 LONGEST_WAIT = 300.0
 """Seconds; an endpoint that asks to wait longer is given up."""
-_MOST_BYTES = 8 << 20  # a reply of more is a mistake, and would be held in memory
 _AGAIN = (408, 425, 429)
 
 
@@ -43,8 +44,8 @@ class LanguageModel(Protocol):
 
 
 class ChatEndpoint:
-    """A model behind HTTP that speaks OpenAI's chat completions (https://platform.openai.com/docs/api-reference/chat):
-    OpenAI's own, vLLM, llama.cpp, Ollama and others.
+    """A model behind an endpoint that speaks OpenAI's chat completions: OpenAI's own, vLLM, llama.cpp, Ollama and
+    others. It is asked through the package `openai`.
 
     Args:
         url: of the server, its `/v1`, or the whole `…/chat/completions`; http or https.
@@ -56,7 +57,8 @@ class ChatEndpoint:
         pause: seconds before the first repetition, doubled each time; `Retry-After` is waited for if longer.
         temperature, max_tokens: sent where given; some models refuse them.
 
-    Raises ValueError for an address or a number that cannot be used.
+    Raises:
+        ValueError: the address or a number cannot be used.
     """
 
     def __init__(
@@ -74,22 +76,27 @@ class ChatEndpoint:
             raise ValueError(
                 f"timeout must be above 0, retries and pause at least 0; got {timeout}, {retries} and {pause}"
             )
-        self._address, self.url = _addresses(url)
+        self._base, self._query = _address(url)
+        self.url = f"{self._base}/chat/completions"
         self.model, self.key_variable = model, key_variable
         self.timeout, self.retries, self.pause = timeout, retries, pause
         options = {"temperature": temperature, "max_tokens": max_tokens}
         self.options = {name: value for name, value in options.items() if value is not None}
         self.name = " ".join([model, *(f"{name}={value}" for name, value in self.options.items())])
+        self._client: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_client": None}
 
     def complete(self, messages: list[Message], seed: int) -> str:
-        """The answer; "" where the model refused to give one.
+        """The answer; "" if the model refused to give one.
 
-        Raises ValueError, in one sentence, when the endpoint fails for good or answers in another form.
+        Raises:
+            ValueError: the endpoint fails for good or answers in another form.
         """
-        body = json.dumps({"model": self.model, "messages": messages, "seed": seed} | self.options).encode()
         for attempt in range(self.retries + 1):
             try:
-                return self._content(self._post(body))
+                return self._content(self._ask(messages, seed))
             except _TryAgainError as trouble:
                 if attempt == self.retries:
                     raise ValueError(f"{self.url} failed {attempt + 1} times, at last so: {trouble}") from None
@@ -97,68 +104,80 @@ class ChatEndpoint:
                 sleep(max(trouble.wait, self.pause * 2**attempt * random.uniform(0.75, 1.25)))
         raise AssertionError("the last attempt returns or raises")
 
-    def _post(self, body: bytes) -> bytes:
-        request = urllib.request.Request(self._address, body, self._headers())
+    def _ask(self, messages: list[Message], seed: int) -> str:
+        """The body of the reply. It is not parsed by the package, which lets any form pass."""
+        key = self._key()
+        if self._client is None:
+            # A redirect would carry the key to another server. Retries are made here, where their limits are.
+            plain = openai.DefaultHttpxClient(follow_redirects=False, timeout=self.timeout)
+            self._client = openai.OpenAI(
+                api_key="unused", base_url=self._base, default_query=self._query, max_retries=0, http_client=plain
+            )
         try:
-            with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.timeout) as response:
-                data = bytes(response.read(_MOST_BYTES))
-                # Reading a bounded number of bytes does not complain about a body that ends too early.
-                if response.length and len(data) < _MOST_BYTES:
-                    raise http.client.IncompleteRead(data)
-                return data
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._refusal(error) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            if isinstance(reason, TimeoutError):
-                raise _TryAgainError(f"no answer within {self.timeout:g} s") from None
-            if isinstance(reason, ConnectionResetError | BrokenPipeError | http.client.HTTPException):
-                raise _TryAgainError("the connection broke off") from None
-            raise ValueError(
-                f"{self.url} cannot be reached: {reason}; is the address right and the server up?"
-            ) from None
+            reply = self._client.chat.completions.with_raw_response.create(
+                model=self.model,
+                messages=messages,
+                seed=seed,
+                extra_headers={"Authorization": f"Bearer {key}" if key else openai.Omit()},
+                timeout=self.timeout,
+                **self.options,
+            )
+            return str(reply.text)
+        except openai.APIStatusError as error:
+            raise self._refusal(error) from None
+        except openai.APITimeoutError:
+            raise _TryAgainError(f"no answer within {self.timeout:g} s") from None
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, httpx2.ConnectError):
+                raise ValueError(
+                    f"{self.url} cannot be reached: {error.__cause__}; is the address right and the server up?"
+                ) from None
+            raise _TryAgainError("the connection broke off") from None
 
-    def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "User-Agent": "maskselect"}
+    def _key(self) -> str:
         key = os.environ.get(self.key_variable, "").strip()
-        # http.client would quote the key in its own complaint.
+        # The client would quote the key in its own complaint.
         if not all(" " < letter <= "~" for letter in key):
             raise ValueError(
                 f"the key in {self.key_variable} has blanks or letters that no key has; expected plain ASCII"
             )
-        return headers | ({"Authorization": f"Bearer {key}"} if key else {})
+        return key
 
-    def _refusal(self, error: urllib.error.HTTPError) -> Exception:
-        """What a status other than 200 means: ask again, or one sentence."""
-        if error.code in _AGAIN or error.code >= 500:
-            wait = _retry_after(error.headers.get("Retry-After"))
+    def _refusal(self, error: Any) -> Exception:
+        """What an `openai.APIStatusError` means: ask again, or one sentence."""
+        status = error.status_code
+        if status in _AGAIN or status >= 500:
+            wait = _retry_after(error.response.headers.get("Retry-After"))
             if wait > LONGEST_WAIT:
                 return ValueError(f"{self.url} asks to wait {wait:.0f} s, more than {LONGEST_WAIT:.0f}; go on later")
-            return _TryAgainError(f"status {error.code}", wait)
-        if error.code in (401, 403):
-            # Its text is not told: endpoints quote the key in it.
+            return _TryAgainError(f"status {status}", wait)
+        if status in (401, 403):
+            # Its text is not shown: endpoints quote the key in it.
             state = "set" if os.environ.get(self.key_variable) else "not set"
             return ValueError(
-                f"{self.url} refused access (status {error.code}); the key is read from the environment variable "
+                f"{self.url} refused access (status {status}); the key is read from the environment variable "
                 f"{self.key_variable}, which is {state}"
             )
-        told = self._without_key(_message(error))
-        return ValueError(f"{self.url} refused the request for model {self.model!r} (status {error.code}): {told}")
+        body = error.body
+        text = body.get("message", body) if isinstance(body, Mapping) else body or error.response.reason_phrase
+        message = self._without_key(" ".join(str(text).split())[:200])
+        return ValueError(f"{self.url} refused the request for model {self.model!r} (status {status}): {message}")
 
     def _without_key(self, text: str) -> str:
         key = os.environ.get(self.key_variable, "").strip()
         return text.replace(key, "…") if key else text
 
-    def _content(self, reply: bytes) -> str:
+    def _content(self, reply: str) -> str:
         try:
             content = json.loads(reply)["choices"][0]["message"]["content"]
+            if not isinstance(content, str | None):
+                raise TypeError
+            return content or ""
         except (ValueError, RecursionError, KeyError, IndexError, TypeError):
-            content = reply
-        if content is not None and not isinstance(content, str):
-            start = self._without_key(reply[:60].decode(errors="replace"))
-            raise ValueError(f"{self.url} answered {start!r}; expected JSON with the text choices[0].message.content")
-        return content or ""
+            start = self._without_key(reply[:60])
+            raise ValueError(
+                f"{self.url} answered {start!r}; expected JSON with the text choices[0].message.content"
+            ) from None
 
 
 class TransformersModel:
@@ -230,15 +249,8 @@ class _TryAgainError(Exception):
         self.wait = wait
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Redirects are refusals: urllib would carry the key to the other server, and turn the question into a GET."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _addresses(url: str) -> tuple[str, str]:
-    """Where to send questions, and the same as messages may show it: without a query, which may hold a key."""
+def _address(url: str) -> tuple[str, dict[str, str]]:
+    """The address of the API, which messages may show, and what its query holds, which may be a key."""
     try:
         parts = urllib.parse.urlsplit(url.strip())
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -252,11 +264,11 @@ def _addresses(url: str) -> tuple[str, str]:
             f"the endpoint at {parts.hostname} has a name or password in its address; expected a key in an "
             "environment variable"
         )
-    path = parts.path.rstrip("/")
-    if not path.endswith("/chat/completions"):
-        path += "/chat/completions" if path.endswith("/v1") else "/v1/chat/completions"
-    whole = parts._replace(path=path, fragment="")
-    return whole.geturl(), whole._replace(query="").geturl()
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    path += "" if path.endswith("/v1") or parts.path.rstrip("/") != path else "/v1"
+    return parts._replace(path=path, query="", fragment="").geturl(), dict(
+        urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
+    )
 
 
 def _retry_after(value: str | None) -> float:
@@ -270,17 +282,3 @@ def _retry_after(value: str | None) -> float:
         return 0.0
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
-
-
-def _message(error: urllib.error.HTTPError) -> str:
-    """What an endpoint says about its refusal, on one short line."""
-    try:
-        text = error.read(4096).decode(errors="replace")
-    except (OSError, http.client.HTTPException):
-        text = ""
-    try:
-        found = json.loads(text)["error"]
-        text = str(found["message"] if isinstance(found, dict) else found)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    return " ".join(text.split())[:200] or str(error.reason)

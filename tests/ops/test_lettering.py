@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskselect.reports import lettering
-from maskselect.reports.lettering import Lettering
-from maskselect.reports.overlay import draw_overlay
+from maskselect.ops import lettering
+from maskselect.ops.lettering import Lettering
 from maskselect.structures.prediction import MaskGroup
 
 TEXTS = ["größte Äpfel, naïve façade", "красная кружка", "κόκκινα", "红色的杯子", "赤いカップ", "빨간 컵", "a … b → c"]
@@ -63,7 +62,6 @@ def test_letters_that_no_font_has_are_code_points(monkeypatch: pytest.MonkeyPatc
 def test_captions_of_any_script_are_drawn() -> None:
     image, none = np.full((60, 90, 3), 90, np.uint8), np.zeros((0, 60, 90), bool)
     pictures = [
-        draw_overlay(MaskGroup(image, text, none, np.zeros(0, np.float32), 3, 0.5, none))
-        for text in (*TEXTS, "x" * 400)
+        MaskGroup(image, text, none, np.zeros(0, np.float32), 3, 0.5, none).overlay() for text in (*TEXTS, "x" * 400)
     ]
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)

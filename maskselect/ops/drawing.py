@@ -1,17 +1,15 @@
-"""A mask group as a picture: what was chosen, what was pointed at, and what was asked."""
+"""Overlays: an image with masks tinted, references outlined, and a caption below."""
 
 import colorsys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from maskselect.ops.lettering import Lettering
 from maskselect.ops.masks import resize_smooth
-from maskselect.reports.lettering import Lettering
-from maskselect.structures.prediction import MaskGroup
-from maskselect.structures.sample import MASK_REF
 
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
@@ -29,27 +27,47 @@ _NARROWEST = 360  # px, so that a caption under a very tall picture still has ro
 _LINES = 6  # of caption
 
 
-def draw_overlay(group: MaskGroup) -> Image.Image:
-    """The image, a little darkened, with each chosen mask tinted, outlined and labelled with its score, each reference
-    outlined in dashed magenta and labelled `ref1`, `ref2`, …, and the prompt as a caption below.
+def draw_overlay(
+    image: np.ndarray,
+    masks: Iterable[np.ndarray],
+    labels: Sequence[str],
+    references: Iterable[np.ndarray],
+    caption: str,
+    note: str,
+) -> Image.Image:
+    """Draw masks, references and a caption on an image.
 
-    The picture has its own size: the image's longer side is brought to between SHORTEST and LONGEST, aspect kept.
+    The image is darkened a little. Each mask is tinted, outlined and labelled. Each reference is outlined in dashed
+    magenta and labelled `ref1`, `ref2`, ….
+
+    Args:
+        image: (H, W, 3) uint8. It is not changed.
+        masks: (H, W) bool each.
+        labels: one for each mask.
+        references: (H, W) bool each.
+        caption: text below the image. Words that begin with "<ref" have the colour of the references.
+        note: one line below the caption.
+
+    Returns:
+        An RGB picture of its own size: the longer side of the image is scaled to between SHORTEST and LONGEST, the
+        aspect ratio is kept.
     """
-    canvas, masks, references = _scaled(group)
+    canvas = _scaled(image)
+    shown, pointed = ([resize_smooth(mask, canvas.shape[:2]) for mask in some] for some in (masks, references))
     line = max(2, max(canvas.shape[:2]) // 340)
-    colours = [_colour(number) for number in range(len(masks))]
-    _dim(canvas, masks + references)
-    for mask, colour in zip(masks, colours, strict=True):
+    colours = [_colour(number) for number in range(len(shown))]
+    _dim(canvas, shown + pointed)
+    for mask, colour in zip(shown, colours, strict=True):
         tinted = (1 - TINT) * canvas[mask] + TINT * np.array(colour, np.float32)
         canvas[mask] = tinted.astype(np.uint8)
-    for mask, colour in zip(masks, colours, strict=True):
+    for mask, colour in zip(shown, colours, strict=True):
         _outline(canvas, mask, colour, line)
-    for mask in references:
+    for mask in pointed:
         _dashed_outline(canvas, mask, line)
     picture = Image.fromarray(canvas)
-    texts = [f"{score:.2f}" for score in group.scores] + [f"ref{n}" for n in range(1, len(references) + 1)]
-    _label(picture, masks + references, texts, colours + [REFERENCE] * len(references))
-    return _captioned(picture, group)
+    texts = [*labels, *(f"ref{number}" for number in range(1, len(pointed) + 1))]
+    _label(picture, shown + pointed, texts, colours + [REFERENCE] * len(pointed))
+    return _captioned(picture, caption, note)
 
 
 def _dim(canvas: np.ndarray, kept: list[np.ndarray]) -> None:
@@ -68,17 +86,14 @@ def _colour(number: int) -> Colour:
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
-def _scaled(group: MaskGroup) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """Image, chosen masks and references at the size of drawing; the image is a copy."""
-    height, width = group.image.shape[:2]
+def _scaled(image: np.ndarray) -> np.ndarray:
+    """A copy of the image at the size of drawing."""
+    height, width = image.shape[:2]
     longer = max(height, width)
     scale = min(max(longer, SHORTEST), LONGEST) / longer
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    image = group.image.copy() if scale == 1 else cv2.resize(group.image, size, interpolation=how)
-
-    masks, references = ([resize_smooth(m, size[::-1]) for m in packed] for packed in (group, group.packed_references))
-    return image, masks, references
+    return image.copy() if scale == 1 else cv2.resize(image, size, interpolation=how)
 
 
 def _contours(mask: np.ndarray) -> list[np.ndarray]:
@@ -139,13 +154,13 @@ def _touch(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _captioned(picture: Image.Image, group: MaskGroup) -> Image.Image:
-    """On a canvas with the prompt and what came of it below."""
+def _captioned(picture: Image.Image, caption: str, note: str) -> Image.Image:
+    """The picture on a canvas with the caption and the note below."""
     width = max(picture.width, _NARROWEST)
     size = max(16, min(width // 36, 44))
     letters, small = Lettering(size), Lettering(0.8 * size)
     margin, step = size // 2, round(1.35 * size)
-    lines = list(_wrapped(_numbered(group.prompt), letters, width - 2 * margin))
+    lines = list(_wrapped(caption, letters, width - 2 * margin))
     if len(lines) > _LINES:
         lines = [*lines[: _LINES - 1], [*lines[_LINES - 1][:-1], "…"]]
     bar = 2 * margin + step * (len(lines) + 1)
@@ -157,14 +172,8 @@ def _captioned(picture: Image.Image, group: MaskGroup) -> Image.Image:
         for word in words:
             letters.draw(whole, (x, y), word, REFERENCE if word.startswith("<ref") else _WHITE)
             x += letters.length(word) + space
-    small.draw(whole, (margin, picture.height + margin + len(lines) * step), _outcome(group), _GREY)
+    small.draw(whole, (margin, picture.height + margin + len(lines) * step), note, _GREY)
     return whole
-
-
-def _numbered(prompt: str) -> str:
-    """Each `<mask-ref>` as `<ref1>`, `<ref2>`, …, as the references are labelled."""
-    parts = prompt.split(MASK_REF)
-    return parts[0] + "".join(f"<ref{number}>{part}" for number, part in enumerate(parts[1:], start=1))
 
 
 def _wrapped(text: str, letters: Lettering, width: float) -> Iterator[list[str]]:
@@ -183,11 +192,3 @@ def _wrapped(text: str, letters: Lettering, width: float) -> Iterator[list[str]]
         words.append(word)
     if words:
         yield words
-
-
-def _outcome(group: MaskGroup) -> str:
-    found = "nothing in the image answers this" if group.no_target else f"{len(group)} mask(s)"
-    if group.candidates is None or group.threshold is None:
-        return found if group.failure is None else group.failure
-    of = f"{group.candidates} candidates, threshold {group.threshold:.2f}"
-    return f"{found} ({of})" if group.no_target else f"{len(group)} of {of}"
