@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a model on data sets, one report each, going on where an earlier run stopped."""
+    from maskselect.evaluation.videos import VIDEO_DATASETS
     from maskselect.reports.evaluated import refuse_replacing
     from maskselect.reports.files import output_folder
 
     with output_folder(options.output.absolute().parent):
+        if len(options.dataset) == 1 and options.dataset[0] in VIDEO_DATASETS:
+            return _evaluate_videos(options)
         left_out = {name: LeftOut() for name in options.dataset}
         opened = {name: _samples(options, name, left_out[name]) for name in options.dataset}
         several = {name: f"{options.output.stem}-{name}{options.output.suffix}" for name in opened}
@@ -32,6 +35,27 @@ def evaluate(options: argparse.Namespace) -> int:
         for name, (samples, total) in opened.items():
             _evaluate_one(options, model, name, samples, total, outputs[name], left_out[name])
     return max(tell_left_out(missed, f"samples of {name}") for name, missed in left_out.items())
+
+
+def _evaluate_videos(options: argparse.Namespace) -> int:
+    """Score a model on a dataset of videos, and write the report."""
+    from maskselect.evaluation.videos import evaluate_videos, open_videos
+    from maskselect.reports.files import refuse_replacing_other, write_json
+    from maskselect.reports.table import print_video_report
+
+    (name,), left_out = options.dataset, LeftOut()
+    own = {"dataset": name, "split": options.split, "model": options.model}
+    if not options.overwrite:
+        refuse_replacing_other(options.output, own, "the report of this model on this data")
+    samples = open_videos(name, options.root, options.split, options.limit)
+    model = loading.load_model(options)
+    report = evaluate_videos(
+        model, samples, dataset=name, split=options.split, model_name=options.model, left_out=left_out
+    )
+    write_json(report, options.output)
+    print_video_report(report)
+    print(f"report: {options.output}")
+    return tell_left_out(left_out, f"samples of {name}")
 
 
 def _evaluate_one(

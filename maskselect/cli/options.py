@@ -11,9 +11,9 @@ from maskselect.cli.parsing import Parser, add_device, fraction, local, positive
 def predict_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `predict`."""
     parser = Parser(prog=prog, description="Select the group of masks that answers a prompt.")
-    parser.add_argument(
-        "--image", nargs="+", action="extend", type=local, required=True, metavar="FILE_OR_DIR", help="may be repeated"
-    )
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--image", nargs="+", action="extend", type=local, metavar="FILE_OR_DIR", help="may be repeated")
+    given.add_argument("--video", type=local, metavar="FILE_OR_FRAMES_DIR", help="a video file or a folder of frames")
     prompt_help = "may hold <mask-ref> for things pointed at; may be repeated, and then answers are NAME.1.json, …"
     parser.add_argument("--prompt", action="append", type=words, required=True, metavar="TEXT", help=prompt_help)
     parser.add_argument(
@@ -23,6 +23,14 @@ def predict_parser(prog: str) -> argparse.ArgumentParser:
         metavar="REF",
         help="for the n-th <mask-ref>: a mask image (non-zero is inside), box:x0,y0,x1,y1 or point:x,y in pixels; of "
         "several prompts one alone may have references",
+    )
+    parser.add_argument(
+        "--reference-frame",
+        action="append",
+        default=[],
+        type=int,
+        metavar="N",
+        help="of a video: the frame, from 0, on which the n-th --reference is given; default: the first",
     )
     parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help="default: %(default)s/")
     parser.add_argument(

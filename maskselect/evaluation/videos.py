@@ -125,4 +125,3 @@ def _add(metrics: VideoMetrics, sample: VideoSample, answer: ClipGroup) -> None:
     foreground = None if sample.foreground is None else stacked(sample.foreground)
     group = GROUPS.get(sample.kind, 0) if len(metrics.protocol.groups) > 1 else 0
     metrics.update(torch.from_numpy(united), stacked(sample.masks), group=group, foreground=foreground)
-

@@ -47,6 +47,18 @@ def print_report(report: dict[str, Any]) -> None:
         screen.print(f"Beware: {sentence}.", markup=False)
 
 
+def print_video_report(report: dict[str, Any]) -> None:
+    """Print what `evaluation.videos.evaluate_videos` gives."""
+    table = narrow_table("measure", "percent", words=0)
+    for name, value in report["metrics"]["overall"].items():
+        if name != "samples":
+            table.add_row(name, _cell(value))
+    samples = counted(report["samples"], "sample")
+    print_table(table, f"{report['model']} on {report['dataset']} {report['split']}: {samples}")
+    if report["undecoded"]:
+        console().print(f"Beware: {report['undecoded']} % of the answers could not be decoded.")
+
+
 def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float) -> None:
     """Print every fifth threshold of `evaluation.calibration.sweep`, and the chosen one with a mark."""
     columns = ("F1", "gIoU", "cIoU", "N-acc", "T-acc")
