@@ -48,6 +48,7 @@ def _evaluate_one(
     Raises ValueError when no sample could be scored.
     """
     from maskselect.backends.atomic import write_text
+    from maskselect.backends.training_data import card_data
     from maskselect.data.catalog import CATALOG
     from maskselect.evaluation.leakage import candidates_overlaps, find_overlaps
     from maskselect.evaluation.samples import build_report, score_samples
@@ -97,7 +98,7 @@ def _evaluate_one(
     seen = name, options.split, options.seed, [row.image_id for row in rows]
     proposer = getattr(getattr(model, "system", None), "proposer", None)
     overlap = [
-        *find_overlaps(getattr(model, "trained_on", None), *seen),
+        *find_overlaps(card_data(getattr(model, "trained_on", None) or {}), *seen),
         *candidates_overlaps(trained_on(proposer), *seen),
     ]
     report = build_report(rows, name, options.split, options.model, options.with_gt_candidates, protocol, overlap)

@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maskselect.backends.sam import load_sam
+from maskselect.backends.devices import pick_device
+from maskselect.backends.sam import load_sam, sam_needs
 from maskselect.backends.sam_network import Sam
 from maskselect.backends.sam_points import MasksPerPoint, PointDecoder, Precision
 from maskselect.ops.images import size_of
 from maskselect.proposers.everything import EverythingProposer, Mode, check_settings, longest_side
 from maskselect.proposers.sam_filter import Frame, StabilityFilter
+from maskselect.structures.needs import Arguments, Need
 
 
 class SamNetwork:
@@ -112,9 +114,10 @@ class SamProposer(EverythingProposer):
         check_settings(points_per_side, points_per_batch, mode, precision)
         if masks_per_point not in get_args(MasksPerPoint):
             raise ValueError(f"masks_per_point must be 1 or 3, got {masks_per_point}")
-        self.sam = load_sam(model_type, checkpoint).to(device)
+        place = pick_device(device)
+        self.sam = load_sam(model_type, checkpoint).to(place)
         self.decoder = PointDecoder(self.sam, points_per_batch, precision, compile, memory_budget_mb, masks_per_point)
-        network = SamNetwork(self.sam, self.decoder, torch.device(device))
+        network = SamNetwork(self.sam, self.decoder, place)
         super().__init__(
             network,
             points_per_side=points_per_side,
@@ -131,3 +134,8 @@ class SamProposer(EverythingProposer):
             refine=refine,
             mode=mode,
         )
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The weights of SAM."""
+        return sam_needs(arguments)
