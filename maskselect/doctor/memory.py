@@ -28,6 +28,7 @@ brings everything to single precision for DeepSpeed, frozen or not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +91,10 @@ def _weights(part: Part, precision: str, over: int, all_weights: bool, single: b
 def _working(task: nn.Module, precision: str, strategy: str) -> int:
     """Bytes of what a step makes of weights: copies in half precision, and what FSDP gathers."""
     made: Any = task  # a learner, of whose layers one at a time is run again
-    again = isinstance(task, CountsTokens) and made.lmm.gradient_checkpointing
-    layers: Sequence[nn.Module] = _layers(made) if again else ()
+    layers: Sequence[nn.Module] = ()
+    if isinstance(task, CountsTokens) and made.lmm.gradient_checkpointing:
+        with suppress(ValueError):  # a task that cannot be sharded
+            layers = made.blocks()
     inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     beside = sum(p.numel() for p in task.parameters() if p.requires_grad and id(p) not in inside)
     largest = max((sum(p.numel() for p in layer.parameters()) for layer in layers), default=0)
@@ -102,14 +105,6 @@ def _working(task: nn.Module, precision: str, strategy: str) -> int:
     if "fsdp" in strategy or "modelparallel" in strategy:
         return 2 * (2 if half or mixed else 4) * largest + beside * (2 if half else 4 + 2 * mixed)
     return 2 * mixed * (beside + trained)
-
-
-def _layers(task: Any) -> list[nn.Module]:
-    try:
-        layers: list[nn.Module] = task.blocks()
-    except ValueError:  # it cannot be sharded, and says so
-        layers = list(task.lmm.language_model.layers)
-    return layers
 
 
 def _shares(trainer: Mapping[str, Any]) -> tuple[int, int, int]:
