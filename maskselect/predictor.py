@@ -75,7 +75,7 @@ class Model:
         name: what reports call it.
         prompter: turns boxes and points into reference masks; None refuses such references.
         fingerprint: digest of the weights and their card, "" where there are none; results are kept under it.
-        trained_on: the training source as the card holds it, None where it is not known.
+        trained_on: what the card says of the training data, see `maskselect.backends.training_data.card_data`.
     """
 
     def __init__(
@@ -369,9 +369,9 @@ def load(name_or_path: str | Path, device: str = "auto") -> Model:
         raise ValueError(f"checkpoint {name_or_path} is of stage 1, which captions; expected one of stage 2, as ras is")
     file = checkpoints.find_checkpoint(name_or_path)
     name = str(card.get("name", Path(name_or_path).stem))
-    source = card.get("data", {}).get("init_args", {}).get("train")
+    learned: dict[str, Any] = {key: card[key] for key in ("trained_on", "data") if key in card}
     threshold = float(card.get("threshold", 0.5))
-    return Model(system, threshold, name, default_prompter(system, str(place)), fingerprint(file), source)
+    return Model(system, threshold, name, default_prompter(system, str(place)), fingerprint(file), learned)
 
 
 def fingerprint(file: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from maskselect.backends import checkpoints, hub
 from maskselect.backends.atomic import atomic_folder
+from maskselect.backends.config_tree import arguments_of
 from maskselect.backends.hub import Repository
 from maskselect.predictor import fingerprint
 from maskselect.reports.evaluated import Evaluation, read_evaluation
@@ -69,7 +70,7 @@ def _loadable(file: Path) -> dict[str, Any]:
     """The card of a checkpoint that others can load."""
     card = checkpoints.read_card(file)
     answering_class(card, file)
-    if card["config"].get("init_args", {}).get("stage") == 1:
+    if arguments_of(card["config"]).get("stage") == 1:
         raise ValueError(f"checkpoint {file} is of stage 1, which captions; expected one of stage 2, as ras is")
     own = named_weights(card["config"]).own
     if own:

@@ -47,7 +47,8 @@ def config(**lmm: Any) -> dict[str, Any]:
 
 def write_ras(folder: Path, **fields: Any) -> Path:
     """A checkpoint with random weights. fields: of its card besides system, config, threshold and data."""
-    card = {"system": "ras", "config": config(), "threshold": 0.25, "data": {"init_args": {"train": SCENES}}}
+    data = {"class_path": "maskselect.training.data.GroupsData", "init_args": {"train": SCENES}}
+    card = {"system": "ras", "config": config(), "threshold": 0.25, "data": data}
     system = tiny_ras(RegionProposer())
     write_checkpoint(folder / "tiny.safetensors", system.learned_state(), card | fields)
     return folder / "tiny.safetensors"

@@ -1,33 +1,32 @@
-"""Building objects from a card's `class_path`/`init_args` tree, restricted to this package's own classes."""
+"""Building objects from a config tree, restricted to this package's own classes."""
 
 import importlib
 import sys
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_type_hints
 
+from maskselect.backends.config_tree import Arguments, Node, rebuilt
 from maskselect.backends.optional import missing_package
 
 
 def build(config: Any) -> Any:
-    """Instantiate a tree of `{"class_path": ..., "init_args": {...}}`; anything else is returned as it is.
+    """Instantiate a config tree; anything else is returned as it is.
 
     Settings that a class takes as a dataclass may be given as a dict, as in a config.
 
     See `find_class` for which classes: a card from elsewhere cannot run foreign code.
     Raises ValueError for any other name, or one that does not exist.
     """
-    if isinstance(config, list):
-        return [build(item) for item in config]
-    if not isinstance(config, dict):
-        return config
-    if "class_path" not in config:
-        return {key: build(value) for key, value in config.items()}
-    made = find_class(config["class_path"])
-    arguments = {key: build(value) for key, value in config.get("init_args", {}).items()}
-    return made(**(arguments | _settings(made, arguments)))
+    return rebuilt(config, make)
 
 
-def _settings(made: type, arguments: dict[str, Any]) -> dict[str, Any]:
+def make(node: Node) -> Any:
+    """An object of a class whose arguments are built already. Raises as `build` does."""
+    made = find_class(node.path)
+    return made(**{**node.arguments, **_settings(made, node.arguments)})
+
+
+def _settings(made: type, arguments: Arguments) -> dict[str, Any]:
     """Those arguments that are plain dicts where the class wants a dataclass, as that.
 
     Raises ValueError for a field that it does not have.
@@ -45,7 +44,7 @@ def _settings(made: type, arguments: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def find_class(class_path: str) -> type:
+def find_class(path: str) -> type:
     """The class at an import path.
 
     Modules of maskselect are imported. Of any other module, which could be anybody's, a class is taken only if the
@@ -54,17 +53,17 @@ def find_class(class_path: str) -> type:
     Raises:
         ValueError: for any other name.
     """
-    module_name, _, name = class_path.rpartition(".")
-    if not class_path.startswith("maskselect."):
+    module_name, _, name = path.rpartition(".")
+    if not path.startswith("maskselect."):
         known = getattr(sys.modules.get(module_name), name, None)
         if isinstance(known, type) and hasattr(known, "learned_state") and hasattr(known, "load_learned"):
             return known
-        raise ValueError(f"class_path {class_path!r} is not part of maskselect; refusing to import it")
+        raise ValueError(f"class {path!r} is not part of maskselect; refusing to import it")
     try:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         missing = missing_package(error) if isinstance(error, ModuleNotFoundError) else None
-        raise ValueError(missing or f"class_path {class_path!r} does not exist: {error}") from error
+        raise ValueError(missing or f"class {path!r} does not exist: {error}") from error
     if not isinstance(found, type):
-        raise ValueError(f"class_path {class_path!r} is not a class")
+        raise ValueError(f"class {path!r} is not a class")
     return found

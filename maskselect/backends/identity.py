@@ -86,6 +86,8 @@ def _add_settings(owner: object, digest: _Digest, seen: set[int]) -> None:
 
 def _add_tensor(values: Tensor, digest: _Digest) -> None:
     digest.update(f"{tuple(values.shape)};{values.dtype};".encode())
+    if values.is_meta:
+        return
     digest.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
 
 

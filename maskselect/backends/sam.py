@@ -12,12 +12,15 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from maskselect.backends import checkpoints
+from maskselect.backends import checkpoints, needs
 from maskselect.backends.cache import expanded
+from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.backends.pickled import read_state_dict
 from maskselect.backends.sam_attention import attend_two_ways
 from maskselect.backends.sam_encoder import ImageEncoderViT
 from maskselect.backends.sam_network import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from maskselect.backends.weightless import reads_weights
+from maskselect.structures.needs import Arguments, Need
 
 SYSTEM = "sam"
 """`system` field of a compact SAM's card."""
@@ -172,6 +175,20 @@ def load_sam(model_type: str = "compact", checkpoint: str | Path = "sam") -> Sam
     return sam.eval().requires_grad_(False)
 
 
+def sam_needs(arguments: Arguments) -> list[Need]:
+    """What a class with the arguments of `load_sam` needs."""
+    kind, path = arguments.get("model_type", "compact"), arguments.get("checkpoint", "sam")
+    if kind == "compact":
+        return needs.checkpoint(path, "compact SAM")
+    if kind == "vit_t":
+        from maskselect.backends.mobile_sam import URL  # noqa: PLC0415  timm loads slowly; few ask for it
+
+        return needs.file(path, "MobileSAM", f"curl -L --create-dirs -o {path} {URL}")
+    if kind not in OFFICIAL:
+        return []  # the class itself says so
+    return needs.file(path, f"SAM {kind}", f"curl -L --create-dirs -o {path} {_URL}{OFFICIAL[kind]}")
+
+
 def _load_compact(checkpoint: str | Path) -> Sam:
     card = checkpoints.read_card(checkpoint)
     if card["system"] != SYSTEM:
@@ -186,11 +203,13 @@ def _load_compact(checkpoint: str | Path) -> Sam:
 
 def _sizes(config: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `build_sam` from a card: given as such, or as the `model` of the task that trained it."""
-    return (config["init_args"].get("model") or {}) if "init_args" in config else config
+    return config if Node.of(config) is None else arguments_of(config).get("model") or {}
 
 
 def _load_official(model_type: str, path: Path) -> Sam:
     name = OFFICIAL[model_type]
+    if not reads_weights():
+        return build_sam(**OFFICIAL_SIZES[model_type])
     if not path.is_file():
         raise FileNotFoundError(f"SAM checkpoint {path} not found; get it with: curl -LO {_URL}{name}")
     if path.name in OFFICIAL.values():

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskselect.backends.config_tree import Arguments
 from maskselect.data.catalog import find_entry
 from maskselect.data.images import image_size, load_image
 from maskselect.data.sizes import refuse_other_size
 from maskselect.structures.groups import Annotated, Query
+from maskselect.structures.needs import Need
+from maskselect.structures.provenance import TrainingData
 
 
 class DatasetGroups:
@@ -33,6 +36,19 @@ class DatasetGroups:
         self.images = list(by_image)
         self._numbers = list(by_image.values())
         self._versions: dict[int, str] = {}
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The split. Raises ValueError for a data set that the catalog does not have."""
+        name, split = str(arguments["dataset"]), str(arguments.get("split", "train"))
+        return find_entry(name).missing(name, Path(arguments["root"]), split)
+
+    @classmethod
+    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
+        """The split that it opens."""
+        kept = {name: arguments[name] for name in ("split", "limit") if arguments.get(name) is not None}
+        root = None if arguments.get("root") is None else str(arguments["root"])
+        return [TrainingData(str(arguments["dataset"]), root=root, **kept)]
 
     def __len__(self) -> int:
         return len(self.images)

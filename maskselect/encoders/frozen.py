@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskselect.backends import needs
 from maskselect.structures.features import FeatureInfo, FeatureMap
+from maskselect.structures.needs import Arguments, Need
 
 Triple = tuple[float, float, float]
 
@@ -35,6 +37,11 @@ class FrozenEncoder(nn.Module):
         # Not persistent: they belong to the config, and float16 storage would round them.
         self.register_buffer("mean", torch.tensor(info.mean, dtype=torch.float32)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(info.std, dtype=torch.float32)[:, None, None], persistent=False)
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The checkpoint that it is given."""
+        return needs.checkpoint(arguments.get("checkpoint"), f"encoder {arguments.get('name', '')}".strip())
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Normalised (B, 3, S, S) to one or more (B, C_i, h_i, w_i) maps, finest grid first or in any order."""

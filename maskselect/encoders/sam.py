@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from maskselect.backends.sam import load_sam
+from maskselect.backends.sam import load_sam, sam_needs
+from maskselect.backends.sam_network import PIXEL_MEAN, PIXEL_STD
 from maskselect.encoders.frozen import FrozenEncoder
 from maskselect.structures.features import FeatureInfo
+from maskselect.structures.needs import Arguments, Need
 
 
 class SamEncoder(FrozenEncoder):
@@ -23,7 +26,7 @@ class SamEncoder(FrozenEncoder):
         sam = load_sam(model_type, checkpoint)
         side = int(sam.image_encoder.img_size)
         height, width = sam.prompt_encoder.image_embedding_size
-        mean, std = ((values.flatten() / 255).tolist() for values in (sam.pixel_mean, sam.pixel_std))
+        mean, std = ((torch.tensor(values, device="cpu") / 255).tolist() for values in (PIXEL_MEAN, PIXEL_STD))
         info = FeatureInfo(
             name=name,
             channels=int(sam.prompt_encoder.embed_dim),
@@ -35,6 +38,11 @@ class SamEncoder(FrozenEncoder):
         super().__init__(info, "bilinear")
         self.encoder = sam.image_encoder
         self.freeze()
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The weights of SAM."""
+        return sam_needs(arguments)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Normalised (B, 3, S, S) to one map (B, C, h, w)."""

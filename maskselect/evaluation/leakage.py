@@ -1,21 +1,21 @@
 """Whether a model, or who proposes its candidates, may have been trained on what it is evaluated on.
 
-Read from the training source, as cards hold it and proposers tell it, and from the catalog.
+Read from what cards and proposers state that they learned from, and from the catalog.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from maskselect.data.catalog import CATALOG, CatalogEntry
 from maskselect.data.refer import VARIANTS
 from maskselect.scenes.asking import GENERATED
-from maskselect.structures.provenance import Provenance
+from maskselect.structures.provenance import Provenance, TrainingData
 
 
 def find_overlaps(
-    source: Mapping[str, Any] | None,
+    learned: Iterable[TrainingData],
     dataset: str,
     split: str,
     seed: int = 0,
@@ -24,27 +24,23 @@ def find_overlaps(
 ) -> list[str]:
     """Sentences for the report, none where nothing is shared.
 
-    source: the training source as a card holds it, `{class_path, init_args}`, perhaps a mixture; None where it is not
-        known.
+    learned: what the weights learned from; empty where it is not known.
     dataset, split, seed: what is evaluated; the seed of generated scenes.
     images: the evaluated images' ids. Where the training data is still where it was, they are looked for in it.
     who: was trained on it.
     """
-    if not source:
-        return []
-    settings = dict(source.get("init_args") or {})
-    if "sources" in settings:  # a mixture
-        names = list(images)
-        rates = settings.get("rates") or [1] * len(settings["sources"])
-        drawn = [one for one, rate in zip(settings["sources"], rates, strict=True) if rate]
-        each = [find_overlaps(one, dataset, split, seed, names, who) for one in drawn]
-        return list(dict.fromkeys(sentence for sentences in each for sentence in sentences))
-    if str(source.get("class_path", "")).endswith("SceneGroups"):
-        return _of_scenes(settings, dataset, split, seed, who)
-    trained, trained_split = str(settings.get("dataset", "")), str(settings.get("split", "train"))
-    if (trained, trained_split) == (dataset, split):
-        return [f"{who} was trained on this very split, {trained} {split}"]
-    entries = CATALOG.get(trained), CATALOG.get(dataset)
+    names = list(images)
+    told = (sentence for one in learned for sentence in _overlap(one, dataset, split, seed, names, who))
+    return list(dict.fromkeys(told))
+
+
+def _overlap(one: TrainingData, dataset: str, split: str, seed: int, images: list[str], who: str) -> list[str]:
+    if one.dataset in GENERATED:
+        same = dataset in GENERATED and (one.split, one.seed) == (split, seed)
+        return [f"{who} was trained on the scenes of split {split}, seed {seed}"] if same else []
+    if (one.dataset, one.split) == (dataset, split):
+        return [f"{who} was trained on this very split, {dataset} {split}"]
+    entries = CATALOG.get(one.dataset), CATALOG.get(dataset)
     if (
         entries[0] is None
         or entries[1] is None
@@ -52,13 +48,13 @@ def find_overlaps(
         or entries[0].pictures != entries[1].pictures
     ):
         return []
-    known = _training_images(entries[0], settings)
+    known = _training_images(entries[0], one)
     if known is not None:
         evaluated = {_number(image) for image in images}
         seen = len(evaluated & known)
         told = f"{seen} of the {len(evaluated)} evaluated pictures were in the training data of {who}"
         return [told] if seen else []
-    return _of_pictures((trained, trained_split), (dataset, split), entries[0].pictures, who)
+    return _of_pictures((one.dataset, one.split), (dataset, split), entries[0].pictures, who)
 
 
 def candidates_overlaps(
@@ -70,20 +66,19 @@ def candidates_overlaps(
     """
     names = list(images)
     told = (
-        find_overlaps(one.source, dataset, split, seed, names, f"the candidates' proposer ({one.weights})")
+        find_overlaps(one.data, dataset, split, seed, names, f"the candidates' proposer ({one.weights})")
         for one in provenances
     )
     return list(dict.fromkeys(sentence for sentences in told for sentence in sentences))
 
 
-def _training_images(entry: CatalogEntry, settings: Mapping[str, Any]) -> set[str] | None:
+def _training_images(entry: CatalogEntry, data: TrainingData) -> set[str] | None:
     """The numbers of the pictures that a model was trained on, or None where its data is not there any more."""
-    root, split = settings.get("root"), str(settings.get("split", "train"))
     try:
-        found = entry.open(Path(str(root)), split).image_ids() if root else None
+        found = entry.open(Path(data.root), data.split).image_ids() if data.root else None
     except (ValueError, OSError):
         return None
-    return None if found is None else {_number(image) for image in found[: settings.get("limit")]}
+    return None if found is None else {_number(image) for image in found[: data.limit]}
 
 
 def _number(image: str) -> str:
@@ -93,14 +88,6 @@ def _number(image: str) -> str:
     """
     found = re.search(r"(\d+)(\.\w+)?$", image)
     return found[1].lstrip("0") if found else image
-
-
-def _of_scenes(settings: Mapping[str, Any], dataset: str, split: str, seed: int, who: str) -> list[str]:
-    same = dataset in GENERATED and (settings.get("split", "train"), settings.get("seed", 0)) == (
-        split,
-        seed,
-    )
-    return [f"{who} was trained on the scenes of split {split}, seed {seed}"] if same else []
 
 
 # Data sets of COCO's pictures.

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskselect.backends.training_data import card_data
 from maskselect.data.catalog import CATALOG
 from maskselect.evaluation.leakage import candidates_overlaps, find_overlaps
 from maskselect.evaluation.questions import open_samples
@@ -102,7 +103,7 @@ def full_report(
     seen = dataset, split, seed, [row.image_id for row in rows]
     proposer = getattr(getattr(model, "system", None), "proposer", None)
     overlap = [
-        *find_overlaps(getattr(model, "trained_on", None), *seen),
+        *find_overlaps(card_data(getattr(model, "trained_on", None) or {}), *seen),
         *candidates_overlaps(trained_on(proposer), *seen),
     ]
     report = build_report(rows, dataset, split, model_name, with_gt, protocol, overlap)

@@ -122,6 +122,7 @@ def build_report(
         "model": model_name,
         "samples": len(rows),
         "protocol": _protocol(with_gt, protocol, len(images)),
+        "ground_truth_candidates": with_gt,
         "metrics": {part: add_up(some, make).report() for part, some in parts.items()},
         "intervals": {part: intervals(some, make) for part, some in parts.items()},
         "by_kind": _split(rows, sorted({row.kind for row in rows} - {""}), lambda row: row.kind, make),

@@ -10,18 +10,20 @@ import yaml
 from maskselect.backends.building import build, find_class
 from maskselect.backends.cache import expanded
 from maskselect.backends.checkpoints import find_checkpoint
+from maskselect.backends.config_tree import Node, arguments_of, tree, walk
 from maskselect.backends.devices import pick_device
 from maskselect.proposers.precomputed import proposer_hash
 from maskselect.proposers.sam import SamProposer
 from maskselect.structures.protocols import Proposer
 
 _CONFIGS = (".yaml", ".yml", ".json")
+_SAM = tree(SamProposer)
 
 
 def load_proposer(config_or_name: str, device: str) -> tuple[Proposer, str]:
     """The proposer, and the hash that names it in the files it writes.
 
-    config_or_name: a YAML or JSON file with a `class_path`/`init_args` tree, or a SAM checkpoint by name or path.
+    config_or_name: a YAML or JSON file with a config tree, or a SAM checkpoint by name or path.
     device: auto, cpu or cuda; a config names its own.
     Raises FileNotFoundError or ValueError when either is not there or not as it should be.
     """
@@ -55,47 +57,36 @@ def _read(path: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"proposer config {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict) or "class_path" not in config:
+    node = Node.of(config)
+    if node is None:
         raise ValueError(f"proposer config {path} has no class_path; expected class_path and init_args")
-    made, arguments = find_class(str(config["class_path"])), config.get("init_args", {})
-    if not isinstance(arguments, dict):
-        raise ValueError(f"init_args of proposer config {path} are {arguments!r}; expected a mapping by name")
+    made = find_class(node.path)
+    if not isinstance(node.arguments, dict):
+        raise ValueError(f"init_args of proposer config {path} are {node.arguments!r}; expected a mapping by name")
     try:
-        inspect.signature(made).bind(**arguments)
+        inspect.signature(made).bind(**node.arguments)
     except TypeError as error:
         raise ValueError(f"init_args of proposer config {path} do not fit {made.__name__}: {error}") from error
-    return config
+    return dict(config)
 
 
 def _hash_of_sam(checkpoint: Path) -> str:
-    return proposer_hash({"class_path": "maskselect.proposers.sam.SamProposer"}, checkpoint)
+    return proposer_hash(_SAM, checkpoint)
 
 
 def _hash_of(config: dict[str, Any]) -> str:
-    return proposer_hash(config, config.get("init_args", {}).get("checkpoint"), list(_weights_within(config)))
+    return proposer_hash(config, arguments_of(config).get("checkpoint"), list(_weights_within(config)))
 
 
 def _weights_within(config: dict[str, Any]) -> Iterator[str]:
     """Weights that a config names other than by the `checkpoint` of its outermost class: those of inner proposers,
     those that are a class's default, and folders given as `model`. What stays on a hub is known by its name alone.
     """
-    arguments = config.get("init_args", {})
-    default = inspect.signature(find_class(str(config["class_path"]))).parameters.get("checkpoint")
-    if "checkpoint" not in arguments and default is not None and isinstance(default.default, str):
-        yield default.default
-    if isinstance(arguments.get("model"), str) and expanded(arguments["model"]).exists():
-        yield arguments["model"]
-    for inner in _configs_in(list(arguments.values())):
-        own = inner.get("init_args", {}).get("checkpoint")
-        if isinstance(own, str):
-            yield own
-        yield from _weights_within(inner)
-
-
-def _configs_in(value: Any) -> Iterator[dict[str, Any]]:
-    """Every `class_path`/`init_args` tree in lists and mappings, outermost ones alone."""
-    if isinstance(value, dict) and "class_path" in value:
-        yield value
-    elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _configs_in(one)
+    for number, node in enumerate(walk(config)):
+        if number and isinstance(node.arguments.get("checkpoint"), str):
+            yield node.arguments["checkpoint"]
+        default = inspect.signature(find_class(node.path)).parameters.get("checkpoint")
+        if "checkpoint" not in node.arguments and default is not None and isinstance(default.default, str):
+            yield default.default
+        if isinstance(node.arguments.get("model"), str) and expanded(node.arguments["model"]).exists():
+            yield node.arguments["model"]

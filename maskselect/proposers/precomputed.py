@@ -27,6 +27,7 @@ from maskselect.proposers.key_index import KeyIndex
 from maskselect.proposers.proposal_note import read_note
 from maskselect.proposers.proposal_rows import Row, from_row, open_shard, read_row, shards_of
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.needs import Arguments, Need
 from maskselect.structures.provenance import Provenance
 
 _KEPT_OPEN = 32  # shards whose footers stay in memory
@@ -85,6 +86,13 @@ class PrecomputedProposer:
         Raises ValueError when that file is damaged.
         """
         return read_note(self.folder)
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The folder of candidates."""
+        folder = Path(arguments["folder"])
+        command = f"maskselect propose --images DIR --output {folder}"
+        return [] if folder.is_dir() else [Need("data", f"{folder}, candidates made before", command)]
 
     def path_of(self, image_id: str) -> Path:
         """The JSON file of an image. Characters that a file name cannot have are escaped as in a URL."""

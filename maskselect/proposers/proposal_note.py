@@ -28,8 +28,6 @@ def read_note(folder: Path) -> tuple[Provenance, ...]:
     if not file.is_file():
         return ()
     try:
-        return tuple(
-            Provenance(one["weights"], dict(one["source"])) for one in json.loads(file.read_text())["trained_on"]
-        )
+        return tuple(Provenance.from_json(one) for one in json.loads(file.read_text())["trained_on"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is damaged: {error!r}; expected what `propose` writes beside its shards") from error

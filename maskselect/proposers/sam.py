@@ -15,12 +15,14 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from maskselect.backends.sam import load_sam
+from maskselect.backends.devices import pick_device
+from maskselect.backends.sam import load_sam, sam_needs
 from maskselect.backends.sam_network import Sam
 from maskselect.backends.sam_points import MasksPerPoint, PointDecoder
 from maskselect.ops.images import size_of
 from maskselect.proposers.everything import EverythingProposer, longest_side
 from maskselect.proposers.sam_filter import Frame
+from maskselect.structures.needs import Arguments, Need
 
 
 class SamNetwork:
@@ -96,8 +98,14 @@ class SamProposer(EverythingProposer):
         self.check()
         if masks_per_point not in get_args(MasksPerPoint):
             raise ValueError(f"masks_per_point must be 1 or 3, got {masks_per_point}")
-        self.sam = load_sam(model_type, checkpoint).to(device)
+        place = pick_device(device)
+        self.sam = load_sam(model_type, checkpoint).to(place)
         self.decoder = PointDecoder(
             self.sam, self.points_per_batch, self.precision, compile, self.memory_budget_mb, masks_per_point
         )
-        self.use(SamNetwork(self.sam, self.decoder, torch.device(device)))
+        self.use(SamNetwork(self.sam, self.decoder, place))
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The weights of SAM."""
+        return sam_needs(arguments)

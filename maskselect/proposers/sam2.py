@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForMaskGeneration
 
+from maskselect.backends import hub_cache
 from maskselect.backends.devices import pick_device
 from maskselect.backends.pretrained import load_pretrained, model_type
 from maskselect.backends.sam import attend_prompts
@@ -25,6 +26,7 @@ from maskselect.backends.sam_network import Attention, TwoWayTransformer
 from maskselect.backends.sam_points import PointDecoder, Precision
 from maskselect.proposers.everything import EverythingProposer
 from maskselect.proposers.sam_filter import Frame
+from maskselect.structures.needs import Arguments, Need
 
 MODEL_TYPES = ("sam2", "sam2_video", "edgetam", "edgetam_video", "sam3_tracker", "sam3_video")
 """`model_type` of configs that will do. Of a video model the image part is read."""
@@ -156,6 +158,12 @@ class Sam2Proposer(EverythingProposer):
         loaded = loaded.to(place)
         decoder = Sam2Decoder(loaded, self.points_per_batch, self.precision, self.memory_budget_mb)
         self.use(Sam2Network(loaded, processor, decoder, kind.split("_")[0]))
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The model with its image processor."""
+        model = arguments.get("model", _EXAMPLE)
+        return hub_cache.transformers_model(model, "SAM 2", _EXAMPLE, hub_cache.PROCESSOR)
 
 
 def _given(value: Tensor) -> Tensor:

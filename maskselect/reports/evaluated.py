@@ -50,7 +50,7 @@ class Evaluation:
     @property
     def ground_truth_added(self) -> bool:
         """Whether the ground-truth masks were among the candidates, which no model has in use."""
-        return "ground-truth" in self.pool
+        return bool(self.report.get("ground_truth_candidates", self.made.get("with_gt", False)))
 
     @property
     def seed(self) -> int | None:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskselect.backends.config_tree import Arguments
 from maskselect.scenes.captions import draw_caption
 from maskselect.scenes.facts import SceneFacts
 from maskselect.scenes.layout import scene_ids
@@ -15,6 +16,7 @@ from maskselect.scenes.render import render
 from maskselect.scenes.stream import SceneDataset, drawing_hash
 from maskselect.scenes.unknown import draw_unknown
 from maskselect.structures.groups import Annotated, Query
+from maskselect.structures.provenance import TrainingData
 
 
 class SceneGroups:
@@ -56,6 +58,12 @@ class SceneGroups:
         self.kind_shares = KIND_SHARES if kind_shares is None else kind_shares
         self.ids = list(scene_ids(split, seed, count))
         self._drawing = drawing_hash()
+
+    @classmethod
+    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
+        """The scenes that it draws."""
+        count, split = arguments.get("count"), arguments.get("split", "train")
+        return [TrainingData("scenes", split, seed=arguments.get("seed", 0), count=count)]
 
     def __len__(self) -> int:
         return len(self.ids)

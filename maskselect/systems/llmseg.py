@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskselect.backends import checkpoints
+from maskselect.backends import checkpoints, needs
+from maskselect.backends.weightless import reads_weights
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.heads.fusion import MaskFusion
 from maskselect.heads.overlap import HeadForm, IopHead, IouHead
@@ -33,6 +34,7 @@ from maskselect.lmm.lora import fit_adapters
 from maskselect.losses.overlap import Divergence, alignment_loss, iop_loss
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.needs import ANSWER_TOKENS, FRAME_TOKENS, PROMPT_TOKENS, Arguments, Need
 from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import Batch
 from maskselect.systems import questions
@@ -88,7 +90,10 @@ class LLMSeg(CandidateSystem):
     """
 
     name = "llmseg"
-    paper = "2404.08767"
+    title, paper = "LLM-Seg", "2404.08767"
+    summary = (
+        "a language model answers the prompt with a token `[SEG]`, and heads score every candidate mask against it"
+    )
     runs_every_part = False
     duplicates_iou = None
     """Candidates are joined to one mask, so none is dropped for being like another."""
@@ -138,9 +143,19 @@ class LLMSeg(CandidateSystem):
         self.train_embeddings, self.train_projector = train_embeddings, train_projector
         self.strategy, self.answering, self.phrasing = strategy, answering, phrasing
         self._freeze()
-        if start is not None:
+        if start is not None and reads_weights():
             self.load_learned(checkpoints.read_tensors(start), start)
         self.train()  # what is read from files comes in evaluation mode, and Lightning leaves modes as they are
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """Where it starts from, and a language model that would stay random."""
+        found = needs.checkpoint(arguments.get("start"), "where training starts from")
+        return found + needs.random_language_model(arguments)
+
+    def step_tokens(self, images: int, prompts: int, candidates: int) -> int:
+        """Tokens that the language model reads in a training step."""
+        return images * (FRAME_TOKENS + self.lmm.most_image_tokens) + prompts * (PROMPT_TOKENS + ANSWER_TOKENS)
 
     def _freeze(self) -> None:
         """Of the language model; what stands beside LoRA trains as the arguments say."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from maskselect.backends import checkpoints
 from maskselect.backends.building import build, find_class
+from maskselect.backends.config_tree import Node, rebuilt, tree
 from maskselect.proposers.loading import load_proposer
 from maskselect.structures.protocols import Learner, Prompter, System
 from maskselect.systems.candidates import CandidateSystem
@@ -50,8 +51,8 @@ def default_prompter(system: System, device: str) -> Prompter | None:
 
 def answering_class(card: Mapping[str, Any], checkpoint: str | Path) -> type:
     """The class of a card's system. Raises ValueError for one that answers no prompts; `checkpoint` names the file."""
-    config = card.get("config")
-    kind = find_class(str(config["class_path"])) if isinstance(config, dict) and "class_path" in config else type(None)
+    node = Node.of(card.get("config"))
+    kind = type(None) if node is None else find_class(node.path)
     if not (hasattr(kind, "read") and hasattr(kind, "answer")):
         raise ValueError(
             f"checkpoint {checkpoint} is of system {card['system']!r}; expected one that selects masks, as ras does"
@@ -72,20 +73,18 @@ def _in_float32() -> Iterator[None]:
 
 def on_device(config: Any, device: str) -> Any:
     """A config tree whose classes that choose a device choose this one."""
-    if isinstance(config, list):
-        return [on_device(value, device) for value in config]
-    if not isinstance(config, dict):
-        return config
-    placed = {key: on_device(value, device) for key, value in config.items()}
-    if "class_path" in placed and "device" in inspect.signature(find_class(placed["class_path"])).parameters:
-        placed["init_args"] = {**placed.get("init_args", {}), "device": device}
-    return placed
+
+    def placed(node: Node) -> Any:
+        takes = "device" in inspect.signature(find_class(node.path)).parameters
+        return tree(node.path, {**node.arguments, "device": device} if takes else node.arguments)
+
+    return rebuilt(config, placed)
 
 
 def _placed(config: Any, folder: str) -> Any:
     """A config tree with the folder of its checkpoint in it."""
-    if isinstance(config, dict):
-        return {key: _placed(value, folder) for key, value in config.items()}
-    if isinstance(config, list):
-        return [_placed(value, folder) for value in config]
-    return config.replace(BESIDE, folder) if isinstance(config, str) else config
+
+    def leaf(value: Any) -> Any:
+        return value.replace(BESIDE, folder) if isinstance(value, str) else value
+
+    return rebuilt(config, lambda node: tree(node.path, node.arguments), leaf)

@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskselect.backends import checkpoints
+from maskselect.backends import checkpoints, needs
+from maskselect.backends.weightless import reads_weights
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.lmm.lora import fit_adapters
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.needs import CAPTION_TOKENS, FRAME_TOKENS, PROMPT_TOKENS, Arguments, Need
 from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import Batch
 from maskselect.systems import scoring
@@ -67,7 +69,11 @@ class RAS(CandidateSystem):
     """
 
     name = "ras"
-    paper = "2506.05342"
+    title, paper = "RAS", "2506.05342"
+    summary = (
+        "candidate masks become tokens, a language model reads all of them together with the prompt, and a head scores "
+        "each from its hidden state"
+    )
     duplicates_iou: float | None = 0.5
     """Of two chosen candidates that overlap more than this only the better one stays: they are the same thing twice."""
 
@@ -110,12 +116,30 @@ class RAS(CandidateSystem):
             cast(nn.Module, lmm).requires_grad_(False)
         if stage == 2 and lmm.output_layer is not None:
             lmm.output_layer.requires_grad_(False)  # selecting writes no words
-        if start is not None:
+        if start is not None and reads_weights():
             self.load_learned(checkpoints.read_tensors(start), start)
         if stage == 1 and stage_1_trains == "projector":
             self.requires_grad_(False)
             self.reader.mask_tokenizer.requires_grad_(True)
         self.train()  # what is read from files comes in evaluation mode, and Lightning leaves modes as they are
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """Where it starts from, and a language model that would stay random."""
+        found = needs.checkpoint(arguments.get("start"), "where training starts from")
+        projector = arguments.get("stage") == 1 and arguments.get("stage_1_trains", "projector") == "projector"
+        frozen = "scorer decoder" if arguments.get("scorer") == "decoder" else "stage 1" if projector else ""
+        return found + needs.random_language_model(arguments, frozen)
+
+    def step_tokens(self, images: int, prompts: int, candidates: int) -> int:
+        """Tokens that the language model reads in a training step."""
+        tokenizer = cast(MaskTokenizer, self.reader.mask_tokenizer)
+        announced = 2 if len(tokenizer.pre) else 1
+        of_image = FRAME_TOKENS + announced * candidates
+        if self.stage == 1:
+            return images * (of_image + CAPTION_TOKENS)
+        seen = self.lmm.most_image_tokens if self.image_tokens else 0
+        return images * (of_image + seen) + prompts * (PROMPT_TOKENS + candidates)
 
     def blocks(self) -> list[nn.Module]:
         """Layers of the language model and of the scorer, which may be sharded one by one.

@@ -8,11 +8,14 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from maskselect.backends.config_tree import Arguments
+from maskselect.backends.training_data import training_data
 from maskselect.recipes.compact.captioner import SceneTexts, collate_texts
 from maskselect.scenes.stream import SceneDataset
 from maskselect.structures.groups import GroupSource, PrepareSettings
 from maskselect.structures.left_out import LeftOut
 from maskselect.structures.protocols import GroupLearner, Preparer
+from maskselect.structures.provenance import TrainingData
 from maskselect.training.draws import LONG, NumberedDraws, PromptBatches, SeededItems
 from maskselect.training.stand_ins import StandIns
 from maskselect.training.substitutes import made_or_substituted
@@ -99,6 +102,11 @@ class GroupsData(_Resumable):
         self.left_out = LeftOut()
         self._preparers: tuple[Preparer, Preparer]
 
+    @classmethod
+    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
+        """What its training source draws from."""
+        return training_data(arguments["train"])
+
     def preparers(self, learner: GroupLearner) -> tuple[Preparer, Preparer]:
         """What makes the batches of training and of validation."""
         return learner.preparer(self.settings, True), learner.preparer(self.settings, False)
@@ -177,6 +185,11 @@ class ScenesData(_Resumable):
         self.scenes = SceneDataset("train", seed, count, augment=augment, cache_dir=cache_dir)
         self.val_scenes = SceneDataset("val", seed, val_count, cache_dir=cache_dir)
         self.batch_size, self.texts, self.seed = batch_size, texts, seed
+
+    @classmethod
+    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
+        """The scenes that it draws."""
+        return [TrainingData("scenes", seed=arguments.get("seed", 0), count=arguments.get("count"))]
 
     def _data(self, scenes: SceneDataset) -> tuple[Dataset[Any], Any]:
         return (SceneTexts(scenes), collate_texts) if self.texts else (scenes, None)

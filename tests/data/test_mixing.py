@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
+from maskselect.backends.training_data import training_data
 from maskselect.data.mixing import MixedGroups
 from maskselect.evaluation.leakage import find_overlaps
 from maskselect.scenes.groups import SceneGroups
@@ -149,9 +150,14 @@ def test_a_mixture_tells_what_each_of_its_sets_has_seen() -> None:
     path = "maskselect.data.mixing.MixedGroups"
     inner = {"class_path": path, "init_args": {"sources": [one, one]}}
     mixed = {"class_path": path, "init_args": {"sources": [inner, other], "rates": [9, 3]}}
-    told = find_overlaps(mixed, "refcoco", "val")
-    assert told == [*find_overlaps(one, "refcoco", "val"), *find_overlaps(other, "refcoco", "val")]
+    told = find_overlaps(training_data(mixed), "refcoco", "val")
+    assert told == [
+        *find_overlaps(training_data(one), "refcoco", "val"),
+        *find_overlaps(training_data(other), "refcoco", "val"),
+    ]
     assert len(told) == 2
-    assert find_overlaps(mixed, "reasonseg", "val") == []
+    assert find_overlaps(training_data(mixed), "reasonseg", "val") == []
     never = {"class_path": path, "init_args": {"sources": [inner, other], "rates": [0, 3]}}
-    assert find_overlaps(never, "refcoco", "val") == find_overlaps(other, "refcoco", "val")
+    assert find_overlaps(training_data(never), "refcoco", "val") == find_overlaps(
+        training_data(other), "refcoco", "val"
+    )

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from maskselect.backends.training_data import training_data
 from maskselect.evaluation.leakage import candidates_overlaps, find_overlaps
 from maskselect.structures.provenance import Provenance
 from tests.data import test_coco
@@ -25,7 +26,7 @@ def _trained(dataset: str, split: str) -> dict[str, Any]:
     ],
 )
 def test_told(source: dict[str, Any], evaluated: tuple[str, str], told: str) -> None:
-    (sentence,) = find_overlaps(source, *evaluated)
+    (sentence,) = find_overlaps(training_data(source), *evaluated)
     assert told in sentence
 
 
@@ -49,18 +50,18 @@ def test_told(source: dict[str, Any], evaluated: tuple[str, str], told: str) -> 
     ],
 )
 def test_nothing_to_tell(source: dict[str, Any] | None, evaluated: tuple[str, str]) -> None:
-    assert find_overlaps(source, *evaluated) == []
+    assert find_overlaps(training_data(source), *evaluated) == []
 
 
 def test_pictures_are_counted_where_the_training_data_is_there(tmp_path: Path) -> None:
     root = test_coco.coco_root(tmp_path)
     source = _trained("coco", "val2017")
     source["init_args"]["root"] = str(root)
-    told = find_overlaps(source, "refcoco", "val", images=["7", "7", "0003", "99"])
+    told = find_overlaps(training_data(source), "refcoco", "val", images=["7", "7", "0003", "99"])
     assert told == ["2 of the 3 evaluated pictures were in the training data of the model"]
-    assert find_overlaps(source, "refcoco", "val", images=["99", "98"]) == []
+    assert find_overlaps(training_data(source), "refcoco", "val", images=["99", "98"]) == []
     source["init_args"] |= {"root": str(tmp_path / "gone"), "split": "train2017"}
-    assert "which holds the COCO pictures" in find_overlaps(source, "refcoco", "val", images=["99"])[0]
+    assert "which holds the COCO pictures" in find_overlaps(training_data(source), "refcoco", "val", images=["99"])[0]
 
 
 @pytest.mark.parametrize(
@@ -103,11 +104,13 @@ def test_whoever_learned_from_some_of_coco_may_have_seen_it(
 
 def test_what_a_source_leaves_out_is_its_default() -> None:
     scenes = {"class_path": "maskselect.scenes.groups.SceneGroups", "init_args": {}}
-    assert find_overlaps(scenes, "scenes", "train", 0)
-    assert find_overlaps(scenes, "scenes-reasoning", "train", 0)
-    assert not find_overlaps(scenes, "scenes", "test", 5)
+    assert find_overlaps(training_data(scenes), "scenes", "train", 0)
+    assert find_overlaps(training_data(scenes), "scenes-reasoning", "train", 0)
+    assert not find_overlaps(training_data(scenes), "scenes", "test", 5)
     plain = {"class_path": "maskselect.data.groups.DatasetGroups", "init_args": {"dataset": "refcoco"}}
-    assert find_overlaps(plain, "refcoco", "train") == ["the model was trained on this very split, refcoco train"]
+    assert find_overlaps(training_data(plain), "refcoco", "train") == [
+        "the model was trained on this very split, refcoco train"
+    ]
 
 
 def test_the_very_split() -> None:

@@ -64,7 +64,7 @@ def test_what_is_wrong_is_told_in_one_sentence(ask: Any, tmp_path: Path) -> None
         ({"class_path": "maskselect.proposers.sam.Nobody"}, ValueError, "Nobody' does not exist"),
         ({"class_path": "os.system"}, ValueError, "not part of maskselect"),
         ({**SAM, "init_args": {"points": 3}}, ValueError, r"proposer\.yaml do not fit SamProposer: .*'points'"),
-        ({**SAM, "init_args": None}, ValueError, r"init_args of proposer config .* are None; expected a mapping"),
+        ({**SAM, "init_args": [3]}, ValueError, r"init_args of proposer config .* are \[3\]; expected a mapping"),
         ({**SAM, "init_args": {"checkpoint": "gone"}}, FileNotFoundError, "'gone' not found"),
     ):
         with pytest.raises(error, match=told):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.backends.training_data import training_data
 from maskselect.cli import loading
 from maskselect.cli.program import main
 from maskselect.evaluation.leakage import candidates_overlaps
@@ -22,7 +24,7 @@ from maskselect.proposers.queries import QueryProposer
 from maskselect.proposers.snapping import SnappingProposer
 from maskselect.proposers.union import UnionProposer
 from maskselect.structures.masks import MaskSet
-from maskselect.structures.provenance import Provenance, trained_on
+from maskselect.structures.provenance import Provenance, TrainingData, trained_on
 from tests.data import test_refer
 from tests.proposers import test_queries
 from tests.proposers.codetr.test_names import TINY, official_tensors, tiny_model
@@ -79,7 +81,7 @@ def test_codetr_says_what_its_weights_learned_from(
     assert CoDetrProposer(published, published=False).trained_on == ()
     monkeypatch.setitem(VARIANTS, "lvis", TINY)
     (lvis,) = CoDetrProposer(published, "lvis").trained_on
-    assert "LVIS" in lvis.weights and lvis.source["init_args"] == {"dataset": "lvis", "split": "train"}
+    assert "LVIS" in lvis.weights and lvis.data == (TrainingData("lvis", "train"),)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -89,13 +91,14 @@ def test_one_trained_here_says_it_as_far_as_its_card_does(known: bool, tmp_path:
     path, data = tmp_path / "mine.safetensors", {"class_path": "x", "init_args": arguments}
     write_checkpoint(path, tiny_model().state_dict(), {"system": "codetr", "config": vars(TINY), "data": data})
     found = CoDetrProposer(path, "own").trained_on
-    assert found == ((Provenance("Co-DETR mine", source),) if known else ())
+    assert found == ((Provenance("Co-DETR mine", (TrainingData("scenes", seed=3),)),) if known else ())
 
 
 def test_one_of_our_own_config_says_which_scenes_it_saw(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     data = {"class_path": "maskselect.training.data.ScenesData", "init_args": {"count": 10, "seed": 4}}
-    write_checkpoint(path, tiny_model().state_dict(), {"system": "codetr", "config": vars(TINY), "data": data})
+    card = {"system": "codetr", "config": vars(TINY), "trained_on": [asdict(one) for one in training_data(data)]}
+    write_checkpoint(path, tiny_model().state_dict(), card)
     told = candidates_overlaps(CoDetrProposer(path, "own").trained_on, "scenes", "train", 4)
     assert told == ["the candidates' proposer (Co-DETR mine) was trained on the scenes of split train, seed 4"]
 
@@ -113,8 +116,7 @@ def test_models_with_mask_queries_say_it_by_their_name(
 ) -> None:
     shutil.copytree(mask2former, tmp_path / name)
     found = QueryProposer(f"{tmp_path}/{name}").trained_on
-    source = {"dataset": "coco", "split": "train2017"}
-    assert [one.source["init_args"] for one in found] == [source] * told
+    assert [one.data for one in found] == [(TrainingData("coco", "train2017"),)] * told
     assert all(name in one.weights for one in found)
 
 

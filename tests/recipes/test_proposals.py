@@ -50,7 +50,7 @@ HASH = "0123456789ab"
 class Thresholds:
     """Masks of what is brighter than some values; as many as the first pixel says."""
 
-    trained_on = (Provenance("thresholds", {"init_args": {"dataset": "coco", "split": "train2017"}}),)
+    trained_on = (Provenance.of_dataset("thresholds", "coco", "train2017"),)
 
     def __init__(self, pause: float = 0.0, notes: Path | None = None) -> None:
         self.pause, self.notes = pause, notes

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from maskselect import cli
+from maskselect.backends.training_data import training_data
 from maskselect.data.maskgroups import MaskGroupsDataset
 from maskselect.evaluation.leakage import find_overlaps
 from maskselect.evaluation.questions import open_samples
@@ -142,8 +143,8 @@ def test_written_scenes_hold_them(tmp_path: Path) -> None:
 
 def test_scenes_that_were_trained_on_are_told() -> None:
     scenes = {"class_path": "maskselect.scenes.groups.SceneGroups", "init_args": {"split": "train", "seed": 3}}
-    assert find_overlaps(scenes, "scenes-unknown", "train", 3)
-    assert not find_overlaps(scenes, "scenes-unknown", "test", 3)
+    assert find_overlaps(training_data(scenes), "scenes-unknown", "train", 3)
+    assert not find_overlaps(training_data(scenes), "scenes-unknown", "test", 3)
 
 
 def test_training_groups_have_the_share_that_is_asked_for() -> None:

@@ -12,13 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from maskselect.backends.needs import random_language_model
 from maskselect.lmm.llava import Llava
 from maskselect.recipes.compact.learner import CompactLearner
 from maskselect.scenes.captions import draw_caption, draw_dialogue
 from maskselect.scenes.facts import SceneFacts
 from maskselect.scenes.stream import SceneDataset
+from maskselect.structures.needs import FRAME_TOKENS, PROMPT_TOKENS, Arguments, Need
 from maskselect.tokens import sequence
 from maskselect.tokens.sequence import Slot
+
+TEXTS = 4
+"""Texts of an image."""
 
 DIALOGUE_SHARE = 0.35
 """Share of texts that are a question and its answer instead of a caption."""
@@ -30,7 +35,7 @@ class SceneTexts(Dataset[dict[str, Any]]):
     An item is {"image": (3, S, S) uint8, "texts": list of (question, answer)}; the question of a caption is "".
     """
 
-    def __init__(self, scenes: SceneDataset, texts_per_scene: int = 4) -> None:
+    def __init__(self, scenes: SceneDataset, texts_per_scene: int = TEXTS) -> None:
         self.scenes = scenes
         self.texts_per_scene = texts_per_scene
 
@@ -69,6 +74,15 @@ class CaptionTask(CompactLearner):
         super().__init__()
         self.lmm = lmm
         lmm.vision_tower.requires_grad_(True)
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """Weights of a language model that would stay random."""
+        return random_language_model(arguments)
+
+    def step_tokens(self, images: int, prompts: int, candidates: int) -> int:
+        """Tokens that the language model reads in a training step."""
+        return images * (FRAME_TOKENS + self.lmm.most_image_tokens + TEXTS * PROMPT_TOKENS)
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Mean cross entropy of answer tokens for {"image": (B, 3, S, S) uint8, "texts": B lists of pairs}.

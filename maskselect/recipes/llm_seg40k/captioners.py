@@ -9,6 +9,7 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from maskselect.backends import checkpoints
+from maskselect.backends.config_tree import arguments_of
 from maskselect.backends.devices import pick_device
 from maskselect.structures.masks import MaskSet
 from maskselect.systems.loading import load_system
@@ -42,7 +43,7 @@ class RasCaptioner:
 
     def __init__(self, checkpoint: str = "captioner", device: str = "auto", max_new_tokens: int = 64) -> None:
         card = checkpoints.read_card(checkpoint)
-        stage = card["config"].get("init_args", {}).get("stage")
+        stage = arguments_of(card["config"]).get("stage")
         if card["system"] != "ras" or stage != 1:
             told = card["system"] if card["system"] != "ras" else f"ras, stage {stage}"
             raise ValueError(f"checkpoint {checkpoint} is {told}; expected a ras of stage 1, such as captioner")

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from maskselect.backends.cache import expanded
-from maskselect.doctor.needs import Need
+from maskselect.backends.needs import release_of
+from maskselect.structures.needs import Need
 
 Find = Callable[[str], Path | None]
 """A file of a model by name, or None."""
@@ -65,6 +66,8 @@ def transformers_model(model: str, what: str, example: str, *further: Sequence[s
     if Path(model).is_dir() or find("config.json"):
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         told += f": lacks {lacking[0]}{more}"
+    if imported := release_of(Path(model)):
+        return [Need("weights", told, imported)]
     return [Need("weights", told, _command(model, example), fetched=_may_be_id(model))]
 
 

@@ -1,13 +1,20 @@
-"""Weights that must lie on this machine: published files, and checkpoints of our own."""
+"""What classes need on this machine: published files, checkpoints of our own, and packages."""
 
 import re
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from maskselect.backends import checkpoints, configs
 from maskselect.backends.cache import expanded
-from maskselect.doctor.needs import Need
+from maskselect.backends.config_tree import arguments_of
+from maskselect.backends.optional import installing
+from maskselect.structures.needs import Arguments, Need
 
+_STARTS = (
+    "--model.task.init_args.start NAME (a shipped name, or a .safetensors file), or the language model's own weights: "
+    "lmm.init_args.start, base or model"
+)
 _OUTPUT = re.compile(r"^output: *(\S+)", re.MULTILINE)
 _COMMAND = re.compile(r"^# +(lightning fit .*?)\\?$", re.MULTILINE)
 
@@ -33,9 +40,33 @@ def checkpoint(name: str | Path | None, what: str) -> list[Need]:
     return [Need("weights", f"{found.with_suffix('.json')}, card of {what}", "it is written beside the weights")]
 
 
+def package(module: str, name: str, extra: str) -> list[Need]:
+    """An optional package. extra: the group of `pyproject.toml` that brings it."""
+    return [] if find_spec(module) else [Need("package", name, installing(extra))]
+
+
+def quantizing(arguments: Arguments) -> list[Need]:
+    """The package that holds a language model in 4 bits, if its arguments ask for that."""
+    return package("bitsandbytes", "bitsandbytes", "qlora") if arguments.get("quantize") else []
+
+
+def random_language_model(arguments: Arguments, also_frozen: str = "") -> list[Need]:
+    """Weights of a task's language model that would stay random: they do not train, and no file is named for them.
+
+    Args:
+        arguments: of the task, with the language model's config in `lmm` and perhaps a checkpoint in `start`.
+        also_frozen: what freezes the language model besides LoRA, "" if nothing does.
+    """
+    own = arguments_of(arguments.get("lmm"))
+    why = "LoRA" if own.get("lora") else also_frozen
+    if not why or not own or arguments.get("start") or any(own.get(name) for name in ("start", "base", "model")):
+        return []
+    return [Need("weights", f"weights of the language model, which {why} leaves as they are", _STARTS, resumable=True)]
+
+
 def source_of(path: Path) -> str:
     """How a checkpoint, or a folder within an imported release, comes to be."""
-    if imported := _release(path):
+    if imported := release_of(path):
         return imported
     made = _commands().get(str(path.parent if path.suffix else path))
     if made is not None:
@@ -43,7 +74,7 @@ def source_of(path: Path) -> str:
     return f"a path, or a shipped name: {', '.join(checkpoints.shipped_names())}"
 
 
-def _release(path: Path) -> str | None:
+def release_of(path: Path) -> str | None:
     """The commands for what `maskselect import llm-seg` writes, if the path lies in a folder of that name."""
     if "llm-seg" not in path.parts:
         return None
