@@ -1,5 +1,6 @@
 """The protocols through which the parts meet. Constructor types are these, never concrete classes of a sibling room."""
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +13,7 @@ from maskselect.structures.answer import Answer
 from maskselect.structures.chat import ChatIds
 from maskselect.structures.clip import Clip
 from maskselect.structures.features import FeatureInfo, FeatureMap
+from maskselect.structures.generation import Generated, LogitsProcessor
 from maskselect.structures.groups import GroupSource, PrepareSettings
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.sample import Prompt
@@ -194,8 +196,34 @@ class LanguageModel(Protocol):
         """Next-token logits: (..., D) to (..., V)."""
         ...
 
-    def generate(self, embeddings: Tensor, max_new_tokens: int = 48) -> str:
-        """Greedy continuation of (1, L, D) as text, up to the end token."""
+    def generate(
+        self,
+        embeddings: Tensor,
+        max_new_tokens: int = 48,
+        *,
+        valid: Tensor | None = None,
+        positions: Tensor | None = None,
+        process: LogitsProcessor | None = None,
+        stop: Collection[int] = (),
+        cache: Any = None,
+        before: Tensor | None = None,
+    ) -> Generated:
+        """Greedy continuations of rows, side by side.
+
+        Args:
+            embeddings: (B, L, D), padded on the right.
+            max_new_tokens: most tokens that are written to a row.
+            valid: (B, L) bool, False on padding; None for no padding.
+            positions: (B, L) or on image grids (B, L, 3) int64; None for 0, 1, 2, …. Written ones go on from the last.
+            process: changes the logits before the best token is chosen.
+            stop: tokens that end a row beside the end token; unlike that, they are part of the row.
+            cache: with earlier positions, B rows; extended in place. None begins with an empty one.
+            before: (B, K) bool, which earlier positions of the cache are visible; None for all.
+        """
+        ...
+
+    def decode(self, ids: list[int]) -> str:
+        """Token ids to text, without special tokens."""
         ...
 
 

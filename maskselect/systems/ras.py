@@ -31,7 +31,7 @@ from maskselect.systems.autoregressive_scorer import AutoregressiveScorer
 from maskselect.systems.candidates import CandidateSystem
 from maskselect.systems.decoder_scorer import DecoderScorer, DecoderSettings
 from maskselect.systems.reading import Reader
-from maskselect.systems.scoring import ParallelScorer, ReadImages
+from maskselect.systems.scoring import ParallelScorer, ReadImages, Scorer
 from maskselect.tokens import sequence
 from maskselect.tokens.mask_tokenizer import MaskTokenizer, PreTokens
 from maskselect.tokens.sequence import SecondPass, Segment, Slot
@@ -42,6 +42,23 @@ THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 _WORDS = "reader.lmm.model.lm_head.weight"
 """The output layer, which captions need and selection does not."""
+
+
+def make_scorer(
+    scorer: Literal["parallel", "autoregressive", "decoder"],
+    lmm: LanguageModel,
+    decoder: DecoderSettings | None,
+    second_pass: SecondPass,
+    positive_weight: float,
+) -> Scorer:
+    """The scorer of that name; the arguments are those of `RAS`. Raises ValueError for settings of another scorer."""
+    if scorer == "decoder":
+        return DecoderScorer(lmm, decoder or DecoderSettings())
+    if decoder is not None:
+        raise ValueError(f"decoder is for scorer 'decoder' alone, and scorer is {scorer!r}")
+    if scorer == "autoregressive":
+        return AutoregressiveScorer(lmm.width)
+    return ParallelScorer(lmm.width, second_pass, positive_weight)
 
 
 class RAS(CandidateSystem):
@@ -99,15 +116,7 @@ class RAS(CandidateSystem):
         self.stage, self.captions = stage, stage == 1
         self.image_tokens = image_tokens
         self.proposal_score = proposal_score
-        self.scorer: ParallelScorer | AutoregressiveScorer | DecoderScorer
-        if decoder is not None and scorer != "decoder":
-            raise ValueError(f"decoder is for scorer 'decoder' alone, and scorer is {scorer!r}")
-        if scorer == "parallel":
-            self.scorer = ParallelScorer(lmm.width, second_pass, positive_weight)
-        elif scorer == "autoregressive":
-            self.scorer = AutoregressiveScorer(lmm.width)
-        else:
-            self.scorer = DecoderScorer(lmm, decoder or DecoderSettings())
+        self.scorer = make_scorer(scorer, lmm, decoder, second_pass, positive_weight)
         if not self.scorer.trains_language_model:
             if stage == 1 and stage_1_trains == "all":
                 raise ValueError(
@@ -204,7 +213,8 @@ class RAS(CandidateSystem):
         batch = Batch(candidate_features[None].to(device), valid, None, [[]], [[]])
         prefix = self.reader.caption_prefix(list(range(len(candidate_features))))
         packed = sequence.pack([(prefix, [])]).to(device)
-        return self.lmm.generate(self.reader.embed(packed, self.reader.tokens(batch)), max_new_tokens)
+        embedded = self.reader.embed(packed, self.reader.tokens(batch))
+        return self.lmm.decode(self.lmm.generate(embedded, max_new_tokens).ids[0])
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -302,16 +312,15 @@ class RAS(CandidateSystem):
         # A file may hold more of a language model than it must: all of it, or the output layer that captions need.
         own |= {k: held[k] for k in tensors if k.startswith("reader.lmm.") and k in held}
         complete = dict(tensors)
-        decodes = isinstance(self.scorer, DecoderScorer)
-        begins = not any(k.startswith("scorer.decoder." if decodes else "scorer.") for k in tensors)
+        begins = self.scorer.begins_with(tensors)
         if begins:
             complete = {k: v for k, v in own.items() if k.startswith("scorer.")} | complete
         if self.lmm.has_own_files and not any(k.startswith("reader.lmm.") for k in tensors):
             complete |= {k: v for k, v in own.items() if k.startswith("reader.lmm.")}
         checkpoints.check_fit(own, complete, str(origin), "RAS as configured")
         self.load_state_dict(self.without_frozen(complete, origin), strict=False)
-        if isinstance(self.scorer, DecoderScorer) and begins:
-            self.scorer.decoder.begin_as(self.lmm.language_model)
+        if begins:
+            self.scorer.begin(self.lmm)
 
     def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
         """Features of masks of the image that `encode` saw, proposed or given as (N, H, W) bool: (N, C)."""
