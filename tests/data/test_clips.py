@@ -1,4 +1,4 @@
-"""Clips: the frames of a file, a folder and a list are the same pictures, whatever the order in which they are asked."""
+"""Clips: a file, a folder and a list give the same pictures, in whatever order they are asked for."""
 
 import pickle
 from pathlib import Path

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 import maskselect
 from maskselect.evaluation.samples import build_report, score_samples
 from maskselect.predictor import Model
-from maskselect.reports.files import write_answer
+from maskselect.reports.files import write_answers
 from maskselect.reports.page import draw_page
 from maskselect.reports.table import print_report
 from maskselect.scenes.groups import SceneGroups
@@ -37,7 +37,7 @@ def test_predicts(tmp_path: Path) -> None:
     group = model.select(PICTURE, "the mug")
     assert group.mask[:, :30].all() and not group.mask[:, 30:].any()
     assert group.candidates is group.threshold is None and group.text == "the left half for the mug"
-    write_answer(group, tmp_path, Path("picture.png"), "halves")
+    write_answers([group], tmp_path, Path("picture.png"), "halves")
     record = json.loads((tmp_path / "picture.json").read_text())
     assert record["candidates"] is None and record["threshold"] is None and record["text"] == group.text
     assert (tmp_path / "picture.overlay.png").is_file()
