@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from maskselect.backends.identity import identity
+from maskselect.backends.cache_keys import cache_key
 from maskselect.proposers.precomputed import PrecomputedProposer
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
@@ -24,7 +24,7 @@ class KeptProposer:
 
     def __init__(self, proposer: Proposer, folder: str | Path) -> None:
         self.proposer = proposer
-        name = identity([proposer])
+        name = cache_key("KeptProposer", proposer=proposer)
         self._kept = PrecomputedProposer(Path(folder) / name, name)
 
     def __getattr__(self, name: str) -> Any:
