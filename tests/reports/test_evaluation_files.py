@@ -233,7 +233,7 @@ def test_a_sample_whose_id_another_has_is_left_out(
 def test_recall_goes_on_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda *_: (Halves(), "halves"))
+    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda *_: Halves())
     words = ["--proposer", "x", "--dataset", "own", "--root", str(write_own(tmp_path / "own")), "--split", "train"]
     assert cli.tool("recall", [*words, "--output", str(tmp_path / "r.json")]) == 1
     assert "error: 4 samples were left out:" in capsys.readouterr().err
