@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from maskselect.proposers.store import ProposalRows, proposer_key
+from maskselect.proposers.proposal_rows import ProposalRows
+from maskselect.proposers.store import proposer_key
 from maskselect.recipes.engine import run
 from maskselect.recipes.image_sources import FolderImages
 from maskselect.recipes.proposals import NamedProposer, ProposalWorker

@@ -29,7 +29,8 @@ import numpy as np
 import torch
 
 from maskselect.ops import rle
-from maskselect.proposers.store import INDEX, ProposalRows, ProposalStore, Row, shards_of, write_index
+from maskselect.proposers.proposal_rows import ProposalRows, Row, shards_of
+from maskselect.proposers.store import INDEX, ProposalStore, write_index
 from maskselect.structures.masks import MaskSet
 
 HASH = "0123456789ab"

@@ -6,54 +6,40 @@ picture's own size.
 
 A folder holds `proposals-*.parquet`, shards of many rows that `propose` writes; `index.npy`, where in them each row is;
 and `single/`, files of one row each, for pictures that were proposed when another command needed them.
-
-Columns: `key` (the picture's name in its data set), `content`, `height`, `width`, `source` (who proposed), `proposer`
-(its cache key), `masks` (COCO RLE: `size` [h, w] and compressed `counts`), `scores`, `boxes_xyxy` (pixels, exclusive
-end; all 0 for a mask without a pixel) and `columns`: each further number that the proposer gave for each mask, as
-`name`, `dtype` and `values`. Images that could not be read have no row; they are in the file's metadata under
-`failed`, with the reason, so that a shard is one file, whole or absent.
 """
 
 import hashlib
-import json
 import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from maskselect.backends.arrow import pa, pq
+from maskselect.backends.arrow import pq
 from maskselect.backends.atomic import atomic_file
 from maskselect.backends.cache_keys import cache_key
-from maskselect.ops import rle
-from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.ops.images import WORKING_SIDE, working_image
 from maskselect.ops.masks import resize_nearest
+from maskselect.proposers.proposal_rows import (
+    ProposalRows,
+    Row,
+    from_row,
+    open_rows,
+    read_columns,
+    read_row,
+    shards_of,
+    to_row,
+)
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Cacheable, PromptableProposer, Proposer
-
-Row = dict[str, Any]
-STEM = "proposals"
-"""What the names of shards begin with."""
 
 INDEX = "index.npy"
 SINGLE = "single"
 
-ROWS_PER_GROUP = 16
-"""What is read and decompressed for one image: fewer make files larger and slower to open."""
-
-_FAILED = b"failed"
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (*_FLOATS, *_WHOLE)}
 _MOST_OPEN = 32  # shards whose footers stay in memory
 _ROW_BITS = 32  # of a place: the row within its shard; the shard's number is in the bits above
 
@@ -83,143 +69,6 @@ def propose_row(image: np.ndarray, proposer: Proposer, own_key: str, name: str =
     return to_row(name or content, content, found, own_key)
 
 
-@cache
-def _schema() -> "pa.Schema":
-    """The columns of the parquet files."""
-    column = pa.struct([("name", pa.string()), ("dtype", pa.string()), ("values", pa.list_(pa.float64()))])
-    return pa.schema(
-        [
-            ("key", pa.string()),
-            ("content", pa.string()),
-            ("height", pa.int32()),
-            ("width", pa.int32()),
-            ("source", pa.string()),
-            ("proposer", pa.string()),
-            ("masks", pa.list_(pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())]))),
-            ("scores", pa.list_(pa.float32())),
-            ("boxes_xyxy", pa.list_(pa.list_(pa.int32()))),
-            ("columns", pa.list_(column)),
-        ]
-    )
-
-
-def to_row(key: str, content: str, candidates: MaskSet, proposer: str) -> Row:
-    """An image's candidates in plain containers. Columns of one number a mask are stored."""
-    height, width = candidates.image_size
-    masks = candidates.masks.cpu()
-    return {
-        "key": key,
-        "content": content,
-        "height": height,
-        "width": width,
-        "source": candidates.source,
-        "proposer": proposer,
-        "masks": rle.encode(masks.numpy()),
-        "scores": candidates.scores.tolist(),
-        "boxes_xyxy": masks_to_boxes_xyxy(masks).int().tolist(),
-        "columns": [
-            {"name": name, "dtype": str(column.dtype).removeprefix("torch."), "values": column.double().tolist()}
-            for name, column in sorted(candidates.columns.items())
-            if column.ndim == 1
-        ],
-    }
-
-
-def from_row(row: Row) -> MaskSet:
-    """The candidates of a row. Raises ValueError when it is damaged."""
-    size = (int(row["height"]), int(row["width"]))
-    try:
-        masks = rle.decode_many(row["masks"], size)
-        if masks.shape[1:] != size:
-            raise ValueError(f"its masks are of {list(masks.shape[1:])} (h, w), its image of {list(size)}")
-        columns = {
-            one["name"]: torch.tensor(one["values"], dtype=torch.float64).to(_DTYPES[one["dtype"]])
-            for one in row["columns"]
-        }
-        return MaskSet(
-            torch.from_numpy(masks), torch.tensor(row["scores"], dtype=torch.float32), row["source"], columns
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the candidates of image {row['key']!r} are damaged: {error}") from error
-
-
-def failed_row(key: str, reason: str) -> Row:
-    """Instead of a row, for an image that cannot be read."""
-    return {"key": key, "failed": reason}
-
-
-class ProposalRows:
-    """How a shard is stored; see the top of the file."""
-
-    suffix = "parquet"
-
-    def write(self, path: Path, records: list[Row]) -> None:
-        """One file, of rows by `to_row` and `failed_row`."""
-        failed = {record["key"]: record["failed"] for record in records if "failed" in record}
-        rows = (record for record in records if "failed" not in record)
-        schema = _schema().with_metadata({_FAILED: json.dumps(failed).encode()})
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            while group := list(islice(rows, ROWS_PER_GROUP)):
-                writer.write_table(pa.Table.from_pylist(group, schema))
-
-
-def shards_of(folder: Path) -> list[Path]:
-    """The shards that lie in a folder, by name; none if there is no folder."""
-    return sorted(folder.glob(f"{STEM}-*.{ProposalRows.suffix}"))
-
-
-def read_keys(path: Path) -> list[str]:
-    """The names of a shard's pictures, in the order of its rows. Raises ValueError when the shard is damaged."""
-    return [name for (name,) in _read_columns(path, "key")]
-
-
-def read_failed(path: Path) -> dict[str, str]:
-    """The images of a shard that could not be read, each with the reason. Raises ValueError as `read_keys`."""
-    metadata = _open(path).schema_arrow.metadata or {}
-    failed: dict[str, str] = json.loads(metadata.get(_FAILED, b"{}"))
-    return failed
-
-
-def _open(path: Path) -> "pq.ParquetFile":
-    """A file of rows, mapped into memory. Raises ValueError when it is damaged or of another kind."""
-    try:
-        opened = pq.ParquetFile(path, memory_map=True)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is truncated or not parquet: {_one_line(error)}") from error
-    if missing := sorted(set(_schema().names) - set(opened.schema_arrow.names)):
-        raise ValueError(f"{path} has no column(s) {', '.join(missing)}; expected a shard that `propose` wrote")
-    return opened
-
-
-def _read_columns(path: Path, *names: str) -> list[tuple[str, ...]]:
-    """Some columns of text of every row."""
-    try:
-        table = _open(path).read(list(names), use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged: {_one_line(error)}") from error
-    if lacking := [name for name in names if table.column(name).null_count]:
-        raise ValueError(f"{path} has row(s) without a {lacking[0]}")
-    return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
-
-
-def _read_row(opened: "pq.ParquetFile", path: Path, number: int) -> Row:
-    """A row by its number, without the boxes, which follow from the masks. One row group is read."""
-    ends = np.cumsum([opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)])
-    group = int(np.searchsorted(ends, number, side="right"))
-    names = [name for name in _schema().names if name != "boxes_xyxy"]
-    try:
-        table = opened.read_row_group(group, names, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged: {_one_line(error)}") from error
-    start = int(ends[group]) - table.num_rows
-    found: Row = table.slice(number - start, 1).to_pylist()[0]
-    return found
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
 def _hash(*words: str) -> int:
     """64 bits, the same in every process."""
     return int.from_bytes(hashlib.blake2b("\n".join(words).encode(), digest_size=8).digest(), "little")
@@ -232,7 +81,7 @@ def build_index(files: Sequence[Path]) -> np.ndarray:
     """
     hashes, places = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
     for number, file in enumerate(files):
-        rows = _read_columns(file, "proposer", "content")
+        rows = read_columns(file, "proposer", "content")
         hashes.append(np.array([_hash(*row) for row in rows], np.uint64))
         places.append(np.arange(len(rows), dtype=np.uint64) + np.uint64(number << _ROW_BITS))
     table = np.stack([np.concatenate(hashes), np.concatenate(places)])
@@ -299,7 +148,7 @@ class ProposalStore:
             return from_row(row)
         path = self._single(proposer, content)
         with suppress(ValueError):
-            return from_row(_read_row(_open(path), path, 0)) if path.is_file() else None
+            return from_row(read_row(open_rows(path), path, 0)) if path.is_file() else None
         return None
 
     def add(self, row: Row) -> None:
@@ -325,8 +174,8 @@ class ProposalStore:
         if path not in self._opened:
             if len(self._opened) == _MOST_OPEN:
                 self._opened.clear()
-            self._opened[path] = _open(path)
-        row = _read_row(self._opened[path], path, place & ((1 << _ROW_BITS) - 1))
+            self._opened[path] = open_rows(path)
+        row = read_row(self._opened[path], path, place & ((1 << _ROW_BITS) - 1))
         return row if (row["proposer"], row["content"]) == (proposer, content) else None
 
 
@@ -344,7 +193,7 @@ class StoredProposer:
     def __init__(self, proposer: Proposer, folder: str | Path) -> None:
         self.proposer: Proposer = proposer.proposer if isinstance(proposer, StoredProposer) else proposer
         self.store, self._key = ProposalStore(folder), proposer_key(self.proposer)
-        makers = {one for path in shards_of(self.store.folder)[:1] for (one,) in _read_columns(path, "proposer")}
+        makers = {one for path in shards_of(self.store.folder)[:1] for (one,) in read_columns(path, "proposer")}
         if makers and self._key not in makers:
             warnings.warn(
                 f"{folder} holds proposals of the proposer {makers.pop()}, not of this one, {self._key}; they will be "

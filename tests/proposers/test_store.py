@@ -12,19 +12,8 @@ import torch
 from maskselect.ops import rle
 from maskselect.ops.images import WORKING_SIDE, working_image
 from maskselect.proposers import store as module
-from maskselect.proposers.store import (
-    INDEX,
-    ROWS_PER_GROUP,
-    ProposalRows,
-    ProposalStore,
-    StoredProposer,
-    content_key,
-    failed_row,
-    propose_row,
-    read_failed,
-    to_row,
-    write_index,
-)
+from maskselect.proposers.proposal_rows import ROWS_PER_GROUP, ProposalRows, failed_row, read_failed, to_row
+from maskselect.proposers.store import INDEX, ProposalStore, StoredProposer, content_key, propose_row, write_index
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import PromptableProposer
 

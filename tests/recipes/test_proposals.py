@@ -33,7 +33,8 @@ from PIL import Image
 from maskselect.backends.checkpoints import find_checkpoint
 from maskselect.backends.optional import installing
 from maskselect.cli.program import main
-from maskselect.proposers.store import INDEX, ProposalRows, ProposalStore, content_key, shards_of
+from maskselect.proposers.proposal_rows import ProposalRows, shards_of
+from maskselect.proposers.store import INDEX, ProposalStore, content_key
 from maskselect.recipes.engine import STATE, Record, run
 from maskselect.recipes.image_sources import FolderImages, ImageSource, open_images
 from maskselect.recipes.proposals import ERRORS, ProposalWorker, Proposed, _told, propose_images

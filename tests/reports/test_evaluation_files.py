@@ -37,6 +37,9 @@ class Halves:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
+    def cache_key(self) -> str:
+        return "halves"
+
     def propose(self, image: np.ndarray) -> MaskSet:
         masks = torch.zeros(2, *image.shape[:2], dtype=torch.bool)
         masks[0, :, : image.shape[1] // 2] = masks[1, :, image.shape[1] // 2 :] = True
