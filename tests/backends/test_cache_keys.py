@@ -19,7 +19,7 @@ from maskselect.proposers.sam import SamProposer
 from maskselect.proposers.snapping import SnappingProposer
 from maskselect.proposers.union import UnionProposer
 from maskselect.structures.protocols import Cacheable
-from maskselect.training.features import fingerprint
+from maskselect.systems.preparing import fingerprint
 from maskselect.training.stand_ins import StandIns
 from tests.systems.tiny import Quarters, tiny_ras
 
