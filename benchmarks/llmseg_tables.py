@@ -138,7 +138,7 @@ def _measure(job: Job, name: str, options: argparse.Namespace) -> None:
     made, kept = job.folder / f"{name}.json", options.reports / job.folder.name / f"{name}.json"
     command = ["maskselect", "evaluate", "--model", str(model), "--dataset", data, "--split", "test"]
     command += ["--scenes", str(options.scenes), "--seed", str(SEED)]
-    command += ["--keep-candidates", str(options.cache / "candidates"), "--output", str(made)]
+    command += ["--proposals", str(options.cache / "candidates"), "--output", str(made)]
     _run(command, made.with_suffix(".log"))
     report = json.loads(made.read_text()) | {"model": f"{job.row}, seed {job.seed}", "steps": options.steps}
     kept.parent.mkdir(parents=True, exist_ok=True)

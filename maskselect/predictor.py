@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -30,7 +29,9 @@ from maskselect.backends.pickling import packed
 from maskselect.data.clips import ClipSource, WorkingClip, open_clip
 from maskselect.data.images import ImageSource, load_image
 from maskselect.lmm.lora import merge_adapters
+from maskselect.ops.images import working_image, working_size
 from maskselect.ops.masks import resize_nearest
+from maskselect.proposers.store import StoredProposer
 from maskselect.structures.answer import Answer
 from maskselect.structures.arguments import checked_extra, checked_threshold
 from maskselect.structures.clip import ClipMasks
@@ -45,9 +46,6 @@ from maskselect.systems.candidates import CandidateSystem
 from maskselect.systems.loading import default_prompter, load_system
 
 Reference = np.ndarray | Tensor | Image.Image | BoxRef | PointRef | MaskRef
-
-WORKING_SIDE = 1024
-"""Longer side, in pixels, of the working image; a larger picture is scaled down to it."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ class Model:
         if not texts:
             return []
         pixels = load_image(image)
-        size, working = (pixels.shape[0], pixels.shape[1]), _working(pixels)
+        size, working = (pixels.shape[0], pixels.shape[1]), working_image(pixels)
         with self._computing():
             masks = [self._reference_masks(own, size, working) for own in asked]
             questions = [Prompt(text, own) for text, own in zip(texts, masks, strict=True)]
@@ -200,7 +198,7 @@ class Model:
         if not texts:
             return []
         clip = open_clip(video)
-        working = WorkingClip(clip, _working_size(clip.size))
+        working = WorkingClip(clip, working_size(clip.size))
         for number in (number for own in places for number in own):
             if not 0 <= number < len(clip):
                 raise ValueError(f"reference on frame {number}: the clip has frames 0 to {len(clip) - 1}")
@@ -238,16 +236,14 @@ class Model:
         return checked_threshold(threshold)
 
     def keep_candidates(self, folder: str | Path) -> None:
-        """Keep the candidates of each picture in a folder, and read them from there if the same proposer made them.
+        """Read candidates of pictures from a folder if they are stored there, and store the others.
 
         Raises:
             ValueError: for a system that has no candidates.
         """
-        from maskselect.proposers.kept import KeptProposer  # noqa: PLC0415  its files need pyarrow, slow to import
-
         if not isinstance(self.system, CandidateSystem):
             raise ValueError(f"model {self.name!r} has no candidates to keep")
-        self.system.replace_proposer(KeptProposer(self.system.proposer, folder))
+        self.system.replace_proposer(StoredProposer(self.system.proposer, folder))
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -403,17 +399,3 @@ def _places(frames: Sequence[int] | None, references: Sequence[CheckedReference]
     if len(numbers) != len(references):
         raise ValueError(f"{len(references)} reference(s) need as many frames, got {len(numbers)}")
     return numbers
-
-
-def _working_size(size: tuple[int, int]) -> tuple[int, int]:
-    """(h, w) of the working image of a picture of (H, W)."""
-    factor = min(1.0, WORKING_SIDE / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
-def _working(image: np.ndarray) -> np.ndarray:
-    """The image with its longer side brought to `WORKING_SIDE` if it is longer, in memory of its own."""
-    height, width = _working_size((image.shape[0], image.shape[1]))
-    if (height, width) == image.shape[:2]:
-        return image.copy()
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.devices import pick_device
-from maskselect.predictor import WORKING_SIDE, Model, load
+from maskselect.ops.images import WORKING_SIDE
+from maskselect.predictor import Model, load
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.references import BoxRef, PointRef
 from tests.systems.tiny import Nothing, Quarters, tiny_ras
@@ -58,7 +59,7 @@ def test_an_image_is_proposed_and_encoded_once(monkeypatch: pytest.MonkeyPatch, 
     model.keep_candidates(tmp_path)
     for image in (_image(30), _image(), _image(30), _image()):
         assert model.select(image, "stars").candidates == 4
-    assert calls.count("propose") == 3 and len([*tmp_path.rglob("*.json")]) == 2
+    assert calls.count("propose") == 3 and len([*tmp_path.rglob("*.parquet")]) == 2
 
 
 def _noting(calls: list[str], name: str, function: Any) -> Any:

@@ -1,12 +1,17 @@
 """Building objects from a config tree, restricted to this package's own classes."""
 
 import importlib
+import inspect
 import sys
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from maskselect.backends.config_tree import Arguments, Node, rebuilt
+from maskselect.backends.config_tree import Arguments, Node, rebuilt, tree
 from maskselect.backends.optional import missing_package
+
+BESIDE = "{beside}"
+"""In a card's config: the folder of the checkpoint, which may be moved with all that is in it."""
 
 
 def build(config: Any) -> Any:
@@ -67,3 +72,22 @@ def find_class(path: str) -> type:
     if not isinstance(found, type):
         raise ValueError(f"class {path!r} is not a class")
     return found
+
+
+def on_device(config: Any, device: str) -> Any:
+    """A config tree whose classes that choose a device choose this one."""
+
+    def placed(node: Node) -> Any:
+        takes = "device" in inspect.signature(find_class(node.path)).parameters
+        return tree(node.path, {**node.arguments, "device": device} if takes else node.arguments)
+
+    return rebuilt(config, placed)
+
+
+def beside(checkpoint: Path, config: Any) -> Any:
+    """A config tree out of a checkpoint's card, with the folder of the checkpoint in it."""
+
+    def leaf(value: Any) -> Any:
+        return value.replace(BESIDE, str(checkpoint.parent)) if isinstance(value, str) else value
+
+    return rebuilt(config, lambda node: tree(node.path, node.arguments), leaf)

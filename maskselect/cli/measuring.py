@@ -163,6 +163,7 @@ def recall(options: argparse.Namespace) -> int:
     from maskselect.evaluation.leakage import candidates_overlaps
     from maskselect.evaluation.samples import measure_ceiling
     from maskselect.proposers.loading import load_proposer
+    from maskselect.proposers.store import StoredProposer, proposer_key
     from maskselect.reports.files import refuse_replacing_other, write_json
     from maskselect.reports.table import print_ceiling
     from maskselect.structures.provenance import trained_on
@@ -175,8 +176,10 @@ def recall(options: argparse.Namespace) -> int:
             images[sample.image_id] = None
             yield sample
 
-    proposer, identity = load_proposer(options.proposer, options.device)
-    what = {"dataset": options.dataset, "split": options.split, "proposer": identity}
+    proposer = load_proposer(options.proposer, options.device)
+    what = {"dataset": options.dataset, "split": options.split, "proposer": proposer_key(proposer)}
+    if options.proposals is not None:
+        proposer = StoredProposer(proposer, options.proposals)
     if options.output is not None and not options.overwrite:
         refuse_replacing_other(options.output, what, "the ceiling of this proposer on this data")
     found = measure_ceiling(proposer, noted(), total, left_out)

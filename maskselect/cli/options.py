@@ -7,6 +7,8 @@ from typing import Any
 from maskselect.cli.building import add_recipes
 from maskselect.cli.parsing import Parser, add_device, fraction, local, positive, words
 
+PROPOSER_HELP = "a config, SAM by its checkpoint, or a model, which stands for its proposer (default: %(default)s)"
+
 
 def predict_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `predict`."""
@@ -36,6 +38,7 @@ def predict_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold", type=fraction, metavar="T", help="least score in [0, 1]; default: the model's own"
     )
+    _add_proposals(parser)
     _add_model(parser)
     return parser
 
@@ -49,7 +52,7 @@ def evaluate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--with-gt-candidates", action="store_true", help="add the ground-truth masks to the pool")
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")
     _add_overwrite(parser)
-    _add_kept(parser)
+    _add_proposals(parser)
     _add_model(parser)
     return parser
 
@@ -63,7 +66,7 @@ def calibrate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="TABLE.json", help="what each threshold gives")
     _add_overwrite(parser)
     parser.add_argument("--write", action="store_true", help="store the threshold in the checkpoint's card")
-    _add_kept(parser)
+    _add_proposals(parser)
     _add_model(parser)
     return parser
 
@@ -83,9 +86,10 @@ def recall_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `recall`."""
     parser = Parser(prog=prog, description="The ceiling of any selector over a proposer's candidates.")
     _add_samples(parser, "test")
-    parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help="default: %(default)s")
+    parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help=PROPOSER_HELP)
     parser.add_argument("--output", type=Path, metavar="REPORT.json")
     _add_overwrite(parser)
+    _add_proposals(parser)
     add_device(parser)
     return parser
 
@@ -124,7 +128,7 @@ def propose_parser(prog: str) -> argparse.ArgumentParser:
     key_help = "of parquet (default: key, __key__, image_id or id, or else file and row)"
     parser.add_argument("--key-column", metavar="NAME", help=key_help)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help="default: %(default)s")
+    parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help=PROPOSER_HELP)
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: %(default)s")
     workers_help = (
         "images in flight; with --engine ray processes, of which with --device cuda each takes a GPU "
@@ -179,9 +183,9 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
 
 
-def _add_kept(parser: argparse.ArgumentParser) -> None:
-    kept_help = "keep candidates there, and read those that the same proposer left there for the same pictures"
-    parser.add_argument("--keep-candidates", type=Path, metavar="DIR", help=kept_help)
+def _add_proposals(parser: argparse.ArgumentParser) -> None:
+    told = "read candidates that `propose` or an earlier command stored there for the same pictures, and add the others"
+    parser.add_argument("--proposals", "--keep-candidates", type=Path, metavar="DIR", help=told)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

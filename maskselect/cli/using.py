@@ -244,7 +244,7 @@ def scenes(options: argparse.Namespace) -> int:
         if options.proposer is not None:
             from maskselect.proposers.loading import load_proposer
 
-            proposer, _ = load_proposer(options.proposer, options.device)
+            proposer = load_proposer(options.proposer, options.device)
             propose = lambda image: proposer.propose(image).masks.cpu().numpy()  # noqa: E731
         path = write_scenes(
             options.output,

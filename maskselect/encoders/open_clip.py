@@ -65,9 +65,11 @@ class OpenClipEncoder(FrozenEncoder):
             channels, grid = declare_levels(levels, layers, image_size, (rows[0], rows[1]))
             covered = grid[0] * int(tower.conv1.kernel_size[0]) / image_size
         mean, std = as_triple(mean, "mean"), as_triple(std, "std")
-        super().__init__(FeatureInfo(name, channels, image_size, grid, mean, std, covered), interpolation)
-        self.layers = [layer % len(levels) for layer in layers]  # pruning below shortens what negatives count from
-        self.final_norm = final_norm
+        chosen = [layer % len(levels) for layer in layers]  # pruning below shortens what negatives count from
+        declared = {"model": model, "layers": chosen, "final_norm": final_norm, "model_args": model_args}
+        info = FeatureInfo(name, channels, image_size, grid, mean, std, covered)
+        super().__init__(info, interpolation, **declared)
+        self.layers, self.final_norm = chosen, final_norm
         cut = trunk if trunk is not None else tower
         cut.prune_intermediate_layers(self.layers, prune_norm=not final_norm, prune_head=True)
         self.wraps_timm = trunk is not None

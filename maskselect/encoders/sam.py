@@ -35,7 +35,7 @@ class SamEncoder(FrozenEncoder):
             mean=(mean[0], mean[1], mean[2]),
             std=(std[0], std[1], std[2]),
         )
-        super().__init__(info, "bilinear")
+        super().__init__(info, "bilinear", model_type=model_type)
         self.encoder = sam.image_encoder
         self.freeze()
 

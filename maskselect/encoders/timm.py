@@ -67,10 +67,11 @@ class TimmEncoder(FrozenEncoder):
             std=as_triple(std or defaults["std"], "std"),
             covered=covered_side(trunk, image_size),
         )
-        super().__init__(info, interpolation)
         # From the start, because pruning shortens what negative numbers count from.
-        self.layers = [layer % len(trunk.feature_info) for layer in layers]
-        self.final_norm = final_norm
+        levels = [layer % len(trunk.feature_info) for layer in layers]
+        declared = {"model": model, "layers": levels, "final_norm": final_norm, "model_args": model_args}
+        super().__init__(info, interpolation, **declared)
+        self.layers, self.final_norm = levels, final_norm
         trunk.prune_intermediate_layers(self.layers, prune_norm=not final_norm, prune_head=True)
         self.trunk = trunk
         if checkpoint:

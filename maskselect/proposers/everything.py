@@ -8,14 +8,15 @@ Frames: *image*, the caller's pixels; *model*, the square that the network reads
 letters: N masks, P prompts, T tokens of a prompt, C channels, l side of the low frame.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
+from maskselect.backends.cache_keys import cache_key, weights_digest
 from maskselect.backends.sam_points import PointDecoder, Precision
 from maskselect.ops.boxes import box_nms, masks_to_boxes_xyxy
 from maskselect.ops.images import size_of
@@ -123,13 +124,20 @@ class EverythingProposer(EverythingSettings):
     Derived classes are dataclasses: they add what they load, and call `use` with it.
     """
 
-    def use(self, network: PromptNetwork) -> None:
-        """Begin with a network."""
+    def use(self, network: PromptNetwork, weights: nn.Module, **declared: object) -> None:
+        """Begin with a network, its weights, and what else decides its masks."""
         self.network, self.side = network, network.side
+        self._weights, self._declared = weights, declared
         self._least_iou = self.pred_iou_thresh if self.pred_iou_thresh > 0 else -torch.inf
         stability = StabilityFilter(self.stability_score_thresh, self.stability_score_offset, self.decision_side)
         self._decide = stability.by_size if self.mode == "exact" else stability.by_low
         self._grids = point_grids(self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor)
+
+    def cache_key(self) -> str:
+        """Of the weights and all settings but those that change only speed and memory."""
+        names = {field.name for field in fields(EverythingSettings)} - {"points_per_batch", "memory_budget_mb"}
+        settings = {name: getattr(self, name) for name in names}
+        return cache_key(type(self).__name__, weights=weights_digest(self._weights), **settings, **self._declared)
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray) -> MaskSet:

@@ -1,53 +1,57 @@
-"""A proposer by name or by config."""
+"""A proposer by config, by name, or by the system that has it."""
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from maskselect.backends.building import build, find_class
-from maskselect.backends.cache import expanded
-from maskselect.backends.checkpoints import find_checkpoint
-from maskselect.backends.config_tree import Node, arguments_of, tree, walk
+from maskselect.backends.building import beside, build, find_class, on_device
+from maskselect.backends.checkpoints import find_checkpoint, read_card
+from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.backends.devices import pick_device
-from maskselect.proposers.precomputed import proposer_hash
 from maskselect.proposers.sam import SamProposer
+from maskselect.proposers.store import proposer_key
 from maskselect.structures.protocols import Proposer
 
 _CONFIGS = (".yaml", ".yml", ".json")
-_SAM = tree(SamProposer)
 
 
-def load_proposer(config_or_name: str, device: str) -> tuple[Proposer, str]:
-    """The proposer, and the hash that names it in the files it writes.
+def load_proposer(config_or_name: str, device: str) -> Proposer:
+    """A proposer by config, by the system that has it, or SAM by its checkpoint.
 
-    config_or_name: a YAML or JSON file with a config tree, or a SAM checkpoint by name or path.
-    device: auto, cpu or cuda; a config names its own.
+    config_or_name: a YAML or JSON file with a config tree, or a checkpoint by name or path: that of a system stands for
+        the system's proposer.
+    device: auto, cpu or cuda; a config file names its own.
     Raises FileNotFoundError or ValueError when either is not there or not as it should be.
     """
-    if not _is_config(config_or_name):
-        checkpoint = find_checkpoint(config_or_name)
-        proposer = SamProposer(checkpoint=checkpoint, device=str(pick_device(device)))
-        return proposer, _hash_of_sam(checkpoint)
-    config = _read(Path(config_or_name))
-    return build(config), _hash_of(config)
+    if Path(config_or_name).suffix in _CONFIGS:
+        return _built(_read(Path(config_or_name)))
+    checkpoint, place = find_checkpoint(config_or_name), str(pick_device(device))
+    own = _proposer_of(checkpoint)
+    return SamProposer(checkpoint=checkpoint, device=place) if own is None else _built(on_device(own, place))
 
 
 def identify_proposer(config_or_name: str) -> str:
-    """The hash that `load_proposer` gives, without making the proposer: files are read, no weights are kept.
+    """The `cache_key` of the proposer that `load_proposer` gives, on a machine that need not have its device.
 
-    Raises FileNotFoundError or ValueError when the config, its class or its checkpoint is not there, or when the class
-    does not take these arguments.
+    Raises as `load_proposer` does, and TypeError for a proposer without a `cache_key`.
     """
-    if not _is_config(config_or_name):
-        return _hash_of_sam(find_checkpoint(config_or_name))
-    return _hash_of(_read(Path(config_or_name)))
+    if Path(config_or_name).suffix in _CONFIGS:
+        return proposer_key(_built(on_device(_read(Path(config_or_name)), "cpu")))
+    return proposer_key(load_proposer(config_or_name, "cpu"))
 
 
-def _is_config(config_or_name: str) -> bool:
-    return Path(config_or_name).suffix in _CONFIGS
+def _built(config: dict[str, Any]) -> Proposer:
+    made: Proposer = build(config)
+    return made
+
+
+def _proposer_of(checkpoint: Path) -> dict[str, Any] | None:
+    """The config of the proposer of a system, out of its checkpoint's card; None for another kind of checkpoint."""
+    card = read_card(checkpoint) if checkpoint.with_suffix(".json").is_file() else {}
+    own: dict[str, Any] | None = beside(checkpoint, arguments_of(card.get("config")).get("proposer"))
+    return own
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -68,25 +72,3 @@ def _read(path: Path) -> dict[str, Any]:
     except TypeError as error:
         raise ValueError(f"init_args of proposer config {path} do not fit {made.__name__}: {error}") from error
     return dict(config)
-
-
-def _hash_of_sam(checkpoint: Path) -> str:
-    return proposer_hash(_SAM, checkpoint)
-
-
-def _hash_of(config: dict[str, Any]) -> str:
-    return proposer_hash(config, arguments_of(config).get("checkpoint"), list(_weights_within(config)))
-
-
-def _weights_within(config: dict[str, Any]) -> Iterator[str]:
-    """Weights that a config names other than by the `checkpoint` of its outermost class: those of inner proposers,
-    those that are a class's default, and folders given as `model`. What stays on a hub is known by its name alone.
-    """
-    for number, node in enumerate(walk(config)):
-        if number and isinstance(node.arguments.get("checkpoint"), str):
-            yield node.arguments["checkpoint"]
-        default = inspect.signature(find_class(node.path)).parameters.get("checkpoint")
-        if "checkpoint" not in node.arguments and default is not None and isinstance(default.default, str):
-            yield default.default
-        if isinstance(node.arguments.get("model"), str) and expanded(node.arguments["model"]).exists():
-            yield node.arguments["model"]

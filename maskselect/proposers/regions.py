@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from maskselect.backends import needs
+from maskselect.backends.cache_keys import cache_key
 from maskselect.backends.optional import require
 from maskselect.backends.weightless import reads_weights
 from maskselect.ops.masks import resize_smooth
@@ -54,6 +55,11 @@ class RegionProposer:
     def needs(cls, arguments: Arguments) -> list[Need]:
         """scikit-image."""
         return needs.package("skimage", "scikit-image", "regions")
+
+    def cache_key(self) -> str:
+        """Of all its settings."""
+        names = ("scales", "sigma", "min_size", "side", "nms_iou", "max_candidates")
+        return cache_key("RegionProposer", **{name: getattr(self, name) for name in names})
 
     def propose(self, image: np.ndarray) -> MaskSet:
         """(H, W, 3) uint8 to candidates at the image's own size.

@@ -103,7 +103,8 @@ class SamProposer(EverythingProposer):
         self.decoder = PointDecoder(
             self.sam, self.points_per_batch, self.precision, compile, self.memory_budget_mb, masks_per_point
         )
-        self.use(SamNetwork(self.sam, self.decoder, place))
+        network = SamNetwork(self.sam, self.decoder, place)
+        self.use(network, self.sam, model_type=model_type, masks_per_point=masks_per_point)
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:

@@ -157,7 +157,7 @@ class Sam2Proposer(EverythingProposer):
         )
         loaded = loaded.to(place)
         decoder = Sam2Decoder(loaded, self.points_per_batch, self.precision, self.memory_budget_mb)
-        self.use(Sam2Network(loaded, processor, decoder, kind.split("_")[0]))
+        self.use(Sam2Network(loaded, processor, decoder, kind.split("_")[0]), loaded, kind=kind)
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:

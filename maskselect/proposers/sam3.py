@@ -17,6 +17,7 @@ from transformers import Sam3LiteTextModel, Sam3Model, Sam3Processor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from maskselect.backends import hub_cache
+from maskselect.backends.cache_keys import cache_key, weights_digest
 from maskselect.backends.devices import pick_device
 from maskselect.backends.pretrained import load_pretrained, model_type
 from maskselect.backends.sam_points import Precision
@@ -88,6 +89,7 @@ class Sam3Proposer:
         self.model = loaded.to(place)
         self.score_thresh, self.mask_thresh = score_thresh, mask_thresh
         self.mask_nms_thresh, self.max_candidates = mask_nms_thresh, max_candidates
+        self._declared = {"kind": kind, "phrases": list(phrases), "precision": precision}
         self._phrases = self._encode_phrases(phrases) if reads_weights() else []
 
     @classmethod
@@ -95,6 +97,18 @@ class Sam3Proposer:
         """The model with its image processor and tokenizer."""
         model = arguments.get("model", _EXAMPLE)
         return hub_cache.transformers_model(model, "SAM 3", _EXAMPLE, hub_cache.PROCESSOR, hub_cache.TOKENIZER)
+
+    def cache_key(self) -> str:
+        """Of the weights, the constructor's phrases and all settings but the device."""
+        return cache_key(
+            "Sam3Proposer",
+            weights=weights_digest(self.model),
+            score_thresh=self.score_thresh,
+            mask_thresh=self.mask_thresh,
+            mask_nms_thresh=self.mask_nms_thresh,
+            max_candidates=self.max_candidates,
+            **self._declared,
+        )
 
     def propose(self, image: np.ndarray) -> MaskSet:
         """(H, W, 3) uint8 to what the constructor's phrases name, at the image's own size, by falling score.

@@ -49,7 +49,7 @@ class ProposerBoxes:
     def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
         """The masks inside boxes (K, 4) given in pixels, in their order, with the proposer's own scores."""
         if self._loaded is None:
-            proposer, _ = load_proposer(self.config_or_name, self.device)
+            proposer = load_proposer(self.config_or_name, self.device)
             if not isinstance(proposer, PromptableProposer):
                 raise ValueError(f"proposer {self.config_or_name} takes no boxes; expected one such as SAM")
             self._loaded = proposer

@@ -1,8 +1,7 @@
-"""Candidates of a whole data set, made once and kept: `maskselect propose`.
+"""Candidates of a whole data set, made once and stored: `maskselect propose`.
 
-The folder holds shards of `proposers.proposal_rows`, which `proposers.precomputed` reads; `index.arrow`, which tells
-where the row of a key stands; `proposer.json`, who made them; `errors.parquet`, the images that could not be read, each
-with the reason, where there are any; and what the engine keeps. A run that goes on in such a folder finishes what was
+The folder is one of `proposers.store`, with `errors.parquet` beside the shards: the images that could not be read, each
+with the reason, if there are any; and what the engine keeps. A run that goes on in such a folder finishes what was
 begun when the images are the same; otherwise it begins a further set of shards for those that have no row yet.
 """
 
@@ -14,19 +13,10 @@ from threading import Lock
 from typing import Any, Protocol
 
 from maskselect.backends.arrow import pa, pq
-from maskselect.backends.atomic import atomic_file, write_text
+from maskselect.backends.atomic import atomic_file
 from maskselect.proposers import loading
-from maskselect.proposers.key_index import INDEX, KeyIndex
-from maskselect.proposers.proposal_note import NOTE, to_note
-from maskselect.proposers.proposal_rows import (
-    STEM,
-    ProposalRows,
-    failed_row,
-    read_failed,
-    read_keys,
-    shards_of,
-    to_row,
-)
+from maskselect.proposers.proposal_rows import STEM, ProposalRows, failed_row, read_failed, read_keys, shards_of
+from maskselect.proposers.store import INDEX, propose_row, proposer_key, write_index
 from maskselect.recipes.engine import (
     STATE,
     Built,
@@ -50,12 +40,12 @@ PER_SHARD = 128
 class ProposerMaker(Protocol):
     """Opens a proposer in the process that needs it. It must be picklable."""
 
-    def open(self) -> tuple[Proposer, str]:
-        """The proposer, and the hash that names it. Raises FileNotFoundError or ValueError when it cannot be had."""
+    def open(self) -> Proposer:
+        """The proposer. Raises FileNotFoundError or ValueError when it cannot be had."""
         ...
 
     def identity(self) -> str:
-        """The hash alone, on a machine that need not have the proposer's device.
+        """Its `cache_key`, on a machine that need not have its device.
 
         Raises FileNotFoundError or ValueError when what it is made of is not there.
         """
@@ -69,12 +59,12 @@ class NamedProposer:
     config_or_name: str = "sam"
     device: str = "auto"
 
-    def open(self) -> tuple[Proposer, str]:
+    def open(self) -> Proposer:
         """Loaded anew with each call."""
         return loading.load_proposer(self.config_or_name, self.device)
 
     def identity(self) -> str:
-        """Its files are read but it is not made: its weights may be too large for this machine."""
+        """Of the proposer made on the CPU."""
         return loading.identify_proposer(self.config_or_name)
 
 
@@ -96,21 +86,14 @@ class Proposed:
 class ProposalWorker:
     """One image to one row; an image that cannot be read, or proposed for, to the reason.
 
-    identity: the hash that the proposer must have, wherever it is opened.
-    proposer: where it is open already; it stays in this process.
-    folder: where it is told, once there is an image, who the proposer is; nowhere where there is none.
+    identity: the `cache_key` that the proposer must have, wherever it is opened.
+    proposer: if it is open already; it stays in this process.
     """
 
     def __init__(
-        self,
-        images: ImageSource,
-        maker: ProposerMaker,
-        identity: str,
-        proposer: Proposer | None = None,
-        folder: Path | None = None,
+        self, images: ImageSource, maker: ProposerMaker, identity: str, proposer: Proposer | None = None
     ) -> None:
         self.images, self.maker, self.identity, self._proposer = images, maker, identity, proposer
-        self._untold = folder
         self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,23 +113,20 @@ class ProposalWorker:
         try:
             with self._lock:
                 image = self.images.load(unit)
-            candidates = proposer.propose(image)
+            row = propose_row(image, proposer, self.identity, key)
         except (ValueError, OSError) as error:
             return Built([failed_row(key, _one_line(error))], Counter(failed=1))
-        return Built([to_row(key, candidates, self.identity)], Counter(images=1, masks=len(candidates)))
+        return Built([row], Counter(images=1, masks=len(row["scores"])))
 
     def _open(self) -> Proposer:
         if self._proposer is None:
-            self._proposer, found = self.maker.open()
-            if found != self.identity:
+            proposer = self.maker.open()
+            if (found := proposer_key(proposer)) != self.identity:
                 raise ValueError(
-                    f"the proposer of a worker has the hash {found}, that of the run {self.identity}; "
+                    f"the proposer of a worker has the key {found}, that of the run {self.identity}; "
                     "expected the same config and weights on every machine"
                 )
-        if self._untold is not None:
-            told = to_note(self.identity, self._proposer)
-            write_text(self._untold / NOTE, told)
-            self._untold = None
+            self._proposer = proposer
         return self._proposer
 
 
@@ -174,12 +154,13 @@ def propose_images(
             f"{folder} holds {len(shards)} shard(s) of proposals; expected a folder without, or --resume to go on in it"
         )
     units = images.units()
-    proposer, identity = maker.open() if engine == "local" else (None, maker.identity())
+    proposer = maker.open() if engine == "local" else None
+    identity = maker.identity() if proposer is None else proposer_key(proposer)
     stem, left, there = _plan(folder, units, {"proposer": identity}, resume)
     if not left:
         _publish(folder, {})
         return Proposed(0, there, 0.0, {})
-    worker, form = ProposalWorker(images, maker, identity, proposer, folder), ProposalRows()
+    worker, form = ProposalWorker(images, maker, identity, proposer), ProposalRows()
     before = sum(map(len, map(read_keys, _of_stem(folder, stem))))
     settings = {"proposer": identity}
     try:
@@ -190,7 +171,6 @@ def propose_images(
     except (ValueError, OSError):
         if not _of_stem(folder, stem):  # as where Ray cannot be reached: nothing half-begun stays
             forget(folder, stem)
-            _clear_note(folder)
         raise
     failed = {key: why for file in files for key, why in read_failed(file).items()} if counts["failed"] else {}
     if counts["images"] == 0:
@@ -251,14 +231,8 @@ def _publish(folder: Path, failed: dict[str, str]) -> None:
             pq.write_table(table, part)
     else:
         (folder / ERRORS).unlink(missing_ok=True)
-    if shards := shards_of(folder):
-        index = KeyIndex.build(shards)
-        with atomic_file(folder / INDEX) as part:
-            index.write(part)
-    else:
-        (folder / INDEX).unlink(missing_ok=True)
-    _clear_note(folder)
-    clear_leftovers(folder, f"{STEM}-", ERRORS, INDEX, NOTE, STATE)
+    write_index(folder)
+    clear_leftovers(folder, f"{STEM}-", ERRORS, INDEX, STATE)
 
 
 def _listed(folder: Path) -> dict[str, str]:
@@ -267,12 +241,6 @@ def _listed(folder: Path) -> dict[str, str]:
         return {}
     columns = pq.read_table(folder / ERRORS, columns=["key", "reason"])
     return dict(zip(columns.column("key").to_pylist(), columns.column("reason").to_pylist(), strict=True))
-
-
-def _clear_note(folder: Path) -> None:
-    """Takes the note away where there is nothing that it is about."""
-    if not shards_of(folder):
-        (folder / NOTE).unlink(missing_ok=True)
 
 
 def _told(counts: Counter[str]) -> str:

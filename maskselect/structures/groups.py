@@ -81,6 +81,7 @@ class PrepareSettings:
     best_iou, positive_iou: which candidates count as a target.
     max_candidates: most candidates of a training image, as far as the others match nothing; None keeps all.
     stand_ins: makes the candidates of training images; None takes the proposer's.
+    proposals: folder of stored candidates; None always runs the proposer.
     """
 
     cache_dir: Path | None = None
@@ -88,6 +89,7 @@ class PrepareSettings:
     positive_iou: float = 0.7
     max_candidates: int | None = None
     stand_ins: CandidateSource | None = None
+    proposals: Path | None = None
 
 
 class UnusableImageError(ValueError):

@@ -20,6 +20,18 @@ from maskselect.structures.sample import Prompt
 
 
 @runtime_checkable
+class Cacheable(Protocol):
+    """A part whose results can be kept: proposers, encoders, and whatever else decides frozen features."""
+
+    def cache_key(self) -> str:
+        """A digest of its weights and of every declared setting that decides its results; see `backends.cache_keys`.
+
+        Equal keys mean equal results, in every process and on every machine. Where and how fast it runs do not count.
+        """
+        ...
+
+
+@runtime_checkable
 class Proposer(Protocol):
     """Image to candidate masks."""
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.heads.selection import select
 from maskselect.ops.masks import resize_nearest
+from maskselect.proposers.store import StoredProposer
 from maskselect.structures.answer import Answer
 from maskselect.structures.clip import Clip
 from maskselect.structures.features import FeatureMap
@@ -216,6 +217,8 @@ class CandidateSystem(nn.Module):
 
     def preparer(self, settings: PrepareSettings, training: bool) -> CandidatePreparer:
         """Makes batches of frozen features; see `systems.preparing`."""
+        if settings.proposals is not None:
+            self.replace_proposer(StoredProposer(self.proposer, settings.proposals))
         return CandidatePreparer(self, settings, training)
 
     @property

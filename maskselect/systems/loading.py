@@ -1,6 +1,5 @@
 """A trained system out of its checkpoint."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,15 +8,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from maskselect.backends import checkpoints
-from maskselect.backends.building import build, find_class
-from maskselect.backends.config_tree import Node, rebuilt, tree
+from maskselect.backends import building, checkpoints
+from maskselect.backends.building import beside, build, find_class, on_device
+from maskselect.backends.config_tree import Node
 from maskselect.proposers.loading import load_proposer
 from maskselect.structures.protocols import Learner, Prompter, System
 from maskselect.systems.candidates import CandidateSystem
 
-BESIDE = "{beside}"
-"""In a card's config: the folder of the checkpoint, which may be moved with all that is in it."""
+BESIDE = building.BESIDE
 
 
 def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> tuple[System, dict[str, Any]]:
@@ -31,7 +29,7 @@ def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> t
     answering_class(card, checkpoint)
     file = checkpoints.find_checkpoint(checkpoint)
     with _in_float32():
-        system = build(on_device(_placed(card["config"], str(file.parent)), str(device)))
+        system = build(on_device(beside(file, card["config"]), str(device)))
     if not isinstance(system, System) or not isinstance(system, Learner) or system.name != card["system"]:
         raise ValueError(f"checkpoint {checkpoint} describes a {type(system).__name__}; expected {card['system']!r}")
     system.load_learned(checkpoints.read_tensors(file), file)
@@ -46,7 +44,7 @@ def default_prompter(system: System, device: str) -> Prompter | None:
     """
     if isinstance(system, CandidateSystem):
         return system.prompter
-    return cast(Prompter, load_proposer("sam", device)[0])
+    return cast(Prompter, load_proposer("sam", device))
 
 
 def answering_class(card: Mapping[str, Any], checkpoint: str | Path) -> type:
@@ -69,22 +67,3 @@ def _in_float32() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def on_device(config: Any, device: str) -> Any:
-    """A config tree whose classes that choose a device choose this one."""
-
-    def placed(node: Node) -> Any:
-        takes = "device" in inspect.signature(find_class(node.path)).parameters
-        return tree(node.path, {**node.arguments, "device": device} if takes else node.arguments)
-
-    return rebuilt(config, placed)
-
-
-def _placed(config: Any, folder: str) -> Any:
-    """A config tree with the folder of its checkpoint in it."""
-
-    def leaf(value: Any) -> Any:
-        return value.replace(BESIDE, folder) if isinstance(value, str) else value
-
-    return rebuilt(config, lambda node: tree(node.path, node.arguments), leaf)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from maskselect.backends.atomic import atomic_file
-from maskselect.backends.identity import identity
+from maskselect.backends.cache_keys import cache_key
 from maskselect.backends.sharded import in_zero3_shards
 from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
@@ -28,7 +28,7 @@ from maskselect.structures.protocols import Proposer
 from maskselect.structures.sample import Batch, Overlaps
 
 _KEPT_BYTES = 4 * 2**30  # of records in memory; those beyond are read again
-_RECORD_FORM = b"2"  # counted up when a record holds something else than before
+_RECORD_FORM = 2  # counted up when a record holds something else than before
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,14 @@ def compute(system: FrozenParts, annotated: Annotated, candidates: MaskSet | Non
 
 def fingerprint(system: FrozenParts, stand_ins: CandidateSource | None = None) -> str:
     """Twelve hex digits over everything that decides a record: frozen weights, and what makes the candidates."""
-    blind = [] if system.image_tokens else ["without image tokens"]
-    return identity([*system.visual_parts, system.channels, stand_ins or system.proposer, *blind], _RECORD_FORM)
+    return cache_key(
+        "Record",
+        form=_RECORD_FORM,
+        parts=system.visual_parts,
+        channels=system.channels,
+        image_tokens=system.image_tokens,
+        candidates=stand_ins or system.proposer,
+    )
 
 
 def _pack(record: Record) -> dict[str, Tensor]:

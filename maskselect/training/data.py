@@ -68,6 +68,7 @@ class GroupsData(_Resumable):
             `batch_size`, whose steps hold fewer prompts where images have few.
         max_candidates: candidates of a training image beyond this go, if they match nothing; None keeps all.
         cache_dir: where frozen features are kept; the first visit of an image computes them. None keeps nothing.
+        proposals: folder of stored candidates, see `proposers.store`; what is absent is proposed and added.
         best_iou, positive_iou: see `LabelRule` of `systems/preparing.py`.
         stand_ins: in training, candidates made from the annotated masks in place of the proposer's; validation always
             has the proposer's.
@@ -89,6 +90,7 @@ class GroupsData(_Resumable):
         positive_iou: float = 0.7,
         stand_ins: StandIns | None = None,
         seed: int = 0,
+        proposals: Path | None = None,
     ) -> None:
         super().__init__()
         if batch_prompts is not None and batch_prompts < 1:
@@ -98,7 +100,7 @@ class GroupsData(_Resumable):
         self.batch_size, self.prompts_per_image = batch_size, prompts_per_image
         self.seed = seed
         folder = None if cache_dir is None else Path(cache_dir)
-        self.settings = PrepareSettings(folder, best_iou, positive_iou, max_candidates, stand_ins)
+        self.settings = PrepareSettings(folder, best_iou, positive_iou, max_candidates, stand_ins, proposals)
         self.left_out = LeftOut()
         self._preparers: tuple[Preparer, Preparer]
 

@@ -6,13 +6,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from maskselect.backends.building import build
+from maskselect.backends.building import build, on_device
 from maskselect.backends.progress import track
 from maskselect.doctor.check import refuse_missing
 from maskselect.structures.groups import UnusableImageError
 from maskselect.structures.left_out import LeftOut
 from maskselect.structures.protocols import GroupLearner, StoringPreparer
-from maskselect.systems.loading import on_device
 from maskselect.training.cli import without_none
 from maskselect.training.data import GroupsData
 

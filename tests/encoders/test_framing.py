@@ -116,9 +116,7 @@ def test_an_unknown_framing_is_told() -> None:
 
 
 def test_frozen_features_are_kept_apart_by_framing() -> None:
-    """And those of the default stay what they were: it is not among the settings that are digested."""
     plain, cornered = tiny_llmseg(), tiny_llmseg()
     assert fingerprint(plain) == fingerprint(cornered)
     cornered.encoders.framing = "corner"
     assert fingerprint(plain) != fingerprint(cornered)
-    assert "framing" not in vars(plain.encoders)

@@ -18,10 +18,9 @@ from maskselect.cli.program import main
 from maskselect.evaluation.leakage import candidates_overlaps
 from maskselect.proposers.codetr.config import VARIANTS
 from maskselect.proposers.codetr.proposer import CoDetrProposer
-from maskselect.proposers.precomputed import PrecomputedProposer
-from maskselect.proposers.proposal_note import NOTE, to_note
 from maskselect.proposers.queries import QueryProposer
 from maskselect.proposers.snapping import SnappingProposer
+from maskselect.proposers.store import StoredProposer
 from maskselect.proposers.union import UnionProposer
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.provenance import Provenance, TrainingData, trained_on
@@ -44,6 +43,9 @@ class Silent:
 
     def __init__(self, *inner: Any) -> None:
         self.inner = {"first": inner}
+
+    def cache_key(self) -> str:
+        return "silent"
 
     def propose(self, image: np.ndarray) -> MaskSet:
         return MaskSet.empty((image.shape[0], image.shape[1]), "silent")
@@ -121,15 +123,7 @@ def test_models_with_mask_queries_say_it_by_their_name(
 
 
 def test_stored_proposals_say_it_for_whoever_made_them(tmp_path: Path) -> None:
-    reader = PrecomputedProposer(tmp_path)
-    assert trained_on(reader) == []
-    (tmp_path / NOTE).write_text(to_note("0123456789ab", UnionProposer([Silent(), Learned()])))
-    assert json.loads((tmp_path / NOTE).read_text())["proposer"] == "0123456789ab"
-    assert trained_on(UnionProposer([reader])) == [COCO]  # type: ignore[list-item]
-    for damaged in ("{", "[]", '{"trained_on": [{"weights": "w"}]}', '{"trained_on": 3}'):
-        (tmp_path / NOTE).write_text(damaged)
-        with pytest.raises(ValueError, match=rf"{NOTE} is damaged: .*; expected what `propose` writes"):
-            trained_on(reader)
+    assert trained_on(StoredProposer(UnionProposer([Silent(), Learned()]), tmp_path)) == [COCO]
 
 
 def test_the_report_of_an_evaluation_says_it(
@@ -152,7 +146,7 @@ def test_the_ceiling_of_its_candidates_says_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, output = test_refer._root(tmp_path / "data"), tmp_path / "report.json"
-    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda name, device: (Learned(), "0123456789ab"))
+    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda name, device: Learned())
     words = ["--dataset", "refcoco", "--root", root, "--split", "val", "--output", output]
     assert main(["recall", *map(str, words)]) == 0
     assert json.loads(output.read_text())["overlap"] == [TOLD]

@@ -13,7 +13,6 @@ from maskselect.backends import sam as backend
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.sam_points import PointDecoder
 from maskselect.ops.overlap import pairwise_iou
-from maskselect.proposers.precomputed import PrecomputedProposer, proposer_hash
 from maskselect.proposers.sam import SamNetwork, SamProposer
 from maskselect.recipes.compact.sam import SamTask
 from maskselect.scenes.stream import SceneDataset
@@ -316,31 +315,6 @@ def test_loading_errors(checkpoint: Path, tmp_path: Path) -> None:
     write_checkpoint(other, backend.build_sam(**TINY).state_dict(), {"system": "sam", "config": {"sides": 3}})
     with pytest.raises(ValueError, match="config"):
         backend.load_sam("compact", other)
-
-
-def test_precomputed_round_trip(tmp_path: Path) -> None:
-    masks = torch.zeros(2, 6, 5, dtype=torch.bool)
-    masks[0, :3], masks[1, 2:, 1] = True, True
-    made = MaskSet(masks, torch.tensor([0.9, 0.25]), "sam", {"stability_score": torch.tensor([1.0, 0.5])})
-    proposer = PrecomputedProposer(tmp_path, proposer_hash({"points": 4}))
-    image = np.zeros((6, 5, 3), np.uint8)
-    for image_id, candidates in {"a/b c": made, "none": MaskSet.empty((6, 5))}.items():
-        proposer.write(image_id, candidates)
-        read = proposer.propose(image, image_id)
-        assert torch.equal(read.masks, candidates.masks)
-        assert torch.equal(read.scores, candidates.scores)
-        assert proposer.has(image_id)
-        assert read.source == candidates.source
-    assert torch.equal(proposer.propose(image, "a/b c").columns["stability_score"], made.columns["stability_score"])
-    with pytest.raises(FileNotFoundError, match="'other'"):
-        proposer.propose(image, "other")
-    with pytest.raises(ValueError, match="has"):
-        proposer.propose(image[:5], "none")
-    with pytest.raises(ValueError, match="by proposer"):
-        PrecomputedProposer(tmp_path, proposer_hash({"points": 5})).propose(image, "none")
-    proposer.path_of("none").write_text("{")
-    with pytest.raises(ValueError, match="JSON"):
-        proposer.propose(image, "none")
 
 
 def test_training_reaches_every_part_and_pads_like_sam() -> None:

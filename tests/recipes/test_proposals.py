@@ -33,15 +33,12 @@ from PIL import Image
 from maskselect.backends.checkpoints import find_checkpoint
 from maskselect.backends.optional import installing
 from maskselect.cli.program import main
-from maskselect.proposers.key_index import INDEX
-from maskselect.proposers.precomputed import PrecomputedProposer
-from maskselect.proposers.proposal_note import NOTE
 from maskselect.proposers.proposal_rows import ProposalRows, shards_of
+from maskselect.proposers.store import INDEX, ProposalStore, content_key
 from maskselect.recipes.engine import STATE, Record, run
 from maskselect.recipes.image_sources import FolderImages, ImageSource, open_images
 from maskselect.recipes.proposals import ERRORS, ProposalWorker, Proposed, _told, propose_images
 from maskselect.structures.masks import MaskSet
-from maskselect.structures.provenance import Provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 HASH = "0123456789ab"
@@ -50,10 +47,11 @@ HASH = "0123456789ab"
 class Thresholds:
     """Masks of what is brighter than some values; as many as the first pixel says."""
 
-    trained_on = (Provenance.of_dataset("thresholds", "coco", "train2017"),)
+    def __init__(self, pause: float = 0.0, notes: Path | None = None, key: str = HASH) -> None:
+        self.pause, self.notes, self.key = pause, notes, key
 
-    def __init__(self, pause: float = 0.0, notes: Path | None = None) -> None:
-        self.pause, self.notes = pause, notes
+    def cache_key(self) -> str:
+        return self.key
 
     def propose(self, image: np.ndarray) -> MaskSet:
         if self.notes is not None:
@@ -73,8 +71,8 @@ class Maker:
     def __init__(self, name: str = HASH, pause: float = 0.0, notes: Path | None = None) -> None:
         self.name, self.pause, self.notes = name, pause, notes
 
-    def open(self) -> tuple[Thresholds, str]:
-        return Thresholds(self.pause, self.notes), self.name
+    def open(self) -> Thresholds:
+        return Thresholds(self.pause, self.notes, self.name)
 
     def identity(self) -> str:
         return self.name
@@ -112,27 +110,16 @@ def test_a_folder_gives_a_row_an_image_that_the_reader_finds(tmp_path: Path) -> 
     made = propose(images, tmp_path / "out")
     assert (made.done, made.there, made.failed) == (10, 0, {})
     assert [len(pq.read_table(file)) for file in shards_of(tmp_path / "out")] == [3, 3, 3, 1]
-    reader, total = PrecomputedProposer(tmp_path / "out", HASH), 0
+    reader, total = ProposalStore(tmp_path / "out"), 0
     for path in sorted(images.iterdir()):
         array = np.asarray(Image.open(path))
-        expected, found = Thresholds().propose(array), reader.propose(array, path.name)
+        expected, found = Thresholds().propose(array), reader.find(HASH, content_key(array))
+        assert found is not None and found.image_size == expected.image_size
         assert torch.equal(found.masks, expected.masks) and torch.equal(found.scores, expected.scores)
         assert found.source == "thresholds" and found.columns.keys() >= expected.columns.keys()
         total += len(found)
     assert made.masks == total / 10 > 0
     assert (tmp_path / "out" / INDEX).is_file() and not (tmp_path / "out" / ERRORS).exists()
-
-
-def test_it_is_told_who_made_them(tmp_path: Path) -> None:
-    images, out = pictures(tmp_path / "in", 2), tmp_path / "out"
-    propose(images, out)
-    assert json.loads((out / NOTE).read_text())["proposer"] == HASH
-    assert PrecomputedProposer(out).trained_on == Thresholds.trained_on
-    (out / NOTE).unlink()  # as in a folder of an earlier version
-    assert PrecomputedProposer(out).trained_on == ()
-    pictures(images, 1, start=2)
-    propose(images, out, resume=True)
-    assert PrecomputedProposer(out).trained_on == Thresholds.trained_on
 
 
 def in_tars(images: Path, folder: Path) -> Path:
@@ -200,7 +187,6 @@ def test_nothing_readable_leaves_the_list_alone(tmp_path: Path) -> None:
         path.write_text("no image")
     assert propose(images, tmp_path / "out").failed.keys() == errors(tmp_path / "out").keys()
     assert not shards_of(tmp_path / "out") and propose(images, tmp_path / "out").done == 0
-    assert not (tmp_path / "out" / NOTE).exists()
 
 
 def test_a_folder_with_shards_is_refused_unless_it_goes_on(tmp_path: Path) -> None:
@@ -225,7 +211,7 @@ def test_images_that_were_added_are_all_that_is_made(tmp_path: Path) -> None:
     assert sum(len(path.read_text()) for path in notes.iterdir()) == 5
     propose(images, tmp_path / "at once")
     assert rows(out) == rows(tmp_path / "at once")
-    assert PrecomputedProposer(out, HASH).has("0011.png")
+    assert ProposalStore(out).find(HASH, content_key(np.asarray(Image.open(images / "0011.png")))) is not None
 
 
 class Together(Thresholds):
@@ -242,8 +228,8 @@ class Together(Thresholds):
 
 def test_images_in_flight_give_the_same_rows(tmp_path: Path) -> None:
     class MakerOfThem(Maker):
-        def open(self) -> tuple[Thresholds, str]:
-            return Together(), HASH
+        def open(self) -> Thresholds:
+            return Together()
 
     images = pictures(tmp_path / "in", 12)
     propose(images, tmp_path / "one")
@@ -326,7 +312,7 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".json")
 
 
-@pytest.mark.parametrize("moment", ["_publish", "forget", "KeyIndex", "clear_leftovers"])
+@pytest.mark.parametrize("moment", ["_publish", "forget", "write_index", "clear_leftovers"])
 def test_stopped_between_the_last_image_and_the_end(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,7 +326,7 @@ def test_stopped_between_the_last_image_and_the_end(
 
     for turn in range(3):
         with monkeypatch.context() as patch:
-            patch.setattr(f"maskselect.recipes.proposals.{moment}{'.build' * (moment == 'KeyIndex')}", stop)
+            patch.setattr(f"maskselect.recipes.proposals.{moment}", stop)
             try:
                 propose(images, out, resume=turn > 0)
             except KeyboardInterrupt:
@@ -497,7 +483,7 @@ def test_a_worker_with_another_proposer_is_refused(tmp_path: Path) -> None:
     worker = ProposalWorker(images, Maker("another"), HASH, Thresholds())
     assert worker.build({"key": "0000.png"}).counts["images"] == 1  # the one that it was given
     copy = pickle.loads(pickle.dumps(worker))
-    with pytest.raises(ValueError, match=f"worker has the hash another, that of the run {HASH}; expected the same"):
+    with pytest.raises(ValueError, match=f"worker has the key another, that of the run {HASH}; expected the same"):
         copy.build({"key": "0000.png"})
 
 

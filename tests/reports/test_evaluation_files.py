@@ -37,6 +37,9 @@ class Halves:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
+    def cache_key(self) -> str:
+        return "halves"
+
     def propose(self, image: np.ndarray) -> MaskSet:
         masks = torch.zeros(2, *image.shape[:2], dtype=torch.bool)
         masks[0, :, : image.shape[1] // 2] = masks[1, :, image.shape[1] // 2 :] = True
@@ -233,7 +236,7 @@ def test_a_sample_whose_id_another_has_is_left_out(
 def test_recall_goes_on_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda *_: (Halves(), "halves"))
+    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda *_: Halves())
     words = ["--proposer", "x", "--dataset", "own", "--root", str(write_own(tmp_path / "own")), "--split", "train"]
     assert cli.tool("recall", [*words, "--output", str(tmp_path / "r.json")]) == 1
     assert "error: 4 samples were left out:" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maskselect.backends import checkpoints
+from maskselect.backends.cache_keys import cache_key, weights_digest
 from maskselect.backends.devices import pick_device
 from maskselect.backends.training_data import card_data
 from maskselect.ops.masks import not_empty
@@ -81,6 +82,19 @@ class CoDetrProposer:
     def needs(cls, arguments: Arguments) -> list[Need]:
         """The published file, or a checkpoint of ours."""
         return codetr_needs(arguments.get("variant", "coco"), arguments["checkpoint"])
+
+    def cache_key(self) -> str:
+        """Of the weights, the sizes and all settings but the device and those that bound memory."""
+        return cache_key(
+            "CoDetrProposer",
+            weights=weights_digest(self.model),
+            config=self.model.config,
+            score_threshold=self.score_threshold,
+            max_candidates=self.max_candidates,
+            nms_iou=self.nms_iou,
+            mask_nms_thresh=self.mask_nms_thresh,
+            precision=str(self.precision),
+        )
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray) -> MaskSet:
