@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskselect.backends.atomic import write_text
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.lmm.lora import merged_state
+from maskselect.ops.atomic import write_text
 from maskselect.systems.loading import load_system
 
 ROOT = Path(__file__).resolve().parents[1]

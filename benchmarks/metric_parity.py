@@ -20,13 +20,13 @@ import torch
 from torchmetrics.classification import BinaryJaccardIndex, BinaryRecall, BinarySpecificity
 from torchmetrics.functional.classification import binary_jaccard_index
 
-from maskselect.backends.atomic import write_text
 from maskselect.metrics.boundary import boundary_f
 from maskselect.metrics.canvas import letterbox, stretch, stretch_floor
 from maskselect.metrics.protocols import ALL, PROTOCOLS, RECALL_AT, Protocol
 from maskselect.metrics.referring import ReferringMetrics
 from maskselect.metrics.summary import add_up, sums_of
 from maskselect.metrics.video import VideoMetrics, region_j
+from maskselect.ops.atomic import write_text
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.ops.packed import pairwise_counts, rle_iou
 from maskselect.ops.rle import encode

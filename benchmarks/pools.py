@@ -23,11 +23,11 @@ from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator
 from torch import Tensor
 
-from maskselect.backends.atomic import write_text
 from maskselect.backends.progress import track
 from maskselect.backends.sam import load_sam
 from maskselect.data.catalog import CATALOG
 from maskselect.data.images import load_image
+from maskselect.ops.atomic import write_text
 from maskselect.ops.overlap import pairwise_intersection, pairwise_iou
 from maskselect.predictor import load
 from maskselect.proposers.regions import RegionProposer

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import maskselect
-from maskselect.backends.atomic import write_text
 from maskselect.data.catalog import CATALOG
 from maskselect.data.check import check
 from maskselect.evaluation.samples import build_report, score_samples
+from maskselect.ops.atomic import write_text
 from maskselect.structures.sample import Sample
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskselect.backends import checkpoints, hub
-from maskselect.backends.atomic import atomic_folder
 from maskselect.backends.config_tree import arguments_of
 from maskselect.backends.hub import Repository
+from maskselect.ops.atomic import atomic_folder
 from maskselect.predictor import fingerprint
 from maskselect.reports.evaluated import Evaluation, read_evaluation
 from maskselect.reports.model_card import draw_model_card

@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from maskselect.backends.atomic import atomic_files, write_text
-from maskselect.backends.cache import expanded
 from maskselect.backends.shipped import shipped_folder
 from maskselect.backends.weightless import reads_weights
+from maskselect.ops.atomic import atomic_files, write_text
+from maskselect.ops.paths import expanded
 
 _SHIPPED = shipped_folder("checkpoints")
 _PICKLED = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}

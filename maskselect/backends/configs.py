@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from maskselect.backends.cache import expanded
 from maskselect.backends.config_tree import same_class
 from maskselect.backends.shipped import shipped_folder
+from maskselect.ops.paths import expanded
 
 SHIPPED = shipped_folder("configs")
 """The configs that ship with the package."""

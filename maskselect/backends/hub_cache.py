@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from maskselect.backends.cache import expanded
 from maskselect.backends.needs import release_of
+from maskselect.ops.paths import expanded
 from maskselect.structures.needs import Need
 
 Find = Callable[[str], Path | None]

@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from maskselect.backends import checkpoints, configs
-from maskselect.backends.cache import expanded
 from maskselect.backends.config_tree import arguments_of
 from maskselect.backends.optional import installing
+from maskselect.ops.paths import expanded
 from maskselect.structures.needs import Arguments, Need
 
 _STARTS = (

@@ -78,8 +78,11 @@ def _without_weights(model: str, network: Any, processor: Any, given: Mapping[st
     arguments = {"dtype": getattr(torch, held) if isinstance(held, str) else held}
     if "attn_implementation" in given:
         arguments["attn_implementation"] = given["attn_implementation"]
-    made = getattr(network, "from_config", None) or network._from_config
-    return read, made(config, **arguments).eval().requires_grad_(False)
+    if hasattr(network, "from_config"):
+        made = network.from_config(config, **arguments)
+    else:
+        made = network(config).to(arguments["dtype"])
+    return read, made.eval().requires_grad_(False)
 
 
 class _Everything(dict[str, int]):

@@ -13,13 +13,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from maskselect.backends import checkpoints, needs
-from maskselect.backends.cache import expanded
 from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.backends.pickled import read_state_dict
 from maskselect.backends.sam_attention import attend_two_ways
 from maskselect.backends.sam_encoder import ImageEncoderViT
 from maskselect.backends.sam_network import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from maskselect.backends.weightless import reads_weights
+from maskselect.ops.paths import expanded
 from maskselect.structures.needs import Arguments, Need
 
 SYSTEM = "sam"

@@ -71,10 +71,10 @@ def _evaluate_one(
 
     Raises ValueError when no sample could be scored.
     """
-    from maskselect.backends.atomic import write_text
     from maskselect.evaluation.run import full_report, protocol_of
     from maskselect.evaluation.samples import score_samples
     from maskselect.metrics.referring import RULES_VERSION
+    from maskselect.ops.atomic import write_text
     from maskselect.reports.cases import CaseKeeper
     from maskselect.reports.files import write_json
     from maskselect.reports.page import draw_page

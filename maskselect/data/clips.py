@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from maskselect.backends.atomic import atomic_file
 from maskselect.backends.optional import lazy
 from maskselect.data.images import load_image
+from maskselect.ops.atomic import atomic_file
 from maskselect.structures.clip import Clip
 
 av = lazy("av", "video")

@@ -26,7 +26,8 @@ class SamEncoder(FrozenEncoder):
         sam = load_sam(model_type, checkpoint)
         side = int(sam.image_encoder.img_size)
         height, width = sam.prompt_encoder.image_embedding_size
-        mean, std = ((torch.tensor(values, device="cpu") / 255).tolist() for values in (PIXEL_MEAN, PIXEL_STD))
+        scaled = (torch.tensor(values, dtype=torch.float32, device="cpu") / 255 for values in (PIXEL_MEAN, PIXEL_STD))
+        mean, std = (values.tolist() for values in scaled)
         info = FeatureInfo(
             name=name,
             channels=int(sam.prompt_encoder.embed_dim),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from maskselect.backends.atomic import write_text
 from maskselect.backends.name_map import ImportReport
+from maskselect.ops.atomic import write_text
 
 NONE = "-"
 """Stands for a source or target that there is not."""

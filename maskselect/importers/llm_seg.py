@@ -15,7 +15,6 @@ from torch import Tensor
 from transformers import LlavaConfig, PreTrainedTokenizerBase
 
 from maskselect.backends import checkpoints
-from maskselect.backends.atomic import atomic_folder, refuse_filled
 from maskselect.backends.config_tree import arguments_of, changed
 from maskselect.backends.configs import read_configs
 from maskselect.backends.name_map import ImportReport
@@ -25,6 +24,7 @@ from maskselect.importers.llm_seg_names import LLAVA, LLM_SEG
 from maskselect.importers.llm_seg_shapes import MADE, expected_shapes, llava_config
 from maskselect.importers.soundness import sound
 from maskselect.lmm.llava import IMAGE_FRAME
+from maskselect.ops.atomic import atomic_folder, refuse_filled
 from maskselect.systems.loading import BESIDE
 from maskselect.systems.questions import SEG
 

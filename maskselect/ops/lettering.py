@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from maskselect.ops.paths import expanded
+
 Colour = tuple[int, int, int]
 
 _UNASSIGNED = "\u0378"  # no font has it, so it looks like what is missing
@@ -149,7 +151,7 @@ def _system_fonts() -> list[str]:
     """Those of `_KNOWN` that this machine has and Pillow reads."""
     found: dict[str, str] = {}
     for folder in _FOLDERS:
-        for path, _, names in os.walk(os.path.expanduser(folder)):
+        for path, _, names in os.walk(expanded(folder)):
             for name in names:
                 stem, ending = os.path.splitext(name)
                 if stem in _KNOWN and ending.lower() in (".ttf", ".ttc", ".otf"):

@@ -20,8 +20,8 @@ import numpy as np
 from torch import Tensor
 
 from maskselect.backends.arrow import pq
-from maskselect.backends.atomic import atomic_file
 from maskselect.backends.cache_keys import cache_key
+from maskselect.ops.atomic import atomic_file
 from maskselect.ops.images import WORKING_SIDE, working_image
 from maskselect.ops.masks import resize_nearest
 from maskselect.proposers.proposal_rows import (

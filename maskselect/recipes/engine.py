@@ -17,8 +17,8 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from maskselect.backends.atomic import atomic_file, remove_leftovers, write_text
 from maskselect.backends.progress import track
+from maskselect.ops.atomic import atomic_file, remove_leftovers, write_text
 from maskselect.recipes.ray_jobs import run_on_ray
 
 Record = dict[str, Any]

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any, Protocol
 
 from maskselect.backends.arrow import pa, pq
-from maskselect.backends.atomic import atomic_file
+from maskselect.ops.atomic import atomic_file
 from maskselect.proposers import loading
 from maskselect.proposers.proposal_rows import STEM, ProposalRows, failed_row, read_failed, read_keys, shards_of
 from maskselect.proposers.store import INDEX, propose_row, proposer_key, write_index

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskselect.backends.atomic import atomic_file
 from maskselect.backends.progress import track
 from maskselect.data.maskgroups_writer import MaskGroupRow, write_maskgroups
 from maskselect.ops import rle
+from maskselect.ops.atomic import atomic_file
 from maskselect.scenes.samples import AskedScene, ask_scenes
 
 Propose = Callable[[np.ndarray], np.ndarray]

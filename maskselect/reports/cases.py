@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maskselect.backends.atomic import write_text
 from maskselect.data.images import load_image
+from maskselect.ops.atomic import write_text
 from maskselect.ops.masks import resize_nearest
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Sample

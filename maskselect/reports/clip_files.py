@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskselect.backends.atomic import atomic_file, atomic_folder
 from maskselect.data.clips import write_video
+from maskselect.ops.atomic import atomic_file, atomic_folder
 from maskselect.ops.drawing import draw_overlay
 from maskselect.reports.files import answer_stems
 from maskselect.structures.prediction import ClipGroup

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from maskselect.backends.atomic import atomic_files
+from maskselect.ops.atomic import atomic_files
 from maskselect.ops.text import json_bytes, readable
 from maskselect.structures.prediction import MaskGroup
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from maskselect.structures.by_value import ByValue
 from maskselect.structures.clip import ClipMasks
 from maskselect.structures.masks import MaskSet
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
+@dataclass(frozen=True, eq=False, repr=False)
+class Answer(ByValue):
     """The masks of one prompt by falling score, and what they were chosen from or decoded from.
 
     masks: (M, h, w) bool of a picture, or `ClipMasks` of a clip; M = 0 where nothing answers the prompt.

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from maskselect.ops import rle
+from maskselect.ops.atomic import atomic_file
 from maskselect.ops.drawing import draw_overlay
 from maskselect.ops.text import json_bytes
 from maskselect.structures.by_value import ByValue, short
@@ -201,7 +202,8 @@ class MaskGroup(ByValue):
         suffix = Path(path).suffix.lower()
         if suffix not in (".png", ".json"):
             raise ValueError(f"{path} ends in {suffix!r}; expected .png for the mask or .json for the group")
-        Path(path).write_bytes(self.mask_png() if suffix == ".png" else json_bytes(self.to_json()))
+        with atomic_file(Path(path)) as part:
+            part.write_bytes(self.mask_png() if suffix == ".png" else json_bytes(self.to_json()))
 
     def mask_png(self) -> bytes:
         """The union as a PNG file: 8-bit, 0 or 255."""
@@ -220,7 +222,8 @@ class MaskGroup(ByValue):
         labels = [f"{score:.2f}" for score in self.scores]
         picture = draw_overlay(self.image, self, labels, self.packed_references, caption, self._outcome())
         if path is not None:
-            picture.save(path)
+            with atomic_file(Path(path)) as part:
+                picture.save(part, format=Image.registered_extensions().get(Path(path).suffix.lower(), "PNG"))
         return picture
 
     def _outcome(self) -> str:

@@ -9,6 +9,7 @@ vision tower.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -140,13 +141,14 @@ class CandidateSystem(nn.Module):
             if extra is not None:
                 raise ValueError("a clip takes no extra candidates; expected them for a picture")
             return ClipReading(visual)
-        device = next(self.reader.parameters()).device
-        with torch.autocast(device.type, enabled=False):  # frozen parts compute as they did for training
+        with self._frozen():
             pool = self.proposer.propose(visual)
             if extra is not None and len(extra):
                 pool = pool.concat(MaskSet(resize_nearest(extra.masks, pool.image_size), extra.scores, extra.source))
-            maps = self.encode(visual) if len(pool) else []
-            features = self.pool_features(maps, pool) if len(pool) else torch.zeros(0, self.channels)
+            maps, features = [], torch.zeros(0, self.channels, dtype=torch.float32)
+            if len(pool):
+                maps = self.encode(visual)
+                features = self.pool_features(maps, pool)
         return PictureReading(pool, maps, features, self.read_candidates(visual, features) if len(pool) else None)
 
     @torch.no_grad()
@@ -181,23 +183,27 @@ class CandidateSystem(nn.Module):
                 link.add(number, frame.pool.masks[group].cpu(), scores[group], distinct[group].cpu())
         return [link.answer() for link in links]
 
+    def _frozen(self) -> AbstractContextManager[None]:
+        """Frozen parts compute without autocast, as they do for training."""
+        return torch.autocast(next(self.reader.parameters()).device.type, enabled=False)
+
     def _pooled(self, reading: PictureReading, references: Tensor) -> Tensor:
         """Features of reference masks (R, h, w): (R, C)."""
-        return (
-            self.pool_features(reading.maps, references)
-            if reading.maps
-            else torch.zeros(len(references), self.channels)
-        )
+        if not reading.maps:
+            return torch.zeros(len(references), self.channels, dtype=torch.float32)
+        with self._frozen():
+            return self.pool_features(reading.maps, references)
 
     def _references_of(self, clip: Clip, prompts: list[Prompt]) -> list[Tensor]:
         """For each prompt the features of its reference masks, each from the frame on which it was given: (R, C)."""
-        features = [torch.zeros(len(prompt.references), self.channels) for prompt in prompts]
+        features = [torch.zeros(len(prompt.references), self.channels, dtype=torch.float32) for prompt in prompts]
         for number in sorted({frame for prompt in prompts for frame in prompt.frames}):
-            maps = self.encode(clip[number])
-            for prompt, own in zip(prompts, features, strict=True):
-                there = torch.tensor([frame == number for frame in prompt.frames], dtype=torch.bool)
-                if there.any():
-                    own[there] = self.pool_features(maps, prompt.references[there]).to(own)
+            with self._frozen():
+                maps = self.encode(clip[number])
+                for prompt, own in zip(prompts, features, strict=True):
+                    there = torch.tensor([frame == number for frame in prompt.frames], dtype=torch.bool)
+                    if there.any():
+                        own[there] = self.pool_features(maps, prompt.references[there]).to(own)
         return features
 
     def _choose(

@@ -5,7 +5,6 @@ Shape letters: M masks of a frame, O objects, C feature channels.
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from maskselect.ops.overlap import pairwise_iou
@@ -50,10 +49,12 @@ class Links:
         if not self.last or not len(masks):
             return owners
         overlap = pairwise_iou(masks, torch.stack([mask for _, mask, _ in self.last]))
-        recent = torch.tensor([last == frame - 1 for last, _, _ in self.last])
+        recent = torch.tensor([last == frame - 1 for last, _, _ in self.last], dtype=torch.float32)
         known = torch.stack([own for _, _, own in self.last])
         likeness = F.cosine_similarity(features[:, None], known[None], dim=-1).clamp(min=0)
         affinity = overlap * recent + likeness
+        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415  slow to import, and pictures do without
+
         rows, columns = linear_sum_assignment(affinity.numpy(), maximize=True)
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
             if affinity[row, column] >= LEAST_AFFINITY:

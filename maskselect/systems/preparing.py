@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from maskselect.backends.atomic import atomic_file
 from maskselect.backends.cache_keys import cache_key
 from maskselect.backends.sharded import in_zero3_shards
+from maskselect.ops.atomic import atomic_file
 from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
 from maskselect.structures.features import FeatureMap
@@ -173,7 +173,9 @@ def compute(system: FrozenParts, annotated: Annotated, candidates: MaskSet | Non
     pixels = torch.from_numpy(annotated.image).permute(2, 0, 1)[None].float() / 255
     everything = found.concat(MaskSet(masks, torch.ones(len(masks)), "annotated"))
     pooled = system.pool_features(system.encode(annotated.image), everything)
-    seen = system.image_features(pixels.to(device))[0] if system.image_tokens else torch.zeros(0, 0)
+    seen = (
+        system.image_features(pixels.to(device))[0] if system.image_tokens else torch.zeros(0, 0, dtype=torch.float32)
+    )
     return Record(
         pooled[: len(found)].half().cpu(),
         pooled[len(found) :].half().cpu(),
@@ -232,7 +234,7 @@ class LabelRule:
 
     def labels(self, overlap: Tensor, targets: tuple[int, ...]) -> Tensor:
         """(N, M) IoU and target numbers to (N,) float: 1 positive, 0 negative, -1 left out."""
-        out = torch.zeros(len(overlap))
+        out = torch.zeros(len(overlap), dtype=torch.float32)
         if not targets or len(overlap) == 0:
             return out
         with_targets = overlap[:, list(targets)].float()
@@ -271,7 +273,7 @@ def overlaps_with(record: Record, targets: tuple[int, ...]) -> tuple[Tensor, Ten
     """
     count = len(record.candidate_features)
     if not targets or count == 0:
-        return torch.zeros(count), torch.zeros(count)
+        return torch.zeros(count, dtype=torch.float32), torch.zeros(count, dtype=torch.float32)
     chosen, own = list(targets), record.areas[:count]
     iop = record.inside[:, chosen].float().sum(1).clamp(max=1)
     shared, wanted = iop * own, record.areas[count:][chosen].sum()
@@ -285,7 +287,7 @@ def make_batch(records: list[Record], queries: list[list[Query]], captions: list
     """
     count, prompts = max(len(r.candidate_features) for r in records), max(len(q) for q in queries)
     channels = records[0].candidate_features.shape[1]
-    features = torch.zeros(len(records), max(count, 1), channels)
+    features = torch.zeros(len(records), max(count, 1), channels, dtype=torch.float32)
     valid = torch.zeros(features.shape[:2], dtype=torch.bool)
     labels = torch.full((len(records), prompts, features.shape[1]), -1.0)
     iou, iop = torch.zeros_like(labels), torch.zeros_like(labels)

@@ -338,7 +338,7 @@ def test_training_reaches_every_part_and_pads_like_sam() -> None:
 def test_card_written_by_training(tmp_path: Path) -> None:
     task = SamTask(TINY)
     config = {"class_path": "maskselect.recipes.compact.sam.SamTask", "init_args": {"model": TINY}}
-    write_checkpoint(tmp_path / "sam.safetensors", task.learned_state(), {"system": task.system, "config": config})
+    write_checkpoint(tmp_path / "sam.safetensors", task.learned_state(), {"system": task.name, "config": config})
     assert backend.load_sam("compact", tmp_path).image_encoder.img_size == TINY["image_size"]
 
 

@@ -5,11 +5,13 @@ import torch
 from torch import Tensor
 
 from maskselect.encoders.timm import TimmEncoder
+from maskselect.recipes.compact import augment as scene_augment
+from maskselect.recipes.compact import encoder as encoder_task
+from maskselect.recipes.compact import encoder_masks
 from maskselect.recipes.compact.encoder import ATTRIBUTES, IGNORE, EncoderTask
 from maskselect.recipes.compact.encoder_masks import CLEAN, JUNK, NOISY, clean_masks, mixed_masks, object_masks, spoil
 from maskselect.scenes.spec import CATEGORIES
 from maskselect.structures.protocols import Learner
-from maskselect.training import encoder_masks, encoder_task, scene_augment
 from maskselect.training.muon import Muon, muon_groups
 
 

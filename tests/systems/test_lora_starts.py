@@ -37,7 +37,7 @@ def built(make: Any, seed: int, **lmm: Any) -> Any:
 
 def written(system: System, file: Path, lora: LoraSettings | None, system_name: str = "") -> str:
     lmm = {"init_args": {} if lora is None else {"lora": vars(lora)}}
-    card = {"system": system_name or system.system, "config": {"init_args": {"lmm": lmm}}}
+    card = {"system": system_name or system.name, "config": {"init_args": {"lmm": lmm}}}
     write_checkpoint(file, system.learned_state(), card, stored=None)
     return str(file)
 

@@ -193,4 +193,4 @@ def test_candidates_are_the_fifty_largest_even_where_two_are_the_same() -> None:
 def test_the_data_module_takes_the_published_batch(tmp_path: Path) -> None:
     settings = {k: v for k, v in read_configs([WHOLE])["data"]["init_args"].items() if k not in ("train", "val")}
     data = GroupsData(SceneGroups("train", 0, 3), SceneGroups("val", 0, 1), cache_dir=tmp_path, **settings)
-    assert (data.batch_size, data.prompts_per_image, data.max_candidates) == (1, 3, None)
+    assert (data.batch_size, data.prompts_per_image, data.settings.max_candidates) == (1, 3, None)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from maskselect.backends import checkpoints, needs
-from maskselect.backends.cache import expanded
 from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.backends.name_map import ImportReport, NameMap
 from maskselect.backends.pickled import read_state_dict
 from maskselect.backends.weightless import reads_weights
+from maskselect.ops.paths import expanded
 from maskselect.proposers.codetr.config import VARIANTS, CoDetrConfig, compact_config
 from maskselect.proposers.codetr.model import CoDetr
 from maskselect.structures.needs import Need

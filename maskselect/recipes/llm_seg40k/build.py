@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from maskselect.backends.atomic import atomic_files
 from maskselect.data.coco import CocoQuestions
 from maskselect.data.lvis import EgoObjectsDataset, LvisDataset
+from maskselect.ops.atomic import atomic_files
 from maskselect.recipes.box_masks import BoxSegmenter
 from maskselect.recipes.engine import Engine, JsonLines, Record, Shards, run
 from maskselect.recipes.llm_seg40k.answers import REASONS, Rules, words

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from maskselect.backends.atomic import write_text
+from maskselect.ops.atomic import write_text
 
 
 class Kept:

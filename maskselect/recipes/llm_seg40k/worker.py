@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskselect.backends.atomic import atomic_file
 from maskselect.data.coco import CocoQuestions
 from maskselect.data.images import load_image
 from maskselect.data.sizes import refuse_other_size
 from maskselect.ops import rle
+from maskselect.ops.atomic import atomic_file
 from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.recipes.box_masks import BoxSegmenter
 from maskselect.recipes.engine import Built, Record

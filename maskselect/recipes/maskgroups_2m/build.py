@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from maskselect.backends.atomic import write_text
 from maskselect.data.maskgroups_2m import ImageRows
 from maskselect.data.refer import ReferFiles
+from maskselect.ops.atomic import write_text
 from maskselect.recipes.box_masks import BoxSegmenter
 from maskselect.recipes.engine import Built, Engine, Record, run
 from maskselect.recipes.maskgroups_2m.coco_lvis import CocoLvis
