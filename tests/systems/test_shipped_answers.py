@@ -1,7 +1,7 @@
 """The shipped models answer what they answered when their answers were stored: 12 prompts each on 4 test scenes.
 
-`shipped_answers.json` was written by commit 66c5f86, before the house was rebuilt, with the weights that are shipped. On
-the machine that wrote it the answers are equal bit for bit; other processors round otherwise, so this test allows for it.
+Commit 66c5f86 wrote `shipped_answers.json`, before the house was rebuilt, with the weights that are shipped. On the
+machine that wrote it the answers are equal bit for bit. Other processors round otherwise, and this test allows for it.
 """
 
 import json
