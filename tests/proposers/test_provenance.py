@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import asdict
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,7 +137,7 @@ def test_the_report_of_an_evaluation_says_it(
     assert main(["evaluate", *map(str, words)]) == 0
     assert json.loads(output.read_text())["overlap"] == [TOLD]
     assert f"Beware: {TOLD}." in " ".join(capsys.readouterr().out.split())
-    assert "all of COCO&#x27;s train2017" in output.with_suffix(".html").read_text()
+    assert "all of COCO's train2017" in unescape(output.with_suffix(".html").read_text())
     scenes = ["--dataset", "scenes", "--scenes", "1", "--output", str(tmp_path / "scenes.json")]
     assert main(["evaluate", *scenes]) == 0
     assert json.loads((tmp_path / "scenes.json").read_text())["overlap"] == []
