@@ -3,8 +3,8 @@
     python benchmarks/metric_parity.py --write
 
 prints a table of the largest difference over seeded random cases, each case alone and all together, and with `--write`
-puts it into docs/metrics.md. Cases hold empty, absent and full masks, single pixels, noise and odd sizes. The rules are
-in tests/metrics/references.py.
+puts it into docs/results/metrics.md. Cases hold empty, absent and full masks, single pixels, noise and odd sizes. The
+rules are in tests/metrics/references.py.
 """
 
 import argparse
@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT))  # the rules lie among the tests, which are no ins
 from tests.metrics import references as ref  # noqa: E402
 from tests.metrics import video_references as video  # noqa: E402
 
-DOCUMENT = ROOT / "docs" / "metrics.md"
+DOCUMENT = ROOT / "docs" / "results" / "metrics.md"
 MARKS = ("<!-- agreements: benchmarks/metric_parity.py --write -->", "<!-- end of agreements -->")
 EVERYTHING = replace(PROTOCOLS["maskselect"], measures=ALL)
 BY_PIXELS = replace(EVERYTHING, empty_rule="lisa")
@@ -293,7 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/metrics.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/results/metrics.md")
     options = parser.parse_args()
     text = table(list(rows(options.cases, options.seed)))
     print(text, end="")

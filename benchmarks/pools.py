@@ -1,6 +1,6 @@
 """What the pools of the proposers that run without published weights hold, on generated scenes and on photographs.
 
-    python benchmarks/pools.py --write                   # tables into docs/proposals.md, pictures of scenes into docs/
+    python benchmarks/pools.py --write                   # tables into docs/results/proposers.md, pictures beside it
     python benchmarks/pools.py --pictures DIR            # pictures of scenes and photographs elsewhere
 
 Every annotated object is looked for alone: its oracle is the candidate that overlaps it most. Times are relative: those
@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.backends.sam_package import to_package
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENT = ROOT / "docs" / "proposals.md"
+DOCUMENT = ROOT / "docs" / "results" / "proposers.md"
 MARKS = ("<!-- pools: benchmarks/pools.py --write -->", "<!-- end of pools -->")
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 POINTS = 16
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=int, default=128, metavar="N")
     parser.add_argument("--root", type=Path, default=ROOT.parent / "shared" / "data" / "coco128", metavar="DIR")
     parser.add_argument("--pictures", type=Path, metavar="DIR")
-    parser.add_argument("--write", action="store_true", help="into docs/proposals.md")
+    parser.add_argument("--write", action="store_true", help="into docs/results/proposers.md")
     options = parser.parse_args()
     made = proposers()
     lines = []
@@ -228,7 +228,7 @@ def main() -> None:
         after = rest.partition(MARKS[1])[2]
         write_text(DOCUMENT, f"{before}{MARKS[0]}\n\n" + "\n".join(lines) + f"\n{MARKS[1]}{after}")
         rows = [picture(made, image, truth) for image, truth in scenes(3)]
-        Image.fromarray(np.concatenate([np.asarray(row) for row in rows])).save(ROOT / "docs" / "pools.png")
+        Image.fromarray(np.concatenate([np.asarray(row) for row in rows])).save(DOCUMENT.with_name("pools.png"))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def evaluate_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `evaluate`."""
     parser = Parser(prog=prog, description="Measure a model through the same path that predict takes.")
     _add_samples(parser, "test", several=True)
-    protocol_help = "how the numbers are defined, see docs/metrics.md; default: the data set's own"
+    protocol_help = "how the numbers are defined, see docs/guide/metrics.md; default: the data set's own"
     parser.add_argument("--protocol", metavar="NAME", help=protocol_help)
     parser.add_argument("--with-gt-candidates", action="store_true", help="add the ground-truth masks to the pool")
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")

@@ -34,7 +34,7 @@ class CatalogEntry:
 
     reader: import path of the class; it is called with `arguments`, then root and split.
     splits: those that the published files have.  page: where the data is had.
-    protocol: how its numbers are defined, see docs/metrics.md.
+    protocol: how its numbers are defined, see docs/guide/metrics.md.
     pictures: whose they are, where several data sets share them: RefCOCO's validation and test pictures, for example,
         are all in COCO's train2014, and so in train2017.
     obtain: how to get it into the folder `{root}`, unless that is to download it from its page.
@@ -221,7 +221,8 @@ CATALOG: Mapping[str, CatalogEntry] = {
         protocol="llmseg",
         pictures="COCO",
         obtain=(
-            "https://github.com/wangjunchi/LLMSeg, or maskselect data build llm-seg40k --output {root} (docs/data.md)"
+            "https://github.com/wangjunchi/LLMSeg, or maskselect data build llm-seg40k --output {root} "
+            "(docs/guide/datasets.md)"
         ),
     ),
     "muse": CatalogEntry(

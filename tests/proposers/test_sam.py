@@ -134,7 +134,7 @@ def rounded(proposer: SamProposer) -> SamProposer:
 
 @pytest.mark.parametrize("kernels", ["the processor's", "none"])
 def test_in_bfloat16_every_prompt_has_nearly_its_mask(kernels: str) -> None:
-    """The guarantee of docs/proposals.md. Which of several like masks suppression keeps is no part of it."""
+    """The guarantee of docs/guide/proposers.md. Which of several like masks suppression keeps is no part of it."""
     overlaps, differences = [], []
     whole = SamProposer("sam")
     half = rounded(SamProposer("sam")) if kernels == "none" else SamProposer("sam", precision="bfloat16")
