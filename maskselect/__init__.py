@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from maskselect.evaluation.run import evaluate
     from maskselect.predictor import Model, load
     from maskselect.publishing import push_to_hub
-    from maskselect.structures.prediction import MaskGroup
+    from maskselect.structures.prediction import ClipGroup, MaskGroup
     from maskselect.structures.references import BoxRef, MaskRef, PointRef
 
 ignore_unusable_cache_home()
 
 __version__ = "0.1.0"
-__all__ = ["BoxRef", "MaskGroup", "MaskRef", "Model", "PointRef", "evaluate", "load", "push_to_hub"]
+__all__ = ["BoxRef", "ClipGroup", "MaskGroup", "MaskRef", "Model", "PointRef", "evaluate", "load", "push_to_hub"]
 
 _HOMES = {
     "evaluate": "evaluation.run",
@@ -29,6 +29,7 @@ _HOMES = {
     "load": "predictor",
     "push_to_hub": "publishing",
     "MaskGroup": "structures.prediction",
+    "ClipGroup": "structures.prediction",
     "BoxRef": "structures.references",
     "MaskRef": "structures.references",
     "PointRef": "structures.references",
