@@ -171,7 +171,7 @@ def compute(system: FrozenParts, annotated: Annotated, candidates: MaskSet | Non
     masks = resize_nearest(annotated.masks, found.image_size)
     device = next(chain(*(part.parameters() for part in system.visual_parts))).device
     pixels = torch.from_numpy(annotated.image).permute(2, 0, 1)[None].float() / 255
-    everything = found.concat(MaskSet(masks, torch.ones(len(masks)), "annotated"))
+    everything = found.concat(MaskSet(masks, torch.ones(len(masks), dtype=torch.float32), "annotated"))
     pooled = system.pool_features(system.encode(annotated.image), everything)
     seen = (
         system.image_features(pixels.to(device))[0] if system.image_tokens else torch.zeros(0, 0, dtype=torch.float32)
@@ -289,7 +289,7 @@ def make_batch(records: list[Record], queries: list[list[Query]], captions: list
     channels = records[0].candidate_features.shape[1]
     features = torch.zeros(len(records), max(count, 1), channels, dtype=torch.float32)
     valid = torch.zeros(features.shape[:2], dtype=torch.bool)
-    labels = torch.full((len(records), prompts, features.shape[1]), -1.0)
+    labels = torch.full((len(records), prompts, features.shape[1]), -1.0, dtype=torch.float32)
     iou, iop = torch.zeros_like(labels), torch.zeros_like(labels)
     any_target = torch.zeros(labels.shape[:2], dtype=torch.bool)
     references: list[list[Tensor]] = []
