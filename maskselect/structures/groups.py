@@ -9,12 +9,13 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from maskselect.structures.by_value import ByValue
 from maskselect.structures.left_out import one_line
 from maskselect.structures.masks import MaskSet
 
 
-@dataclass(frozen=True)
-class Annotated:
+@dataclass(frozen=True, eq=False, repr=False)
+class Annotated(ByValue):
     """An image and its annotated masks.
 
     image: (H, W, 3) uint8.  masks: (M, H, W) bool; queries speak of them by number.
