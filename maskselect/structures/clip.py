@@ -46,6 +46,14 @@ class ClipMasks:
     def __len__(self) -> int:
         return len(self._objects)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ClipMasks):
+            return NotImplemented
+        return (self.frames, self.shown) == (other.frames, other.shown) and self._objects == other._objects
+
+    def __hash__(self) -> int:
+        return hash((self.frames, self.shown, len(self)))
+
     def add(self) -> int:
         """Add an object without masks. Returns its number."""
         self._objects.append({})

@@ -247,19 +247,19 @@ def _polygons(mask: np.ndarray) -> list[np.ndarray]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ClipGroup:
+class ClipGroup(ByValue):
     """The objects of a clip that answer a prompt, by falling score, at the size of its frames; false if there are none.
 
     `len` is the number of objects. Masks are kept packed; `frame` expands those of one frame, `masks` all of them.
 
-    clip: the clip, whose frames are decoded again when they are asked for.
+    clip: the clip, whose frames are decoded again when they are asked for. Groups that differ in it alone are equal.
     scores: (M,) float32 in [0, 1], of each object the mean over the frames in which it is present.
     threshold: as of `MaskGroup`.
     references: (R, H, W) bool, and reference_frames: the frames on which they were given.
     text, failure: as of `MaskGroup`.
     """
 
-    clip: Clip
+    clip: Clip = field(compare=False)
     prompt: str
     objects: ClipMasks
     scores: np.ndarray

@@ -59,6 +59,8 @@ def test_a_picture_is_a_clip_of_one_frame() -> None:
             group, clip = model.select(picture, prompt, references), model.select_video([picture], prompt, references)
             assert len(group) == len(clip)
             assert np.array_equal(clip.frame(0), group.masks) and np.array_equal(clip.scores, group.scores)
+            assert clip == model.select_video([picture], prompt, references)
+            assert clip != model.select_video([picture, picture], prompt, references)
 
 
 def test_a_reference_of_a_later_frame_is_that_frame() -> None:
