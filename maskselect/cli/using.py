@@ -56,6 +56,10 @@ def _predict_video(options: argparse.Namespace) -> int:
     from maskselect.reports.files import answer_stems, output_folder
 
     references = _references(options.prompt, options.reference)
+    if options.reference_frame and len(options.reference_frame) != len(options.reference):
+        raise ValueError(
+            f"{len(options.reference)} --reference need as many --reference-frame, got {len(options.reference_frame)}"
+        )
     frames = [options.reference_frame or None if own else None for own in references]
     clip = open_clip(options.video)
     for reference in (reference for own in references for reference in own):
