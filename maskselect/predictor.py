@@ -115,15 +115,18 @@ class Model:
         references: Sequence[Reference] | None = None,
         threshold: float | None = None,
     ) -> MaskGroup:
-        """The group of masks that answers one prompt.
+        """Select the group of masks that answers one prompt.
 
-        image: file, its bytes, an open file, PIL image, or (H, W, 3) uint8.
-        references: for each `<mask-ref>` in the prompt a mask (H, W), a `BoxRef` or a `PointRef`. A mask is bool, 0 and
-            1, or 0 and 255.
-        threshold: overrides the checkpoint's, in [0, 1].
+        Args:
+            image: file, its bytes, an open file, PIL image, or (H, W, 3) uint8.
+            prompt: text, in which each `<mask-ref>` stands for a reference.
+            references: for each `<mask-ref>` a mask (H, W), a `BoxRef` or a `PointRef`. A mask is bool, 0 and 1, or 0
+                and 255.
+            threshold: overrides the checkpoint's, in [0, 1].
 
-        Raises FileNotFoundError, ValueError or TypeError with one sentence for an image, prompt or reference that
-        cannot be used, among them a box or point under which the proposer finds nothing.
+        Raises:
+            FileNotFoundError, ValueError, TypeError: one sentence for an image, prompt or reference that cannot be
+                used, such as a box or point under which the prompter finds nothing.
         """
         prompt_text(prompt)
         return self.select_many(image, [prompt], [as_references(references)], threshold)[0]
@@ -137,12 +140,19 @@ class Model:
         extra_candidates: np.ndarray | None = None,
         keep_pool: bool = False,
     ) -> list[MaskGroup]:
-        """One group for each prompt; the image is read once.
+        """Select one group for each prompt; the image is read once.
 
-        references: for each prompt its references. extra_candidates: (K, H, W) bool, joined to the proposed ones.
-        keep_pool: the groups keep the candidates, which takes memory.
+        Args:
+            image: as of `select`.
+            prompts: texts.
+            references: for each prompt its references.
+            threshold: overrides the checkpoint's, in [0, 1].
+            extra_candidates: (K, H, W) bool, which join the proposed candidates.
+            keep_pool: the groups keep the candidates (`MaskGroup.pool`), which takes memory.
 
-        Raises as `select` does, and ValueError for extra candidates where the system has none.
+        Raises:
+            FileNotFoundError, ValueError, TypeError: as `select`; ValueError for extra candidates if the system has no
+                candidates.
         """
         cut = self._threshold(threshold)
         texts, asked = _checked(prompts, references)
