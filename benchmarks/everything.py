@@ -31,12 +31,12 @@ from transformers import pipeline
 from maskselect.backends import sam_points
 from maskselect.backends.sam import OFFICIAL_SIZES, attend_prompts, build_sam, draw_masks, load_sam
 from maskselect.backends.sam_network import Sam
-from maskselect.data.scenes.layout import scene_ids
-from maskselect.data.scenes.render import render
-from maskselect.data.scenes.stream import SceneDataset
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.proposers import sam as proposer_module
 from maskselect.proposers.sam import SamProposer
+from maskselect.scenes.layout import scene_ids
+from maskselect.scenes.render import render
+from maskselect.scenes.stream import SceneDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.backends.sam_package import to_package

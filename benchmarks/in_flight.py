@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from maskselect.builders.engine import run
-from maskselect.builders.image_sources import FolderImages
-from maskselect.builders.proposals import NamedProposer, ProposalWorker
-from maskselect.data.scenes.samples import ask_scenes
 from maskselect.proposers.proposal_rows import ProposalRows
+from maskselect.proposers.store import proposer_key
+from maskselect.recipes.engine import run
+from maskselect.recipes.image_sources import FolderImages
+from maskselect.recipes.proposals import NamedProposer, ProposalWorker
+from maskselect.scenes.samples import ask_scenes
 
 
 def main() -> None:
@@ -34,8 +35,8 @@ def main() -> None:
         for scene in ask_scenes("test", 5, options.images):
             Image.fromarray(scene.image).save(pictures / f"{scene.id.replace('/', '_')}.png")
         images, maker = FolderImages(pictures), NamedProposer(options.proposer, "cpu")
-        proposer, identity = maker.open()
-        worker, units = ProposalWorker(images, maker, identity, proposer), images.units()
+        proposer = maker.open()
+        worker, units = ProposalWorker(images, maker, proposer_key(proposer), proposer), images.units()
 
         def seconds(in_flight: int, turn: int) -> float:
             start = time.perf_counter()

@@ -1,8 +1,8 @@
-"""LLM-Seg's tables at compact scale: trains every row from several seeds, measures each, and writes docs/llmseg.md.
+"""LLM-Seg's tables at compact scale: trains every row from several seeds, measures each, writes docs/results/llmseg.md.
 
     python benchmarks/llmseg_tables.py --runs runs/tables                        # everything that is not there yet
     python benchmarks/llmseg_tables.py --runs runs/tables --rows all ras --seeds 0
-    python benchmarks/llmseg_tables.py --runs runs/tables --write                # and the tables into docs/llmseg.md
+    python benchmarks/llmseg_tables.py --runs runs/tables --write                # and writes docs/results/llmseg.md
 
 A run that was interrupted goes on where it stopped; one whose reports are in docs/reports/llmseg_tables is not made
 again. Every row has the same number of steps, scenes and prompts, and begins with the same language model: that of
@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskselect.backends.atomic import write_text
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.lmm.lora import merged_state
+from maskselect.ops.atomic import write_text
 from maskselect.systems.loading import load_system
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENT = ROOT / "docs" / "llmseg.md"
+DOCUMENT = ROOT / "docs" / "results" / "llmseg.md"
 REPORTS = ROOT / "docs" / "reports" / "llmseg_tables"
 MARKS = ("<!-- tables: benchmarks/llmseg_tables.py --write -->", "<!-- end of tables -->")
 SCENES, SEED = 1000, 5
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--reports", type=Path, default=REPORTS, help="kept reports (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="of frozen features and candidates")
     parser.add_argument("--jobs", type=int, default=1, help="at a time; each takes one thread (default: %(default)s)")
-    parser.add_argument("--write", action="store_true", help="into docs/llmseg.md")
+    parser.add_argument("--write", action="store_true", help="into docs/results/llmseg.md")
     options = parser.parse_args()
     if not (options.runs / LANGUAGE_MODEL).is_file():
         _write_language_model(options.language_model, options.runs / LANGUAGE_MODEL)
@@ -138,7 +138,7 @@ def _measure(job: Job, name: str, options: argparse.Namespace) -> None:
     made, kept = job.folder / f"{name}.json", options.reports / job.folder.name / f"{name}.json"
     command = ["maskselect", "evaluate", "--model", str(model), "--dataset", data, "--split", "test"]
     command += ["--scenes", str(options.scenes), "--seed", str(SEED)]
-    command += ["--keep-candidates", str(options.cache / "candidates"), "--output", str(made)]
+    command += ["--proposals", str(options.cache / "candidates"), "--output", str(made)]
     _run(command, made.with_suffix(".log"))
     report = json.loads(made.read_text()) | {"model": f"{job.row}, seed {job.seed}", "steps": options.steps}
     kept.parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,8 @@
     python benchmarks/metric_parity.py --write
 
 prints a table of the largest difference over seeded random cases, each case alone and all together, and with `--write`
-puts it into docs/metrics.md. Cases hold empty, absent and full masks, single pixels, noise and odd sizes. The rules are
-in tests/metrics/references.py.
+puts it into docs/results/metrics.md. Cases hold empty, absent and full masks, single pixels, noise and odd sizes. The
+rules are in tests/metrics/references.py.
 """
 
 import argparse
@@ -20,15 +20,15 @@ import torch
 from torchmetrics.classification import BinaryJaccardIndex, BinaryRecall, BinarySpecificity
 from torchmetrics.functional.classification import binary_jaccard_index
 
-from maskselect.backends.atomic import write_text
 from maskselect.metrics.boundary import boundary_f
 from maskselect.metrics.canvas import letterbox, stretch, stretch_floor
 from maskselect.metrics.protocols import ALL, PROTOCOLS, RECALL_AT, Protocol
 from maskselect.metrics.referring import ReferringMetrics
 from maskselect.metrics.summary import add_up, sums_of
 from maskselect.metrics.video import VideoMetrics, region_j
+from maskselect.ops.atomic import write_text
 from maskselect.ops.overlap import pairwise_iou
-from maskselect.ops.packed import pairwise_counts, rle_intersection, rle_iou
+from maskselect.ops.packed import pairwise_counts, rle_iou
 from maskselect.ops.rle import encode
 from maskselect.structures.scored import Scored
 
@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT))  # the rules lie among the tests, which are no ins
 from tests.metrics import references as ref  # noqa: E402
 from tests.metrics import video_references as video  # noqa: E402
 
-DOCUMENT = ROOT / "docs" / "metrics.md"
+DOCUMENT = ROOT / "docs" / "results" / "metrics.md"
 MARKS = ("<!-- agreements: benchmarks/metric_parity.py --write -->", "<!-- end of agreements -->")
 EVERYTHING = replace(PROTOCOLS["maskselect"], measures=ALL)
 BY_PIXELS = replace(EVERYTHING, empty_rule="lisa")
@@ -89,23 +89,15 @@ def overlaps(cases: list[ref.Case]) -> Iterator[Row]:
     def runs(case: ref.Case) -> np.ndarray:
         return rle_iou(encode(case.targets), encode(case.pool))
 
-    def shared(case: ref.Case) -> np.ndarray:
-        return (case.targets[:, None] & case.pool[None]).sum((2, 3))
-
     def numpy_iou(case: ref.Case) -> np.ndarray:
-        return shared(case) / np.maximum((case.targets[:, None] | case.pool[None]).sum((2, 3)), 1)
+        shared = (case.targets[:, None] & case.pool[None]).sum((2, 3))
+        return shared / np.maximum((case.targets[:, None] | case.pool[None]).sum((2, 3)), 1)
 
     library = "pycocotools `mask.iou`"
     for measure, reference, ours, theirs in (
         ("mask IoU, dense", library, dense, lambda case: ref.coco_iou(case.targets, case.pool)),
         ("mask IoU, packed bits", library, packed, lambda case: ref.coco_iou(case.targets, case.pool)),
         ("mask IoU, on RLE", "NumPy, dense", runs, numpy_iou),
-        (
-            "shared pixels, on RLE",
-            "NumPy, dense",
-            lambda c: rle_intersection(encode(c.targets), encode(c.pool)),
-            shared,
-        ),
     ):
         worst = max(float(np.abs(ours(case) - theirs(case)).max(initial=0)) for case in cases)
         yield Row(measure, reference, len(cases), worst)
@@ -301,7 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/metrics.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/results/metrics.md")
     options = parser.parse_args()
     text = table(list(rows(options.cases, options.seed)))
     print(text, end="")

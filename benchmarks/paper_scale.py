@@ -172,11 +172,13 @@ def _measure(options: argparse.Namespace) -> None:
     prompt = " ".join(["red"] * (PROMPT_TOKENS - 3))
     system.eval()
     with torch.autocast(device.type, torch.bfloat16):
-        read = system.read(image, features)
+        read = system.read_candidates(image, features)
         none = torch.zeros(0, system.channels, device=device)
-        seen = _seconds(lambda: (system.encode(image), system.read(image, features)), options.repeats)
-        alone = _seconds(lambda: system.score(read, [prompt], [none]), options.repeats)
-        many = _seconds(lambda: system.score(read, [prompt] * PROMPTS, [none] * PROMPTS), options.repeats)
+        seen = _seconds(lambda: (system.encode(image), system.read_candidates(image, features)), options.repeats)
+        alone = _seconds(lambda: system.score_candidates(read, [prompt], [none], 0.5)[0], options.repeats)
+        many = _seconds(
+            lambda: system.score_candidates(read, [prompt] * PROMPTS, [none] * PROMPTS, 0.5)[0], options.repeats
+        )
     counted, peak = _count(options.run, options.lora), _of_device(PEAK, device, _product)
     reading = 2 * _weights(options.run) / _of_device(BANDWIDTH, device, lambda: float("inf"))  # of the weights, once
     print(f"RAS-{options.run}, {CANDIDATES} candidates: time over that of one prompt behind an image that was read,")

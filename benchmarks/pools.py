@@ -1,6 +1,6 @@
 """What the pools of the proposers that run without published weights hold, on generated scenes and on photographs.
 
-    python benchmarks/pools.py --write                   # tables into docs/proposals.md, pictures of scenes into docs/
+    python benchmarks/pools.py --write                   # tables into docs/results/proposers.md, pictures beside it
     python benchmarks/pools.py --pictures DIR            # pictures of scenes and photographs elsewhere
 
 Every annotated object is looked for alone: its oracle is the candidate that overlaps it most. Times are relative: those
@@ -23,18 +23,17 @@ from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator
 from torch import Tensor
 
-from maskselect.backends.atomic import write_text
 from maskselect.backends.progress import track
 from maskselect.backends.sam import load_sam
 from maskselect.data.catalog import CATALOG
 from maskselect.data.images import load_image
-from maskselect.data.scenes.samples import ask_scenes
+from maskselect.ops.atomic import write_text
 from maskselect.ops.overlap import pairwise_intersection, pairwise_iou
 from maskselect.predictor import load
-from maskselect.proposers.codetr.proposer import CoDetrProposer
 from maskselect.proposers.regions import RegionProposer
 from maskselect.proposers.sam import SamProposer
 from maskselect.proposers.union import UnionProposer
+from maskselect.scenes.samples import ask_scenes
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
 
@@ -42,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.backends.sam_package import to_package
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENT = ROOT / "docs" / "proposals.md"
+DOCUMENT = ROOT / "docs" / "results" / "proposers.md"
 MARKS = ("<!-- pools: benchmarks/pools.py --write -->", "<!-- end of pools -->")
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 POINTS = 16
@@ -107,7 +106,7 @@ class Tally:
         )
 
 
-def proposers(codetr: Path | None) -> dict[str, Proposer]:
+def proposers() -> dict[str, Proposer]:
     shipped = load("ras", device="cpu").system.proposer
     made: dict[str, Proposer] = {
         OFFICIAL: PackageProposer(),
@@ -129,8 +128,6 @@ def proposers(codetr: Path | None) -> dict[str, Proposer]:
         "regions": RegionProposer(),
         "union of these two": UnionProposer([shipped, RegionProposer()], nms_iou=0.8),
     }
-    if codetr is not None:
-        made["Co-DETR, compact"] = CoDetrProposer(codetr, "own")
     return made
 
 
@@ -206,11 +203,10 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=200, metavar="N")
     parser.add_argument("--photographs", type=int, default=128, metavar="N")
     parser.add_argument("--root", type=Path, default=ROOT.parent / "shared" / "data" / "coco128", metavar="DIR")
-    parser.add_argument("--codetr", type=Path, metavar="FILE", help="a compact Co-DETR trained by configs/codetr.yaml")
     parser.add_argument("--pictures", type=Path, metavar="DIR")
-    parser.add_argument("--write", action="store_true", help="into docs/proposals.md")
+    parser.add_argument("--write", action="store_true", help="into docs/results/proposers.md")
     options = parser.parse_args()
-    made = proposers(options.codetr)
+    made = proposers()
     lines = []
     parts = [("Scenes", scenes, options.scenes)]
     if options.root.is_dir():
@@ -232,7 +228,7 @@ def main() -> None:
         after = rest.partition(MARKS[1])[2]
         write_text(DOCUMENT, f"{before}{MARKS[0]}\n\n" + "\n".join(lines) + f"\n{MARKS[1]}{after}")
         rows = [picture(made, image, truth) for image, truth in scenes(3)]
-        Image.fromarray(np.concatenate([np.asarray(row) for row in rows])).save(ROOT / "docs" / "pools.png")
+        Image.fromarray(np.concatenate([np.asarray(row) for row in rows])).save(DOCUMENT.with_name("pools.png"))
 
 
 if __name__ == "__main__":

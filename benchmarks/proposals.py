@@ -29,9 +29,8 @@ import numpy as np
 import torch
 
 from maskselect.ops import rle
-from maskselect.proposers.key_index import INDEX, KeyIndex
-from maskselect.proposers.precomputed import PrecomputedProposer
 from maskselect.proposers.proposal_rows import ProposalRows, Row, shards_of
+from maskselect.proposers.store import INDEX, ProposalStore, write_index
 from maskselect.structures.masks import MaskSet
 
 HASH = "0123456789ab"
@@ -123,7 +122,7 @@ def _write(folder: Path, images: int, masks: int) -> None:
                 file.write(", " if number or place else "")
                 file.write(f"{json.dumps(row['key'])}: {json.dumps(_record(row))}")
         file.write("}")
-    KeyIndex.build(shards_of(folder)).write(folder / INDEX)
+    write_index(folder)
 
 
 def _rows(images: int, masks: int) -> Iterator[Row]:
@@ -139,6 +138,7 @@ def _rows(images: int, masks: int) -> Iterator[Row]:
         ]
         yield {
             "key": _key(number),
+            "content": _key(number),
             "height": SIZE[0],
             "width": SIZE[1],
             "source": "sam",
@@ -174,12 +174,11 @@ def _record(row: Row) -> Row:
 
 def _with_index(folder: Path, keys: list[str]) -> tuple[float, float]:
     """Seconds until the first of the keys is there, and of each further one."""
-    image = np.zeros((*SIZE, 3), np.uint8)
     start = time.perf_counter()
-    reader = PrecomputedProposer(folder, HASH)
-    reader.propose(image, keys[0])
+    store = ProposalStore(folder)
+    store.find(HASH, keys[0])
     first = time.perf_counter() - start
-    return first, _each(lambda key: reader.propose(image, key), keys)
+    return first, _each(lambda key: store.find(HASH, key), keys)
 
 
 def _without_index(folder: Path, keys: list[str]) -> tuple[float, float]:
@@ -200,9 +199,16 @@ def _json(folder: Path, keys: list[str]) -> tuple[float, float]:
 
 
 def _decoding(folder: Path, keys: list[str]) -> tuple[float, float]:
-    reader = PrecomputedProposer(folder, HASH)
-    codes = {key: [*map(_encoded, reader.propose(np.zeros((*SIZE, 3), np.uint8), key).masks.numpy())] for key in keys}
+    store = ProposalStore(folder)
+    codes = {key: [*map(_encoded, _stored(store, key).masks.numpy())] for key in keys}
     return 0.0, _each(lambda key: rle.decode_many(codes[key], SIZE), keys)
+
+
+def _stored(store: ProposalStore, key: str) -> MaskSet:
+    found = store.find(HASH, key)
+    if found is None:
+        raise LookupError(f"no candidates are stored for {key}")
+    return found
 
 
 def _encoded(mask: np.ndarray) -> rle.Rle:

@@ -3,7 +3,7 @@ with compact RAS, which has seen nothing but generated scenes.
 
     python benchmarks/real_samples.py --write
 
-prints a table, and with `--write` puts it into docs/data.md.
+prints a table, and with `--write` puts it into docs/results/data.md.
 """
 
 import argparse
@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import maskselect
-from maskselect.backends.atomic import write_text
 from maskselect.data.catalog import CATALOG
 from maskselect.data.check import check
-from maskselect.evaluation import build_report, score_samples
+from maskselect.evaluation.samples import build_report, score_samples
+from maskselect.ops.atomic import write_text
 from maskselect.structures.sample import Sample
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the samples' layouts lie among the tests, which are no installed package
 from tests.real_samples import REAL_SAMPLES, Oracle, RealSample, is_real  # noqa: E402
 
-DOCUMENT = ROOT / "docs" / "data.md"
+DOCUMENT = ROOT / "docs" / "results" / "data.md"
 MARKS = ("<!-- real samples: benchmarks/real_samples.py --write -->", "<!-- end of real samples -->")
 
 
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data", metavar="DIR")
     parser.add_argument("--images", type=int, default=40, metavar="N", help="of each that the model is asked about")
     parser.add_argument("--model", default="ras", metavar="NAME_OR_PATH")
-    parser.add_argument("--write", action="store_true", help="into docs/data.md")
+    parser.add_argument("--write", action="store_true", help="into docs/results/data.md")
     options = parser.parse_args()
     model = maskselect.load(options.model, device="cpu")
     lines = [

@@ -5,8 +5,8 @@ import time
 
 import cv2
 
-from maskselect.data.scenes.layout import build_scene, scene_ids
-from maskselect.data.scenes.render import render
+from maskselect.scenes.layout import build_scene, scene_ids
+from maskselect.scenes.render import render
 
 
 def scenes_per_second(ids: list[str], size: int) -> float:

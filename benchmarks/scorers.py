@@ -17,8 +17,8 @@ import time
 import numpy as np
 import torch
 
-from maskselect.data.groups import SceneGroups
 from maskselect.predictor import Model, load
+from maskselect.scenes.groups import SceneGroups
 
 
 def main() -> None:
@@ -37,13 +37,13 @@ def main() -> None:
     for item in range(options.scenes):
         annotated = source.load(item)
         queries = source.queries(item, annotated.extra, options.prompts, np.random.default_rng(item))
-        found = sides["parallel"].candidates(annotated.image)
+        found = sides["parallel"].system.proposer.propose(annotated.image)  # type: ignore[attr-defined]
         system = sides["parallel"].system
         maps = system.encode(annotated.image)
         candidates, masks = system.pool_features(maps, found), system.pool_features(maps, annotated.masks)
         if len(found) == 0:
             continue
-        read = {name: model.system.read(annotated.image, candidates) for name, model in sides.items()}
+        read = {name: model.system.read_candidates(annotated.image, candidates) for name, model in sides.items()}
         texts, references = [q.text for q in queries], [masks[list(q.references)] for q in queries]
         for text, own in zip(texts, references, strict=True):
             spent = [_timed(sides[name], read[name], [text], [own])[0] for name in sides]
@@ -76,7 +76,7 @@ def _timed(model: Model, read: object, texts: list[str], references: list[torch.
     spent, scores = [], torch.zeros(0)
     for _ in range(2):
         start = time.perf_counter()
-        scores = model.system.score(read, texts, references)  # type: ignore[arg-type]
+        scores = model.system.score_candidates(read, texts, references, 0.5)[0]  # type: ignore[arg-type]
         spent.append(time.perf_counter() - start)
     return min(spent), [int(count) for count in (scores >= model.threshold).sum(1)]
 

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskselect.data.groups import SceneGroups
 from maskselect.predictor import load
+from maskselect.scenes.groups import SceneGroups
 
 PARTS = ("an image", "one prompt a call", "all prompts in one call")
 
@@ -64,14 +64,14 @@ def _tasks(system: Any, image: np.ndarray, masks: torch.Tensor, found: Any, quer
     """What is timed of one system on one image, by part."""
     maps = system.encode(image)
     pooled = system.pool_features(maps, masks)
-    read = system.read(image, system.pool_features(maps, found))
+    read = system.read_candidates(image, system.pool_features(maps, found))
     texts, references = [q.text for q in queries], [pooled[list(q.references)] for q in queries]
 
     def see() -> None:
-        system.read(image, system.pool_features(system.encode(image), found))
+        system.read_candidates(image, system.pool_features(system.encode(image), found))
 
     def ask(some: slice) -> Callable[[], None]:
-        return lambda: system.answer(read, texts[some], references[some], 0.5)
+        return lambda: system.score_candidates(read, texts[some], references[some], 0.5)
 
     singles = [ask(slice(number, number + 1)) for number in range(len(texts))]
     return dict(zip(PARTS, ([see], singles, [ask(slice(None))]), strict=True))

@@ -10,12 +10,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskselect.backends import checkpoints, hub
-from maskselect.backends.atomic import atomic_folder
+from maskselect.backends.config_tree import arguments_of
 from maskselect.backends.hub import Repository
+from maskselect.ops.atomic import atomic_folder
 from maskselect.predictor import fingerprint
 from maskselect.reports.evaluated import Evaluation, read_evaluation
 from maskselect.reports.model_card import draw_model_card
-from maskselect.systems.loading import BESIDE, SYSTEMS
+from maskselect.systems.loading import BESIDE, answering_class
 from maskselect.systems.named_weights import named_weights
 
 
@@ -68,10 +69,8 @@ def push_to_hub(
 def _loadable(file: Path) -> dict[str, Any]:
     """The card of a checkpoint that others can load."""
     card = checkpoints.read_card(file)
-    if card["system"] not in SYSTEMS or not isinstance(card.get("config"), dict):
-        known = " or ".join(repr(name) for name in SYSTEMS)
-        raise ValueError(f"checkpoint {file} is of system {card['system']!r}; expected one that selects masks: {known}")
-    if card["config"].get("init_args", {}).get("stage") == 1:
+    answering_class(card, file)
+    if arguments_of(card["config"]).get("stage") == 1:
         raise ValueError(f"checkpoint {file} is of stage 1, which captions; expected one of stage 2, as ras is")
     own = named_weights(card["config"]).own
     if own:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from maskselect.backends.checkpoints import write_checkpoint
-from maskselect.evaluation import build_report
+from maskselect.evaluation.samples import build_report
 from maskselect.predictor import Model, fingerprint
 from maskselect.proposers.regions import RegionProposer
 from maskselect.reports.records import RecordFile, records_path
@@ -17,7 +17,7 @@ from tests.systems.tiny import SIZES, tiny_ras
 IMAGE = np.kron(np.random.default_rng(0).integers(0, 255, (2, 3, 3), dtype=np.uint8), np.ones((20, 20, 1), np.uint8))
 PROMPTS = ["the red mugs", "stars"]
 SCENES = {
-    "class_path": "maskselect.data.groups.SceneGroups",
+    "class_path": "maskselect.scenes.groups.SceneGroups",
     "init_args": {"split": "train", "seed": 3, "count": 900},
 }
 
@@ -47,7 +47,8 @@ def config(**lmm: Any) -> dict[str, Any]:
 
 def write_ras(folder: Path, **fields: Any) -> Path:
     """A checkpoint with random weights. fields: of its card besides system, config, threshold and data."""
-    card = {"system": "ras", "config": config(), "threshold": 0.25, "data": {"init_args": {"train": SCENES}}}
+    data = {"class_path": "maskselect.training.data.GroupsData", "init_args": {"train": SCENES}}
+    card = {"system": "ras", "config": config(), "threshold": 0.25, "data": data}
     system = tiny_ras(RegionProposer())
     write_checkpoint(folder / "tiny.safetensors", system.learned_state(), card | fields)
     return folder / "tiny.safetensors"

@@ -159,6 +159,7 @@ class Oracle:
         references: list[list[np.ndarray]] | None = None,
         *,
         extra_candidates: np.ndarray | None = None,
+        keep_pool: bool = False,
     ) -> list[MaskGroup]:
         """The targets of the samples in turn."""
         answers = []
@@ -168,13 +169,9 @@ class Oracle:
             masks = sample.gt_pool[list(sample.targets)].numpy()
             scores = np.ones(len(masks), np.float32)
             own = sample.prompt.references.numpy()
-            answers.append(MaskGroup(image, prompt, masks, scores, len(sample.gt_pool), 0.5, own))
-            self._pool = sample.gt_pool
+            pool = MaskSet(sample.gt_pool, torch.ones(len(sample.gt_pool)), "oracle")
+            answers.append(MaskGroup(image, prompt, masks, scores, len(pool), 0.5, own, pool=pool))
         return answers
-
-    def candidates(self, image: np.ndarray) -> MaskSet:
-        """The annotated masks of the last image."""
-        return MaskSet(self._pool, torch.ones(len(self._pool)), "oracle")
 
 
 def is_real(sample: Sample, shared: Path) -> bool:

@@ -41,10 +41,11 @@ class StubModel:
         count = 0 if "nothing" in text else 2
         masks, scores = pool.masks[:count].numpy(), pool.scores[:count].numpy()
         none = np.zeros((0, *image.shape[:2]), bool)
-        return MaskGroup(image, text, masks, scores, len(pool), 0.5 if threshold is None else threshold, none)
+        cut = 0.5 if threshold is None else threshold
+        return MaskGroup(image, text, masks, scores, len(pool), cut, none, pool=pool)
 
     def select_many(
-        self, image: np.ndarray, prompts: list[str], references: list | None = None, extra_candidates: object = None
+        self, image: np.ndarray, prompts: list[str], references: list | None = None, **_: object
     ) -> list[MaskGroup]:
         return [self.select(image, prompt) for prompt in prompts]
 
@@ -290,20 +291,23 @@ def refused_scenes(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_propose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from maskselect.proposers.precomputed import PrecomputedProposer
+    from maskselect.proposers.store import ProposalStore, content_key
 
     class Stub:
+        def cache_key(self) -> str:
+            return "0123456789ab"
+
         def propose(self, image: np.ndarray) -> MaskSet:
             return StubModel().candidates(image)
 
-    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda name, device: (Stub(), "0123456789ab"))
+    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda name, device: Stub())
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.jpg"):
         Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
     options = ["--images", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     assert cli.main(["propose", *options]) == 0
-    stored = PrecomputedProposer(tmp_path / "out", "0123456789ab").propose(np.zeros((8, 8, 3), np.uint8), "b.jpg")
-    assert len(stored) == 2
+    stored = ProposalStore(tmp_path / "out").find("0123456789ab", content_key(np.zeros((8, 8, 3), np.uint8)))
+    assert stored is not None and len(stored) == 2
     (tmp_path / "in" / "c.png").write_text("no image")
     capsys.readouterr()
     assert cli.main(["propose", *options, "--resume"]) == 1

@@ -30,10 +30,8 @@ def test_every_module_imports(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_stay_short_and_say_what_they_are(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= 350
-    assert path.name == "__init__.py" or text.startswith('"""')
+def test_files_say_what_they_are(path: Path) -> None:
+    assert path.name == "__init__.py" or path.read_text().startswith('"""')
 
 
 def test_no_rooms_for_odds_and_ends() -> None:

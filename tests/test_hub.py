@@ -212,7 +212,11 @@ def test_names_of_no_repository(name: str) -> None:
             ValueError,
             "is of system 'sam'; expected one that",
         ),
-        ({"tiny.json": b'{"system": "ras", "config": {}}', "tiny.safetensors": b"cut"}, ValueError, "describes a dict"),
+        (
+            {"tiny.json": b'{"system": "ras", "config": {}}', "tiny.safetensors": b"cut"},
+            ValueError,
+            "expected one that selects masks",
+        ),
     ],
 )
 def test_repositories_without_a_checkpoint(hub: Hub, files: dict[str, bytes], kind: type[Exception], said: str) -> None:

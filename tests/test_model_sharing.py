@@ -13,14 +13,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from maskselect.predictor import Model
 from maskselect.proposers.sam import SamProposer
 from maskselect.proposers.snapping import SnappingProposer
+from maskselect.structures.answer import Answer
+from maskselect.structures.clip import Clip
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.references import MaskRef
+from maskselect.structures.sample import Prompt
 from tests.systems.tiny import tiny_llmseg, tiny_ras
 
 SIZE = (24, 32)
@@ -45,24 +48,21 @@ class EchoProposer:
 class Echo(nn.Module):
     """A system that gives an image back: the proposer's candidate, whose score is the first pixel's blue."""
 
-    duplicates_iou = None
+    name, paper, uses_threshold, answers_prompts = "echo", "", True, True
 
     def __init__(self) -> None:
         super().__init__()
         self.proposer = EchoProposer()
 
-    def encode(self, image: np.ndarray) -> list:
-        return [image]
+    def read(self, visual: np.ndarray | Clip, extra: MaskSet | None = None) -> tuple[MaskSet, float]:
+        assert isinstance(visual, np.ndarray)
+        pool = self.proposer.propose(visual)
+        return pool if extra is None else pool.concat(extra), float(visual[0, 0, 2]) / 255
 
-    def pool_features(self, maps: list, masks: MaskSet | Tensor) -> Tensor:
-        return torch.zeros(len(masks), 1)
-
-    def read(self, image: np.ndarray, features: Tensor) -> Tensor:
-        return torch.full((len(features),), float(image[0, 0, 2]) / 255)
-
-    def answer(self, read: Tensor, prompts: list[str], references: list, threshold: float) -> tuple[Tensor, Tensor]:
-        scores = read[None].expand(len(prompts), -1)
-        return scores, scores >= 0
+    def answer(self, reading: Any, prompts: list[Prompt], threshold: float | None) -> list[Answer]:
+        pool, score = reading
+        scores = torch.full((len(pool),), score)
+        return [Answer(pool.masks, scores, pool, scores) for _ in prompts]
 
 
 def picture(number: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def is_of(group: MaskGroup, number: int) -> bool:
 
 # Threads.
 def test_each_thread_gets_its_own_answer() -> None:
-    model, before = Model(Echo()), sys.getswitchinterval()  # type: ignore[arg-type]
+    model, before = Model(Echo()), sys.getswitchinterval()
 
     def ask(worker: int) -> int:
         return sum(not is_of(model.select(picture(n), "x"), n) for n in range(worker, 240, 4) for _ in range(2))
@@ -108,15 +108,15 @@ class Overtaken(Model):
 
 
 def test_an_answer_is_from_the_image_that_was_asked_about() -> None:
-    model = Overtaken(Echo())  # type: ignore[arg-type]
+    model = Overtaken(Echo())
     assert is_of(model.select(picture(1), "x"), 1)
     model.other = model._last
     assert is_of(model.select(picture(2), "x"), 2)
 
 
 def test_one_thread_computes_at_a_time() -> None:
-    model, waiting = Model(Echo()), threading.Event()  # type: ignore[arg-type]
-    proposer: Any = model.proposer
+    model, waiting = Model(Echo()), threading.Event()
+    proposer: Any = model.system.proposer  # type: ignore[attr-defined]
     proposer.enter = lambda: waiting.wait(0.3)  # for the other thread, which would come in if it could
     with ThreadPoolExecutor(2) as pool:
         groups = list(pool.map(lambda n: model.select(picture(n), "x"), (1, 2)))
@@ -126,19 +126,19 @@ def test_one_thread_computes_at_a_time() -> None:
 def test_a_cache_of_the_language_model_is_not_written_to_by_prompts() -> None:
     model = Model(tiny_ras(scorer="autoregressive"), threshold=0.0)
     first = model.select(picture(1), "stars")
-    length = model._last.read.cache.layers[0].keys.shape[2]  # type: ignore[union-attr]
+    length = model._last.reading.candidates.cache.layers[0].keys.shape[2]  # type: ignore[union-attr]
     decode = model.system.scorer.head.forward  # type: ignore[attr-defined]
     model.system.scorer.head.forward = lambda *_: 1 / 0  # type: ignore[attr-defined]
     with pytest.raises(ZeroDivisionError):
         model.select(picture(1), "mugs")
     model.system.scorer.head.forward = decode  # type: ignore[attr-defined]
-    assert model._last.read.cache.layers[0].keys.shape[2] == length  # type: ignore[union-attr]
+    assert model._last.reading.candidates.cache.layers[0].keys.shape[2] == length  # type: ignore[union-attr]
     assert model.select(picture(1), "stars") == first
 
 
 # Memory.
 def test_nothing_is_shared_with_what_was_given() -> None:
-    model, buffer, mask = Model(Echo()), picture(1), np.ones(SIZE, bool)  # type: ignore[arg-type]
+    model, buffer, mask = Model(Echo()), picture(1), np.ones(SIZE, bool)
     reference = MaskRef(mask)
     extra = np.ones((1, *SIZE), bool)
     group = model.select(buffer, "<mask-ref>", [mask])
@@ -147,18 +147,18 @@ def test_nothing_is_shared_with_what_was_given() -> None:
     assert is_of(group, 1) and np.array_equal(group.image, picture(1)) and group.references.all()
     assert reference.mask.all() and other.references.all() and other.candidates == 2
     assert is_of(model.select(buffer, "x"), 2)
-    assert np.array_equal(model.candidates(buffer).masks[0].numpy(), picture(2)[..., 0] > 127)
+    (kept,) = model.select_many(buffer, ["x"], keep_pool=True)
+    assert kept.pool is not None and np.array_equal(kept.pool.masks[0].numpy(), picture(2)[..., 0] > 127)
 
 
 def test_what_is_returned_can_be_changed_without_harm() -> None:
-    model = Model(Echo())  # type: ignore[arg-type]
+    model = Model(Echo())
     for _ in range(2):
-        group = model.select(picture(3), "x")
+        (group,) = model.select_many(picture(3), ["x"], keep_pool=True)
         assert is_of(group, 3) and np.array_equal(group.image, picture(3))
         group.masks[:], group.mask[:], group.image[:], group.candidate_scores[:] = 0, 0, 0, 0  # type: ignore[index]
-        model.candidates(picture(3)).masks[:] = False
-        model.candidates(picture(3)).scores[:] = 0
-    assert float(model.candidates(picture(3)).scores[0]) == 1
+        assert group.pool is not None and float(group.pool.scores[0]) == 1
+        group.pool.masks[:], group.pool.scores[:] = False, 0
 
 
 # Processes.

@@ -12,7 +12,8 @@ from PIL import Image
 
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.devices import pick_device
-from maskselect.predictor import WORKING_SIDE, Model, load
+from maskselect.ops.images import WORKING_SIDE
+from maskselect.predictor import Model, load
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.references import BoxRef, PointRef
 from tests.systems.tiny import Nothing, Quarters, tiny_ras
@@ -57,9 +58,8 @@ def test_an_image_is_proposed_and_encoded_once(monkeypatch: pytest.MonkeyPatch, 
     assert sorted(calls) == ["encode", "propose"]
     model.keep_candidates(tmp_path)
     for image in (_image(30), _image(), _image(30), _image()):
-        assert len(model.candidates(image)) == 4
-        model.select(image, "stars")
-    assert calls.count("propose") == 3 and len([*tmp_path.rglob("*.json")]) == 2
+        assert model.select(image, "stars").candidates == 4
+    assert calls.count("propose") == 3 and len([*tmp_path.rglob("*.parquet")]) == 2
 
 
 def _noting(calls: list[str], name: str, function: Any) -> Any:
@@ -100,7 +100,8 @@ def test_a_large_image_is_worked_on_small_and_answered_large(model: Model) -> No
     side = WORKING_SIDE * 2
     group = model.select(np.zeros((side, side // 2, 3), np.uint8), "stars")
     assert group.masks.shape == (4, side, side // 2) and group.mask.mean() > 0.99
-    assert model.candidates(np.zeros((side, side // 2, 3), np.uint8)).image_size == (WORKING_SIDE, WORKING_SIDE // 2)
+    (kept,) = model.select_many(np.zeros((side, side // 2, 3), np.uint8), ["stars"], keep_pool=True)
+    assert kept.pool is not None and kept.pool.image_size == (WORKING_SIDE, WORKING_SIDE // 2) and group.pool is None
 
 
 @pytest.mark.parametrize(
@@ -111,8 +112,8 @@ def test_a_large_image_is_worked_on_small_and_answered_large(model: Model) -> No
         ("stars", [np.ones((40, 60), bool)], "0 <mask-ref> but 1 reference"),
         ("<mask-ref>", [np.ones((4, 6), bool)], "is 6x4 but the image is 60x40"),
         ("<mask-ref>", [np.zeros((40, 60), bool)], "reference mask is empty"),
-        ("<mask-ref>", [BoxRef((1, 1, 9, 9))], "cannot turn a box or point"),
-        ("<mask-ref>", [PointRef((1, 1))], "cannot turn a box or point"),
+        ("<mask-ref>", [BoxRef((1, 1, 9, 9))], "no prompter that turns a box or point"),
+        ("<mask-ref>", [PointRef((1, 1))], "no prompter that turns a box or point"),
         ("<mask-ref>", [BoxRef((1, 1, 99, 9))], "box:1,1,99,9"),
         ("<mask-ref>", [PointRef((70, 1))], "point:70,1"),
         ("<mask-ref>", [np.full((40, 60), 0.5, np.float32)], "values from 0.5 to 0.5; expected bool"),
@@ -230,8 +231,8 @@ def test_references_of_a_pixel_or_a_line_are_read(monkeypatch: pytest.MonkeyPatc
         rows, columns = np.nonzero(group.references[0])
         wanted = np.nonzero(mask)
         assert abs(rows.mean() - wanted[0].mean()) < 4 and abs(columns.mean() - wanted[1].mean()) < 4
-    extra = model.select_many(image, ["stars"], extra_candidates=dot[None])[0]
-    assert extra.candidates == 5 and model._last is not None and bool(model._last.candidates.masks[4].any())
+    extra = model.select_many(image, ["stars"], extra_candidates=dot[None], keep_pool=True)[0]
+    assert extra.candidates == 5 and extra.pool is not None and bool(extra.pool.masks[4].any())
 
 
 def _least_area(masks: Any) -> int:
@@ -239,7 +240,7 @@ def _least_area(masks: Any) -> int:
     return int(found.sum((1, 2)).min()) if len(found) else -1
 
 
-class Blind(Quarters):
+class Blind(Quarters):  # a Prompter
     """Finds nothing at a box or a point."""
 
     def segment_box(self, image: np.ndarray, box_xyxy: tuple[float, ...]) -> torch.Tensor:
@@ -253,7 +254,7 @@ class Blind(Quarters):
 
 
 def test_a_box_or_point_where_nothing_is() -> None:
-    model = Model(tiny_ras(Blind()))
+    model = Model(tiny_ras(Blind()), prompter=Blind())
     for reference, name in ((BoxRef((1, 1, 9, 9)), "box:1,1,9,9"), (PointRef((3, 4)), "point:3,4")):
         with pytest.raises(ValueError, match=f"reference {name}: nothing is found there; expected it on a thing"):
             model.select(_image(), "left of <mask-ref>", [reference])

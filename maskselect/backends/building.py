@@ -1,32 +1,37 @@
-"""Building objects from a card's `class_path`/`init_args` tree, restricted to this package's own classes."""
+"""Building objects from a config tree, restricted to this package's own classes."""
 
 import importlib
+import inspect
+import sys
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from maskselect.backends.config_tree import Arguments, Node, rebuilt, tree
 from maskselect.backends.optional import missing_package
+
+BESIDE = "{beside}"
+"""In a card's config: the folder of the checkpoint, which may be moved with all that is in it."""
 
 
 def build(config: Any) -> Any:
-    """Instantiate a tree of `{"class_path": ..., "init_args": {...}}`; anything else is returned as it is.
+    """Instantiate a config tree; anything else is returned as it is.
 
     Settings that a class takes as a dataclass may be given as a dict, as in a config.
 
-    Only names under `maskselect.` are imported, so a card from elsewhere cannot run foreign code.
+    See `find_class` for which classes: a card from elsewhere cannot run foreign code.
     Raises ValueError for any other name, or one that does not exist.
     """
-    if isinstance(config, list):
-        return [build(item) for item in config]
-    if not isinstance(config, dict):
-        return config
-    if "class_path" not in config:
-        return {key: build(value) for key, value in config.items()}
-    made = find_class(config["class_path"])
-    arguments = {key: build(value) for key, value in config.get("init_args", {}).items()}
-    return made(**(arguments | _settings(made, arguments)))
+    return rebuilt(config, make)
 
 
-def _settings(made: type, arguments: dict[str, Any]) -> dict[str, Any]:
+def make(node: Node) -> Any:
+    """An object of a class whose arguments are built already. Raises as `build` does."""
+    made = find_class(node.path)
+    return made(**{**node.arguments, **_settings(made, node.arguments)})
+
+
+def _settings(made: type, arguments: Arguments) -> dict[str, Any]:
     """Those arguments that are plain dicts where the class wants a dataclass, as that.
 
     Raises ValueError for a field that it does not have.
@@ -44,16 +49,45 @@ def _settings(made: type, arguments: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def find_class(class_path: str) -> type:
-    """The class at an import path under `maskselect.`. Raises ValueError for any other name."""
-    module_name, _, name = class_path.rpartition(".")
-    if not class_path.startswith("maskselect."):
-        raise ValueError(f"class_path {class_path!r} is not part of maskselect; refusing to import it")
+def find_class(path: str) -> type:
+    """The class at an import path.
+
+    Modules of maskselect are imported. Of any other module, which could be anybody's, a class is taken only if the
+    program has imported the module itself and the class is a system or a learner.
+
+    Raises:
+        ValueError: for any other name.
+    """
+    module_name, _, name = path.rpartition(".")
+    if not path.startswith("maskselect."):
+        known = getattr(sys.modules.get(module_name), name, None)
+        if isinstance(known, type) and hasattr(known, "learned_state") and hasattr(known, "load_learned"):
+            return known
+        raise ValueError(f"class {path!r} is not part of maskselect; refusing to import it")
     try:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         missing = missing_package(error) if isinstance(error, ModuleNotFoundError) else None
-        raise ValueError(missing or f"class_path {class_path!r} does not exist: {error}") from error
+        raise ValueError(missing or f"class {path!r} does not exist: {error}") from error
     if not isinstance(found, type):
-        raise ValueError(f"class_path {class_path!r} is not a class")
+        raise ValueError(f"class {path!r} is not a class")
     return found
+
+
+def on_device(config: Any, device: str) -> Any:
+    """A config tree whose classes that choose a device choose this one."""
+
+    def placed(node: Node) -> Any:
+        takes = "device" in inspect.signature(find_class(node.path)).parameters
+        return tree(node.path, {**node.arguments, "device": device} if takes else node.arguments)
+
+    return rebuilt(config, placed)
+
+
+def beside(checkpoint: Path, config: Any) -> Any:
+    """A config tree out of a checkpoint's card, with the folder of the checkpoint in it."""
+
+    def leaf(value: Any) -> Any:
+        return value.replace(BESIDE, str(checkpoint.parent)) if isinstance(value, str) else value
+
+    return rebuilt(config, lambda node: tree(node.path, node.arguments), leaf)

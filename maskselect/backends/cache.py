@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from maskselect.ops.paths import expanded
+
 _CACHE_HOME = "XDG_CACHE_HOME"
 
 
@@ -31,11 +33,6 @@ def places_beside(file: Path, suffix: str, digest: str) -> list[Path]:
     cache = cache_folder()
     beside = file.with_name(f"{file.name}{suffix}")
     return [beside] if cache is None else [beside, cache / "index" / apart]
-
-
-def expanded(path: str | Path) -> Path:
-    """A path with `~` for the user's home; for a user without a home it stays as it is."""
-    return Path(os.path.expanduser(path))
 
 
 def ignore_unusable_cache_home() -> None:

@@ -1,6 +1,6 @@
 """Checkpoints on disk: one safetensors file with a JSON card of the same stem beside it. Nothing is ever unpickled.
 
-A card holds `system` (what it is, for example "ras" or "sam"), `config` (a `class_path`/`init_args` tree), `data_seed`,
+A card holds `system` (what it is, for example "ras" or "sam"), `config` (a config tree), `data_seed`,
 `commit`, `metrics`, and whatever the writer adds. Tensors are stored in half precision and read back as float32.
 """
 
@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from maskselect.backends.atomic import atomic_files, write_text
-from maskselect.backends.cache import expanded
 from maskselect.backends.shipped import shipped_folder
+from maskselect.backends.weightless import reads_weights
+from maskselect.ops.atomic import atomic_files, write_text
+from maskselect.ops.paths import expanded
 
 _SHIPPED = shipped_folder("checkpoints")
 _PICKLED = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
@@ -130,10 +131,12 @@ def average_checkpoints(paths: Sequence[Path], output: Path) -> None:
 
 
 def load_into(module: nn.Module, name_or_path: str | Path, system: str) -> None:
-    """Load a checkpoint of kind `system` into a module, strictly.
+    """Load a checkpoint of kind `system` into a module, strictly; nothing where no weights are read (`weightless`).
 
     Raises ValueError when the card names another system or when a tensor is missing, unknown or of another shape.
     """
+    if not reads_weights():
+        return
     kind = read_card(name_or_path)["system"]
     if kind != system:
         raise ValueError(f"checkpoint {find_checkpoint(name_or_path)} is of system {kind!r}; expected {system!r}")

@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from maskselect.backends.cache import expanded
+from maskselect.backends.config_tree import same_class
 from maskselect.backends.shipped import shipped_folder
+from maskselect.ops.paths import expanded
 
 SHIPPED = shipped_folder("configs")
 """The configs that ship with the package."""
@@ -78,6 +79,6 @@ def _read(path: Path) -> dict[str, Any]:
 def _merged(base: Any, over: Any) -> Any:
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over
-    if base.get("class_path") != over.get("class_path", base.get("class_path")):
+    if not same_class(base, over):
         return over
     return base | {key: _merged(base[key], value) if key in base else value for key, value in over.items()}

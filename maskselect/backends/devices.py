@@ -2,16 +2,20 @@
 
 import torch
 
+from maskselect.backends.weightless import reads_weights
+
 EXPECTED = "auto, cpu or cuda (cuda:N for one of several)"
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU. "cuda:N" is one of several.
+    """`auto` is CUDA where there is one, else the CPU. "cuda:N" is one of several. Without weights: the meta device.
 
     Raises ValueError for a kind of device that nothing here computes on, or one that is not there.
     """
     if not isinstance(name, str | torch.device):
         raise TypeError(f"device is of type {type(name).__name__}; expected {EXPECTED}")
+    if not reads_weights():
+        return torch.device("meta")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda" if count else "cpu")

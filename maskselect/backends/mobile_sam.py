@@ -15,6 +15,7 @@ from maskselect.backends import checkpoints
 from maskselect.backends.pickled import read_state_dict
 from maskselect.backends.sam_encoder import LayerNorm2d
 from maskselect.backends.sam_network import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from maskselect.backends.weightless import reads_weights
 
 URL = "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt"
 """The published file: 40,728,226 bytes, SHA-256 6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f."""
@@ -97,6 +98,8 @@ def load_mobile_sam(path: Path) -> Sam:
 
     Raises FileNotFoundError when it is missing, ValueError when it is damaged, would run code, or is of another model.
     """
+    if not reads_weights():
+        return build_mobile_sam().eval().requires_grad_(False)
     if not path.is_file():
         raise FileNotFoundError(f"MobileSAM checkpoint {path} not found; get it with: curl -LO {URL}")
     found = read_state_dict(path, "MobileSAM", f"get it with: curl -LO {URL}")

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
-from maskselect.backends import checkpoints
-from maskselect.backends.cache import expanded
+from maskselect.backends import checkpoints, needs
+from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.backends.pickled import read_state_dict
 from maskselect.backends.sam_attention import attend_two_ways
 from maskselect.backends.sam_encoder import ImageEncoderViT
 from maskselect.backends.sam_network import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from maskselect.backends.weightless import reads_weights
+from maskselect.ops.paths import expanded
+from maskselect.structures.needs import Arguments, Need
 
 SYSTEM = "sam"
 """`system` field of a compact SAM's card."""
@@ -125,13 +129,13 @@ def attend_prompts(
     else:
         source = source if masks is not None else source.repeat_interleave(prompts, 0)
         tokens, pixels = decoder.transformer(source, position.expand(len(source), -1, -1, -1), tokens)
-    pixels = pixels.transpose(1, 2).unflatten(2, source.shape[-2:])
+    pixels = rearrange(pixels, "n (h w) c -> n c h w", h=source.shape[-2])
     return tokens[:, 1 : 1 + decoder.num_mask_tokens], pixels, decoder.iou_prediction_head(tokens[:, 0])
 
 
 def _as_tokens(image: Tensor) -> Tensor:
     """(1, C, h, w) to (1, h w, C)."""
-    return image.flatten(2).mT.contiguous()
+    return rearrange(image, "1 c h w -> 1 (h w) c").contiguous()
 
 
 def draw_masks(sam: Sam, mask_tokens: Tensor, pixels: Tensor) -> Tensor:
@@ -140,14 +144,16 @@ def draw_masks(sam: Sam, mask_tokens: Tensor, pixels: Tensor) -> Tensor:
     fine = decoder.output_upscaling(pixels)
     heads = zip(decoder.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True)
     weights = torch.stack([head(token) for head, token in heads], 1)
-    return (weights @ fine.flatten(2)).unflatten(2, fine.shape[-2:])
+    drawn = weights @ rearrange(fine, "n c h w -> n c (h w)")
+    return rearrange(drawn, "n k (h w) -> n k h w", h=fine.shape[-2])
 
 
 def decode_prompts(sam: Sam, embeddings: Tensor, sparse: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`attend_prompts` and `draw_masks`: logits (B, P, 4, 4h, 4w) and predicted IoU (B, P, 4)."""
     mask_tokens, pixels, iou = attend_prompts(sam, embeddings, sparse, masks)
-    size = sparse.shape[:2]
-    return draw_masks(sam, mask_tokens, pixels).unflatten(0, size), iou.unflatten(0, size)
+    images = len(sparse)
+    low = rearrange(draw_masks(sam, mask_tokens, pixels), "(b p) k h w -> b p k h w", b=images)
+    return low, rearrange(iou, "(b p) k -> b p k", b=images)
 
 
 def load_sam(model_type: str = "compact", checkpoint: str | Path = "sam") -> Sam:
@@ -169,6 +175,20 @@ def load_sam(model_type: str = "compact", checkpoint: str | Path = "sam") -> Sam
     return sam.eval().requires_grad_(False)
 
 
+def sam_needs(arguments: Arguments) -> list[Need]:
+    """What a class with the arguments of `load_sam` needs."""
+    kind, path = arguments.get("model_type", "compact"), arguments.get("checkpoint", "sam")
+    if kind == "compact":
+        return needs.checkpoint(path, "compact SAM")
+    if kind == "vit_t":
+        from maskselect.backends.mobile_sam import URL  # noqa: PLC0415  timm loads slowly; few ask for it
+
+        return needs.file(path, "MobileSAM", f"curl -L --create-dirs -o {path} {URL}")
+    if kind not in OFFICIAL:
+        return []  # the class itself says so
+    return needs.file(path, f"SAM {kind}", f"curl -L --create-dirs -o {path} {_URL}{OFFICIAL[kind]}")
+
+
 def _load_compact(checkpoint: str | Path) -> Sam:
     card = checkpoints.read_card(checkpoint)
     if card["system"] != SYSTEM:
@@ -183,11 +203,13 @@ def _load_compact(checkpoint: str | Path) -> Sam:
 
 def _sizes(config: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `build_sam` from a card: given as such, or as the `model` of the task that trained it."""
-    return (config["init_args"].get("model") or {}) if "init_args" in config else config
+    return config if Node.of(config) is None else arguments_of(config).get("model") or {}
 
 
 def _load_official(model_type: str, path: Path) -> Sam:
     name = OFFICIAL[model_type]
+    if not reads_weights():
+        return build_sam(**OFFICIAL_SIZES[model_type])
     if not path.is_file():
         raise FileNotFoundError(f"SAM checkpoint {path} not found; get it with: curl -LO {_URL}{name}")
     if path.name in OFFICIAL.values():

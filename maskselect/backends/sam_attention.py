@@ -15,6 +15,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from maskselect.backends.sam_network import Attention, TwoWayAttentionBlock, TwoWayTransformer
@@ -78,13 +79,13 @@ def _tokens_to_image(attention: Attention, queries: Tensor, keys: Tensor, values
     if len(keys) == 1:
         k, v = (_heads(project(x), heads) for project, x in ((attention.k_proj, keys), (attention.v_proj, values)))
         return attention.out_proj(_joined((q @ k.mT * scale).softmax(-1) @ v))
-    key_weight = attention.k_proj.weight.unflatten(0, (heads, -1))  # (h, d, C)
-    lifted = torch.einsum("phtd,hdc->phtc", q, key_weight).flatten(1, 2)  # (P, hT, C)
+    key_weight = rearrange(attention.k_proj.weight, "(h d) c -> h d c", h=heads)
+    lifted = rearrange(torch.einsum("phtd,hdc->phtc", q, key_weight), "p h t c -> p (h t) c")
     weights = (torch.bmm(lifted, keys.mT) * scale).softmax(-1)  # (P, hT, N)
-    seen = torch.bmm(weights, values).unflatten(1, (heads, -1))  # (P, h, T, C)
-    value_weight = attention.v_proj.weight.unflatten(0, (heads, -1))
-    found = torch.einsum("phtc,hdc->pthd", seen, value_weight).flatten(2) + attention.v_proj.bias
-    return attention.out_proj(found)
+    seen = rearrange(torch.bmm(weights, values), "p (h t) c -> p h t c", h=heads)
+    value_weight = rearrange(attention.v_proj.weight, "(h d) c -> h d c", h=heads)
+    found = rearrange(torch.einsum("phtc,hdc->pthd", seen, value_weight), "p t h d -> p t (h d)")
+    return attention.out_proj(found + attention.v_proj.bias)
 
 
 def _image_to_tokens(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -92,9 +93,9 @@ def _image_to_tokens(attention: Attention, queries: Tensor, keys: Tensor, values
     heads = attention.num_heads
     k, v = (_heads(project(x), heads) for project, x in ((attention.k_proj, keys), (attention.v_proj, values)))
     weights = (_compared(attention, queries, k) * k.shape[-1] ** -0.5).softmax(-1)  # (P, h, N, T)
-    out_weight = attention.out_proj.weight.unflatten(1, (heads, -1))  # (C, h, d)
-    laid = torch.einsum("phtd,chd->phtc", v, out_weight).flatten(1, 2)  # (P, hT, C)
-    return torch.baddbmm(attention.out_proj.bias, weights.transpose(1, 2).flatten(2), laid)
+    out_weight = rearrange(attention.out_proj.weight, "c (h d) -> c h d", h=heads)
+    laid = rearrange(torch.einsum("phtd,chd->phtc", v, out_weight), "p h t c -> p (h t) c")
+    return torch.baddbmm(attention.out_proj.bias, rearrange(weights, "p h n t -> p n (h t)"), laid)
 
 
 def _compared(attention: Attention, queries: Tensor, keys: Tensor) -> Tensor:
@@ -102,17 +103,18 @@ def _compared(attention: Attention, queries: Tensor, keys: Tensor) -> Tensor:
     heads = attention.num_heads
     if len(queries) == 1:
         return _heads(attention.q_proj(queries), heads) @ keys.mT
-    query_weight = attention.q_proj.weight.unflatten(0, (heads, -1))  # (h, d, C)
-    lifted = torch.einsum("phtd,hdc->phtc", keys, query_weight).flatten(1, 2)  # (P, hT, C)
-    offset = torch.einsum("phtd,hd->pht", keys, attention.q_proj.bias.unflatten(0, (heads, -1)))
-    return torch.bmm(queries, lifted.mT).unflatten(2, (heads, -1)).transpose(1, 2) + offset[:, :, None]
+    query_weight = rearrange(attention.q_proj.weight, "(h d) c -> h d c", h=heads)
+    lifted = rearrange(torch.einsum("phtd,hdc->phtc", keys, query_weight), "p h t c -> p (h t) c")
+    offset = torch.einsum("phtd,hd->pht", keys, rearrange(attention.q_proj.bias, "(h d) -> h d", h=heads))
+    compared = rearrange(torch.bmm(queries, lifted.mT), "p n (h t) -> p h n t", h=heads)
+    return compared + offset[:, :, None]
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
     """(P, T, D) to (P, h, T, d)."""
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+    return rearrange(x, "p t (h d) -> p h t d", h=heads)
 
 
 def _joined(x: Tensor) -> Tensor:
     """(P, h, T, d) to (P, T, D)."""
-    return x.transpose(1, 2).flatten(2)
+    return rearrange(x, "p h t d -> p t (h d)")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 _EPS = 1e-6
@@ -92,7 +93,7 @@ class ImageEncoderViT(nn.Module):
         x = self.patch_embed(pixels) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        out: Tensor = self.neck(x.permute(0, 3, 1, 2))
+        out: Tensor = self.neck(rearrange(x, "b h w c -> b c h w"))
         return out
 
 
@@ -105,7 +106,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) to (B, H, W, C)."""
-        out: Tensor = self.proj(pixels).permute(0, 2, 3, 1)
+        out: Tensor = rearrange(self.proj(pixels), "b c h w -> b h w c")
         return out
 
 
@@ -147,23 +148,23 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same."""
-        batch, height, width, _ = x.shape
-        qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        queries, keys, values = qkv.reshape(3, batch * self.num_heads, height * width, -1).unbind(0)
+        height, width, heads = x.shape[1], x.shape[2], self.num_heads
+        queries, keys, values = rearrange(self.qkv(x), "b h w (three n d) -> three (b n) (h w) d", three=3, n=heads)
         weights = (queries * self.scale) @ keys.transpose(-2, -1)
         if self.use_rel_pos:
             weights = self._placed(weights, queries, height, width)
-        seen = (weights.softmax(-1) @ values).view(batch, self.num_heads, height, width, -1)
-        out: Tensor = self.proj(seen.permute(0, 2, 3, 1, 4).reshape(batch, height, width, -1))
+        seen = weights.softmax(-1) @ values
+        out: Tensor = self.proj(rearrange(seen, "(b n) (h w) d -> b h w (n d)", n=heads, h=height))
         return out
 
     def _placed(self, weights: Tensor, queries: Tensor, height: int, width: int) -> Tensor:
         """Attention (B h, H W, H W) plus what rows and columns say of the distance."""
-        grid = queries.reshape(-1, height, width, queries.shape[-1])
+        grid = rearrange(queries, "b (h w) c -> b h w c", h=height)
         by_row = torch.einsum("bhwc,hkc->bhwk", grid, distances(self.rel_pos_h, height))
         by_column = torch.einsum("bhwc,wkc->bhwk", grid, distances(self.rel_pos_w, width))
-        placed = weights.view(-1, height, width, height, width) + by_row[..., None] + by_column[..., None, :]
-        return placed.view(-1, height * width, height * width)
+        placed = rearrange(weights, "b (h w) (row column) -> b h w row column", h=height, row=height)
+        placed = placed + by_row[..., None] + by_column[..., None, :]
+        return rearrange(placed, "b h w row column -> b (h w) (row column)")
 
 
 def distances(table: Tensor, side: int) -> Tensor:
@@ -176,16 +177,15 @@ def distances(table: Tensor, side: int) -> Tensor:
 
 def split_windows(x: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
     """(B, H, W, C), padded with zeros below and to the right, to windows (B n, w, w, C); and the padded (H', W')."""
-    batch, height, width, channels = x.shape
+    height, width = x.shape[1:3]
     padded = (height + -height % side, width + -width % side)
     if padded != (height, width):
         x = F.pad(x, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
-    x = x.view(batch, padded[0] // side, side, padded[1] // side, side, channels)
-    return x.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, side, side, channels), padded
+    windows = rearrange(x, "b (down h) (across w) c -> (b down across) h w c", h=side, w=side)
+    return windows.contiguous(), padded
 
 
 def join_windows(windows: Tensor, side: int, padded: tuple[int, int]) -> Tensor:
     """What `split_windows` split, still padded: (B n, w, w, C) to (B, H', W', C)."""
-    rows, columns = padded[0] // side, padded[1] // side
-    x = windows.view(-1, rows, columns, side, side, windows.shape[-1])
-    return x.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, *padded, windows.shape[-1])
+    pattern = "(b down across) h w c -> b (down h) (across w) c"
+    return rearrange(windows, pattern, down=padded[0] // side, across=padded[1] // side).contiguous()

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from maskselect.backends.sam_encoder import LayerNorm2d, MLPBlock
@@ -94,7 +95,7 @@ class PromptEncoder(nn.Module):
         device = self.pe_layer.positional_encoding_gaussian_matrix.device
         ones = torch.ones(height, width, dtype=torch.float32, device=device)
         rows, columns = (ones.cumsum(0) - 0.5) / height, (ones.cumsum(1) - 0.5) / width
-        out: Tensor = self.pe_layer(torch.stack([columns, rows], -1)).permute(2, 0, 1)[None]
+        out: Tensor = rearrange(self.pe_layer(torch.stack([columns, rows], -1)), "h w c -> c h w")[None]
         return out
 
     def points(self, xy: Tensor, labels: Tensor, end: bool = True) -> Tensor:
@@ -114,7 +115,9 @@ class PromptEncoder(nn.Module):
 
     def boxes(self, xyxy: Tensor) -> Tensor:
         """Boxes (P, 4) by their corners in pixels of the square to tokens (P, 2, C)."""
-        return self._placed(xyxy.unflatten(-1, (2, 2))) + torch.cat([self._point(2), self._point(3)])
+        return self._placed(rearrange(xyxy, "p (corner xy) -> p corner xy", xy=2)) + torch.cat(
+            [self._point(2), self._point(3)]
+        )
 
     def _placed(self, xy: Tensor) -> Tensor:
         """The middles of pixels as positions: (..., 2) to (..., C)."""
@@ -139,11 +142,11 @@ class Attention(nn.Module):
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Queries (B, T, C) to the same; keys and values (B, K, C)."""
         q, k, v = (
-            project(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            rearrange(project(x), "b t (h d) -> b h t d", h=self.num_heads)
             for project, x in ((self.q_proj, queries), (self.k_proj, keys), (self.v_proj, values))
         )
         weights = (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1)
-        out: Tensor = self.out_proj((weights @ v).transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(rearrange(weights @ v, "b h t d -> b t (h d)"))
         return out
 
 
@@ -193,7 +196,7 @@ class TwoWayTransformer(nn.Module):
 
     def forward(self, image: Tensor, position: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Image and positions (B, C, h, w) and tokens (B, T, C) to tokens and image tokens (B, h w, C)."""
-        seen, image_pe = image.flatten(2).permute(0, 2, 1), position.flatten(2).permute(0, 2, 1)
+        seen, image_pe = (rearrange(map_, "b c h w -> b (h w) c") for map_ in (image, position))
         queries = tokens
         for layer in self.layers:
             queries, seen = layer(queries, seen, tokens, image_pe)

@@ -10,7 +10,7 @@ from maskselect.cli.parsing import Parser, add_device, positive
 NAMES = ("maskgroups-2m", "llm-seg40k")
 
 
-def add_builders(parser: argparse.ArgumentParser) -> None:
+def add_recipes(parser: argparse.ArgumentParser) -> None:
     """A verb for each builder."""
     verbs = parser.add_subparsers(dest="name", required=True, metavar="|".join(NAMES), parser_class=Parser)
     _add_maskgroups_2m(verbs)
@@ -91,9 +91,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _maskgroups_2m(options: argparse.Namespace) -> int:
-    from maskselect.builders.box_masks import ProposerBoxes
-    from maskselect.builders.maskgroups_2m.build import Roots, build_maskgroups_2m
-    from maskselect.builders.maskgroups_2m.sources import Rules
+    from maskselect.recipes.box_masks import ProposerBoxes
+    from maskselect.recipes.maskgroups_2m.build import Roots, build_maskgroups_2m
+    from maskselect.recipes.maskgroups_2m.sources import Rules
     from maskselect.reports.data import print_composition
 
     rows, counts = build_maskgroups_2m(
@@ -112,10 +112,10 @@ def _maskgroups_2m(options: argparse.Namespace) -> int:
 
 
 def _llm_seg40k(options: argparse.Namespace) -> int:
-    from maskselect.builders.box_masks import ProposerBoxes
-    from maskselect.builders.llm_seg40k.build import Settings, build_llm_seg40k
-    from maskselect.builders.llm_seg40k.captioners import captioner_named
-    from maskselect.builders.llm_seg40k.language_models import ChatEndpoint, TransformersModel
+    from maskselect.recipes.box_masks import ProposerBoxes
+    from maskselect.recipes.llm_seg40k.build import Settings, build_llm_seg40k
+    from maskselect.recipes.llm_seg40k.captioners import captioner_named
+    from maskselect.recipes.llm_seg40k.language_models import ChatEndpoint, TransformersModel
     from maskselect.reports.data import print_questions
 
     settings = Settings(

@@ -9,6 +9,6 @@ def load_model(options: argparse.Namespace) -> Any:
     from maskselect.predictor import load
 
     model = load(options.model, device=options.device)
-    if getattr(options, "keep_candidates", None) is not None:
-        model.keep_candidates(options.keep_candidates)
+    if getattr(options, "proposals", None) is not None:
+        model.keep_candidates(options.proposals)
     return model

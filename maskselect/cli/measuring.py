@@ -10,17 +10,20 @@ from maskselect.cli.failures import tell_left_out
 from maskselect.structures.left_out import LeftOut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from maskselect.structures.sample import Sample
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a model on data sets, one report each, going on where an earlier run stopped."""
+    from maskselect.evaluation.videos import VIDEO_DATASETS
     from maskselect.reports.evaluated import refuse_replacing
     from maskselect.reports.files import output_folder
 
     with output_folder(options.output.absolute().parent):
+        if len(options.dataset) == 1 and options.dataset[0] in VIDEO_DATASETS:
+            return _evaluate_videos(options)
         left_out = {name: LeftOut() for name in options.dataset}
         opened = {name: _samples(options, name, left_out[name]) for name in options.dataset}
         several = {name: f"{options.output.stem}-{name}{options.output.suffix}" for name in opened}
@@ -32,6 +35,27 @@ def evaluate(options: argparse.Namespace) -> int:
         for name, (samples, total) in opened.items():
             _evaluate_one(options, model, name, samples, total, outputs[name], left_out[name])
     return max(tell_left_out(missed, f"samples of {name}") for name, missed in left_out.items())
+
+
+def _evaluate_videos(options: argparse.Namespace) -> int:
+    """Score a model on a dataset of videos, and write the report."""
+    from maskselect.evaluation.videos import evaluate_videos, open_videos
+    from maskselect.reports.files import refuse_replacing_other, write_json
+    from maskselect.reports.table import print_video_report
+
+    (name,), left_out = options.dataset, LeftOut()
+    own = {"dataset": name, "split": options.split, "model": options.model}
+    if not options.overwrite:
+        refuse_replacing_other(options.output, own, "the report of this model on this data")
+    samples = open_videos(name, options.root, options.split, options.limit)
+    model = loading.load_model(options)
+    report = evaluate_videos(
+        model, samples, dataset=name, split=options.split, model_name=options.model, left_out=left_out
+    )
+    write_json(report, options.output)
+    print_video_report(report)
+    print(f"report: {options.output}")
+    return tell_left_out(left_out, f"samples of {name}")
 
 
 def _evaluate_one(
@@ -47,19 +71,17 @@ def _evaluate_one(
 
     Raises ValueError when no sample could be scored.
     """
-    from maskselect.backends.atomic import write_text
-    from maskselect.data.catalog import CATALOG
-    from maskselect.data.leakage import candidates_overlaps, find_overlaps
-    from maskselect.evaluation import build_report, score_samples
+    from maskselect.evaluation.run import full_report, protocol_of
+    from maskselect.evaluation.samples import score_samples
     from maskselect.metrics.referring import RULES_VERSION
+    from maskselect.ops.atomic import write_text
     from maskselect.reports.cases import CaseKeeper
     from maskselect.reports.files import write_json
     from maskselect.reports.page import draw_page
     from maskselect.reports.records import RecordFile, records_path
     from maskselect.reports.table import print_report
-    from maskselect.structures.provenance import trained_on
 
-    protocol = options.protocol or (CATALOG[name].protocol if name in CATALOG else "maskselect")
+    protocol = options.protocol or protocol_of(name)
     settings = {"seed": options.seed, "with_gt": options.with_gt_candidates, "protocol": protocol}
     settings |= {"rules": RULES_VERSION}  # samples scored by another rule are asked again
     key = {"model": getattr(model, "fingerprint", ""), "data": [name, str(options.root), options.split]} | settings
@@ -93,15 +115,9 @@ def _evaluate_one(
         finally:
             keeper.save(pictures)
     rows = [row for row in records.rows if row.sample_id in asked]
-    _refuse_none(rows, left_out)
-    seen = name, options.split, options.seed, [row.image_id for row in rows]
-    proposer = getattr(getattr(model, "system", None), "proposer", None)
-    overlap = [
-        *find_overlaps(getattr(model, "trained_on", None), *seen),
-        *candidates_overlaps(trained_on(proposer), *seen),
-    ]
-    report = build_report(rows, name, options.split, options.model, options.with_gt_candidates, protocol, overlap)
-    report["left_out"] = left_out.as_json()
+    report = full_report(
+        model, rows, name, options.split, options.model, options.with_gt_candidates, protocol, options.seed, left_out
+    )
     write_json(report, output)
     write_text(output.with_suffix(".html"), draw_page(report, rows, keeper.cases(), _command(options)))
     print_report(report)
@@ -144,9 +160,10 @@ def compare(options: argparse.Namespace) -> int:
 
 def recall(options: argparse.Namespace) -> int:
     """The ceiling of any selector over a proposer."""
-    from maskselect.data.leakage import candidates_overlaps
-    from maskselect.evaluation import measure_ceiling
+    from maskselect.evaluation.leakage import candidates_overlaps
+    from maskselect.evaluation.samples import measure_ceiling
     from maskselect.proposers.loading import load_proposer
+    from maskselect.proposers.store import StoredProposer, proposer_key
     from maskselect.reports.files import refuse_replacing_other, write_json
     from maskselect.reports.table import print_ceiling
     from maskselect.structures.provenance import trained_on
@@ -159,8 +176,10 @@ def recall(options: argparse.Namespace) -> int:
             images[sample.image_id] = None
             yield sample
 
-    proposer, identity = load_proposer(options.proposer, options.device)
-    what = {"dataset": options.dataset, "split": options.split, "proposer": identity}
+    proposer = load_proposer(options.proposer, options.device)
+    what = {"dataset": options.dataset, "split": options.split, "proposer": proposer_key(proposer)}
+    if options.proposals is not None:
+        proposer = StoredProposer(proposer, options.proposals)
     if options.output is not None and not options.overwrite:
         refuse_replacing_other(options.output, what, "the ceiling of this proposer on this data")
     found = measure_ceiling(proposer, noted(), total, left_out)
@@ -176,7 +195,7 @@ def recall(options: argparse.Namespace) -> int:
 def calibrate(options: argparse.Namespace) -> int:
     """Choose a threshold on validation samples, and store it when asked."""
     from maskselect.backends.checkpoints import change_card, find_checkpoint
-    from maskselect.calibration import choose, sweep
+    from maskselect.evaluation.calibration import choose, sweep
     from maskselect.reports.files import refuse_replacing_other, write_json
     from maskselect.reports.table import print_thresholds
 
@@ -199,15 +218,8 @@ def calibrate(options: argparse.Namespace) -> int:
     return tell_left_out(left_out, "samples")
 
 
-def _refuse_none(rows: "Sequence[Any]", left_out: LeftOut) -> None:
-    """Raises ValueError, with the first reason, when everything was left out."""
-    if not rows and left_out:
-        reason = next(iter(left_out.reasons.values()))
-        raise ValueError(f"none of the {len(left_out)} samples could be scored: {reason}")
-
-
 def _samples(options: argparse.Namespace, name: str, left_out: LeftOut) -> "tuple[Iterator[Sample], int | None]":
-    from maskselect.data.questions import open_samples
+    from maskselect.evaluation.questions import open_samples
 
     return open_samples(
         name,

@@ -4,16 +4,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from maskselect.cli.building import add_builders
+from maskselect.cli.building import add_recipes
 from maskselect.cli.parsing import Parser, add_device, fraction, local, positive, words
+
+PROPOSER_HELP = "a config, SAM by its checkpoint, or a model, which stands for its proposer (default: %(default)s)"
 
 
 def predict_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `predict`."""
     parser = Parser(prog=prog, description="Select the group of masks that answers a prompt.")
-    parser.add_argument(
-        "--image", nargs="+", action="extend", type=local, required=True, metavar="FILE_OR_DIR", help="may be repeated"
-    )
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--image", nargs="+", action="extend", type=local, metavar="FILE_OR_DIR", help="may be repeated")
+    given.add_argument("--video", type=local, metavar="FILE_OR_FRAMES_DIR", help="a video file or a folder of frames")
     prompt_help = "may hold <mask-ref> for things pointed at; may be repeated, and then answers are NAME.1.json, …"
     parser.add_argument("--prompt", action="append", type=words, required=True, metavar="TEXT", help=prompt_help)
     parser.add_argument(
@@ -24,10 +26,19 @@ def predict_parser(prog: str) -> argparse.ArgumentParser:
         help="for the n-th <mask-ref>: a mask image (non-zero is inside), box:x0,y0,x1,y1 or point:x,y in pixels; of "
         "several prompts one alone may have references",
     )
+    parser.add_argument(
+        "--reference-frame",
+        action="append",
+        default=[],
+        type=int,
+        metavar="N",
+        help="of a video: the frame, from 0, on which the n-th --reference is given; default: the first",
+    )
     parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help="default: %(default)s/")
     parser.add_argument(
         "--threshold", type=fraction, metavar="T", help="least score in [0, 1]; default: the model's own"
     )
+    _add_proposals(parser)
     _add_model(parser)
     return parser
 
@@ -36,12 +47,12 @@ def evaluate_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `evaluate`."""
     parser = Parser(prog=prog, description="Measure a model through the same path that predict takes.")
     _add_samples(parser, "test", several=True)
-    protocol_help = "how the numbers are defined, see docs/metrics.md; default: the data set's own"
+    protocol_help = "how the numbers are defined, see docs/guide/metrics.md; default: the data set's own"
     parser.add_argument("--protocol", metavar="NAME", help=protocol_help)
     parser.add_argument("--with-gt-candidates", action="store_true", help="add the ground-truth masks to the pool")
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")
     _add_overwrite(parser)
-    _add_kept(parser)
+    _add_proposals(parser)
     _add_model(parser)
     return parser
 
@@ -55,7 +66,7 @@ def calibrate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="TABLE.json", help="what each threshold gives")
     _add_overwrite(parser)
     parser.add_argument("--write", action="store_true", help="store the threshold in the checkpoint's card")
-    _add_kept(parser)
+    _add_proposals(parser)
     _add_model(parser)
     return parser
 
@@ -75,9 +86,10 @@ def recall_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `recall`."""
     parser = Parser(prog=prog, description="The ceiling of any selector over a proposer's candidates.")
     _add_samples(parser, "test")
-    parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help="default: %(default)s")
+    parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help=PROPOSER_HELP)
     parser.add_argument("--output", type=Path, metavar="REPORT.json")
     _add_overwrite(parser)
+    _add_proposals(parser)
     add_device(parser)
     return parser
 
@@ -116,7 +128,7 @@ def propose_parser(prog: str) -> argparse.ArgumentParser:
     key_help = "of parquet (default: key, __key__, image_id or id, or else file and row)"
     parser.add_argument("--key-column", metavar="NAME", help=key_help)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help="default: %(default)s")
+    parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help=PROPOSER_HELP)
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: %(default)s")
     workers_help = (
         "images in flight; with --engine ray processes, of which with --device cuda each takes a GPU "
@@ -135,7 +147,7 @@ def data_parser(prog: str) -> argparse.ArgumentParser:
     parser = Parser(prog=prog, description="Data sets: what there is, whether a copy is whole, and two that are built.")
     verbs = parser.add_subparsers(dest="action", required=True, metavar="list|check|build", parser_class=Parser)
     verbs.add_parser("list", help="the data sets that can be read, and where to get them")
-    add_builders(verbs.add_parser("build", help="make a training set out of others"))
+    add_recipes(verbs.add_parser("build", help="make a training set out of others"))
     check = verbs.add_parser("check", help="walk a data set", description="Walk a data set; status 1 with problems.")
     check.add_argument("name", metavar="NAME")
     check.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")
@@ -171,9 +183,9 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
 
 
-def _add_kept(parser: argparse.ArgumentParser) -> None:
-    kept_help = "keep candidates there, and read those that the same proposer left there for the same pictures"
-    parser.add_argument("--keep-candidates", type=Path, metavar="DIR", help=kept_help)
+def _add_proposals(parser: argparse.ArgumentParser) -> None:
+    told = "read candidates that `propose` or an earlier command stored there for the same pictures, and add the others"
+    parser.add_argument("--proposals", "--keep-candidates", type=Path, metavar="DIR", help=told)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

@@ -26,6 +26,10 @@ def predict(options: argparse.Namespace) -> int:
     from maskselect.reports.files import output_folder, refuse_overwriting
 
     pick_device(options.device)
+    if options.video is not None:
+        return _predict_video(options)
+    if options.reference_frame:
+        raise ValueError("--reference-frame is for --video; expected it without --image")
     images = collect_images(options.image, options.output)
     refuse_overwriting(images, options.output, len(options.prompt))
     references = _references(options.prompt, options.reference)
@@ -43,6 +47,35 @@ def predict(options: argparse.Namespace) -> int:
             except (ValueError, OSError) as error:
                 failed[path] = error
     return _tell_failed(failed, len(images))
+
+
+def _predict_video(options: argparse.Namespace) -> int:
+    """Answers about one video."""
+    from maskselect.data.clips import open_clip
+    from maskselect.reports.clip_files import write_clip_answers
+    from maskselect.reports.files import answer_stems, output_folder
+
+    references = _references(options.prompt, options.reference)
+    if options.reference_frame and len(options.reference_frame) != len(options.reference):
+        raise ValueError(
+            f"{len(options.reference)} --reference need as many --reference-frame, got {len(options.reference_frame)}"
+        )
+    frames = [options.reference_frame or None if own else None for own in references]
+    clip = open_clip(options.video)
+    for reference in (reference for own in references for reference in own):
+        reference.check(clip.size)
+    stems = answer_stems(options.video, len(options.prompt))
+    if any((options.output / stem).resolve() == options.video.resolve() for stem in stems):
+        raise ValueError(f"the answers would overwrite the frames {options.video}; expected another output folder")
+    with output_folder(options.output):
+        model = loading.load_model(options)
+        groups = model.select_video_many(clip, options.prompt, references, frames, options.threshold)
+        write_clip_answers(groups, options.output, options.video, options.model)
+    for stem, group in zip(stems, groups, strict=True):
+        found = "nothing answers the prompt" if group.no_target else f"{len(group)} object(s)"
+        files = f"{options.output / stem}.json, .overlay.mp4, and masks in {options.output / stem}"
+        print(f"{options.video}: {found}, in {len(clip)} frames -> {files}", flush=True)
+    return 0
 
 
 def _start_quickly() -> None:
@@ -116,8 +149,8 @@ def _tell_failed(failed: dict[Path, Exception], count: int) -> int:
 
 def propose(options: argparse.Namespace) -> int:
     """Candidates for a data set; status 1 when some images failed."""
-    from maskselect.builders.image_sources import open_dataset, open_images
-    from maskselect.builders.proposals import ERRORS, NamedProposer, propose_images
+    from maskselect.recipes.image_sources import open_dataset, open_images
+    from maskselect.recipes.proposals import ERRORS, NamedProposer, propose_images
     from maskselect.reports.files import output_folder
 
     require("pyarrow", "data")
@@ -203,7 +236,7 @@ def data(options: argparse.Namespace) -> int:
 
 def scenes(options: argparse.Namespace) -> int:
     """Generated scenes on disk."""
-    from maskselect.data.scenes.writer import write_scenes
+    from maskselect.recipes.scene_files import write_scenes
     from maskselect.reports.files import output_folder
 
     require("pyarrow", "data")
@@ -215,7 +248,7 @@ def scenes(options: argparse.Namespace) -> int:
         if options.proposer is not None:
             from maskselect.proposers.loading import load_proposer
 
-            proposer, _ = load_proposer(options.proposer, options.device)
+            proposer = load_proposer(options.proposer, options.device)
             propose = lambda image: proposer.propose(image).masks.cpu().numpy()  # noqa: E731
         path = write_scenes(
             options.output,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from maskselect.structures.needs import Need
 from maskselect.structures.sample import Sample
 
 
@@ -33,9 +34,10 @@ class CatalogEntry:
 
     reader: import path of the class; it is called with `arguments`, then root and split.
     splits: those that the published files have.  page: where the data is had.
-    protocol: how its numbers are defined, see docs/metrics.md.
+    protocol: how its numbers are defined, see docs/guide/metrics.md.
     pictures: whose they are, where several data sets share them: RefCOCO's validation and test pictures, for example,
         are all in COCO's train2014, and so in train2017.
+    obtain: how to get it into the folder `{root}`, unless that is to download it from its page.
     samples, about: published number of samples of a split, and numbers from other sources.
     """
 
@@ -47,8 +49,28 @@ class CatalogEntry:
     protocol: str = "lisa"
     pictures: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    obtain: str = ""
     samples: Mapping[str, int] = field(default_factory=dict)
     about: Mapping[str, int] = field(default_factory=dict)
+
+    def missing(self, name: str, root: Path, split: str) -> list[Need]:
+        """What is missing of a split of this data set, which is called `name`.
+
+        It is opened as training opens it, so every layout that its reader takes will do; pictures are not read.
+        """
+        hub = "https://huggingface.co/datasets/"
+        command = f"{self.page}{f' (pictures: {self.pictures})' if self.pictures else ''}"
+        if self.obtain:
+            command = self.obtain.format(root=root)
+        elif self.page.startswith(hub):
+            command = f"hf download {self.page.removeprefix(hub)} --repo-type dataset --local-dir {root}"
+        if not root.is_dir():
+            return [Need("data", f"{name} in {root}", command, part=split)]
+        try:
+            self.open(root, split)
+        except (FileNotFoundError, ValueError) as error:
+            return [Need("data", f"{name}, {split}: {' '.join(str(error).split())}", command)]
+        return []
 
     def open(self, root: Path, split: str, **settings: Any) -> SampleReader:
         """The reader of one split, which has samples. settings: further arguments of the class.
@@ -102,6 +124,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
         "https://cocodataset.org/#format-data",
         "your own",
         protocol="maskselect",
+        obtain="your own labels and pictures, in a form that maskselect/data/own.py describes",
     ),
     "maskgroups": CatalogEntry(
         "MaskGroups-HQ and files in its format",
@@ -119,6 +142,7 @@ CATALOG: Mapping[str, CatalogEntry] = {
         "https://github.com/Shengcao-Cao/RAS",
         "its sources'",
         protocol="maskselect",
+        obtain="maskselect data build maskgroups-2m --refer DIR --coco DIR --lvis DIR --vg DIR --output {root}",
         pictures="COCO",
     ),
     "refclef": _refer(
@@ -196,6 +220,10 @@ CATALOG: Mapping[str, CatalogEntry] = {
         "see its page; pictures: COCO's and EgoObjects'",
         protocol="llmseg",
         pictures="COCO",
+        obtain=(
+            "https://github.com/wangjunchi/LLMSeg, or maskselect data build llm-seg40k --output {root} "
+            "(docs/guide/datasets.md)"
+        ),
     ),
     "muse": CatalogEntry(
         "MUSE",

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from maskselect.backends.atomic import atomic_file
 from maskselect.data.keys import by_key
 from maskselect.data.pointers import refuse_pointer
+from maskselect.ops.atomic import atomic_file
 
 _PLAIN_OPCODES = frozenset({
     "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "NONE", "NEWTRUE", "NEWFALSE", "INT",

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskselect.backends.atomic import atomic_file
 from maskselect.backends.cache import places_beside
 from maskselect.backends.optional import lazy
 from maskselect.backends.progress import reading
@@ -21,6 +20,7 @@ from maskselect.data.json_text import open_json
 from maskselect.data.keys import same_key
 from maskselect.data.pointers import refuse_pointer
 from maskselect.data.values import Key, key_of
+from maskselect.ops.atomic import atomic_file
 
 ijson = lazy("ijson", "data")
 

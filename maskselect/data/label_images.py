@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from maskselect.backends.atomic import write_text
 from maskselect.backends.cache import places_beside
 from maskselect.backends.progress import track
 from maskselect.data.pointers import refuse_pointer
+from maskselect.ops.atomic import write_text
 
 _VERSION = 1
 _THREADS = 4  # decoding does not hold Python's lock

@@ -18,7 +18,7 @@ named by its place too; OCR-VQA's images must all have been saved as `.jpg`.
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +26,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskselect.backends.config_tree import Arguments
+from maskselect.data.catalog_others import find_any
 from maskselect.data.files import Images, find_one
-from maskselect.data.groups import Annotated, Query
 from maskselect.data.images import load_image
 from maskselect.data.index import Index, Record, Section, open_index
+from maskselect.structures.groups import Annotated, Query
+from maskselect.structures.needs import Need
+from maskselect.structures.provenance import TrainingData
 
 _PAGE = "see https://github.com/haotian-liu/LLaVA/blob/main/docs/Data.md"
+_PRETRAIN = "hf download liuhaotian/LLaVA-Pretrain --repo-type dataset --local-dir {root}; unzip images.zip there"
 _IMAGE = "<image>"
 
 
@@ -135,6 +140,19 @@ class CaptionGroups:
 
     def __init__(self, root: Path, split: str = "pretrain", limit: int | None = None) -> None:
         self.captions, self.limit = LlavaDataset(root, split), limit
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The texts."""
+        entry, split = find_any("llava"), str(arguments.get("split", "pretrain"))
+        if split == "pretrain":
+            entry = replace(entry, obtain=_PRETRAIN)
+        return entry.missing("llava", Path(arguments["root"]), split)
+
+    @classmethod
+    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
+        """The captions that it opens."""
+        return [TrainingData("llava", arguments.get("split", "pretrain"), limit=arguments.get("limit"))]
 
     def __len__(self) -> int:
         return len(self.captions) if self.limit is None else min(self.limit, len(self.captions))

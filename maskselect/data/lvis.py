@@ -64,14 +64,6 @@ class LvisDataset(CocoQuestions):
         tags = "c" + ("" if exhaustive else "p") + ("n" if no_target else "")
         super().__init__(file, Images(both_folders(root), _LVIS_PAGE), tags)
 
-    def negatives(self, number: int) -> tuple[str, ...]:
-        """Names of the categories that the image of a sample surely does not have."""
-        return tuple(self.names[key] for key in self._listed(self._image(number), "neg_category_ids"))
-
-    def not_exhaustive(self, number: int) -> tuple[str, ...]:
-        """Names of the categories of which the image of a sample may have more than was drawn."""
-        return tuple(self.names[key] for key in self._listed(self._image(number), "not_exhaustive_category_ids"))
-
     def _readable(self) -> dict[Key, str]:
         return readable_names(super()._readable())
 
@@ -87,9 +79,6 @@ class LvisDataset(CocoQuestions):
 
     def _picture(self, image: Record) -> Path:
         return self.images.find(str(image.get("coco_url") or image.get("file_name") or "").rpartition("/")[2])
-
-    def _image(self, number: int) -> Record:
-        return self.coco.image(self._keys[int(self._rows[number][0])])
 
     def _listed(self, image: Record, field: str) -> list[Key]:
         """Categories of one of an image's lists; those that the file does not name are left out."""

@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskselect.backends.atomic import atomic_folder
 from maskselect.data.files import inside, unpack
 from maskselect.data.images import image_size
 from maskselect.data.keys import by_key
 from maskselect.data.rows import JsonRows, ParquetRows, Rows
 from maskselect.data.values import whole
 from maskselect.ops import masks, rle
+from maskselect.ops.atomic import atomic_folder
 from maskselect.structures.sample import MASK_REF, Prompt, Sample
 
 REFERENCE_COLUMN = "mask_refs"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from maskselect.backends.arrow import pa, pq
-from maskselect.backends.atomic import atomic_file
 from maskselect.data.maskgroups import REFERENCE_COLUMN
+from maskselect.ops.atomic import atomic_file
 from maskselect.ops.rle import Rle
 from maskselect.structures.sample import MASK_REF
 

@@ -6,12 +6,16 @@ sets alone). A mixture within a mixture does that: what is drawn from may itself
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
 from torch import Tensor
 
-from maskselect.data.groups import Annotated, GroupSource, Query
+from maskselect.backends.config_tree import Arguments
+from maskselect.backends.training_data import training_data
+from maskselect.structures.groups import Annotated, GroupSource, Query
+from maskselect.structures.provenance import TrainingData
 
 
 class MixedGroups:
@@ -46,6 +50,18 @@ class MixedGroups:
         self.sources = list(sources)
         self.draws, self.seed = draws, seed
         self._shares = [total / sum(given) for total in accumulate(given)]
+
+    @classmethod
+    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
+        """What the sources that are drawn from say, with their shares of the draws."""
+        sources = arguments["sources"]
+        rates = arguments.get("rates") or [1.0] * len(sources)
+        return [
+            replace(one, share=one.share * rate / sum(rates))
+            for source, rate in zip(sources, rates, strict=True)
+            if rate
+            for one in training_data(source)
+        ]
 
     def __len__(self) -> int:
         return self.draws

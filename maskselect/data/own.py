@@ -39,7 +39,7 @@ from maskselect.data.own_labelme import LabelmeSamples, labelme_files
 from maskselect.data.own_yolo import find_yolo
 from maskselect.structures.sample import Sample
 
-_HELP = "the forms are described at the top of maskselect/data/own.py and in docs/data.md"
+_HELP = "the forms are described at the top of maskselect/data/own.py and in docs/guide/own_data.md"
 _SAME = ("val", "valid", "validation")
 _MOST_LISTED = 8
 

@@ -93,7 +93,7 @@ class ReferFiles:
             f"annotations of {name}",
             f"expected refs({self.variant.by}).p and instances.json there; links: https://github.com/lichengunc/refer",
         )
-        self._refs_file = find_one(home, _refs_names(self.variant), f"references of {name}", "see the README's table")
+        self._refs_file = find_one(home, _refs_names(self.variant), f"references of {name}", "see maskselect data list")
         self.coco = CocoFile(find_one(home, ["instances.json"], f"instances.json of {name}", "it comes with the refs"))
         self.refs = open_index(self._refs_file, {"ref": Section("", key="ref_id", group="image_id")}, _parse_refs)
 

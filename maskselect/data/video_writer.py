@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskselect.backends.atomic import atomic_file, atomic_folder
 from maskselect.backends.progress import track
 from maskselect.data.files import inside
+from maskselect.ops.atomic import atomic_file, atomic_folder
 from maskselect.structures.video import VideoSample
 
 

@@ -1,13 +1,15 @@
 """Parameters of a system, part by part."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from maskselect.doctor.sketches import Sketched
+from maskselect.doctor.skeleton import Skeleton
+from maskselect.structures.features import FeatureInfo
 
 _PARTS = (
     (r"proposer\.", "proposer"),
@@ -22,6 +24,7 @@ _PARTS = (
 )
 """Beginnings of parameter names, and the part that they belong to; the first that fits."""
 
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _SYSTEM = "reader."
 """A task with parameters of such names is a system; what stands beside its parts are its heads."""
 
@@ -51,15 +54,42 @@ class Part:
         self.held[dtype] = self.held.get(dtype, 0) + parameter.nbytes
 
 
-def named_parameters(sketched: Sketched) -> dict[str, nn.Parameter]:
-    """Parameters by name; of parts that do not make a whole, by their place in the config and theirs in the part."""
-    if sketched.whole is not None:
-        return dict(sketched.whole.named_parameters())
-    return {
-        f"{'.'.join(place)}.{name}": parameter
-        for place, part in sketched.parts.items()
-        for name, parameter in part.named_parameters()
-    }
+def named_parameters(skeleton: Skeleton) -> dict[str, nn.Parameter]:
+    """Parameters by name, those of objects that are no modules too; of parts by their place in the config."""
+    found: dict[str, nn.Parameter] = {}
+    known: set[int] = set()
+    for place, part in skeleton.parts.items():
+        for prefix, module in _modules(part, [_named(place, part)] if place else [], set()):
+            for name, parameter in module.named_parameters():
+                if id(parameter) not in known:
+                    known.add(id(parameter))
+                    found[".".join((*prefix, name))] = parameter
+    return found
+
+
+def _named(place: tuple[str, ...], part: Any) -> str:
+    """Where a part stands; an encoder of an ensemble under its name, as in the whole system."""
+    info = getattr(part, "info", None)
+    return f"{place[0]}.encoder_{info.name}" if isinstance(info, FeatureInfo) else ".".join(place)
+
+
+def _modules(value: Any, prefix: list[str], seen: set[int]) -> Iterator[tuple[list[str], nn.Module]]:
+    """The outermost modules that an object holds, and those that a module holds outside of its own submodules."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    inner: Mapping[str, Any] = {}
+    if isinstance(value, nn.Module):
+        yield prefix, value
+        inner = {name: one for name, one in vars(value).items() if name not in _OF_EVERY_MODULE}
+    elif isinstance(value, Mapping):
+        inner = value
+    elif isinstance(value, list | tuple):
+        inner = {str(number): one for number, one in enumerate(value)}
+    elif type(value).__module__.startswith("maskselect."):
+        inner = getattr(value, "__dict__", {})
+    for name, one in inner.items():
+        yield from _modules(one, [*prefix, str(name)], seen)
 
 
 def count(parameters: Mapping[str, nn.Parameter]) -> list[Part]:

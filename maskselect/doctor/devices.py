@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.backends.optional import installing
-from maskselect.doctor.needs import Need, Node
+from maskselect.structures.needs import Need
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _FURTHER = {
@@ -29,9 +30,9 @@ def strategy_name(trainer: Mapping[str, Any]) -> str:
     """The strategy as text: its short name, or the import path and stage of its class."""
     strategy = trainer.get("strategy") or ""
     if isinstance(strategy, Mapping):
-        arguments = strategy.get("init_args") or {}
-        stage = (_deepspeed_config(trainer).get("zero_optimization") or arguments).get("stage")
-        return f"{strategy.get('class_path', '')}{f' stage_{stage}' if stage is not None else ''}".lower()
+        node = Node.of(strategy) or Node("", {})
+        stage = (_deepspeed_config(trainer).get("zero_optimization") or node.arguments).get("stage")
+        return f"{node.path}{f' stage_{stage}' if stage is not None else ''}".lower()
     return str(strategy).lower()
 
 
@@ -45,8 +46,7 @@ def precision_name(trainer: Mapping[str, Any]) -> str:
 
 def _deepspeed_config(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a config says to DeepSpeed itself; nothing where that is in a file of its own."""
-    strategy = trainer.get("strategy")
-    config = (strategy.get("init_args") or {}).get("config") if isinstance(strategy, Mapping) else None
+    config = arguments_of(trainer.get("strategy")).get("config")
     return config if isinstance(config, Mapping) else {}
 
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from maskselect.doctor.check import missing, unknown
+from maskselect.doctor.check import missing
 from maskselect.doctor.counts import Part, count, named_parameters
 from maskselect.doctor.devices import Room, device_room
 from maskselect.doctor.memory import Memory, estimate
-from maskselect.doctor.needs import Need
-from maskselect.doctor.sketches import sketch
+from maskselect.doctor.skeleton import build_skeleton
+from maskselect.structures.needs import Need
 
 GIB = 2**30
 
@@ -19,14 +19,13 @@ class Findings:
     """parts: parameters.  not_counted: of what the sizes are not known, and why.
 
     memory: of one process, None where not all of the system could be counted.  room: what there is of it.
-    unknown: classes of which nobody said what they need.  needs: what is missing.
+    needs: what is missing.
     """
 
     parts: list[Part]
     not_counted: list[str]
     memory: Memory | None
     room: Room
-    unknown: list[str]
     needs: list[Need]
 
 
@@ -38,15 +37,15 @@ def examine(config: Mapping[str, Any]) -> Findings:
     """
     needs = missing(config)
     try:
-        sketched = sketch(config["model"]["task"])
+        skeleton = build_skeleton(config["model"]["task"])
     except TypeError as error:
         raise ValueError(f"the config does not fit its classes: {error}") from error
-    parts = count(named_parameters(sketched))
-    memory = estimate(sketched.whole, parts, config) if sketched.whole is not None else None
+    parts = count(named_parameters(skeleton))
+    memory = estimate(skeleton.whole, parts, config) if skeleton.whole is not None else None
     room = device_room(config.get("trainer") or {})
     if memory is not None and room.size is not None and memory.total * room.processes > room.size:
         needs.append(_too_much(memory.total * room.processes, room.name, room.size))
-    return Findings(parts, sketched.reasons, memory, room, unknown(config), needs)
+    return Findings(parts, skeleton.reasons, memory, room, needs)
 
 
 def _too_much(wanted: int, name: str, size: int) -> Need:

@@ -8,18 +8,13 @@ For parameters that are held as they are loaded, and n of which train:
     gradients     4 n
     optimiser     AdamW 8 n; Muon 4 for each number of a matrix or kernel, 8 for all others
 
-For a language model of N layers, width D and hidden width F, behind which every image of a batch of B has T image
-tokens, K candidates and P prompts, the activations that the backward pass needs:
+For a language model of N layers, width D and hidden width F, the activations that the backward pass needs:
 
-    tokens        S = B (b + T + k K) + B P (t + K)           RAS: k = 2, a candidate and the token that announces it
-                  S = B (b + T) + B P (t + a)                 LLM-Seg: no candidates, an answer of a tokens
+    tokens        S: the task says how many it reads in a step (`step_tokens`)
     a layer       keeps c bytes a token: 40 D + 16 F in single precision, 34 D + 8 F under mixed precision, 24 D + 8 F
                   with weights in half precision; LoRA with dropout another 4 for each number that its layers read
     kept          S N c
     checkpointing S (N D + c), where D counts 2 or 4 bytes: the input of every layer, and one layer as a whole
-
-b, t and a are 40, 32 and 16, what a system sentence with its frame, a prompt, and an answer come to. Stage 1 of RAS has
-no image tokens and one caption in place of the prompts (t = 64, no candidates behind it).
 
 The bytes of a layer are what transformers' Llama keeps, counted; a test compares them. Not in the estimate: attention
 scores, which fused kernels do not keep; logits; frozen networks at work, whose activations go as they come; the CUDA
@@ -33,17 +28,17 @@ brings everything to single precision for DeepSpeed, frozen or not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from maskselect.backends.config_tree import arguments_of, walk
 from maskselect.doctor.counts import Part
 from maskselect.doctor.devices import precision_name, process_count, strategy_name
-from maskselect.doctor.needs import walk
+from maskselect.structures.needs import CountsTokens
 
-FRAME_TOKENS, PROMPT_TOKENS, ANSWER_TOKENS, CAPTION_TOKENS = 40, 32, 16, 64
-_TEXTS = 4  # of an image, in training the compact language model; see `training/caption_task.py`
 _CANDIDATES = 100  # where neither data nor proposer says how many there are at most
 _STEP_BYTES = {"adamw": (8, 8), "muon": (4, 8)}
 """Optimiser's bytes for each number of a matrix, and of anything else."""
@@ -95,9 +90,11 @@ def _weights(part: Part, precision: str, over: int, all_weights: bool, single: b
 
 def _working(task: nn.Module, precision: str, strategy: str) -> int:
     """Bytes of what a step makes of weights: copies in half precision, and what FSDP gathers."""
-    made: Any = task
-    again = hasattr(type(task), "blocks") and made.lmm.gradient_checkpointing
-    layers: Sequence[nn.Module] = made.blocks if again else ()
+    made: Any = task  # a learner, of whose layers one at a time is run again
+    layers: Sequence[nn.Module] = ()
+    if isinstance(task, CountsTokens) and made.lmm.gradient_checkpointing:
+        with suppress(ValueError):  # a task that cannot be sharded
+            layers = made.blocks()
     inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     beside = sum(p.numel() for p in task.parameters() if p.requires_grad and id(p) not in inside)
     largest = max((sum(p.numel() for p in layer.parameters()) for layer in layers), default=0)
@@ -131,34 +128,24 @@ def _optimiser(task: nn.Module, model: Mapping[str, Any]) -> int:
     return found
 
 
-def count_tokens(task: Any, config: Mapping[str, Any]) -> int | None:
-    """Tokens that the language model reads in a step; None for a task without one."""
-    lmm = getattr(task, "lmm", None)
-    if lmm is None:
+def count_tokens(task: nn.Module, config: Mapping[str, Any]) -> int | None:
+    """Tokens that the language model reads in a step; None for a task that does not say."""
+    if not isinstance(task, CountsTokens):
         return None
-    data = (config.get("data") or {}).get("init_args") or {}
+    data = arguments_of(config.get("data"))
     images = int(data.get("batch_size") or 1)
-    asked = images * int(data.get("prompts_per_image") or 1)
+    prompts = images * int(data.get("prompts_per_image") or 1)
     if data.get("batch_prompts"):
-        asked = min(asked, int(data["batch_prompts"]))
-    candidates = _candidates(config, data)
-    tokens = int(lmm.most_image_tokens)
-    if not hasattr(task, "reader"):
-        return images * (FRAME_TOKENS + tokens + _TEXTS * PROMPT_TOKENS)
-    if not hasattr(task, "scorer"):
-        return images * (FRAME_TOKENS + tokens) + asked * (PROMPT_TOKENS + ANSWER_TOKENS)
-    announced = 2 if len(task.reader.mask_tokenizer.pre) else 1
-    if task.stage == 1:
-        return images * (FRAME_TOKENS + announced * candidates + CAPTION_TOKENS)
-    seen = tokens if task.image_tokens else 0
-    return images * (FRAME_TOKENS + seen + announced * candidates) + asked * (PROMPT_TOKENS + candidates)
+        prompts = min(prompts, int(data["batch_prompts"]))
+    return task.step_tokens(images, prompts, _candidates(config, data))
 
 
 def _candidates(config: Mapping[str, Any], data: Mapping[str, Any]) -> int:
     """The most that an image has: by the data module, or by the outermost proposer that says so."""
     if data.get("max_candidates") is not None:
         return int(data["max_candidates"])
-    said = (node.arguments.get("max_candidates") for node in walk(config.get("model")) if "proposers" in node.path)
+    inner = (node for node in walk(config.get("model")) if any(key.startswith("proposer") for key in node.keys))
+    said = (node.arguments.get("max_candidates") for node in inner)
     return next((int(count) for count in said if count is not None), _CANDIDATES)
 
 

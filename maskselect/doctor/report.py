@@ -6,7 +6,7 @@ from maskselect.backends.terminal import console as terminal
 from maskselect.backends.terminal import narrow_table, print_table
 from maskselect.doctor.counts import Part, total
 from maskselect.doctor.examine import GIB, Findings
-from maskselect.doctor.needs import FETCHED, grouped
+from maskselect.doctor.listing import FETCHED, grouped
 
 
 def print_findings(found: Findings, title: str) -> None:
@@ -17,8 +17,6 @@ def print_findings(found: Findings, title: str) -> None:
     for reason in found.not_counted:
         console.print(f"not counted: {reason}", markup=False, soft_wrap=True)
     console.print(_memory(found), markup=False, soft_wrap=True)
-    for path in found.unknown:
-        console.print(f"not checked: {path}; maskselect/doctor/classes.py does not know what it needs", soft_wrap=True)
     if not found.needs:
         console.print("Nothing is missing.")
         return

@@ -58,7 +58,7 @@ class ConvEncoder(FrozenEncoder):
         side = -(-image_size // (2 << min(levels)))
         total = sum(channels[level - 1] for level in levels)
         info = FeatureInfo(name, total, image_size, (side, side), as_triple(mean, "mean"), as_triple(std, "std"))
-        super().__init__(info, interpolation)
+        super().__init__(info, interpolation, levels=sorted(levels))
         self.levels = sorted(levels)
         self.trunk = ConvTrunk(depths[: max(levels)], channels[: max(levels)], stem_width)
         if checkpoint:
@@ -101,7 +101,7 @@ class VitEncoder(FrozenEncoder):
         trunk = VitTrunk(image_size, patch_size, width, depth, heads)
         grid = trunk.patch_embed.grid_size
         info = FeatureInfo(name, width, image_size, grid, as_triple(mean, "mean"), as_triple(std, "std"))
-        super().__init__(info, interpolation)
+        super().__init__(info, interpolation, heads=heads)
         self.trunk = trunk
         if checkpoint:
             load_into(self, checkpoint, "encoder")

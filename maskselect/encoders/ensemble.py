@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from maskselect.backends.cache_keys import cache_key
 from maskselect.encoders.framing import Framing, cornered_images, framed_masks, read_part, square_images
 from maskselect.encoders.frozen import FrozenEncoder, as_triple
 from maskselect.ops.boxes import masks_to_boxes_xyxy
@@ -40,9 +41,6 @@ class EncoderEnsemble(nn.Module):
     Raises ValueError for no encoder, for equal names, or for an unknown resize, framing or dtype.
     """
 
-    framing: Framing = "centre"
-    dtype: Dtype = "float32"
-
     def __init__(
         self,
         encoders: Sequence[Encoder],
@@ -71,15 +69,22 @@ class EncoderEnsemble(nn.Module):
         self.pad_value = pad_value if isinstance(pad_value, int | float) else as_triple(pad_value, "pad_value")
         if dtype not in get_args(Dtype):
             raise ValueError(f"dtype {dtype!r} is unknown; expected one of {', '.join(get_args(Dtype))}")
-        # Where they are the default they are not among what frozen features are kept under: older ones stay good.
-        if framing != self.framing:
-            self.framing = framing
-        if dtype != self.dtype:
-            self.dtype = dtype
-            for encoder in encoders:
-                if isinstance(encoder, FrozenEncoder):
-                    encoder.hold_in(getattr(torch, dtype))
+        self.framing: Framing = framing
+        for encoder in encoders:
+            if dtype != "float32" and isinstance(encoder, FrozenEncoder):
+                encoder.hold_in(getattr(torch, dtype))
         self.channels = sum(info.channels for info in self.info) + (GEOMETRY if geometry else 0)
+
+    def cache_key(self) -> str:
+        """Of every encoder and of how images and masks are framed."""
+        return cache_key(
+            "EncoderEnsemble",
+            encoders=self._encoders,
+            mask_resize=self.mask_resize,
+            geometry=self.geometry,
+            pad_value=self.pad_value,
+            framing=self.framing,
+        )
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[FeatureMap]:

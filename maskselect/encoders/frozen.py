@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskselect.backends import needs
+from maskselect.backends.cache_keys import cache_key, weights_digest
 from maskselect.structures.features import FeatureInfo, FeatureMap
+from maskselect.structures.needs import Arguments, Need
 
 Triple = tuple[float, float, float]
 
@@ -19,22 +22,29 @@ class FrozenEncoder(nn.Module):
 
     info: what the encoder declares; a contract test compares it with a real forward.
     interpolation: "bilinear" or "bicubic", both antialiased, for images of another side than `info.input_size`.
+    declared: further settings that decide its maps beside the weights; they are part of its cache key.
     Raises ValueError for another interpolation.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, info: FeatureInfo, interpolation: str = "bicubic") -> None:
+    def __init__(self, info: FeatureInfo, interpolation: str = "bicubic", **declared: object) -> None:
         super().__init__()
         if interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation {interpolation!r} is unknown; expected 'bilinear' or 'bicubic'")
         self.info = info
         self.interpolation = interpolation
+        self._declared = declared
         self.thawed = False
         # Not persistent: they belong to the config, and float16 storage would round them.
         self.register_buffer("mean", torch.tensor(info.mean, dtype=torch.float32)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(info.std, dtype=torch.float32)[:, None, None], persistent=False)
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The checkpoint that it is given."""
+        return needs.checkpoint(arguments.get("checkpoint"), f"encoder {arguments.get('name', '')}".strip())
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Normalised (B, 3, S, S) to one or more (B, C_i, h_i, w_i) maps, finest grid first or in any order."""
@@ -59,6 +69,11 @@ class FrozenEncoder(nn.Module):
     def encode(self, images: Tensor) -> FeatureMap:
         """(B, 3, H, H) float in [0, 1], any side, to a map on `info.grid`. Raises ValueError for a non-square image."""
         return FeatureMap(self(images), self.info)
+
+    def cache_key(self) -> str:
+        """Of the weights, what it declares, and how images are resized."""
+        settings = {"info": self.info, "interpolation": self.interpolation, "weights": weights_digest(self)}
+        return cache_key(type(self).__name__, **settings, **self._declared)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Resize to `info.input_size` and normalise: (B, 3, H, H) in [0, 1] to (B, 3, S, S)."""

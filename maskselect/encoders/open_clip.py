@@ -6,10 +6,13 @@ from typing import Any
 import open_clip
 from torch import Tensor, nn
 
+from maskselect.backends import hub_cache
 from maskselect.backends.checkpoints import load_into
+from maskselect.backends.weightless import reads_weights
 from maskselect.encoders.frozen import FrozenEncoder, Triple, as_triple, declare_levels
 from maskselect.encoders.timm import covered_side, vit_grid
 from maskselect.structures.features import FeatureInfo
+from maskselect.structures.needs import Arguments, Need
 
 CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
@@ -50,7 +53,7 @@ class OpenClipEncoder(FrozenEncoder):
     ) -> None:
         if pretrained and checkpoint:
             raise ValueError(f"encoder {name!r}: give either pretrained or a checkpoint, not both")
-        tower = create_tower(model, image_size, pretrained, model_args or {})
+        tower = create_tower(model, image_size, pretrained if reads_weights() else None, model_args or {})
         trunk = getattr(tower, "trunk", None)
         if trunk is not None:
             levels = trunk.feature_info
@@ -62,9 +65,11 @@ class OpenClipEncoder(FrozenEncoder):
             channels, grid = declare_levels(levels, layers, image_size, (rows[0], rows[1]))
             covered = grid[0] * int(tower.conv1.kernel_size[0]) / image_size
         mean, std = as_triple(mean, "mean"), as_triple(std, "std")
-        super().__init__(FeatureInfo(name, channels, image_size, grid, mean, std, covered), interpolation)
-        self.layers = [layer % len(levels) for layer in layers]  # pruning below shortens what negatives count from
-        self.final_norm = final_norm
+        chosen = [layer % len(levels) for layer in layers]  # pruning below shortens what negatives count from
+        declared = {"model": model, "layers": chosen, "final_norm": final_norm, "model_args": model_args}
+        info = FeatureInfo(name, channels, image_size, grid, mean, std, covered)
+        super().__init__(info, interpolation, **declared)
+        self.layers, self.final_norm = chosen, final_norm
         cut = trunk if trunk is not None else tower
         cut.prune_intermediate_layers(self.layers, prune_norm=not final_norm, prune_head=True)
         self.wraps_timm = trunk is not None
@@ -72,6 +77,13 @@ class OpenClipEncoder(FrozenEncoder):
         if checkpoint:
             load_into(self, checkpoint, "encoder")
         self.freeze()
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """Its checkpoint, or the weights that open_clip fetches."""
+        tag = arguments.get("pretrained")
+        found = hub_cache.open_clip_weights(arguments["model"], tag) if tag else []
+        return super().needs(arguments) + found
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Normalised (B, 3, S, S) to one (B, C_i, h_i, w_i) map a layer, without the class token."""
@@ -96,7 +108,9 @@ def create_tower(model: str, image_size: int, pretrained: str | None, model_args
     if vision.get("timm_model_name"):
         vision.update(timm_model_pretrained=False)
     try:
-        whole = open_clip.create_model(model, pretrained=pretrained, vision_cfg=vision)
+        # It moves what it builds to a device of its own choice, so that is named here.
+        device = "cpu" if reads_weights() else "meta"
+        whole = open_clip.create_model(model, pretrained=pretrained, device=device, vision_cfg=vision)
     except RuntimeError as error:
         if not pretrained:
             raise

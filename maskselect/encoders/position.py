@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from maskselect.backends.cache_keys import cache_key, weights_digest
 from maskselect.structures.features import FeatureInfo, FeatureMap
 
 
@@ -38,6 +39,10 @@ class SinusoidEncoder(nn.Module):
         rows = torch.cat([angles.sin(), angles.cos()])[:, :, None].expand(-1, grid, grid)
         columns = torch.cat([angles.sin(), angles.cos()])[:, None, :].expand(-1, grid, grid)
         self.register_buffer("table", torch.cat([columns, rows]).contiguous(), persistent=False)
+
+    def cache_key(self) -> str:
+        """Of the table, which every setting decides."""
+        return cache_key("SinusoidEncoder", info=self.info, weights=weights_digest(self))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> FeatureMap:

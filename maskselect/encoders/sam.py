@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from maskselect.backends.sam import load_sam
+from maskselect.backends.sam import load_sam, sam_needs
+from maskselect.backends.sam_network import PIXEL_MEAN, PIXEL_STD
 from maskselect.encoders.frozen import FrozenEncoder
 from maskselect.structures.features import FeatureInfo
+from maskselect.structures.needs import Arguments, Need
 
 
 class SamEncoder(FrozenEncoder):
@@ -23,7 +26,8 @@ class SamEncoder(FrozenEncoder):
         sam = load_sam(model_type, checkpoint)
         side = int(sam.image_encoder.img_size)
         height, width = sam.prompt_encoder.image_embedding_size
-        mean, std = ((values.flatten() / 255).tolist() for values in (sam.pixel_mean, sam.pixel_std))
+        scaled = (torch.tensor(values, dtype=torch.float32, device="cpu") / 255 for values in (PIXEL_MEAN, PIXEL_STD))
+        mean, std = (values.tolist() for values in scaled)
         info = FeatureInfo(
             name=name,
             channels=int(sam.prompt_encoder.embed_dim),
@@ -32,9 +36,14 @@ class SamEncoder(FrozenEncoder):
             mean=(mean[0], mean[1], mean[2]),
             std=(std[0], std[1], std[2]),
         )
-        super().__init__(info, "bilinear")
+        super().__init__(info, "bilinear", model_type=model_type)
         self.encoder = sam.image_encoder
         self.freeze()
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The weights of SAM."""
+        return sam_needs(arguments)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Normalised (B, 3, S, S) to one map (B, C, h, w)."""

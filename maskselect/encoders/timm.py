@@ -6,10 +6,13 @@ from typing import Any, Literal
 import timm
 from torch import Tensor, nn
 
+from maskselect.backends import hub_cache, needs
 from maskselect.backends.checkpoints import load_into
+from maskselect.backends.weightless import reads_weights
 from maskselect.encoders.frozen import FrozenEncoder, as_triple, declare_levels
 from maskselect.encoders.stem import ConvStem
 from maskselect.structures.features import FeatureInfo
+from maskselect.structures.needs import Arguments, Need
 
 
 class TimmEncoder(FrozenEncoder):
@@ -52,7 +55,7 @@ class TimmEncoder(FrozenEncoder):
         arguments = dict(model_args or {})
         if stem == "conv":
             arguments |= {"embed_layer": ConvStem, "img_size": image_size}
-        trunk = create_trunk(model, image_size, pretrained, arguments)
+        trunk = create_trunk(model, image_size, pretrained and reads_weights(), arguments)
         channels, grid = declare_levels(trunk.feature_info, layers, image_size, vit_grid(trunk))
         defaults = trunk.pretrained_cfg
         info = FeatureInfo(
@@ -64,15 +67,27 @@ class TimmEncoder(FrozenEncoder):
             std=as_triple(std or defaults["std"], "std"),
             covered=covered_side(trunk, image_size),
         )
-        super().__init__(info, interpolation)
         # From the start, because pruning shortens what negative numbers count from.
-        self.layers = [layer % len(trunk.feature_info) for layer in layers]
-        self.final_norm = final_norm
+        levels = [layer % len(trunk.feature_info) for layer in layers]
+        declared = {"model": model, "layers": levels, "final_norm": final_norm, "model_args": model_args}
+        super().__init__(info, interpolation, **declared)
+        self.layers, self.final_norm = levels, final_norm
         trunk.prune_intermediate_layers(self.layers, prune_norm=not final_norm, prune_head=True)
         self.trunk = trunk
         if checkpoint:
             load_into(self, checkpoint, "encoder")
         self.freeze()
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """Its checkpoint, or the weights that timm fetches."""
+        found, further = super().needs(arguments), arguments.get("model_args") or {}
+        if not arguments.get("pretrained") or any(key in further for key in ("pretrained_cfg", "checkpoint_path")):
+            return found
+        own = (further.get("pretrained_cfg_overlay") or {}).get("file")
+        if own:
+            return found + needs.file(own, f"encoder {arguments['name']}", "a file of weights of that model")
+        return found + hub_cache.timm_weights(arguments["model"])
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Normalised (B, 3, S, S) to one (B, C_i, h_i, w_i) map a layer; prefix tokens of a ViT are dropped."""

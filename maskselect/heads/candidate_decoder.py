@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -75,7 +76,7 @@ class CandidateLayer(nn.Module):
 
     def _heads(self, projected: Tensor) -> Tensor:
         """(B, L, H * E) to (B, H, L, E)."""
-        return projected.unflatten(-1, (-1, self.layer.self_attn.head_dim)).transpose(1, 2)
+        return rearrange(projected, "b l (h e) -> b h l e", e=self.layer.self_attn.head_dim)
 
     def forward(
         self,
@@ -112,7 +113,7 @@ class CandidateLayer(nn.Module):
             keys, values = (part.repeat_interleave(sharing, 1) for part in (keys, values))
         dropout = attention.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
-        out: Tensor = attention.o_proj(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = attention.o_proj(rearrange(mixed, "b h l e -> b l (h e)"))
         return out
 
 

@@ -10,6 +10,7 @@ Shape letters: B rows (one `[SEG]` each), N masks, C channels, S `[SEG]` tokens 
 from typing import cast
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -29,12 +30,12 @@ class Attention(nn.Module):
     def forward(self, queries: Tensor, keys: Tensor, valid: Tensor | None = None) -> Tensor:
         """(B, N, C) and (B, S, C) to (B, N, C). valid: (B, S) bool, which keys may be seen; at least one a row."""
         q, k, v = (
-            projection(given).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            rearrange(projection(given), "b n (h d) -> b h n d", h=self.heads)
             for projection, given in ((self.q_proj, queries), (self.k_proj, keys), (self.v_proj, keys))
         )
         seen = None if valid is None else valid[:, None, None]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        return cast(Tensor, self.out_proj(out.transpose(1, 2).flatten(2)))
+        return cast(Tensor, self.out_proj(rearrange(out, "b h n d -> b n (h d)")))
 
 
 class FusionBlock(nn.Module):

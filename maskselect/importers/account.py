@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from maskselect.backends.name_map import ImportReport
+from maskselect.ops.atomic import write_text
 
 NONE = "-"
 """Stands for a source or target that there is not."""
@@ -56,4 +57,4 @@ def write_rows(path: Path, source: Path, rows: Iterable[Row], assumed: Sequence[
     """JSON: `source`, `assumed`, and `tensors`, a list of `COLUMNS` by name."""
     tensors = [dict(zip(COLUMNS, (r.source, list(r.shape), r.dtype, r.target, r.why), strict=True)) for r in rows]
     told = {"source": str(source), "assumed": list(assumed), "tensors": tensors}
-    path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(told, indent=1, ensure_ascii=False) + "\n")

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from transformers import AddedToken, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
-from maskselect.backends.atomic import atomic_folder, refuse_filled
 from maskselect.backends.name_map import ImportReport
 from maskselect.importers.hub_folder import HubWeights
 from maskselect.importers.llava_config import llava_config, read_base, vision_tower
 from maskselect.importers.llava_folder import SHARD, read_tokenizer, write_tokenizer, write_weights
 from maskselect.importers.llava_names import EMBEDDINGS, ORIGINAL, OUTPUT
+from maskselect.ops.atomic import atomic_folder, refuse_filled
 
 WHAT, EXAMPLE = "LLaVA in original naming", "liuhaotian/llava-v1.5-13b"
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlavaConfig, PreTrainedTokenizerBase
 
 from maskselect.backends import checkpoints
-from maskselect.backends.atomic import atomic_folder, refuse_filled
+from maskselect.backends.config_tree import arguments_of, changed
 from maskselect.backends.configs import read_configs
 from maskselect.backends.name_map import ImportReport
 from maskselect.importers.deepspeed import find_states, read_states
@@ -24,6 +24,7 @@ from maskselect.importers.llm_seg_names import LLAVA, LLM_SEG
 from maskselect.importers.llm_seg_shapes import MADE, expected_shapes, llava_config
 from maskselect.importers.soundness import sound
 from maskselect.lmm.llava import IMAGE_FRAME
+from maskselect.ops.atomic import atomic_folder, refuse_filled
 from maskselect.systems.loading import BESIDE
 from maskselect.systems.questions import SEG
 
@@ -70,7 +71,7 @@ def import_llm_seg(
 def _task(config: Mapping[str, Any]) -> dict[str, Any]:
     try:
         task: dict[str, Any] = config["model"]["task"]
-        task["init_args"]["lmm"]["init_args"]["model"]
+        arguments_of(arguments_of(task)["lmm"])["model"]
         return task
     except (KeyError, TypeError) as error:
         raise ValueError(f"the config has no model.task with an lmm by name: {error} is missing") from error
@@ -78,10 +79,8 @@ def _task(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pointed(task: Mapping[str, Any]) -> dict[str, Any]:
     """The task with the LLaVA beside its checkpoint, and without what training would start from."""
-    arguments = {name: value for name, value in task["init_args"].items() if name != "start"}
-    lmm = arguments["lmm"]
-    lmm = {**lmm, "init_args": {**lmm["init_args"], "model": f"{BESIDE}/llava"}}
-    return {**task, "init_args": {**arguments, "lmm": lmm}}
+    lmm = changed(arguments_of(task)["lmm"], model=f"{BESIDE}/llava")
+    return changed(task, without=("start",), lmm=lmm)
 
 
 def _extend(words: PreTrainedTokenizerBase, vocabulary: int, folder: Path, states: Path) -> None:

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from maskselect.backends.config_tree import arguments_of
 from maskselect.heads.fusion import MaskFusion
 from maskselect.heads.overlap import IopHead, IouHead
 from maskselect.importers.bare_encoders import bare_encoders
 from maskselect.importers.llm_seg_names import LLAVA, LLM_SEG, SYSTEM_LLAVA
+from maskselect.importers.ras_config import refuse_other
 from maskselect.lmm.lora import LoraSettings
 from maskselect.systems.llmseg import LLMSeg
 
@@ -79,7 +81,7 @@ def llava_config(folder: Path, tensors: Mapping[str, Tensor], origin: Path) -> L
 def expected_shapes(config: LlavaConfig, task: Mapping[str, Any]) -> dict[str, torch.Size]:
     """Shapes of all that the release must hold, by our names (see `llm_seg_names.LLAVA`).
 
-    task: the `class_path`/`init_args` tree of the LLMSeg that will read it.
+    task: the config tree of the LLMSeg that will read it.
     Raises ValueError when it is another system, or one with parts that the release does not have.
     """
     arguments = _arguments(task)
@@ -89,7 +91,7 @@ def expected_shapes(config: LlavaConfig, task: Mapping[str, Any]) -> dict[str, t
     llava = {name: tensor.shape for name, tensor in model.state_dict().items()}
     found = {LLAVA + name: shape for name, shape in llava.items() if name not in MADE}
     found |= {name: tensor.shape for name, tensor in parts.state_dict().items()}
-    found |= _adapters(arguments["lmm"]["init_args"].get("lora"), llava)
+    found |= _adapters(arguments_of(arguments["lmm"]).get("lora"), llava)
     for name in ("lm_head.weight", "model.language_model.embed_tokens.weight"):
         found[SYSTEM_LLAVA + name] = llava[name]
     return found
@@ -97,14 +99,13 @@ def expected_shapes(config: LlavaConfig, task: Mapping[str, Any]) -> dict[str, t
 
 def _arguments(task: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the system, with its defaults. Raises as `expected_shapes` does."""
-    if task.get("class_path") != f"{LLMSeg.__module__}.{LLMSeg.__name__}":
-        raise ValueError(f"the config's task is {task.get('class_path')!r}; expected {LLMSeg.__module__}.LLMSeg")
+    refuse_other(task, LLMSeg)
     defaults = {
         name: one.default
         for name, one in inspect.signature(LLMSeg).parameters.items()
         if one.default is not inspect.Parameter.empty
     }
-    arguments = defaults | dict(task.get("init_args") or {})
+    arguments = defaults | arguments_of(task)
     wanted = {
         "fusion": True,
         "iou_head": True,

@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskselect.backends import checkpoints
-from maskselect.backends.atomic import atomic_folder, refuse_filled
 from maskselect.backends.configs import read_configs
 from maskselect.backends.name_map import NameMap
 from maskselect.importers.account import NONE, REFUSED, Row, report_rows, row, write_rows
@@ -33,6 +32,7 @@ from maskselect.importers.llava_names import EMBEDDINGS, ORIGINAL, OUTPUT
 from maskselect.importers.ras_config import block_order, card_config, encoder_channels, ras_task
 from maskselect.importers.ras_shapes import ROLES, VECTORS, Found, Mlp, Part, Vector, find_parts, members
 from maskselect.importers.soundness import sound
+from maskselect.ops.atomic import atomic_folder, refuse_filled
 from maskselect.systems.scoring import ParallelScorer
 from maskselect.tokens.mask_tokenizer import MaskTokenizer
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from maskselect.backends.config_tree import Node, arguments_of, changed, path_of
 from maskselect.importers.bare_encoders import bare_encoders
 from maskselect.systems.loading import BESIDE
 from maskselect.systems.ras import RAS
@@ -15,24 +16,23 @@ _WANTED = {"stage": 2, "scorer": "parallel", "pre_tokens": "different", "proposa
 
 
 def ras_task(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The `class_path`/`init_args` tree of the system in a training config.
+    """The config tree of the system in a training config.
 
     Raises ValueError when there is none, or one of another system, or with parts that the release does not have.
     """
     try:
         task: dict[str, Any] = config["model"]["task"]
-        lmm = task["init_args"]["lmm"]["init_args"]
-        encoders = task["init_args"]["encoders"]["init_args"]
+        arguments = arguments_of(task)
+        lmm, encoders = arguments_of(arguments["lmm"]), arguments_of(arguments["encoders"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"the config has no model.task with lmm and encoders by name: {error} is missing") from error
-    if task.get("class_path") != f"{RAS.__module__}.{RAS.__name__}":
-        raise ValueError(f"the config's task is {task.get('class_path')!r}; expected {RAS.__module__}.{RAS.__name__}")
+    refuse_other(task, RAS)
     parameters = inspect.signature(RAS).parameters
-    given = {name: task["init_args"].get(name, parameters[name].default) for name in _WANTED}
+    given = {name: arguments.get(name, parameters[name].default) for name in _WANTED}
     wrong = [f"{name}: {given[name]}" for name, value in _WANTED.items() if given[name] != value]
     if encoders.get("geometry", True):
         wrong.append("geometry: True")
-    if not isinstance(lmm, dict) or not lmm.get("model"):
+    if not lmm.get("model"):
         wrong.append("lmm.model: None")
     if wrong:
         raise ValueError(f"the config's RAS has {', '.join(wrong)}, which does not fit the release")
@@ -41,10 +41,15 @@ def ras_task(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def card_config(task: Mapping[str, Any]) -> dict[str, Any]:
     """The task with the LLaVA beside its checkpoint, all of it trained already, and nothing to start from."""
-    arguments = {name: value for name, value in task["init_args"].items() if name != "start"}
-    lmm = arguments["lmm"]
-    kept = {name: value for name, value in lmm["init_args"].items() if name not in ("lora", "start", "base")}
-    return {**task, "init_args": {**arguments, "lmm": {**lmm, "init_args": kept | {"model": f"{BESIDE}/llava"}}}}
+    lmm = changed(arguments_of(task)["lmm"], without=("lora", "start", "base"), model=f"{BESIDE}/llava")
+    return changed(task, without=("start",), lmm=lmm)
+
+
+def refuse_other(task: Mapping[str, Any], wanted: type) -> None:
+    """Raise ValueError for the config of a task of another class than `wanted`."""
+    node = Node.of(task)
+    if node is None or node.path != path_of(wanted):
+        raise ValueError(f"the config's task is {node and node.path!r}; expected {path_of(wanted)}")
 
 
 def encoder_channels(task: Mapping[str, Any]) -> dict[str, int]:
@@ -52,7 +57,7 @@ def encoder_channels(task: Mapping[str, Any]) -> dict[str, int]:
 
     Raises ValueError when the config's encoders cannot be built.
     """
-    return {info.name: info.channels for info in bare_encoders(task["init_args"]["encoders"]).info}
+    return {info.name: info.channels for info in bare_encoders(arguments_of(task)["encoders"]).info}
 
 
 def block_order(channels: Mapping[str, int], told: tuple[str, ...] | None) -> tuple[str, ...]:

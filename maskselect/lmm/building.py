@@ -4,9 +4,9 @@ from pathlib import Path
 
 from transformers import LlavaForConditionalGeneration, PreTrainedConfig, PreTrainedTokenizerBase
 
+from maskselect.backends.weightless import reads_weights
+from maskselect.lmm.llava import EXAMPLE
 from maskselect.lmm.loading import load_language_model
-
-EXAMPLE = "llava-hf/llava-1.5-7b-hf"
 
 
 def load_llava(
@@ -18,7 +18,8 @@ def load_llava(
     Raises FileNotFoundError when they are not there; ValueError when they are in LLaVA's original naming, or some are
     missing, either of which transformers would take for a wish for random ones; or without the package that quantises.
     """
-    _refuse_original(model)
+    if reads_weights():
+        _refuse_original(model)
     kept = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
     return load_language_model(model, "LLaVA", EXAMPLE, LlavaForConditionalGeneration, dtype, quantize, kept)
 

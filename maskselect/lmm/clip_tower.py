@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskselect.backends.cache_keys import cache_key, weights_digest
+
 _EPS = 1e-5
 _INIT_STD = 0.02
 
@@ -144,6 +146,10 @@ class ClipTower(nn.Module):
             elif isinstance(module, ClipMLP):
                 nn.init.normal_(module.fc1.weight, std=(2 * width) ** -0.5)
                 nn.init.normal_(module.fc2.weight, std=inner)
+
+    def cache_key(self) -> str:
+        """Of the weights and sizes."""
+        return cache_key("ClipTower", weights=weights_digest(self), **vars(self.config))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -6,6 +6,7 @@ Both are modules, though without parameters, so that frozen features are kept un
 import torch
 from torch import Tensor, nn
 
+from maskselect.backends.cache_keys import cache_key
 from maskselect.ops.masks import square_padding
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -22,6 +23,10 @@ class CentreCrop(nn.Module):
     def __init__(self, side: int) -> None:
         super().__init__()
         self.side = side
+
+    def cache_key(self) -> str:
+        """Of the side."""
+        return cache_key("CentreCrop", side=self.side)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float in [0, 1], of any shape, to (B, 3, S, S) float in [0, 1]."""
@@ -41,6 +46,10 @@ class MeanPadding(nn.Module):
     def __init__(self, side: int) -> None:
         super().__init__()
         self.side = side
+
+    def cache_key(self) -> str:
+        """Of the side."""
+        return cache_key("MeanPadding", side=self.side)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float in [0, 1], of any shape, to (B, 3, S, S) float in [0, 1]."""

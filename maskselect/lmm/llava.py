@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskselect.backends import checkpoints
+from maskselect.backends import checkpoints, hub_cache, needs
+from maskselect.backends.hub_cache import TOKENIZER
+from maskselect.backends.weightless import reads_weights
 from maskselect.lmm import tokenizer as compact_tokenizer
 from maskselect.lmm.compact import CompactLlava, LlavaSizes
 from maskselect.lmm.image_square import CLIP_MEAN, CLIP_STD, CentreCrop, MeanPadding
@@ -21,7 +23,9 @@ from maskselect.lmm.quantizing import Quantize, check_quantize
 from maskselect.lmm.wrapped import Wrapped
 from maskselect.ops.masks import pad_to_square
 from maskselect.structures.chat import ChatIds
+from maskselect.structures.needs import Arguments, Need
 
+EXAMPLE = "llava-hf/llava-1.5-7b-hf"
 _WITHIN = "reader.lmm.model."
 """Where a system's checkpoint holds its language model."""
 
@@ -94,6 +98,8 @@ class Llava(Wrapped):
         self.square = CentreCrop(side) if crop_image else published
         self.strip_added = frame_image
         self.frame_ids = [self.add_token(text, special=True) for text in IMAGE_FRAME] if frame_image else None
+        if not reads_weights():
+            start = base = None
         if start is not None and checkpoints.read_card(start)["system"] != "llava":
             raise ValueError(f"checkpoint {start} is not a language model's; expected one of system 'llava'")
         for weights in (base, start):
@@ -105,6 +111,14 @@ class Llava(Wrapped):
         if gradient_checkpointing:
             self.checkpoint_activations()
         self.vision_tower.requires_grad_(False)
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """Weights of the language model, by file or of the hub, and what quantises them."""
+        found = needs.checkpoint(arguments.get("base"), "the language model under what trains")
+        found += needs.checkpoint(arguments.get("start"), "where training starts from") + needs.quantizing(arguments)
+        model = arguments.get("model")
+        return found if model is None else hub_cache.transformers_model(model, "LLaVA", EXAMPLE, TOKENIZER) + found
 
     def _load(self, checkpoint: str) -> None:
         """A language model's checkpoint, or the language model out of a system's."""

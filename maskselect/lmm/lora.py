@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
+from maskselect.backends.config_tree import arguments_of
 
 _BASE, _A, _B = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
 """What peft puts into the name of an adapted layer's own weight and of its two factors."""
@@ -191,7 +192,7 @@ def _settings(config: Any) -> Iterator[Mapping[str, Any]]:
     """The values of every `lora` in a config tree."""
     if isinstance(config, Mapping):
         if isinstance(config.get("lora"), Mapping):
-            yield config["lora"].get("init_args", config["lora"])
+            yield arguments_of(config["lora"]) or config["lora"]
         for value in config.values():
             yield from _settings(value)
     elif isinstance(config, list):

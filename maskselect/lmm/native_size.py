@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2VLImageProcessor
 
+from maskselect.backends.cache_keys import cache_key
+
 _LONGEST = 200
 """How many times as long as the other a side may be; above it the family's own preparation refuses."""
 
@@ -37,7 +39,7 @@ class NativeSize(nn.Module):
                 f"rising order with room for {self.side**2} pixels, one token"
             )
         self.min_pixels, self.max_pixels = min_pixels, max_pixels
-        self.patch_size, self.merge_size = patch_size, merge_size
+        self.patch_size, self.merge_size, self.frames = patch_size, merge_size, frames
         self._prepare = Qwen2VLImageProcessor(
             min_pixels=min_pixels,
             max_pixels=max_pixels,
@@ -45,6 +47,11 @@ class NativeSize(nn.Module):
             merge_size=merge_size,
             temporal_patch_size=frames,
         )
+
+    def cache_key(self) -> str:
+        """Of all its settings."""
+        names = ("min_pixels", "max_pixels", "patch_size", "merge_size", "frames")
+        return cache_key("NativeSize", **{name: getattr(self, name) for name in names})
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of an image of that many pixels.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from maskselect.backends.optional import require
 
@@ -30,6 +31,14 @@ def packing(kind: str | None, kept: Sequence[str]) -> dict[str, Any]:
     )
     # A GPU packs in seconds what a processor packs in minutes.
     return {"quantization_config": config, "device_map": {"": "cuda" if torch.cuda.is_available() else "cpu"}}
+
+
+def pack_shapes(network: nn.Module, kept: Sequence[str]) -> None:
+    """Give linear layers the shapes that `packing` gives them, two numbers in a byte, where no weights are read."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Linear) and not name.startswith(tuple(kept)):
+            packed = torch.empty(layer.weight.numel() // 2, 1, dtype=torch.uint8)
+            layer.weight = nn.Parameter(packed, requires_grad=False)
 
 
 def check_quantize(quantize: str | None, model: str | None, lora: object | None) -> None:

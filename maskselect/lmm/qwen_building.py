@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from maskselect.backends.pretrained import model_type
+from maskselect.backends.weightless import reads_weights
 from maskselect.lmm import tokenizer as compact_tokenizer
 from maskselect.lmm.loading import load_language_model
 
@@ -108,7 +109,8 @@ def load_qwen(
     Raises FileNotFoundError when they are not there; ValueError when they are of another family, when some are missing,
     when the tokenizer lacks the chat's tokens, or without the package that quantises.
     """
-    model_type(model, WHAT, EXAMPLE, (Qwen2_5_VLConfig.model_type,))
+    if reads_weights():
+        model_type(model, WHAT, EXAMPLE, (Qwen2_5_VLConfig.model_type,))
     kept = ["model.visual", "lm_head"]
     tokenizer, loaded = load_language_model(
         model, WHAT, EXAMPLE, Qwen2_5_VLForConditionalGeneration, dtype, quantize, kept

@@ -22,12 +22,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskselect.backends import hub_cache, needs
+from maskselect.backends.hub_cache import TOKENIZER
 from maskselect.lmm.lora import LoraSettings, add_lora
 from maskselect.lmm.native_size import NativeSize
 from maskselect.lmm.quantizing import Quantize, check_quantize
-from maskselect.lmm.qwen_building import IMAGE_END, IMAGE_START, TURN, TURN_END, QwenSizes, build_qwen, load_qwen
+from maskselect.lmm.qwen_building import (
+    EXAMPLE,
+    IMAGE_END,
+    IMAGE_START,
+    TURN,
+    TURN_END,
+    WHAT,
+    QwenSizes,
+    build_qwen,
+    load_qwen,
+)
 from maskselect.lmm.wrapped import Wrapped
 from maskselect.structures.chat import ChatIds
+from maskselect.structures.needs import Arguments, Need
 
 QWEN_SYSTEM = "You are a helpful assistant."
 """The system sentence of the family's own chat template (an interface constant)."""
@@ -74,6 +87,12 @@ class QwenVl(Wrapped):
             self.tokenizer, self.model = load_qwen(model, dtype, quantize)
         self.has_own_files = model is not None
         self._arrange(lora, system_prompt, gradient_checkpointing, dtype, min_pixels, max_pixels)
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """Weights of the hub or a folder, and what quantises them."""
+        model, found = arguments.get("model"), needs.quantizing(arguments)
+        return found if model is None else hub_cache.transformers_model(model, WHAT, EXAMPLE, TOKENIZER) + found
 
     def _arrange(
         self,

@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from maskselect.backends.atomic import atomic_file
+from maskselect.ops.atomic import atomic_file
 
 COMPACT_FILE = Path(__file__).parent / "compact_tokenizer.json"
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<image>")

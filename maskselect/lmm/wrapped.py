@@ -10,17 +10,20 @@ Shape letters: B rows, L sequence positions, K keys, D language-model width, V w
 
 import inspect
 import zlib
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache as remember
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from maskselect.lmm.compact import CompactLlava
 from maskselect.lmm.llama import KeyValueCache
+from maskselect.structures.generation import Generated, LogitsProcessor
 
 
 def recompute_activations(network: nn.Module) -> None:
@@ -210,13 +213,53 @@ class Wrapped(nn.Module):
         return [self.tokenizer.bos_token_id, *ids] if opens else ids
 
     @torch.no_grad()
-    def generate(self, embeddings: Tensor, max_new_tokens: int = 48) -> str:
-        """Greedy continuation of (1, L, D) as text, up to the end token; there are no image tokens on grids in it."""
-        cache, ids = self.new_cache(), []
+    @torch.no_grad()
+    def generate(
+        self,
+        embeddings: Tensor,
+        max_new_tokens: int = 48,
+        *,
+        valid: Tensor | None = None,
+        positions: Tensor | None = None,
+        process: LogitsProcessor | None = None,
+        stop: Collection[int] = (),
+        cache: Any = None,
+        before: Tensor | None = None,
+    ) -> Generated:
+        """Greedy continuations of rows, side by side; see `LanguageModel.generate`."""
+        count, length = embeddings.shape[:2]
+        device = embeddings.device
+        rows = torch.arange(count, device=device)
+        cache = self.new_cache() if cache is None else cache
+        earlier = torch.zeros(count, 0, dtype=torch.bool, device=device) if before is None else before
+        real = torch.ones(count, length, dtype=torch.bool, device=device) if valid is None else valid
+        if positions is None:
+            positions = torch.arange(earlier.shape[1], earlier.shape[1] + length, device=device).expand(count, -1)
+        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril() & real[:, None]
+        seen = torch.cat([earlier[:, None].expand(-1, length, -1), causal], -1)[:, None]
+        hidden = self.hidden(embeddings, seen, positions, cache)
+        last = real.sum(1) - 1
+        state, position = hidden[rows, last], positions[rows, last]
+        visible = torch.cat([earlier, real], 1)
+        ended = torch.zeros(count, dtype=torch.bool, device=device)
+        ids: list[list[int]] = [[] for _ in range(count)]
+        states: list[list[Tensor]] = [[] for _ in range(count)]
         for _ in range(max_new_tokens):
-            token = self.token_logits(self.hidden(embeddings, cache=cache)[:, -1]).argmax(-1)
-            ids.append(int(token))
-            if ids[-1] == self.tokenizer.eos_token_id:
+            logits = self.token_logits(state)
+            token = (logits if process is None else process(ids, logits)).argmax(-1)
+            for row in (~ended).nonzero()[:, 0].tolist():
+                written = int(token[row])
+                ended[row] = written == self.tokenizer.eos_token_id or written in stop
+                if written != self.tokenizer.eos_token_id:
+                    ids[row].append(written)
+                    states[row].append(state[row])
+            if bool(ended.all()):
                 break
-            embeddings = self.embed(token[:, None])
+            visible = F.pad(visible, (0, 1), value=True)
+            position = position + 1
+            state = self.hidden(self.embed(token[:, None]), visible[:, None, None], position[:, None], cache)[:, 0]
+        return Generated(ids, [torch.stack(own) if own else state.new_zeros(0, state.shape[1]) for own in states])
+
+    def decode(self, ids: list[int]) -> str:
+        """Token ids to text, without special tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()

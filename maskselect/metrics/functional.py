@@ -129,16 +129,14 @@ def f1(true_positives: Tensor, predicted: int, targets: int) -> Tensor:
     return 2 * true_positives / (predicted + targets)
 
 
-def best_candidates(candidates: Tensor, targets: Tensor) -> Tensor:
+def best_of(candidates: Tensor, intersection: Tensor, union: Tensor) -> Tensor:
     """The best answer that a pool allows: for each target the candidate of highest IoU, united: (H, W) bool.
 
-    candidates: (N, H, W) bool.  targets: (G, H, W) bool. A target that no candidate touches gets none (RAS, Table 6).
+    Args:
+        candidates: (N, H, W) bool.
+        intersection, union: (G, N) int64, the pixels of each pair of target and candidate, of `pairwise_counts`. A
+            target that no candidate touches gets none (RAS, Table 6).
     """
-    return best_of(candidates, *pairwise_counts(targets, candidates))
-
-
-def best_of(candidates: Tensor, intersection: Tensor, union: Tensor) -> Tensor:
-    """`best_candidates` where the pixels of every pair are known: (G, N) int64 each, of targets and candidates."""
     if 0 in intersection.shape:
         return candidates.new_zeros(candidates.shape[1:])
     best = (intersection.float() / union.float().clamp(min=1)).max(dim=1)

@@ -2,7 +2,7 @@
 
 Definitions: gIoU, cIoU, N-acc, T-acc and Pr@X as in gRefCOCO's evaluator (ReLA, arXiv 2306.00968); ncIoU as in LLM-Seg;
 F1 as VGent reports it (arXiv 2512.11099), whose matching rule is not published; ours: `functional.matched_overlaps`.
-Where evaluators differ, a protocol of `maskselect.metrics.protocols` says how; docs/metrics.md lists them.
+Where evaluators differ, a protocol of `maskselect.metrics.protocols` says how; docs/guide/metrics.md lists them.
 """
 
 import math

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 MaskResize = Literal["area", "nearest", "fine", "fine_aliased"]
@@ -46,8 +47,8 @@ def mask_pool(features: Tensor, weights: Tensor) -> Tensor:
 
     A mask without any weight gives zeros.
     """
-    flat = weights.flatten(1).to(features.dtype)
-    return (flat @ features.flatten(1).T) / flat.sum(1, keepdim=True).clamp(min=1e-6)
+    flat = rearrange(weights, "n h w -> n (h w)").to(features.dtype)
+    return (flat @ rearrange(features, "c h w -> (h w) c")) / flat.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 def _fine_weights(masks: Tensor, grid: tuple[int, int], antialias: bool) -> Tensor:

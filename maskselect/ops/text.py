@@ -1,7 +1,9 @@
-"""Texts as people give them, with what nobody sees taken out."""
+"""Texts as people give them, with what nobody sees taken out, and JSON that UTF-8 can write."""
 
+import json
 import re
 import unicodedata
+from typing import Any
 
 _INSIDE_SCRIPTS = "\u200c\u200d\ufe00-\ufe0f"
 """Joiners and variation selectors: part of the spelling in some scripts and emoji, nothing beside ASCII."""
@@ -34,6 +36,23 @@ def readable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a lone surrogate that no file's name gives
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def json_bytes(record: Any) -> bytes:
+    """A record as the bytes of a JSON file; texts that UTF-8 cannot write become what `readable` makes of them."""
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        return (text + "\n").encode()
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8, somewhere in it
+        return json_bytes(_readable(record))
+
+
+def _readable(record: Any) -> Any:
+    if isinstance(record, dict):
+        return {_readable(key): _readable(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [_readable(value) for value in record]
+    return readable(record) if isinstance(record, str) else record
 
 
 def _visible(letter: str) -> str:

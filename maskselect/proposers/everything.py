@@ -8,12 +8,15 @@ Frames: *image*, the caller's pixels; *model*, the square that the network reads
 letters: N masks, P prompts, T tokens of a prompt, C channels, l side of the low frame.
 """
 
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from einops import rearrange
+from torch import Tensor, nn
 
+from maskselect.backends.cache_keys import cache_key, weights_digest
 from maskselect.backends.sam_points import PointDecoder, Precision
 from maskselect.ops.boxes import box_nms, masks_to_boxes_xyxy
 from maskselect.ops.images import size_of
@@ -52,53 +55,109 @@ class PromptNetwork(Protocol):
         ...
 
 
-class EverythingMode:
-    """Candidates of an image, and the masks of given prompts.
+@dataclass(kw_only=True, eq=False, repr=False)
+class EverythingSettings:
+    """Settings of everything mode. The defaults are those of SAM 2's own generator.
 
-    network: which network.  The other arguments: see `proposers.sam.SamProposer`.
+    Attributes:
+        points_per_side: the grid of prompts.
+        points_per_batch: how many prompts go through the decoder together.
+        pred_iou_thresh: a mask stays if its predicted IoU is above. 0 switches the filter off.
+        stability_score_thresh, stability_score_offset: a mask stays if its stability is at or above. 0 switches the
+            filter off.
+        box_nms_thresh: suppression by box IoU within a crop. 1 switches it off.
+        crop_n_layers, crop_nms_thresh, crop_overlap_ratio, crop_n_points_downscale_factor: further passes over crops,
+            (2^i)^2 of them in layer i.
+        min_mask_region_area: holes and islands smaller than this many image pixels are mended.
+        mask_nms_thresh: suppression by mask IoU after all the others, on the low frame; None for none, as in the
+            package.
+        max_candidates: at most so many, those of highest predicted IoU; None for all.
+        refine: ask for every mask once more, by its own box and logits. The package does not do it; it pays if the
+            model was trained long enough in further rounds.
+        mode: "fast" decides on the decoder's grid; "exact" at full size, which gives the package's own masks.
+        decision_side: in fast mode, logits of a smaller side are enlarged to it first. 0 takes the decoder's own grid,
+            which is 256 for official SAM and 64 for the compact one.
+        precision: of encoder and decoder. Prompts are encoded, and logits compared with thresholds, in float32.
+        memory_budget_mb: most memory that the decoder may take; batches of points shrink to it. None for no limit.
     """
 
-    def __init__(
-        self,
-        network: PromptNetwork,
-        points_per_side: int,
-        pred_iou_thresh: float,
-        stability: StabilityFilter,
-        box_nms_thresh: float,
-        crop_n_layers: int,
-        crop_nms_thresh: float,
-        crop_overlap_ratio: float,
-        crop_n_points_downscale_factor: int,
-        min_mask_region_area: int,
-        mask_nms_thresh: float | None,
-        max_candidates: int | None,
-        refine: bool,
-        mode: Mode,
-    ) -> None:
-        self.network = network
-        self.least_iou = pred_iou_thresh if pred_iou_thresh > 0 else -torch.inf
-        self.exact = mode == "exact"
-        self.decide = stability.by_size if mode == "exact" else stability.by_low
-        self.box_nms_thresh = box_nms_thresh
-        self.crop_n_layers, self.crop_nms_thresh = crop_n_layers, crop_nms_thresh
-        self.crop_overlap_ratio = crop_overlap_ratio
-        self.min_mask_region_area = min_mask_region_area
-        self.mask_nms_thresh = mask_nms_thresh
-        self.max_candidates = max_candidates
-        self.refine = refine
-        self._grids = point_grids(points_per_side, crop_n_layers, crop_n_points_downscale_factor)
+    points_per_side: int = 32
+    points_per_batch: int = 64
+    pred_iou_thresh: float = 0.8
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    crop_n_layers: int = 0
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    crop_n_points_downscale_factor: int = 1
+    min_mask_region_area: int = 0
+    mask_nms_thresh: float | None = None
+    max_candidates: int | None = None
+    refine: bool = False
+    mode: Mode = "fast"
+    decision_side: int = 0
+    precision: Precision = "float32"
+    memory_budget_mb: int | None = None
+
+    def check(self) -> None:
+        """Check the settings before any weights are read.
+
+        Raises:
+            ValueError: a value is out of range.
+        """
+        if self.points_per_side < 1 or self.points_per_batch < 1:
+            raise ValueError("points_per_side and points_per_batch must be at least 1")
+        choices = (("mode", self.mode, get_args(Mode)), ("precision", self.precision, get_args(Precision)))
+        for name, value, known in choices:
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is unknown; expected one of {', '.join(known)}")
+        if self.mode == "exact" and self.precision != "float32":
+            raise ValueError(
+                f"mode exact needs precision float32, got {self.precision}: half the digits give other masks"
+            )
+
+
+class EverythingProposer(EverythingSettings):
+    """A `PromptableProposer`: everything mode, boxes and points of one network.
+
+    Derived classes are dataclasses: they add what they load, and call `use` with it.
+    """
+
+    def use(self, network: PromptNetwork, weights: nn.Module, **declared: object) -> None:
+        """Begin with a network, its weights, and what else decides its masks."""
+        self.network, self.side = network, network.side
+        self._weights, self._declared = weights, declared
+        self._least_iou = self.pred_iou_thresh if self.pred_iou_thresh > 0 else -torch.inf
+        stability = StabilityFilter(self.stability_score_thresh, self.stability_score_offset, self.decision_side)
+        self._decide = stability.by_size if self.mode == "exact" else stability.by_low
+        self._grids = point_grids(self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor)
+
+    def cache_key(self) -> str:
+        """Of the weights and all settings but those that change only speed and memory."""
+        names = {field.name for field in fields(EverythingSettings)} - {"points_per_batch", "memory_budget_mb"}
+        settings = {name: getattr(self, name) for name in names}
+        return cache_key(type(self).__name__, weights=weights_digest(self._weights), **settings, **self._declared)
 
     @torch.inference_mode()
-    def propose(self, image: np.ndarray, size: tuple[int, int]) -> MaskSet:
-        """(H, W, 3) uint8 to candidates at `size` by falling predicted IoU, which is their score.
+    def propose(self, image: np.ndarray) -> MaskSet:
+        """Candidates of an image.
 
-        Columns predicted_iou and stability_score, (N,) float32. Raises ValueError for another kind of array.
+        Args:
+            image: (H, W, 3) uint8.
+
+        Returns:
+            Masks at the image's own size, which take N * H * W bytes, by falling predicted IoU, which is their score.
+            Columns predicted_iou and stability_score, (N,) float32.
+
+        Raises:
+            ValueError: the array is of another kind.
         """
-        height, width = size_of(image)
+        size = size_of(image)
         found = self._find(image)
-        masks = self._draw(found.low, found.crops, (height, width), size, torch.device("cpu"))
+        masks = self._draw(found.low, found.crops, size, size, torch.device("cpu"))
         if self.min_mask_region_area > 0 and len(masks):
-            masks, kept = self._mended(masks, self.min_mask_region_area * (size[0] * size[1]) / (height * width))
+            masks, kept = self._mended(masks, self.min_mask_region_area)
             found = found.keep(kept.to(self.network.device))
         shown = not_empty(masks)
         iou, stability = found.iou.cpu(), found.stability.cpu()
@@ -106,18 +165,23 @@ class EverythingMode:
         result = MaskSet(masks, iou, self.network.source, columns)
         return result if bool(shown.all()) else result.keep(shown)
 
+    def segment_box(self, image: np.ndarray, box_xyxy: tuple[float, float, float, float]) -> Tensor:
+        """The best mask for a box in pixels: (H, W) bool."""
+        return self.segment_boxes(image, torch.tensor([box_xyxy], dtype=torch.float32)).masks[0]
+
     @torch.inference_mode()
-    def at_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
+    def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
         """The best mask for each box in pixels, (K, 4), in their order, some perhaps empty. Scores: predicted IoU."""
         frame = self.network.frame(size_of(image))
-        corners = frame.to_model(boxes_xyxy.float().reshape(-1, 2, 2).to(self.network.device)).flatten(1)
+        corners = _corners(frame, boxes_xyxy.float().to(self.network.device))
         return self._best(image, self.network.encode_boxes(corners) if len(corners) else None)
 
     @torch.inference_mode()
-    def at_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> MaskSet:
-        """The best mask for a point in pixels: a set of one."""
+    def segment_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> Tensor:
+        """The best mask for a point in pixels: (H, W) bool."""
         point = torch.tensor([point_xy], dtype=torch.float32, device=self.network.device)
-        return self._best(image, self.network.encode_points(self.network.frame(size_of(image)).to_model(point)))
+        frame = self.network.frame(size_of(image))
+        return self._best(image, self.network.encode_points(frame.to_model(point))).masks[0]
 
     def _best(self, image: np.ndarray, sparse: Tensor | None) -> MaskSet:
         """Of the masks for each prompt (P, T, C) the one of highest predicted IoU."""
@@ -146,7 +210,7 @@ class EverythingMode:
         found = found.keep(torch.sort(found.iou, descending=True, stable=True).indices)
         if self.mask_nms_thresh is not None and len(found.iou) > 1:
             low_size = self.network.frame(size).low_size
-            masks = self._draw(found.low, found.crops, size, low_size, self.network.device, as_they_are=True)
+            masks = self._draw(found.low, found.crops, size, low_size, self.network.device, keep_low_resolution=True)
             found = found.keep(mask_nms(masks, found.iou, self.mask_nms_thresh))
         if self.max_candidates is None:
             return found
@@ -162,18 +226,18 @@ class EverythingMode:
         sparse = network.encode_points(frame.to_model(points))
 
         def filtered(low: Tensor, iou: Tensor) -> Found:
-            good = iou > self.least_iou
-            return self.decide(low[good], iou[good], frame)
+            good = iou > self._least_iou
+            return self._decide(low[good], iou[good], frame)
 
         def thinned(found: Found) -> Found:
             found = found.keep(~at_crop_edge(found.boxes, crop, size_of(image)))
             return found.keep(box_nms(found.boxes, found.iou, self.box_nms_thresh))
 
-        found = thinned(Found.join([filtered(*d) for d in network.decoder.decode(embedding, sparse, self.least_iou)]))
+        found = thinned(Found.join([filtered(*d) for d in network.decoder.decode(embedding, sparse, self._least_iou)]))
         if self.refine and len(found.iou):
             if self.mask_nms_thresh is not None:
                 found = found.keep(mask_nms(found.low[frame.cells] > 0, found.iou, self.mask_nms_thresh))
-            asked = network.encode_boxes(frame.to_model(found.boxes.unflatten(1, (2, 2))).flatten(1))
+            asked = network.encode_boxes(_corners(frame, found.boxes))
             found = thinned(filtered(*network.decoder.redraw(embedding, asked, found.low)))
         crops = torch.tensor([crop], dtype=torch.int64, device=network.device).expand(len(found.iou), -1)
         boxes = found.boxes + torch.tensor([x0, y0, x0, y0], dtype=torch.int64, device=network.device)
@@ -186,12 +250,12 @@ class EverythingMode:
         size: tuple[int, int],
         target: tuple[int, int],
         device: torch.device,
-        as_they_are: bool = False,
+        keep_low_resolution: bool = False,
     ) -> Tensor:
         """Masks (N, *target) bool on `device`, without a pile of large logits.
 
         size: (H, W) of the image, in whose pixels `crops` are.
-        as_they_are: logits of just the drawn size are not enlarged and shrunk again, which the package would do.
+        keep_low_resolution: logits of just the drawn size are not enlarged and shrunk again, as the package would.
         """
         masks = torch.zeros(len(low), *target, dtype=torch.bool, device=device)
         across, down = target[1] / size[1], target[0] / size[0]
@@ -200,7 +264,7 @@ class EverythingMode:
             left, top, right, bottom = crop.tolist()
             frame = self.network.frame((bottom - top, right - left))
             y0, y1, x0, x1 = round(top * down), round(bottom * down), round(left * across), round(right * across)
-            if as_they_are and (y1 - y0, x1 - x0) == frame.low_size:
+            if keep_low_resolution and (y1 - y0, x1 - x0) == frame.low_size:
                 drawn = low[rows][frame.cells] > 0
             else:
                 drawn = self._drawn(low[rows], frame, (max(y1 - y0, 1), max(x1 - x0, 1)))
@@ -209,12 +273,12 @@ class EverythingMode:
 
     def _drawn(self, low: Tensor, frame: Frame, size: tuple[int, int]) -> Tensor:
         """Masks (N, *size) bool of one crop; in exact mode enlarged just as the package does, one at a time."""
-        if not self.exact:
+        if self.mode != "exact":
             return drawing_of(frame, size).draw(low)
         parts = [frame.enlarged(logits, size) > 0 for logits in low.split(1)]
         return torch.cat(parts) if parts else torch.zeros(0, *size, dtype=torch.bool, device=low.device)
 
-    def _mended(self, masks: Tensor, area: float) -> tuple[Tensor, Tensor]:
+    def _mended(self, masks: Tensor, area: int) -> tuple[Tensor, Tensor]:
         """Masks without small holes and islands, and which rows stay after suppression, unchanged ones preferred."""
         mended, scores = [], []
         for mask in masks.numpy():
@@ -232,40 +296,10 @@ class EverythingMode:
         return result[kept], kept
 
 
-class EverythingProposer:
-    """A `PromptableProposer`: everything mode, boxes and points of one network. Settings: those of `EverythingMode`."""
-
-    def __init__(self, network: PromptNetwork, **settings: Any) -> None:
-        self.side = network.side
-        self._everything = EverythingMode(network, **settings)
-
-    def propose(self, image: np.ndarray) -> MaskSet:
-        """(H, W, 3) uint8 to candidates at the image's own size by falling predicted IoU.
-
-        Scores are predicted IoU; columns predicted_iou and stability_score, (N,) float32. The masks take N * H * W
-        bytes; where that may be too much, use `propose_low` and draw only what is chosen.
-        """
-        return self._everything.propose(image, size_of(image))
-
-    def propose_low(self, image: np.ndarray) -> MaskSet:
-        """As `propose`, with masks at the size of `model_size(image)`. Memory does not grow with the image."""
-        return self._everything.propose(image, self.model_size(image))
-
-    def model_size(self, image: np.ndarray) -> tuple[int, int]:
-        """(h, w) of the image with its longer side brought to the encoder's, rounded as SAM rounds."""
-        return longest_side(size_of(image), self.side)
-
-    def segment_box(self, image: np.ndarray, box_xyxy: tuple[float, float, float, float]) -> Tensor:
-        """The best mask for a box in pixels: (H, W) bool."""
-        return self.segment_boxes(image, torch.tensor([box_xyxy], dtype=torch.float32)).masks[0]
-
-    def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
-        """The best mask for each box in pixels, (K, 4), in their order, some perhaps empty. Scores: predicted IoU."""
-        return self._everything.at_boxes(image, boxes_xyxy)
-
-    def segment_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> Tensor:
-        """The best mask for a point in pixels: (H, W) bool."""
-        return self._everything.at_point(image, point_xy).masks[0]
+def _corners(frame: Frame, boxes: Tensor) -> Tensor:
+    """Boxes (K, 4) in image pixels as corners (K, 4) in the model frame."""
+    points = frame.to_model(rearrange(boxes, "k (corner xy) -> k corner xy", xy=2))
+    return rearrange(points, "k corner xy -> k (corner xy)")
 
 
 def longest_side(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -273,14 +307,3 @@ def longest_side(size: tuple[int, int], side: int) -> tuple[int, int]:
     scale = side / max(size)
     height, width = (max(1, int(length * scale + 0.5)) for length in size)
     return height, width
-
-
-def check_settings(points_per_side: int, points_per_batch: int, mode: Mode, precision: str) -> None:
-    """Raises ValueError for settings that cannot be, before any weights are read."""
-    if points_per_side < 1 or points_per_batch < 1:
-        raise ValueError("points_per_side and points_per_batch must be at least 1")
-    for name, value, known in (("mode", mode, get_args(Mode)), ("precision", precision, get_args(Precision))):
-        if value not in known:
-            raise ValueError(f"{name} {value!r} is unknown; expected one of {', '.join(known)}")
-    if mode == "exact" and precision != "float32":
-        raise ValueError(f"mode exact needs precision float32, got {precision}: half the digits give other masks")

@@ -1,10 +1,10 @@
-"""The form in which the candidates of a data set are kept: parquet shards, one row an image.
+"""The rows of stored proposals: parquet files with one row an image.
 
-Columns: `key` (the image's), `height`, `width`, `source` (who proposed), `proposer` (hash over its configuration and
-weights, see `precomputed.proposer_hash`), `masks` (COCO RLE: `size` [h, w] and compressed `counts`), `scores`,
-`boxes_xyxy` (pixels, exclusive end; all 0 for a mask without a pixel) and `columns`: whatever further number the
-proposer gave for each mask, as `name`, `dtype` and `values`. Images that could not be read have no row; they stand
-in the file's own metadata under `failed` with the reason, so that a shard is one file, whole or not there.
+Columns: `key` (the picture's name in its data set), `content`, `height`, `width`, `source` (who proposed), `proposer`
+(its cache key), `masks` (COCO RLE: `size` [h, w] and compressed `counts`), `scores`, `boxes_xyxy` (pixels, exclusive
+end; all 0 for a mask without a pixel) and `columns`: each further number that the proposer gave for each mask, as
+`name`, `dtype` and `values`. Images that could not be read have no row; they are in the file's metadata under
+`failed`, with the reason, so that a shard is one file, whole or absent.
 """
 
 import json
@@ -41,6 +41,7 @@ def _schema() -> "pa.Schema":
     return pa.schema(
         [
             ("key", pa.string()),
+            ("content", pa.string()),
             ("height", pa.int32()),
             ("width", pa.int32()),
             ("source", pa.string()),
@@ -53,12 +54,13 @@ def _schema() -> "pa.Schema":
     )
 
 
-def to_row(key: str, candidates: MaskSet, proposer: str) -> Row:
-    """What is kept of an image's candidates, in plain containers. Columns of one number a mask are kept."""
+def to_row(key: str, content: str, candidates: MaskSet, proposer: str) -> Row:
+    """An image's candidates in plain containers. Columns of one number a mask are stored."""
     height, width = candidates.image_size
     masks = candidates.masks.cpu()
     return {
         "key": key,
+        "content": content,
         "height": height,
         "width": width,
         "source": candidates.source,
@@ -89,7 +91,7 @@ def from_row(row: Row) -> MaskSet:
             torch.from_numpy(masks), torch.tensor(row["scores"], dtype=torch.float32), row["source"], columns
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"a damaged mask or column: {error}") from error
+        raise ValueError(f"the candidates of image {row['key']!r} are damaged: {error}") from error
 
 
 def failed_row(key: str, reason: str) -> Row:
@@ -113,12 +115,24 @@ class ProposalRows:
 
 
 def shards_of(folder: Path) -> list[Path]:
-    """The shards that lie in a folder, by name; none where there is no folder."""
+    """The shards that lie in a folder, by name; none if there is no folder."""
     return sorted(folder.glob(f"{STEM}-*.{ProposalRows.suffix}"))
 
 
-def open_shard(path: Path) -> "pq.ParquetFile":
-    """A shard, mapped into memory. Raises ValueError when it is damaged or no shard."""
+def read_keys(path: Path) -> list[str]:
+    """The names of a shard's pictures, in the order of its rows. Raises ValueError when the shard is damaged."""
+    return [name for (name,) in read_columns(path, "key")]
+
+
+def read_failed(path: Path) -> dict[str, str]:
+    """The images of a shard that could not be read, each with the reason. Raises ValueError as `read_keys`."""
+    metadata = open_rows(path).schema_arrow.metadata or {}
+    failed: dict[str, str] = json.loads(metadata.get(_FAILED, b"{}"))
+    return failed
+
+
+def open_rows(path: Path) -> "pq.ParquetFile":
+    """A file of rows, mapped into memory. Raises ValueError when it is damaged or of another kind."""
     try:
         opened = pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
@@ -128,31 +142,19 @@ def open_shard(path: Path) -> "pq.ParquetFile":
     return opened
 
 
-def read_keys(path: Path) -> list[str]:
-    """The keys of a shard's rows, in their order. Raises ValueError as `open_shard`."""
-    opened = open_shard(path)
+def read_columns(path: Path, *names: str) -> list[tuple[str, ...]]:
+    """Some columns of text of every row."""
     try:
-        column = opened.read(["key"], use_threads=False).column(0)
+        table = open_rows(path).read(list(names), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged: {_one_line(error)}") from error
-    if column.null_count:
-        raise ValueError(f"{path} has {column.null_count} row(s) without a key")
-    keys: list[str] = column.to_pylist()
-    return keys
-
-
-def read_failed(path: Path) -> dict[str, str]:
-    """The images of a shard that could not be read, each with the reason. Raises ValueError as `open_shard`."""
-    metadata = open_shard(path).schema_arrow.metadata or {}
-    failed: dict[str, str] = json.loads(metadata.get(_FAILED, b"{}"))
-    return failed
+    if lacking := [name for name in names if table.column(name).null_count]:
+        raise ValueError(f"{path} has row(s) without a {lacking[0]}")
+    return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
 
 
 def read_row(opened: "pq.ParquetFile", path: Path, number: int) -> Row:
-    """A row of an opened shard by its number, as `from_row` takes it: without the boxes, which the masks tell.
-
-    One row group is read. Raises ValueError when it is damaged.
-    """
+    """A row by its number, without the boxes, which follow from the masks. One row group is read."""
     ends = np.cumsum([opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)])
     group = int(np.searchsorted(ends, number, side="right"))
     names = [name for name in _schema().names if name != "boxes_xyxy"]

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation, AutoTokenizer, OneFormerProcessor
 
+from maskselect.backends import hub_cache
+from maskselect.backends.cache_keys import cache_key, weights_digest
 from maskselect.backends.devices import pick_device
 from maskselect.backends.pretrained import load_pretrained, model_type
 from maskselect.ops.images import size_of
 from maskselect.ops.masks import not_empty, upsample_logits
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.needs import Arguments, Need
 from maskselect.structures.provenance import Provenance
 
 Task = Literal["instance", "panoptic", "semantic"]
@@ -72,6 +75,22 @@ class QueryProposer:
             self.processor.task_seq_length = loaded.config.task_seq_len
         self.score_thresh, self.max_candidates = score_thresh, max_candidates
         self.trained_on = _trained_on(model)
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The model with its image processor."""
+        model = arguments["model"]
+        return hub_cache.transformers_model(model, f"a {_WHAT}", _EXAMPLE, hub_cache.PROCESSOR)
+
+    def cache_key(self) -> str:
+        """Of the weights and all settings but the device."""
+        return cache_key(
+            "QueryProposer",
+            weights=weights_digest(self.model),
+            asked=self._asked,
+            score_thresh=self.score_thresh,
+            max_candidates=self.max_candidates,
+        )
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray) -> MaskSet:

@@ -6,15 +6,20 @@ colour, not things; what is a patch at many scales is the likelier thing.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
+from maskselect.backends import needs
+from maskselect.backends.cache_keys import cache_key
 from maskselect.backends.optional import require
+from maskselect.backends.weightless import reads_weights
 from maskselect.ops.masks import resize_smooth
 from maskselect.ops.overlap import mask_nms
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.needs import Arguments, Need
 
 
 class RegionProposer:
@@ -42,9 +47,19 @@ class RegionProposer:
     ) -> None:
         if not scales or min(scales) <= 0 or sigma < 0 or min_size < 1 or side < 1:
             raise ValueError("scales must be above 0, sigma at least 0, min_size and side at least 1")
-        self._segment = require("skimage.segmentation", "regions").felzenszwalb
+        self._segment: Any = require("skimage.segmentation", "regions").felzenszwalb if reads_weights() else None
         self.scales, self.sigma, self.min_size = sorted(scales), sigma, min_size
         self.side, self.nms_iou, self.max_candidates = side, nms_iou, max_candidates
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """scikit-image."""
+        return needs.package("skimage", "scikit-image", "regions")
+
+    def cache_key(self) -> str:
+        """Of all its settings."""
+        names = ("scales", "sigma", "min_size", "side", "nms_iou", "max_candidates")
+        return cache_key("RegionProposer", **{name: getattr(self, name) for name in names})
 
     def propose(self, image: np.ndarray) -> MaskSet:
         """(H, W, 3) uint8 to candidates at the image's own size.

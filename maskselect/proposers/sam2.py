@@ -1,29 +1,32 @@
 """`Sam2Proposer`: everything mode and prompts of SAM 2 and 2.1 (arXiv 2408.00714), EdgeTAM and SAM 3's tracker.
 
-Image models of transformers that share one decoder. The work is that of `proposers/everything.py`, the parameters those
-of `SamProposer`. What differs from SAM: an image is squashed to the model's square instead of padded, logits are
+Image models of transformers that share one decoder. The work is that of `proposers/everything.py`, the settings those
+of `EverythingSettings`. What differs from SAM: an image is squashed to the model's square instead of padded, logits are
 enlarged to the image in one step, and two finer maps of the encoder are added where masks are upscaled.
 
 Shape letters: N masks, P prompts, T tokens of a prompt, C channels, h w cells of the image embedding, l side of logits.
 """
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForMaskGeneration
 
+from maskselect.backends import hub_cache
 from maskselect.backends.devices import pick_device
 from maskselect.backends.pretrained import load_pretrained, model_type
 from maskselect.backends.sam import attend_prompts
 from maskselect.backends.sam_network import Attention, TwoWayTransformer
 from maskselect.backends.sam_points import PointDecoder, Precision
-from maskselect.proposers.everything import EverythingProposer, Mode, check_settings
-from maskselect.proposers.sam_filter import Frame, StabilityFilter
+from maskselect.proposers.everything import EverythingProposer
+from maskselect.proposers.sam_filter import Frame
+from maskselect.structures.needs import Arguments, Need
 
 MODEL_TYPES = ("sam2", "sam2_video", "edgetam", "edgetam_video", "sam3_tracker", "sam3_video")
 """`model_type` of configs that will do. Of a video model the image part is read."""
@@ -87,7 +90,8 @@ class Sam2Decoder(PointDecoder):
             finer = self.masks.activation(self.masks.upscale_layer_norm(finer))
             finer = self.masks.activation(self.masks.upscale_conv2(finer) + embedding.fine)
             weights = torch.stack([head(token) for head, token in zip(heads, own.unbind(1), strict=True)], 1)
-            drawn.append((weights @ finer.flatten(2)).unflatten(2, finer.shape[-2:]).float())
+            low = weights @ rearrange(finer, "n c h w -> n c (h w)")
+            drawn.append(rearrange(low, "n k (h w) -> n k h w", h=finer.shape[-2]).float())
         return torch.cat(drawn)
 
 
@@ -127,67 +131,39 @@ class Sam2Network:
         return torch.cat([own, sparse[0]], 1)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Sam2Proposer(EverythingProposer):
     """A `PromptableProposer` by SAM 2.
 
     Args:
         model: hub id or folder, for example facebook/sam2.1-hiera-large, or yonigozlan/EdgeTAM-hf.
-        points_per_side, ..., refine, mode, decision_side, memory_budget_mb: see `proposers.sam.SamProposer`. The
-            defaults are those of SAM 2's own generator.
-        precision: of encoder and decoder. Prompts are encoded, and logits compared with thresholds, in float32.
         device: auto, cpu or cuda.
+        points_per_side, …, memory_budget_mb: see `EverythingSettings`.
 
-    Raises FileNotFoundError when the model is not there, ValueError when it is of another kind or settings cannot be.
+    Raises:
+        FileNotFoundError: the model is not there.
+        ValueError: it is of another kind, or a setting is out of range.
     """
 
-    def __init__(
-        self,
-        model: str = _EXAMPLE,
-        points_per_side: int = 32,
-        points_per_batch: int = 64,
-        pred_iou_thresh: float = 0.8,
-        stability_score_thresh: float = 0.95,
-        stability_score_offset: float = 1.0,
-        box_nms_thresh: float = 0.7,
-        crop_n_layers: int = 0,
-        crop_nms_thresh: float = 0.7,
-        crop_overlap_ratio: float = 512 / 1500,
-        crop_n_points_downscale_factor: int = 1,
-        min_mask_region_area: int = 0,
-        mask_nms_thresh: float | None = None,
-        max_candidates: int | None = None,
-        refine: bool = False,
-        mode: Mode = "fast",
-        decision_side: int = 0,
-        precision: Precision = "float32",
-        memory_budget_mb: int | None = None,
-        device: str = "auto",
-    ) -> None:
-        check_settings(points_per_side, points_per_batch, mode, precision)
+    model: InitVar[str] = field(default=_EXAMPLE, kw_only=False)
+    device: InitVar[str] = "auto"
+
+    def __post_init__(self, model: str, device: str) -> None:
+        self.check()
         place = pick_device(device)
         kind = model_type(model, "SAM 2 model", _EXAMPLE, MODEL_TYPES)
         processor, loaded = load_pretrained(
             model, "SAM 2 model", _EXAMPLE, AutoModelForMaskGeneration, AutoImageProcessor, dtype=torch.float32
         )
         loaded = loaded.to(place)
-        decoder = Sam2Decoder(loaded, points_per_batch, precision, memory_budget_mb)
-        network = Sam2Network(loaded, processor, decoder, kind.split("_")[0])
-        super().__init__(
-            network,
-            points_per_side=points_per_side,
-            pred_iou_thresh=pred_iou_thresh,
-            stability=StabilityFilter(stability_score_thresh, stability_score_offset, decision_side),
-            box_nms_thresh=box_nms_thresh,
-            crop_n_layers=crop_n_layers,
-            crop_nms_thresh=crop_nms_thresh,
-            crop_overlap_ratio=crop_overlap_ratio,
-            crop_n_points_downscale_factor=crop_n_points_downscale_factor,
-            min_mask_region_area=min_mask_region_area,
-            mask_nms_thresh=mask_nms_thresh,
-            max_candidates=max_candidates,
-            refine=refine,
-            mode=mode,
-        )
+        decoder = Sam2Decoder(loaded, self.points_per_batch, self.precision, self.memory_budget_mb)
+        self.use(Sam2Network(loaded, processor, decoder, kind.split("_")[0]), loaded, kind=kind)
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The model with its image processor."""
+        model = arguments.get("model", _EXAMPLE)
+        return hub_cache.transformers_model(model, "SAM 2", _EXAMPLE, hub_cache.PROCESSOR)
 
 
 def _given(value: Tensor) -> Tensor:

@@ -16,13 +16,17 @@ from torch import Tensor
 from transformers import Sam3LiteTextModel, Sam3Model, Sam3Processor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from maskselect.backends import hub_cache
+from maskselect.backends.cache_keys import cache_key, weights_digest
 from maskselect.backends.devices import pick_device
 from maskselect.backends.pretrained import load_pretrained, model_type
 from maskselect.backends.sam_points import Precision
+from maskselect.backends.weightless import reads_weights
 from maskselect.ops.images import size_of
 from maskselect.ops.masks import not_empty, upsample_logits
 from maskselect.ops.overlap import mask_nms
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.needs import Arguments, Need
 
 NETWORKS = {"sam3": Sam3Model, "sam3_video": Sam3Model, "sam3_lite_text": Sam3LiteTextModel}
 """Which network reads a config of which `model_type`. Of a video model the detector is read."""
@@ -85,7 +89,26 @@ class Sam3Proposer:
         self.model = loaded.to(place)
         self.score_thresh, self.mask_thresh = score_thresh, mask_thresh
         self.mask_nms_thresh, self.max_candidates = mask_nms_thresh, max_candidates
-        self._phrases = self._encode_phrases(phrases)
+        self._declared = {"kind": kind, "phrases": list(phrases), "precision": precision}
+        self._phrases = self._encode_phrases(phrases) if reads_weights() else []
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The model with its image processor and tokenizer."""
+        model = arguments.get("model", _EXAMPLE)
+        return hub_cache.transformers_model(model, "SAM 3", _EXAMPLE, hub_cache.PROCESSOR, hub_cache.TOKENIZER)
+
+    def cache_key(self) -> str:
+        """Of the weights, the constructor's phrases and all settings but the device."""
+        return cache_key(
+            "Sam3Proposer",
+            weights=weights_digest(self.model),
+            score_thresh=self.score_thresh,
+            mask_thresh=self.mask_thresh,
+            mask_nms_thresh=self.mask_nms_thresh,
+            max_candidates=self.max_candidates,
+            **self._declared,
+        )
 
     def propose(self, image: np.ndarray) -> MaskSet:
         """(H, W, 3) uint8 to what the constructor's phrases name, at the image's own size, by falling score.

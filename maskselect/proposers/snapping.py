@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskselect.backends.cache_keys import cache_key
 from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import mask_nms
 from maskselect.structures.masks import MaskSet
@@ -38,6 +39,11 @@ class SnappingProposer:
     ) -> None:
         self.proposer = proposer
         self.side, self.band, self.iterations, self.nms_iou = side, band, iterations, nms_iou
+
+    def cache_key(self) -> str:
+        """Of the inner proposer and all settings."""
+        names = ("proposer", "side", "band", "iterations", "nms_iou")
+        return cache_key("SnappingProposer", **{name: getattr(self, name) for name in names})
 
     def propose(self, image: np.ndarray) -> MaskSet:
         """(H, W, 3) uint8 to candidates at the image's own size, in the order of the inner proposer."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskselect.backends.cache_keys import cache_key
 from maskselect.ops.masks import area
 from maskselect.ops.overlap import mask_nms
 from maskselect.structures.masks import MaskSet
@@ -54,6 +55,11 @@ class UnionProposer:
         self.proposers = list(proposers)
         self.nms_iou, self.order = nms_iou, order
         self.least_area, self.most_area, self.max_candidates = least_area, most_area, max_candidates
+
+    def cache_key(self) -> str:
+        """Of the inner proposers and all settings."""
+        names = ("proposers", "nms_iou", "order", "least_area", "most_area", "max_candidates")
+        return cache_key("UnionProposer", **{name: getattr(self, name) for name in names})
 
     def propose(self, image: np.ndarray) -> MaskSet:
         """(H, W, 3) uint8 to candidates at the image's own size; column "proposer", (N,) int64, tells whose each is."""

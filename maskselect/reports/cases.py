@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maskselect.backends.atomic import write_text
 from maskselect.data.images import load_image
+from maskselect.ops.atomic import write_text
 from maskselect.ops.masks import resize_nearest
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Sample
@@ -69,14 +69,14 @@ class CaseKeeper:
         self.each = each
         self._kept: dict[str, list[tuple[tuple[float, ...], Case]]] = {kind: [] for kind in RANKS}
 
-    def watch(self, row: Scored, sample: Sample, answer: MaskGroup, pool: Tensor) -> None:
-        """A `Watcher` of `maskselect.evaluation.score_samples`."""
+    def watch(self, row: Scored, sample: Sample, answer: MaskGroup, pool: Tensor | None) -> None:
+        """A `Watcher` of `maskselect.evaluation.samples.score_samples`."""
         drawn: Case | None = None
         for kind, rank_of in RANKS.items():
             kept, rank = self._kept[kind], rank_of(row)
             if rank is None or (len(kept) >= self.each and rank <= kept[-1][0]):
                 continue
-            drawn = drawn or Case(row, _drawn(sample, answer, pool.numpy()))
+            drawn = drawn or Case(row, _drawn(sample, answer, None if pool is None else pool.numpy()))
             kept.append((rank, drawn))
             kept.sort(key=lambda one: one[0], reverse=True)
             del kept[self.each :]
@@ -100,7 +100,7 @@ class CaseKeeper:
         return {kind: [case for _, case in kept] for kind, kept in self._kept.items()}
 
 
-def _drawn(sample: Sample, answer: MaskGroup, pool: np.ndarray) -> bytes:
+def _drawn(sample: Sample, answer: MaskGroup, pool: np.ndarray | None) -> bytes:
     image = load_image(sample.image)
     factor = SIDE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
@@ -114,10 +114,11 @@ def _drawn(sample: Sample, answer: MaskGroup, pool: np.ndarray) -> bytes:
     panels = [
         _tinted(small, targets, _TARGET, references),
         _tinted(small, scaled(answer), _ANSWER, references),
-        _outlined(small, scaled(pool)),
     ]
+    if pool is not None:
+        panels.append(_outlined(small, scaled(pool)))
     gap = np.full((small.shape[0], 6, 3), 255, np.uint8)
-    strip = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
+    strip = np.concatenate([part for panel in panels for part in (gap, panel)][1:], axis=1)
     data = io.BytesIO()
     Image.fromarray(strip).save(data, "JPEG", quality=82)
     return data.getvalue()

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from maskselect.data.catalog import CATALOG
-from maskselect.data.questions import GENERATED
 from maskselect.reports.records import records_path
+from maskselect.scenes.asking import GENERATED
 
 _TITLES = {
     "scenes": "Generated scenes",
@@ -23,7 +23,7 @@ _NEEDED = ("dataset", "split", "model", "samples", "images", "metrics")
 class Evaluation:
     """A report.
 
-    path: its file.  report: what `maskselect.evaluation.build_report` gives.
+    path: its file.  report: what `maskselect.evaluation.samples.build_report` gives.
     made: the key of the samples beside it, see `maskselect.reports.records`; empty where they are not there.
     """
 
@@ -50,7 +50,7 @@ class Evaluation:
     @property
     def ground_truth_added(self) -> bool:
         """Whether the ground-truth masks were among the candidates, which no model has in use."""
-        return "ground-truth" in self.pool
+        return bool(self.report.get("ground_truth_candidates", self.made.get("with_gt", False)))
 
     @property
     def seed(self) -> int | None:

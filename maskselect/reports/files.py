@@ -8,12 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-from PIL import Image
-
-from maskselect.backends.atomic import atomic_files
-from maskselect.ops.text import readable
-from maskselect.reports.overlay import draw_overlay
+from maskselect.ops.atomic import atomic_files
+from maskselect.ops.text import json_bytes, readable
 from maskselect.structures.prediction import MaskGroup
 
 
@@ -65,49 +61,32 @@ def refuse_overwriting(images: Sequence[Path], folder: Path, prompts: int = 1) -
         raise ValueError(f"the answers would overwrite the image {hit}; expected another output folder")
 
 
-def write_answer(group: MaskGroup, folder: Path, image: Path, model: str) -> None:
-    """The files for one image and one prompt, see `write_answers`."""
-    write_answers([group], folder, image, model)
-
-
 def write_answers(groups: Sequence[MaskGroup], folder: Path, image: Path, model: str) -> None:
     """Three files for each prompt of one image, all of them made before the first is put in place.
 
-    `.json`: image, size [h, w], prompt, model, threshold, no_target, candidates, masks (see `MaskGroup.to_coco`). Bytes
+    `.json`: image, size [h, w], prompt, model, threshold, no_target, candidates, masks (see `MaskGroup.to_json`). Bytes
         of a file's name that are not UTF-8 stand as `\\xff` in it.
-    `.mask.png`: the union, 8-bit, 0 or 255, at the image's own size.  `.overlay.png`: see `draw_overlay`.
+    `.mask.png`: the union, 8-bit, 0 or 255, at the image's own size.  `.overlay.png`: see `MaskGroup.overlay`.
     """
     writers: dict[Path, Callable[[BinaryIO], Any]] = {}
     for stem, group in zip(answer_stems(image, len(groups)), groups, strict=True):
         json_path, mask_path, overlay_path = answer_paths(folder, stem)
         writers[overlay_path] = partial(_write_overlay, group)
-        writers[mask_path] = partial(_write_union, group)
+        writers[mask_path] = partial(_write_mask, group)
         writers[json_path] = partial(_write_record, group, image, model)
     _write_together(writers)
 
 
 def _write_overlay(group: MaskGroup, file: BinaryIO) -> None:
-    draw_overlay(group).save(file, format="PNG", compress_level=3)
+    group.overlay().save(file, format="PNG", compress_level=3)
 
 
-def _write_union(group: MaskGroup, file: BinaryIO) -> None:
-    union = group.mask.view(np.uint8)
-    union *= 255
-    Image.fromarray(union).save(file, format="PNG")
+def _write_mask(group: MaskGroup, file: BinaryIO) -> None:
+    file.write(group.mask_png())
 
 
 def _write_record(group: MaskGroup, image: Path, model: str, file: BinaryIO) -> None:
-    record = {
-        "image": readable(str(image)),
-        "size": [int(side) for side in group.image.shape[:2]],
-        "prompt": group.prompt,
-        "model": model,
-        "threshold": group.threshold,
-        "no_target": group.no_target,
-        "candidates": group.candidates,
-        "masks": group.to_coco(),
-    }
-    file.write(_json_bytes(record))
+    file.write(json_bytes(group.to_json(readable(str(image)), model)))
 
 
 def refuse_replacing_other(path: Path, own: Mapping[str, Any], what: str) -> None:
@@ -133,24 +112,7 @@ def _states(found: Any, own: Mapping[str, Any]) -> bool:
 
 def write_json(record: dict[str, Any], path: Path) -> None:
     """One JSON file."""
-    _write_together({path: lambda file: file.write(_json_bytes(record))})
-
-
-def _json_bytes(record: dict[str, Any]) -> bytes:
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    try:
-        return (text + "\n").encode()
-    except UnicodeEncodeError:  # the name of a file that is not UTF-8, somewhere in it
-        return _json_bytes(_readable(record))
-
-
-def _readable(record: Any) -> Any:
-    """The same with texts that UTF-8 can write, see `ops.text.readable`."""
-    if isinstance(record, dict):
-        return {_readable(key): _readable(value) for key, value in record.items()}
-    if isinstance(record, list | tuple):
-        return [_readable(value) for value in record]
-    return readable(record) if isinstance(record, str) else record
+    _write_together({path: lambda file: file.write(json_bytes(record))})
 
 
 def _write_together(writers: dict[Path, Callable[[BinaryIO], Any]]) -> None:

@@ -7,33 +7,33 @@ each report's numbers as `model-index`.
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from maskselect.data.catalog import CATALOG
+from maskselect.backends.building import find_class
+from maskselect.backends.config_tree import Node
+from maskselect.backends.training_data import card_data
+from maskselect.data.catalog_others import EVERYTHING
 from maskselect.reports.evaluated import Evaluation
 from maskselect.reports.model_parts import describe_parts
 from maskselect.reports.table import SHOWN, counted
+from maskselect.scenes.asking import GENERATED
+from maskselect.structures.provenance import TrainingData
 from maskselect.systems.named_weights import NamedWeights, named_weights
 
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 _TASK = "image-segmentation"
 _TAGS = ("maskselect", "referring-image-segmentation", "mask-reference", "vision-language")
-_SYSTEMS = {
-    "ras": (
-        "RAS",
-        "2506.05342",
-        "candidate masks become tokens, a language model reads all of them together with the prompt, and a head scores "
-        "each from its hidden state",
-    ),
-    "llmseg": (
-        "LLM-Seg",
-        "2404.08767",
-        "a language model answers the prompt with a token `[SEG]`, and heads score every candidate mask against it",
-    ),
-}
-"""Of each system its name, the arXiv number of its paper, and how it works."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A class of systems that describes itself: its name, the arXiv number of its paper, and how it works."""
+
+    title: str
+    paper: str
+    summary: str
 
 
 def draw_model_card(
@@ -51,7 +51,11 @@ def draw_model_card(
     """
     config = card.get("config", {})
     weights = named_weights(config)
-    titled, paper, works = _SYSTEMS.get(card["system"], (card["system"], "", ""))
+    node = Node.of(config)
+    made = None if node is None else find_class(node.path)
+    titled, paper, works = card["system"], "", ""
+    if isinstance(made, Described):
+        titled, paper, works = made.title, made.paper, made.summary
     source = f", of [arXiv {paper}](https://arxiv.org/abs/{paper})" if paper else ""
     data = ModelCardData(
         base_model=weights.hub or None,
@@ -170,8 +174,7 @@ def _threshold(card: Mapping[str, Any]) -> str:
 
 
 def _training(card: Mapping[str, Any]) -> list[str]:
-    arguments = card.get("data", {}).get("init_args", {})
-    lines = _sources(arguments.get("train")) or ["What it was trained on is not known."]
+    lines = [_told(one) for one in card_data(card)] or ["What it was trained on is not known."]
     facts = {"steps": "{} steps of the last run", "minutes": "{} minutes of it", "commit": "code at commit `{}`"}
     lines += [text.format(card[name]) for name, text in facts.items() if card.get(name) is not None]
     if card.get("average_of"):
@@ -179,23 +182,13 @@ def _training(card: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _sources(source: Any, share: str = "") -> list[str]:
-    """A line for each training source; those of a mixture with how often they were drawn."""
-    if not isinstance(source, Mapping) or "class_path" not in source:
-        return []
-    settings = source.get("init_args") or {}
-    if "sources" in settings:
-        rates = settings.get("rates") or [1] * len(settings["sources"])
-        pairs = zip(settings["sources"], rates, strict=True)
-        whole = sum(rates) or 1
-        return [line for one, rate in pairs if rate for line in _sources(one, f", {rate / whole:.0%} of draws{share}")]
-    split = f", split `{settings['split']}`" if "split" in settings else ""
-    if "dataset" in settings:
-        name = settings["dataset"]
-        title = f"{CATALOG[name].title} ({CATALOG[name].page})" if name in CATALOG else name
-        limit = f", the first {settings['limit']} samples" if settings.get("limit") else ""
-        return [f"{title}{split}{limit}{share}"]
-    kind = source["class_path"].rpartition(".")[2]
-    what = "generated scenes" if kind == "SceneGroups" else f"`{kind}`"
-    numbers = [f", {name} {settings[name]}" for name in ("seed", "count") if name in settings]
-    return [f"{what}{split}{''.join(numbers)}{share}"]
+def _told(one: TrainingData) -> str:
+    """One line: data set, split, which part of it, and how often it was drawn."""
+    title = "generated scenes"
+    if one.dataset not in GENERATED:
+        entry = EVERYTHING.get(one.dataset)
+        title = one.dataset if entry is None else f"{entry.title} ({entry.page})"
+    numbers = [f", {name} {value}" for name, value in (("seed", one.seed), ("count", one.count)) if value is not None]
+    limit = f", the first {one.limit} samples" if one.limit else ""
+    share = f", {one.share:.0%} of draws" if one.share < 1 else ""
+    return f"{title}, split `{one.split}`{''.join(numbers)}{limit}{share}"

@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from maskselect.backends.checkpoints import find_checkpoint, shipped_names
+from maskselect.backends.config_tree import Node, walk
 from maskselect.systems.loading import BESIDE
 
 _ROLES = {"proposer": "candidates", "encoders": "encoder", "lmm": "language model"}
@@ -53,41 +54,38 @@ def describe_parts(config: Mapping[str, Any], file: Path) -> list[Part]:
 
     config: of its card.
     """
-    arguments = config.get("init_args", {})
+    top = Node.of(config) or Node("", {})
     parts = []
     for name, role in _ROLES.items():
-        for node in _members(arguments.get(name)):
+        for node in _members(top.arguments.get(name)):
             parts.append(Part(role, _told(node), _size_of_named(node)))
     shapes = {name: prod(shape) for name, shape in read_shapes(file).items()}
     spoken = sum(count for name, count in shapes.items() if name.startswith(_LANGUAGE_MODEL))
     rest = sum(shapes.values()) - spoken
     held = f"{_in_words(spoken)} in this checkpoint" if spoken else "none in this checkpoint"
     parts = [Part(p.role, p.made, held) if p.role == _ROLES["lmm"] else p for p in parts]
-    system = str(config.get("class_path", "")).rpartition(".")[2]
-    return [*parts, Part("mask tokens and heads", f"`{system}`", _in_words(rest))]
+    return [*parts, Part("mask tokens and heads", f"`{top.name}`", _in_words(rest))]
 
 
-def _members(node: Any) -> Iterator[Mapping[str, Any]]:
+def _members(part: Any) -> Iterator[Node]:
     """A part, or those that an ensemble joins."""
-    if not isinstance(node, Mapping) or "class_path" not in node:
-        return
-    several = node.get("init_args", {}).get("encoders")
+    node = Node.of(part)
+    several = None if node is None else node.arguments.get("encoders")
     if isinstance(several, list):
         for one in several:
             yield from _members(one)
-    else:
+    elif node is not None:
         yield node
 
 
-def _told(node: Mapping[str, Any]) -> str:
+def _told(node: Node) -> str:
     """`Class` (settings) of `Inner` (settings)."""
-    arguments = node.get("init_args", {})
-    settings = [*_settings(arguments)]
-    for value in arguments.values():
-        if isinstance(value, Mapping) and "class_path" not in value:
+    settings = [*_settings(node.arguments)]
+    for value in node.arguments.values():
+        if isinstance(value, Mapping) and Node.of(value) is None:
             settings += _settings(value)  # sizes of a compact model, LoRA
-    inner = [_told(one) for value in arguments.values() for one in _inner(value)]
-    text = f"`{node['class_path'].rpartition('.')[2]}`"
+    inner = [_told(one) for one in _inner(node)]
+    text = f"`{node.name}`"
     text += f" ({', '.join(settings)})" if settings else ""
     return text + (f" of {' and '.join(inner)}" if inner else "")
 
@@ -99,13 +97,15 @@ def _settings(arguments: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} {str(value).replace(f'{BESIDE}/', '')}"
 
 
-def _inner(value: Any) -> Iterator[Mapping[str, Any]]:
-    for one in value if isinstance(value, list) else (value,):
-        if isinstance(one, Mapping) and "class_path" in one:
-            yield one
+def _inner(node: Node) -> Iterator[Node]:
+    for value in node.arguments.values():
+        for one in value if isinstance(value, list) else (value,):
+            inner = Node.of(one)
+            if inner is not None:
+                yield inner
 
 
-def _size_of_named(node: Mapping[str, Any]) -> str:
+def _size_of_named(node: Node) -> str:
     """Of the shipped checkpoints that a part names, at any depth; others are not looked into."""
     names = dict.fromkeys(_checkpoints(node))
     shipped = [name for name in names if name in shipped_names()]
@@ -113,13 +113,10 @@ def _size_of_named(node: Mapping[str, Any]) -> str:
     return ", ".join(told) if told else "–"
 
 
-def _checkpoints(node: Mapping[str, Any]) -> Iterator[str]:
-    arguments = node.get("init_args", {})
-    if isinstance(arguments.get("checkpoint"), str):
-        yield arguments["checkpoint"]
-    for value in arguments.values():
-        for one in _inner(value):
-            yield from _checkpoints(one)
+def _checkpoints(node: Node) -> Iterator[str]:
+    for one in (node, *walk(node.arguments)):
+        if isinstance(one.arguments.get("checkpoint"), str):
+            yield one.arguments["checkpoint"]
 
 
 def _in_words(count: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from maskselect.backends.atomic import write_text
+from maskselect.ops.atomic import write_text
 from maskselect.structures.scored import Scored
 
 

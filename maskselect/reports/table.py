@@ -23,7 +23,7 @@ def targets_label(bucket: str) -> str:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Prints what `maskselect.evaluation.evaluate` gives: one row a subset, then candidates and latency."""
+    """Prints what `maskselect.evaluate` gives: one row a subset, then candidates and latency."""
     title = f"{report['model']} on {report['dataset']} {report['split']}: percent of n samples"
     names = [name.replace("@", "@\n").replace("_", "\n") for name in SHOWN]
     table = narrow_table("", "n", *names)
@@ -35,18 +35,32 @@ def print_report(report: dict[str, Any]) -> None:
     print_table(table, title)
     screen, latency = console(), report["latency"]
     prompts = counted(round(latency["prompts_per_image"], 1), "prompt")
-    screen.print(
-        f"{counted(report['candidates_per_image'], 'candidate')} an image; {latency['seconds_per_image']:.2f} s an "
-        f"image with {prompts}, {latency['seconds_per_prompt']:.2f} s a prompt"
-    )
+    count = report["candidates_per_image"]
+    pool = "" if count is None else f"{counted(count, 'candidate')} an image; "
+    image = f"{latency['seconds_per_image']:.2f} s an image with {prompts}"
+    screen.print(f"{pool}{image}, {latency['seconds_per_prompt']:.2f} s a prompt")
+    if report.get("undecoded"):
+        screen.print(f"Beware: {report['undecoded']} % of the answers could not be decoded.")
     if left_out := report.get("left_out", {}).get("count"):
         screen.print(f"Beware: {left_out} samples were left out.")
     for sentence in report.get("overlap", []):
         screen.print(f"Beware: {sentence}.", markup=False)
 
 
+def print_video_report(report: dict[str, Any]) -> None:
+    """Print what `evaluation.videos.evaluate_videos` gives."""
+    table = narrow_table("measure", "percent", words=0)
+    for name, value in report["metrics"]["overall"].items():
+        if name != "samples":
+            table.add_row(name, _cell(value))
+    samples = counted(report["samples"], "sample")
+    print_table(table, f"{report['model']} on {report['dataset']} {report['split']}: {samples}")
+    if report["undecoded"]:
+        console().print(f"Beware: {report['undecoded']} % of the answers could not be decoded.")
+
+
 def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float) -> None:
-    """Prints what `maskselect.calibration.sweep` gives, every fifth threshold and the chosen one, which is marked."""
+    """Print every fifth threshold of `evaluation.calibration.sweep`, and the chosen one with a mark."""
     columns = ("F1", "gIoU", "cIoU", "N-acc", "T-acc")
     table = narrow_table("threshold", *columns, words=0)
     for threshold, row in found.items():
@@ -57,7 +71,7 @@ def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float)
 
 
 def print_ceiling(found: dict[str, Any], title: str) -> None:
-    """Prints what `maskselect.evaluation.measure_ceiling` gives: the oracle, and both forms of recall by IoU."""
+    """Print what `evaluation.samples.measure_ceiling` gives: the oracle, and both forms of recall by IoU."""
     asked = f"{counted(found['images'], 'image')}, {counted(found['samples'], 'sample')}"
     table = narrow_table("IoU at least", "any candidate", "one to one")
     for name in RECALL:

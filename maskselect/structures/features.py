@@ -28,11 +28,6 @@ class FeatureInfo:
     std: tuple[float, float, float]
     covered: float = 1.0
 
-    def __post_init__(self) -> None:
-        """The default stays with the class, and out of what frozen features are kept under: older ones stay good."""
-        if self.covered == FeatureInfo.covered:
-            object.__delattr__(self, "covered")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FeatureMap(ByValue):

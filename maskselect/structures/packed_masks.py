@@ -54,6 +54,12 @@ class PackedMasks:
     def __repr__(self) -> str:
         return f"bool {(len(self), *self.size)}"
 
+    def at(self, size: tuple[int, int]) -> "PackedMasks":
+        """The same masks, returned at another size (H, W); they share memory with these, which never changes."""
+        other = PackedMasks(np.zeros((0, *self.decided), bool), size)
+        other._parts = self._parts
+        return other
+
     def dense(self) -> np.ndarray:
         """All at once: (M, H, W) bool."""
         out = np.zeros((len(self), *self.size), bool)

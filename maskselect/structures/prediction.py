@@ -1,43 +1,64 @@
 """`MaskGroup`: the answer to one prompt."""
 
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from maskselect.ops import rle
-from maskselect.structures.by_value import ByValue
+from maskselect.ops.atomic import atomic_file
+from maskselect.ops.drawing import draw_overlay
+from maskselect.ops.text import json_bytes
+from maskselect.structures.by_value import ByValue, short
+from maskselect.structures.clip import Clip, ClipMasks
+from maskselect.structures.masks import MaskSet
 from maskselect.structures.packed_masks import Expanded, PackedMasks
+from maskselect.structures.sample import MASK_REF
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaskGroup(ByValue):
-    """The masks that answer a prompt, by falling score, at the image's own size. It may be empty, and is then false.
+    """The masks that answer a prompt, by falling score, at the image's own size.
 
-    Iterating gives one mask (H, W) after another; `len` is their number. Masks are kept packed: each look at `masks`,
-    `mask` or `references` makes new arrays of the image's size, so keep what is needed twice in a variable. Changing
-    them does not change the group. Two groups are equal when image, prompt, masks, scores and the rest are. Groups can
-    be pickled.
+    An empty group is false. `len` is the number of masks; iteration gives one mask (H, W) after another. Two groups are
+    equal if all their values are. Groups can be pickled, and notebooks show them as a picture.
 
-    image: (H, W, 3) uint8; groups of one call share it.
-    masks: (M, H, W) bool.  scores: (M,) float32 in [0, 1].
-    candidates: how many candidates were scored.
-    references: (R, H, W) bool, the reference masks that the prompt pointed to.
-    candidate_scores: (N,) float32, the score of every candidate in the order of the pool; None where it is not known.
+    Masks are kept packed: each access to `masks`, `mask` or `references` makes new arrays of the image's size, so keep
+    in a variable what is needed twice. A change to them does not change the group.
+
+    Attributes:
+        image: (H, W, 3) uint8. Groups of one call share it.
+        prompt: the text.
+        masks: (M, H, W) bool.
+        scores: (M,) float32 in [0, 1].
+        candidates: how many candidates were scored; None if the system has none.
+        threshold: selection threshold, in [0, 1]; None if the system uses none.
+        references: (R, H, W) bool, the reference masks of the prompt.
+        candidate_scores: (N,) float32, the score of every candidate in the order of the pool; None if unknown.
+        pool: the candidates at the working size, if they were asked for.
+        text: what the language model wrote; None if it writes nothing.
+        failure: why the text could not be decoded to masks; None if it could, or there is none.
     """
 
     image: np.ndarray
     prompt: str
     masks: Expanded = Expanded()  # noqa: RUF009  a descriptor, which has to stand in the class; it is no default
     scores: np.ndarray  # type: ignore[misc]
-    candidates: int  # type: ignore[misc]
-    threshold: float  # type: ignore[misc]
+    candidates: int | None  # type: ignore[misc]
+    threshold: float | None  # type: ignore[misc]
     references: Expanded = Expanded()  # noqa: RUF009
     candidate_scores: np.ndarray | None = field(default=None, repr=False)
-    drawer: Callable[["MaskGroup"], Image.Image] | None = field(default=None, repr=False, compare=False)
+    text: str | None = None
+    failure: str | None = None
+    pool: MaskSet | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -45,17 +66,30 @@ class MaskGroup(ByValue):
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter(self.packed)
 
+    def __repr__(self) -> str:
+        scores = short([round(float(score), 2) for score in self.scores])
+        return f"MaskGroup({self.prompt!r}, {len(self)} masks of {self.size}, scores {scores})"
+
+    def _repr_png_(self) -> bytes:
+        """What notebooks show."""
+        return _png(self.overlay())
+
     @property
     def packed(self) -> PackedMasks:
-        """The masks as they are kept."""
+        """The masks in packed form."""
         packed: PackedMasks = vars(self)["masks"]
         return packed
 
     @property
     def packed_references(self) -> PackedMasks:
-        """The reference masks as they are kept."""
+        """The reference masks in packed form."""
         packed: PackedMasks = vars(self)["references"]
         return packed
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.image.shape[0], self.image.shape[1]
 
     @property
     def mask(self) -> np.ndarray:
@@ -68,12 +102,38 @@ class MaskGroup(ByValue):
         return np.array([_box(mask) for mask in self], np.int64).reshape(-1, 4)
 
     @property
+    def areas(self) -> np.ndarray:
+        """Number of pixels of each mask, (M,) int64."""
+        return np.array([np.count_nonzero(mask) for mask in self], np.int64)
+
+    @property
+    def polygons(self) -> list[list[np.ndarray]]:
+        """Outlines of each mask: a list of polygons a mask, each (P, 2) int32 x, y in pixels.
+
+        Corners are centres of pixels of the mask. A mask has one polygon for each connected part and one for each hole;
+        a polygon within another one of the same mask is the outline of a hole. Filled together by the even-odd rule, as
+        `cv2.fillPoly` does, they give exactly the mask; filled one by one, they close the holes. A thin part may give a
+        polygon of one or two points.
+        """
+        return [_polygons(mask) for mask in self]
+
+    @property
     def no_target(self) -> bool:
-        """True when nothing in the image answers the prompt."""
+        """True if nothing in the image answers the prompt."""
         return len(self) == 0
 
-    def to_coco(self) -> list[dict[str, Any]]:
-        """One record a mask: compressed RLE, score, bbox [x, y, w, h] in pixels, area in pixels."""
+    def to_coco(self, image_id: int | None = None, category_id: int | None = None) -> list[dict[str, Any]]:
+        """The masks as COCO results.
+
+        Args:
+            image_id: stands in each record if given. `pycocotools.coco.COCO.loadRes` needs it.
+            category_id: stands in each record if given. `loadRes` needs it, too.
+
+        Returns:
+            One record a mask: `segmentation` (compressed RLE), `score`, `bbox` [x, y, w, h] and `area` in pixels.
+        """
+        ids = {"image_id": image_id, "category_id": category_id}
+        given = {name: value for name, value in ids.items() if value is not None}
         records = []
         for mask, score in zip(self, self.scores, strict=True):
             x0, y0, x1, y1 = _box(mask)
@@ -83,20 +143,165 @@ class MaskGroup(ByValue):
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "area": int(np.count_nonzero(mask)),
             }
-            records.append(record)
+            records.append(given | record)
         return records
 
-    def overlay(self, path: str | Path | None = None) -> Image.Image:
-        """The image with the group tinted, scores, outlines, references in another colour and the prompt as caption.
+    def to_supervision(self) -> "Detections":
+        """The masks as `supervision.Detections`; the prompt is the class name of each.
 
-        Writes it to `path` too when one is given. Raises RuntimeError when the group was made without a drawer.
+        Raises:
+            ModuleNotFoundError: the package supervision is not installed.
         """
-        if self.drawer is None:
-            raise RuntimeError("this group has no drawer; groups from maskselect.load(...).select(...) have one")
-        picture = self.drawer(self)
+        try:
+            from supervision import Detections  # noqa: PLC0415  optional
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "supervision is not installed; get it with: pip install 'maskselect[supervision]'", name=error.name
+            ) from error
+        return Detections(
+            xyxy=self.boxes.astype(np.float32),
+            mask=self.masks,
+            confidence=self.scores.copy(),
+            class_id=np.zeros(len(self), np.int64),
+            data={"class_name": np.full(len(self), self.prompt)},
+        )
+
+    def to_json(self, image: str | None = None, model: str | None = None) -> dict[str, Any]:
+        """The group as `predict` writes it.
+
+        Args:
+            image: file of the image.
+            model: name of the model.
+
+        Returns:
+            image, size [H, W], prompt, model, threshold, no_target, candidates, masks (see `to_coco`), and text and
+            failure if there are any.
+        """
+        return {
+            "image": image,
+            "size": list(self.size),
+            "prompt": self.prompt,
+            "model": model,
+            "threshold": self.threshold,
+            "no_target": self.no_target,
+            "candidates": self.candidates,
+            **{name: said for name, said in (("text", self.text), ("failure", self.failure)) if said is not None},
+            "masks": self.to_coco(),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the group to a file.
+
+        Args:
+            path: ends in `.png` for the union of the masks (8-bit, 0 or 255), or in `.json` for what `to_json` gives.
+                For a picture of the image with the masks see `overlay`.
+
+        Raises:
+            ValueError: the path ends otherwise.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix not in (".png", ".json"):
+            raise ValueError(f"{path} ends in {suffix!r}; expected .png for the mask or .json for the group")
+        with atomic_file(Path(path)) as part:
+            part.write_bytes(self.mask_png() if suffix == ".png" else json_bytes(self.to_json()))
+
+    def mask_png(self) -> bytes:
+        """The union as a PNG file: 8-bit, 0 or 255."""
+        union = self.mask.view(np.uint8)
+        union *= 255
+        return _png(Image.fromarray(union))
+
+    def overlay(self, path: str | Path | None = None) -> Image.Image:
+        """The image with each mask tinted and labelled with its score, the references outlined, and the prompt below.
+
+        Args:
+            path: also write it there, in the format of the suffix.
+        """
+        first, *rest = self.prompt.split(MASK_REF)
+        caption = first + "".join(f"<ref{number}>{part}" for number, part in enumerate(rest, start=1))
+        labels = [f"{score:.2f}" for score in self.scores]
+        picture = draw_overlay(self.image, self, labels, self.packed_references, caption, self._outcome())
         if path is not None:
-            picture.save(path)
+            with atomic_file(Path(path)) as part:
+                picture.save(part, format=Image.registered_extensions().get(Path(path).suffix.lower(), "PNG"))
         return picture
+
+    def _outcome(self) -> str:
+        found = "nothing in the image answers this" if self.no_target else f"{len(self)} mask(s)"
+        if self.candidates is None or self.threshold is None:
+            return self.failure or found
+        of = f"{self.candidates} candidates, threshold {self.threshold:.2f}"
+        return f"{found} ({of})" if self.no_target else f"{len(self)} of {of}"
+
+
+def _png(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()
+
+
+def _polygons(mask: np.ndarray) -> list[np.ndarray]:
+    """Outlines of the parts and holes of a mask, each (P, 2) int32."""
+    outlines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return [outline[:, 0] for outline in outlines]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClipGroup(ByValue):
+    """The objects of a clip that answer a prompt, by falling score, at the size of its frames; false if there are none.
+
+    `len` is the number of objects. Masks are kept packed; `frame` expands those of one frame, `masks` all of them.
+
+    clip: the clip, whose frames are decoded again when they are asked for. Groups that differ in it alone are equal.
+    scores: (M,) float32 in [0, 1], of each object the mean over the frames in which it is present.
+    threshold: as of `MaskGroup`.
+    references: (R, H, W) bool, and reference_frames: the frames on which they were given.
+    text, failure: as of `MaskGroup`.
+    """
+
+    clip: Clip = field(compare=False)
+    prompt: str
+    objects: ClipMasks
+    scores: np.ndarray
+    threshold: float | None
+    references: PackedMasks
+    reference_frames: tuple[int, ...]
+    text: str | None = None
+    failure: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def __repr__(self) -> str:
+        return f"ClipGroup({self.prompt!r}: {len(self)} objects in {len(self.clip)} frames of {self.clip.size})"
+
+    @property
+    def no_target(self) -> bool:
+        """True when nothing in the clip answers the prompt."""
+        return len(self) == 0
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Masks of all objects in all frames: (M, T, H, W) bool. Memory grows with the clip; see `frame`."""
+        return self.objects.dense().numpy()
+
+    def frame(self, number: int) -> np.ndarray:
+        """Masks of all objects in a frame: (M, H, W) bool, all False where an object is absent."""
+        return self.objects.frame(number)
+
+    def mask(self, number: int) -> np.ndarray:
+        """Union of the group in a frame: (H, W) bool."""
+        return np.asarray(self.frame(number).any(0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The clip's answer as JSON: frames, fps, size [H, W], prompt, and objects with one RLE or None a frame."""
+        objects = []
+        for number, score in enumerate(self.scores):
+            masks = [self.objects.get(number, frame) for frame in range(len(self.clip))]
+            runs = [None if mask is None or not mask.any() else rle.encode(mask[None])[0] for mask in masks]
+            objects.append({"id": number + 1, "score": round(float(score), 6), "segmentations": runs})
+        size = list(self.clip.size)
+        return {"frames": len(self.clip), "fps": self.clip.fps, "size": size, "prompt": self.prompt, "objects": objects}
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:

@@ -1,15 +1,34 @@
 """The protocols through which the parts meet. Constructor types are these, never concrete classes of a sibling room."""
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from maskselect.structures.answer import Answer
 from maskselect.structures.chat import ChatIds
+from maskselect.structures.clip import Clip
 from maskselect.structures.features import FeatureInfo, FeatureMap
+from maskselect.structures.generation import Generated, LogitsProcessor
+from maskselect.structures.groups import GroupSource, PrepareSettings
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.sample import Prompt
+
+
+@runtime_checkable
+class Cacheable(Protocol):
+    """A part whose results can be kept: proposers, encoders, and whatever else decides frozen features."""
+
+    def cache_key(self) -> str:
+        """A digest of its weights and of every declared setting that decides its results; see `backends.cache_keys`.
+
+        Equal keys mean equal results, in every process and on every machine. Where and how fast it runs do not count.
+        """
+        ...
 
 
 @runtime_checkable
@@ -22,8 +41,8 @@ class Proposer(Protocol):
 
 
 @runtime_checkable
-class PromptableProposer(Proposer, Protocol):
-    """A proposer that can also turn a box or a point into a mask."""
+class Prompter(Protocol):
+    """Turns a box or a point into a mask; the predict path uses it for references."""
 
     def segment_box(self, image: np.ndarray, box_xyxy: tuple[float, float, float, float]) -> Tensor:
         """The mask inside a box given in pixels: (H, W) bool."""
@@ -32,13 +51,18 @@ class PromptableProposer(Proposer, Protocol):
     def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
         """The masks inside boxes (K, 4) given in pixels, in their order: K masks, some of which may be empty.
 
-        Scores are the proposer's own estimate of how good each mask is.
+        Scores are the network's own estimate of how good each mask is.
         """
         ...
 
     def segment_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> Tensor:
         """The mask under a point given in pixels: (H, W) bool."""
         ...
+
+
+@runtime_checkable
+class PromptableProposer(Proposer, Prompter, Protocol):
+    """A proposer that is a prompter as well, as SAM is."""
 
 
 @runtime_checkable
@@ -184,86 +208,170 @@ class LanguageModel(Protocol):
         """Next-token logits: (..., D) to (..., V)."""
         ...
 
-    def generate(self, embeddings: Tensor, max_new_tokens: int = 48) -> str:
-        """Greedy continuation of (1, L, D) as text, up to the end token."""
+    def generate(
+        self,
+        embeddings: Tensor,
+        max_new_tokens: int = 48,
+        *,
+        valid: Tensor | None = None,
+        positions: Tensor | None = None,
+        process: LogitsProcessor | None = None,
+        stop: Collection[int] = (),
+        cache: Any = None,
+        before: Tensor | None = None,
+    ) -> Generated:
+        """Greedy continuations of rows, side by side.
+
+        Args:
+            embeddings: (B, L, D), padded on the right.
+            max_new_tokens: most tokens that are written to a row.
+            valid: (B, L) bool, False on padding; None for no padding.
+            positions: (B, L) or on image grids (B, L, 3) int64; None for 0, 1, 2, …. Written ones go on from the last.
+            process: changes the logits before the best token is chosen.
+            stop: tokens that end a row beside the end token; unlike that, they are part of the row.
+            cache: with earlier positions, B rows; extended in place. None begins with an empty one.
+            before: (B, K) bool, which earlier positions of the cache are visible; None for all.
+        """
+        ...
+
+    def decode(self, ids: list[int]) -> str:
+        """Token ids to text, without special tokens."""
         ...
 
 
 @runtime_checkable
-class Head(Protocol):
-    """Hidden state of a candidate to its score."""
+class System(Protocol):
+    """Answers prompts about pictures and clips; the predict path, the evaluator and the reports see nothing else.
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """(..., D) to logits (...)."""
-        ...
+    A System is a torch.nn.Module as well.
 
-
-@runtime_checkable
-class CandidateSystem(Protocol):
-    """A system that chooses among proposed candidates: what predictor and trainer need to know of it.
-
-    system: its name in cards.  stage: 1 where it trains by captioning, else 2.
-    proposer: where candidates come from.
-    channels: of pooled features.
-    image_tokens: whether the language model sees the image itself.
-    duplicates_iou: of two chosen candidates that overlap more only the better one stays; None keeps both.
-    A CandidateSystem is a torch.nn.Module as well.
+    name: in cards and reports.
+    paper: arXiv number of its paper, "" if there is none.
     """
 
-    system: str
-    stage: int
-    proposer: Proposer
-    channels: int
-    image_tokens: bool
-    duplicates_iou: float | None
+    name: str
+    paper: str
 
     @property
-    def visual_parts(self) -> tuple[nn.Module, ...]:
-        """Frozen networks that decide what `pool_features` and `image_features` give."""
+    def uses_threshold(self) -> bool:
+        """Whether a score threshold decides the group, so that the group at a higher one begins that at a lower one."""
         ...
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """What the language model sees of images: (B, 3, H, W) float in [0, 1], any shape, to (B, T, E)."""
+    @property
+    def answers_prompts(self) -> bool:
+        """False for a stage of training that cannot answer yet; then `read` raises ValueError."""
         ...
 
-    def image_grid(self, height: int, width: int) -> Tensor | None:
-        """Rows and columns, (2,) int64, of the T tokens of an image of that many pixels; None where T is always the
-        same."""
+    def read(self, visual: np.ndarray | Clip, extra: MaskSet | None = None) -> Any:
+        """Everything that does not depend on the prompt, kept for the next prompt.
+
+        Args:
+            visual: (H, W, 3) uint8 picture, or a clip.
+            extra: masks of the picture that join the candidates.
+
+        Returns:
+            A reading, for `answer` alone. A clip may be read no earlier than in `answer`, frame by frame.
+
+        Raises:
+            ValueError: for `extra` where the system has no candidates, or for a clip.
+        """
         ...
 
-    def encode(self, image: np.ndarray) -> list[FeatureMap]:
-        """What the encoders see of (H, W, 3) uint8, for any number of masks of it."""
+    def answer(self, reading: Any, prompts: list[Prompt], threshold: float | None) -> list[Answer]:
+        """One answer a prompt, on the CPU.
+
+        Args:
+            reading: what `read` returned.
+            prompts: their reference masks have the size of the picture or of the clip's frames.
+            threshold: score from which a mask is in the group; None where the system uses none.
+
+        Raises:
+            ValueError: for a prompt that the system cannot read.
+        """
         ...
 
-    def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
-        """Features of masks of the image that `encode` saw, proposed or given as (N, H, W) bool: (N, C)."""
+
+class Preparer(Protocol):
+    """Makes training items of annotated pictures, and batches of items, for one kind of learner."""
+
+    def prepare(self, source: GroupSource, number: int, rng: np.random.Generator, prompts: int) -> Any:
+        """One item: a picture of a source with at most so many prompts.
+
+        Raises:
+            UnusableImageError: when the picture cannot be used.
+        """
         ...
 
-    def read(self, image: np.ndarray, candidate_features: Tensor) -> Any:
-        """Read an image and its candidates once, for any number of prompts: (H, W, 3) uint8, (N, C)."""
+    def collate(self, items: list[Any]) -> Any:
+        """The batch of some items, as the learner's `loss` takes it."""
         ...
 
-    def answer(
-        self, read: Any, prompts: list[str], references: list[Tensor], threshold: float
-    ) -> tuple[Tensor, Tensor]:
-        """Scores (P, N) in [0, 1] and the groups (P, N) bool of prompts on what `read` gave, on the CPU.
 
-        references: for each prompt the pooled features of its reference masks, (R, C).
+@runtime_checkable
+class StoringPreparer(Preparer, Protocol):
+    """A preparer that keeps what frozen parts compute, so that it can be computed before the training."""
+
+    def keep(self, source: GroupSource, number: int) -> bool:
+        """Compute and keep what is frozen of an image. Returns False if it was kept already.
+
+        Raises:
+            ValueError: where nothing is kept.
+            UnusableImageError: when the picture cannot be used.
         """
         ...
 
 
 @runtime_checkable
-class Trainable(Protocol):
-    """What the one Lightning module trains: a system, a proposer or an encoder with its objective.
+class Learner(Protocol):
+    """What the one Lightning module trains: a system, a proposer, an encoder or a language model with its objective.
 
-    A Trainable is a torch.nn.Module as well.
+    A Learner is a torch.nn.Module as well.
+
+    name: in cards, and of the checkpoint file.
+    runs_every_part: whether every batch runs the same modules, as often, forward and backward. ZeRO-3 asks this of all
+        processes.
     """
 
-    def loss(self, batch: object) -> dict[str, Tensor]:
+    name: str
+
+    @property
+    def runs_every_part(self) -> bool:
+        """See the class."""
+        ...
+
+    def blocks(self) -> list[nn.Module]:
+        """Modules that are alike and run one after another, which may be sharded one by one.
+
+        Raises:
+            ValueError: where the learner cannot be sharded as configured, with the reason.
+        """
+        ...
+
+    def loss(self, batch: Any) -> dict[str, Tensor]:
         """Scalars by name, among them "loss", which is minimised; the others are logged."""
         ...
 
-    def validate(self, batch: object) -> dict[str, Tensor]:
+    def validate(self, batch: Any) -> dict[str, Tensor]:
         """Scalars by name for a validation batch, averaged over batches and logged under "val/"."""
+        ...
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Every tensor that a checkpoint holds."""
+        ...
+
+    def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
+        """Load what `learned_state` gave; `origin` names the file in errors.
+
+        Raises:
+            ValueError: when a tensor is missing, unknown or of another shape.
+        """
+        ...
+
+
+@runtime_checkable
+class GroupLearner(Learner, Protocol):
+    """A learner of pictures with prompts (or captions), which `GroupsData` feeds."""
+
+    def preparer(self, settings: PrepareSettings, training: bool) -> Preparer:
+        """What makes its batches. training: False for validation."""
         ...

@@ -1,4 +1,4 @@
-"""What frozen weights learned from, so that a report can say when they have seen the pictures it is about."""
+"""What weights learned from, so that a report can say when they have seen the pictures it is about."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,21 +8,47 @@ from maskselect.structures.protocols import Proposer
 
 
 @dataclass(frozen=True)
+class TrainingData:
+    """A split of a data set that weights learned from.
+
+    Args:
+        dataset: its name in the catalog; "scenes" for generated scenes.
+        split: the name of the split.
+        seed, count: of generated scenes.
+        root, limit: the folder of the data set, and how many of its first samples were used; None for all.
+        share: of the draws of training.
+    """
+
+    dataset: str
+    split: str = "train"
+    seed: int | None = None
+    count: int | None = None
+    root: str | None = None
+    limit: int | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
 class Provenance:
     """The training data of some weights.
 
-    weights: what they are, as a sentence names them, for example "Co-DETR's published COCO weights".
-    source: `{class_path, init_args}`, as the cards of checkpoints hold the source that a model was trained on.
+    Args:
+        weights: what they are, as a sentence names them, for example "Co-DETR's published COCO weights".
+        data: what they learned from.
     """
 
     weights: str
-    source: Mapping[str, Any]
+    data: tuple[TrainingData, ...]
 
     @classmethod
     def of_dataset(cls, weights: str, dataset: str, split: str) -> "Provenance":
         """Of a split of a data set of the catalog. dataset, split: its name and the split's there."""
-        arguments = {"dataset": dataset, "split": split}
-        return cls(weights, {"class_path": "maskselect.data.groups.DatasetGroups", "init_args": arguments})
+        return cls(weights, (TrainingData(dataset, split),))
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Provenance":
+        """Of what `dataclasses.asdict` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        return cls(record["weights"], tuple(TrainingData(**one) for one in record["data"]))
 
 
 def trained_on(proposer: object) -> list[Provenance]:

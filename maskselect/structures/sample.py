@@ -20,6 +20,7 @@ class Prompt(ByValue):
 
     text: becomes what `ops.text.tidy` makes of it, so that invisible characters change no answer.
     references: (R, H, W) bool at the image's own size; the n-th belongs to the n-th `<mask-ref>` in `text`.
+    frames: for each reference the number of the frame of a clip on which it was given; 0 for a picture.
 
     Raises TypeError when the text is no str, ValueError when it is empty or holds a lone surrogate, or when the number
     of placeholders differs from R.
@@ -27,9 +28,11 @@ class Prompt(ByValue):
 
     text: str
     references: Tensor
+    frames: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", prompt_text(self.text))
+        object.__setattr__(self, "frames", self.frames or (0,) * len(self.references))
         expected, given = self.text.count(MASK_REF), len(self.references)
         if expected != given:
             raise ValueError(

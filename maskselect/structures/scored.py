@@ -12,7 +12,8 @@ class Scored:
     iou: of the united answer and the united targets, in [0, 1].
     target_share: share of the image that the targets cover, in [0, 1].
     scores, right: for each candidate its score and whether it matches a target (IoU at least 0.5).
-    candidates: how many were scored.  seconds: the answer's part of its image's time.
+    candidates: how many were scored, None without a pool.  seconds: the answer's part of its image's time.
+    failure: why the text could not be decoded.
     """
 
     sample_id: str
@@ -24,11 +25,12 @@ class Scored:
     chosen: int
     target_share: float
     iou: float
-    candidates: int
+    candidates: int | None
     seconds: float
     sums: dict[str, Any]
     scores: tuple[float, ...] = ()
     right: tuple[bool, ...] = ()
+    failure: str | None = None
 
     @property
     def no_target(self) -> bool:

@@ -6,18 +6,17 @@ and a prompt whose answer holds no `[SEG]` has none.
 Shape letters: P prompts, R prompts of all images of a batch, D width.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskselect.structures.sample import MASK_REF
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import (
-    PROMPTS_PER_PASS,
     ReadImages,
+    in_passes,
     lay_out_prompts,
     prompt_hidden,
     repeated_cache,
@@ -123,48 +122,29 @@ def generated_answers(
     references: (R, D) tokens of the reference masks of all questions, in order.
     An answer ends at the end token, behind its first `[SEG]`, or after `LONGEST_ANSWER` tokens.
     """
-    done, taken = [], 0
-    for start in range(0, len(questions), PROMPTS_PER_PASS):
-        some = questions[start : start + PROMPTS_PER_PASS]
-        used = sum(text.count(MASK_REF) for text in some)
-        held = replace(image, tokens=replace(image.tokens, references=references[None, taken : taken + used]))
-        done.append(_generate(reader, held, some, seg_id))
-        taken += used
-    states, found = (torch.cat([getattr(part, name) for part in done]) for name in ("states", "found"))
-    return Answers(states, found, [text for part in done for text in part.texts])
+    parts = [_generate(reader, held, some, seg_id) for some, held in in_passes(image, questions, references)]
+    states, found = (torch.cat([getattr(part, name) for part in parts]) for name in ("states", "found"))
+    return Answers(states, found, [text for part in parts for text in part.texts])
 
 
 def _generate(reader: Reader, image: ReadImages, questions: list[str], seg_id: int) -> Answers:
     if image.cache is None:
         raise ValueError("generating needs an image that was read without gradients")
-    lmm, device = reader.lmm, image.tokens.images.device
+    device = image.tokens.images.device
     owners = torch.zeros(len(questions), dtype=torch.long, device=device)
     segments = lay_out_prompts(reader, questions, image.prefixes[0].end)
     packed = sequence.pack([(None, [[segment]]) for segment in segments]).to(device)
-    cache = repeated_cache(reader, image.cache, owners)
-    real = packed.kinds != Slot.PAD
-    before = torch.ones(len(questions), len(image.prefixes[0]), dtype=torch.bool, device=device)
-    causal = sequence.visibility(packed, "causal")
-    seen = torch.cat([before[:, None, None].expand(-1, -1, causal.shape[2], -1), causal], -1)
-    hidden = lmm.hidden(reader.embed(packed, image.tokens, owners), seen, packed.positions, cache)
-    last = real.sum(1) - 1
-    rows = torch.arange(len(questions), device=device)
-    state, position = hidden[rows, last], packed.positions[rows, last]
-    visible = torch.cat([before, real], 1)
-    states = torch.zeros_like(state)
-    found, ended = torch.zeros_like(owners, dtype=torch.bool), torch.zeros_like(owners, dtype=torch.bool)
-    said: list[list[int]] = [[] for _ in questions]
-    for _ in range(LONGEST_ANSWER):
-        token = lmm.token_logits(state).argmax(-1)
-        for row in (~(ended | found)).nonzero()[:, 0].tolist():
-            said[row].append(int(token[row]))
-        now = (token == seg_id) & ~ended & ~found
-        states[now], found = state[now], found | now
-        ended |= token == lmm.tokenizer.eos_token_id
-        if bool((ended | found).all()):
-            break
-        visible = F.pad(visible, (0, 1), value=True)
-        position = position + 1
-        state = lmm.hidden(lmm.embed(token[:, None]), visible[:, None, None], position[:, None], cache)[:, 0]
-    texts = [str(lmm.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in said]
-    return Answers(states, found, texts)
+    written = reader.lmm.generate(
+        reader.embed(packed, image.tokens, owners),
+        LONGEST_ANSWER,
+        valid=packed.kinds != Slot.PAD,
+        positions=packed.positions,
+        stop=(seg_id,),
+        cache=repeated_cache(reader, image.cache, owners),
+        before=torch.ones(len(questions), len(image.prefixes[0]), dtype=torch.bool, device=device),
+    )
+    found = torch.tensor([ids[-1:] == [seg_id] for ids in written.ids], dtype=torch.bool, device=device)
+    none = torch.zeros(reader.lmm.width, dtype=torch.float32, device=device)
+    last = zip(written.states, found.tolist(), strict=True)
+    states = torch.stack([own[-1] if seg else none for own, seg in last])
+    return Answers(states, found, [reader.lmm.decode(ids) for ids in written.ids])

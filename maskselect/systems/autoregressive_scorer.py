@@ -3,18 +3,17 @@
 Shape letters: B images, P prompts, N candidates, D width.
 """
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from maskselect.heads.autoregressive import NextMaskHead
-from maskselect.structures.sample import MASK_REF, Batch
+from maskselect.structures.sample import Batch
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import (
     PrefixScorer,
     ReadImages,
+    in_passes,
     lay_out_prompts,
     prompt_hidden,
     read_images,
@@ -86,18 +85,14 @@ class AutoregressiveScorer(PrefixScorer):
 
     def score(self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor) -> Tensor:
         """(P, N): the probability with which each candidate was named, at least 0.5; 0 when it was not."""
-        out, taken = [], 0
-        for text in prompts:
-            used = text.count(MASK_REF)
-            out.append(self._decode(reader, image, text, references[taken : taken + used]))
-            taken += used
-        return torch.stack(out)
+        alone = in_passes(image, prompts, references, most=1)
+        return torch.stack([self._decode(reader, held, text) for (text,), held in alone])
 
     @torch.no_grad()
-    def _decode(self, reader: Reader, image: ReadImages, text: str, references: Tensor) -> Tensor:
+    def _decode(self, reader: Reader, image: ReadImages, text: str) -> Tensor:
         if image.cache is None:
             raise ValueError("decoding needs an image that was read without gradients")
-        held = replace(image.tokens, references=references[None])
+        held = image.tokens
         device = held.candidates.device
         # A cache of its own: that of the image is for other prompts too.
         cache = repeated_cache(reader, image.cache, torch.zeros(1, dtype=torch.long, device=device))

@@ -16,8 +16,8 @@ Shape letters: B images, P prompts, N candidates, R rows (one a prompt), T memor
 D width.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -28,13 +28,13 @@ from maskselect.heads.binary import BinaryHead
 from maskselect.heads.candidate_decoder import CandidateDecoder, LayerStates, Memory
 from maskselect.losses.selection import selection_loss
 from maskselect.structures.protocols import LanguageModel
-from maskselect.structures.sample import MASK_REF, Batch
+from maskselect.structures.sample import Batch
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import (
-    PROMPTS_PER_PASS,
     ReadImages,
     asked_of,
     behind_cache,
+    in_passes,
     laid_out,
     lay_out_prompts,
     like_lengths,
@@ -113,9 +113,22 @@ class DecoderScorer(nn.Module):
         self.count_head = BinaryHead(lmm.width)
 
     @property
+    def uses_threshold(self) -> bool:
+        """False where the count decides."""
+        return not self.settings.use_count
+
+    @property
     def blocks(self) -> list[nn.Module]:
         """The layers of the decoder."""
         return list(self.decoder.layers)
+
+    def begins_with(self, tensors: Mapping[str, Tensor]) -> bool:
+        """See `Scorer`: a checkpoint of scorer "parallel" is a beginning, too, whose head is taken."""
+        return not any(name.startswith("scorer.decoder.") for name in tensors)
+
+    def begin(self, lmm: LanguageModel) -> None:
+        """The decoder copies the layers of the language model."""
+        self.decoder.begin_as(lmm.language_model)
 
     def labels(self, batch: Batch) -> Tensor | None:
         """By intersection over the candidate's area: (B, P, N) float, 1 in the group, 0 not, -1 not counted.
@@ -162,14 +175,10 @@ class DecoderScorer(nn.Module):
 
         references: (R, D), those of all prompts, in order.
         """
-        found, taken = [], 0
-        for start in range(0, len(prompts), PROMPTS_PER_PASS):
-            some = prompts[start : start + PROMPTS_PER_PASS]
-            used = sum(text.count(MASK_REF) for text in some)
-            held = replace(image, tokens=replace(image.tokens, references=references[None, taken : taken + used]))
+        found = []
+        for some, held in in_passes(image, prompts, references):
             logits, shares = self._found(reader, held, [some])
             found.append((logits[0].sigmoid().cpu(), shares[0].cpu()))
-            taken += used
         scores, counted = torch.cat([s for s, _ in found]), torch.cat([c for _, c in found])
         if not self.settings.use_count:
             return scores, scores >= threshold

@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskselect.backends import checkpoints
+from maskselect.backends import checkpoints, needs
+from maskselect.backends.weightless import reads_weights
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.heads.fusion import MaskFusion
 from maskselect.heads.overlap import HeadForm, IopHead, IouHead
@@ -33,11 +34,12 @@ from maskselect.lmm.lora import fit_adapters
 from maskselect.losses.overlap import Divergence, alignment_loss, iop_loss
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.needs import ANSWER_TOKENS, FRAME_TOKENS, PROMPT_TOKENS, Arguments, Need
 from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import Batch
 from maskselect.systems import questions
 from maskselect.systems.answering import Answers, generated_answers, given_answers
-from maskselect.systems.frozen_sight import FrozenSight
+from maskselect.systems.candidates import CandidateSystem
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import ReadImages, read_images
 from maskselect.tokens.mask_tokenizer import MaskTokenizer, NoMaskTokens
@@ -58,7 +60,7 @@ class ReadCandidates:
     embeddings: Tensor
 
 
-class LLMSeg(FrozenSight):
+class LLMSeg(CandidateSystem):
     """The LLM-Seg system.
 
     Args:
@@ -87,10 +89,13 @@ class LLMSeg(FrozenSight):
     when `start` cannot be read or does not fit.
     """
 
-    system = "llmseg"
-    stage = 2
-    image_tokens = True
-    duplicates_iou: float | None = None
+    name = "llmseg"
+    title, paper = "LLM-Seg", "2404.08767"
+    summary = (
+        "a language model answers the prompt with a token `[SEG]`, and heads score every candidate mask against it"
+    )
+    runs_every_part = False
+    duplicates_iou = None
     """Candidates are joined to one mask, so none is dropped for being like another."""
 
     def __init__(
@@ -138,9 +143,19 @@ class LLMSeg(FrozenSight):
         self.train_embeddings, self.train_projector = train_embeddings, train_projector
         self.strategy, self.answering, self.phrasing = strategy, answering, phrasing
         self._freeze()
-        if start is not None:
+        if start is not None and reads_weights():
             self.load_learned(checkpoints.read_tensors(start), start)
         self.train()  # what is read from files comes in evaluation mode, and Lightning leaves modes as they are
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """Where it starts from, and a language model that would stay random."""
+        found = needs.checkpoint(arguments.get("start"), "where training starts from")
+        return found + needs.random_language_model(arguments)
+
+    def step_tokens(self, images: int, prompts: int, candidates: int) -> int:
+        """Tokens that the language model reads in a training step."""
+        return images * (FRAME_TOKENS + self.lmm.most_image_tokens) + prompts * (PROMPT_TOKENS + ANSWER_TOKENS)
 
     def _freeze(self) -> None:
         """Of the language model; what stands beside LoRA trains as the arguments say."""
@@ -148,6 +163,11 @@ class LLMSeg(FrozenSight):
         for name, parameter in self.reader.named_parameters():
             if "embed_tokens" in name or "lm_head" in name:
                 parameter.requires_grad_(self.train_embeddings)
+
+    @property
+    def uses_threshold(self) -> bool:
+        """False for strategies that choose the most similar candidate at any threshold."""
+        return self.strategy not in ("top_iou", "iop_or_top_iou")
 
     # --- features -----------------------------------------------------------------------------------------------
 
@@ -167,7 +187,7 @@ class LLMSeg(FrozenSight):
     # --- inference ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def read(self, image: np.ndarray, candidate_features: Tensor) -> ReadCandidates:
+    def read_candidates(self, image: np.ndarray, candidate_features: Tensor) -> ReadCandidates:
         """Read an image once, for any number of prompts: (H, W, 3) uint8, (N, C)."""
         device = self.mask_conv.weight.device
         pixels = self.image_features(torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device) / 255)
@@ -175,7 +195,7 @@ class LLMSeg(FrozenSight):
         return ReadCandidates(read_images(self.reader, batch), self.mask_embeddings(candidate_features.to(device)))
 
     @torch.no_grad()
-    def answer(
+    def score_candidates(
         self, read: ReadCandidates, prompts: list[str], references: list[Tensor], threshold: float
     ) -> tuple[Tensor, Tensor]:
         """Scores (P, N) in [0, 1] and the groups (P, N) bool of prompts on one image, on the CPU.

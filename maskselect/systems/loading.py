@@ -1,26 +1,24 @@
 """A trained system out of its checkpoint."""
 
-import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
-from maskselect.backends import checkpoints
-from maskselect.backends.building import build, find_class
-from maskselect.structures.protocols import CandidateSystem
-from maskselect.systems.ras import RAS
+from maskselect.backends import building, checkpoints
+from maskselect.backends.building import beside, build, find_class, on_device
+from maskselect.backends.config_tree import Node
+from maskselect.proposers.loading import load_proposer
+from maskselect.structures.protocols import Learner, Prompter, System
+from maskselect.systems.candidates import CandidateSystem
 
-SYSTEMS = ("ras", "llmseg")
-"""Systems that select masks."""
-
-BESIDE = "{beside}"
-"""In a card's config: the folder of the checkpoint, which may be moved with all that is in it."""
+BESIDE = building.BESIDE
 
 
-def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> tuple[CandidateSystem, dict[str, Any]]:
+def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> tuple[System, dict[str, Any]]:
     """A system that selects masks, as its card describes it, with its weights; and the card.
 
     checkpoint: shipped name, file or folder.
@@ -28,18 +26,36 @@ def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> t
     Raises FileNotFoundError when there is no such checkpoint, ValueError when it is damaged or of another kind.
     """
     card = checkpoints.read_card(checkpoint)
-    if card["system"] not in SYSTEMS:
-        known = " or ".join(repr(name) for name in SYSTEMS)
-        raise ValueError(
-            f"checkpoint {checkpoint} is of system {card['system']!r}; expected one that selects masks: {known}"
-        )
+    answering_class(card, checkpoint)
     file = checkpoints.find_checkpoint(checkpoint)
     with _in_float32():
-        system: Any = build(on_device(_placed(card["config"], str(file.parent)), str(device)))
-    if getattr(system, "system", None) != card["system"]:
+        system = build(on_device(beside(file, card["config"]), str(device)))
+    if not isinstance(system, System) or not isinstance(system, Learner) or system.name != card["system"]:
         raise ValueError(f"checkpoint {checkpoint} describes a {type(system).__name__}; expected {card['system']!r}")
     system.load_learned(checkpoints.read_tensors(file), file)
-    return system.to(device), card
+    cast(nn.Module, system).to(device)
+    return system, card
+
+
+def default_prompter(system: System, device: str) -> Prompter | None:
+    """What turns boxes and points into reference masks: a candidate system's proposer, else the shipped compact SAM.
+
+    None for a candidate system whose proposer takes neither; its references must be masks.
+    """
+    if isinstance(system, CandidateSystem):
+        return system.prompter
+    return cast(Prompter, load_proposer("sam", device))
+
+
+def answering_class(card: Mapping[str, Any], checkpoint: str | Path) -> type:
+    """The class of a card's system. Raises ValueError for one that answers no prompts; `checkpoint` names the file."""
+    node = Node.of(card.get("config"))
+    kind = type(None) if node is None else find_class(node.path)
+    if not (hasattr(kind, "read") and hasattr(kind, "answer")):
+        raise ValueError(
+            f"checkpoint {checkpoint} is of system {card['system']!r}; expected one that selects masks, as ras does"
+        )
+    return kind
 
 
 @contextmanager
@@ -51,32 +67,3 @@ def _in_float32() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def on_device(config: Any, device: str) -> Any:
-    """A config tree whose classes that choose a device choose this one."""
-    if isinstance(config, list):
-        return [on_device(value, device) for value in config]
-    if not isinstance(config, dict):
-        return config
-    placed = {key: on_device(value, device) for key, value in config.items()}
-    if "class_path" in placed and "device" in inspect.signature(find_class(placed["class_path"])).parameters:
-        placed["init_args"] = {**placed.get("init_args", {}), "device": device}
-    return placed
-
-
-def _placed(config: Any, folder: str) -> Any:
-    """A config tree with the folder of its checkpoint in it."""
-    if isinstance(config, dict):
-        return {key: _placed(value, folder) for key, value in config.items()}
-    if isinstance(config, list):
-        return [_placed(value, folder) for value in config]
-    return config.replace(BESIDE, folder) if isinstance(config, str) else config
-
-
-def load_ras(checkpoint: str | Path) -> tuple[RAS, dict[str, Any]]:
-    """`load_system` for a RAS system, on the CPU. Raises ValueError for another one."""
-    system, card = load_system(checkpoint)
-    if not isinstance(system, RAS):
-        raise ValueError(f"checkpoint {checkpoint} is of system {card['system']!r}; expected 'ras'")
-    return system, card

@@ -7,12 +7,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskselect.backends.checkpoints import shipped_names
+from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.systems.loading import BESIDE
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl"}
-_NO_WEIGHTS = ("class_path", "name")
-"""Settings whose words are never weights, though a shipped checkpoint may be called like them."""
+_NO_WEIGHTS = "name"
+"""A setting whose words are never weights, though a shipped checkpoint may be called like them."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def named_weights(config: Any) -> NamedWeights:
 
 def _words(config: Any) -> Iterator[str]:
     if isinstance(config, dict):
-        for key, value in config.items():
-            if key not in _NO_WEIGHTS:
+        for key, value in (config if Node.of(config) is None else arguments_of(config)).items():
+            if key != _NO_WEIGHTS:
                 yield from _words(value)
     elif isinstance(config, list):
         for value in config:

@@ -17,19 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskselect.backends import checkpoints
+from maskselect.backends import checkpoints, needs
+from maskselect.backends.weightless import reads_weights
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.lmm.lora import fit_adapters
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.needs import CAPTION_TOKENS, FRAME_TOKENS, PROMPT_TOKENS, Arguments, Need
 from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import Batch
 from maskselect.systems import scoring
 from maskselect.systems.autoregressive_scorer import AutoregressiveScorer
+from maskselect.systems.candidates import CandidateSystem
 from maskselect.systems.decoder_scorer import DecoderScorer, DecoderSettings
-from maskselect.systems.frozen_sight import FrozenSight
 from maskselect.systems.reading import Reader
-from maskselect.systems.scoring import ParallelScorer, ReadImages
+from maskselect.systems.scoring import ParallelScorer, ReadImages, Scorer
 from maskselect.tokens import sequence
 from maskselect.tokens.mask_tokenizer import MaskTokenizer, PreTokens
 from maskselect.tokens.sequence import SecondPass, Segment, Slot
@@ -42,7 +44,24 @@ _WORDS = "reader.lmm.model.lm_head.weight"
 """The output layer, which captions need and selection does not."""
 
 
-class RAS(FrozenSight):
+def make_scorer(
+    scorer: Literal["parallel", "autoregressive", "decoder"],
+    lmm: LanguageModel,
+    decoder: DecoderSettings | None,
+    second_pass: SecondPass,
+    positive_weight: float,
+) -> Scorer:
+    """The scorer of that name; the arguments are those of `RAS`. Raises ValueError for settings of another scorer."""
+    if scorer == "decoder":
+        return DecoderScorer(lmm, decoder or DecoderSettings())
+    if decoder is not None:
+        raise ValueError(f"decoder is for scorer 'decoder' alone, and scorer is {scorer!r}")
+    if scorer == "autoregressive":
+        return AutoregressiveScorer(lmm.width)
+    return ParallelScorer(lmm.width, second_pass, positive_weight)
+
+
+class RAS(CandidateSystem):
     """The RAS system.
 
     Args:
@@ -66,7 +85,12 @@ class RAS(FrozenSight):
     exclude each other.
     """
 
-    system = "ras"
+    name = "ras"
+    title, paper = "RAS", "2506.05342"
+    summary = (
+        "candidate masks become tokens, a language model reads all of them together with the prompt, and a head scores "
+        "each from its hidden state"
+    )
     duplicates_iou: float | None = 0.5
     """Of two chosen candidates that overlap more than this only the better one stays: they are the same thing twice."""
 
@@ -89,18 +113,10 @@ class RAS(FrozenSight):
         channels = encoders.channels + int(proposal_score)
         super().__init__(proposer, encoders, Reader(lmm, MaskTokenizer(channels, lmm.width, pre_tokens)))
         self.channels = channels
-        self.stage, self.stage_1_trains = stage, stage_1_trains
+        self.stage, self.captions = stage, stage == 1
         self.image_tokens = image_tokens
         self.proposal_score = proposal_score
-        self.scorer: ParallelScorer | AutoregressiveScorer | DecoderScorer
-        if decoder is not None and scorer != "decoder":
-            raise ValueError(f"decoder is for scorer 'decoder' alone, and scorer is {scorer!r}")
-        if scorer == "parallel":
-            self.scorer = ParallelScorer(lmm.width, second_pass, positive_weight)
-        elif scorer == "autoregressive":
-            self.scorer = AutoregressiveScorer(lmm.width)
-        else:
-            self.scorer = DecoderScorer(lmm, decoder or DecoderSettings())
+        self.scorer = make_scorer(scorer, lmm, decoder, second_pass, positive_weight)
         if not self.scorer.trains_language_model:
             if stage == 1 and stage_1_trains == "all":
                 raise ValueError(
@@ -109,20 +125,42 @@ class RAS(FrozenSight):
             cast(nn.Module, lmm).requires_grad_(False)
         if stage == 2 and lmm.output_layer is not None:
             lmm.output_layer.requires_grad_(False)  # selecting writes no words
-        if start is not None:
+        if start is not None and reads_weights():
             self.load_learned(checkpoints.read_tensors(start), start)
         if stage == 1 and stage_1_trains == "projector":
             self.requires_grad_(False)
             self.reader.mask_tokenizer.requires_grad_(True)
         self.train()  # what is read from files comes in evaluation mode, and Lightning leaves modes as they are
 
-    @property
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """Where it starts from, and a language model that would stay random."""
+        found = needs.checkpoint(arguments.get("start"), "where training starts from")
+        projector = arguments.get("stage") == 1 and arguments.get("stage_1_trains", "projector") == "projector"
+        frozen = "scorer decoder" if arguments.get("scorer") == "decoder" else "stage 1" if projector else ""
+        return found + needs.random_language_model(arguments, frozen)
+
+    def step_tokens(self, images: int, prompts: int, candidates: int) -> int:
+        """Tokens that the language model reads in a training step."""
+        tokenizer = cast(MaskTokenizer, self.reader.mask_tokenizer)
+        announced = 2 if len(tokenizer.pre) else 1
+        of_image = FRAME_TOKENS + announced * candidates
+        if self.stage == 1:
+            return images * (of_image + CAPTION_TOKENS)
+        seen = self.lmm.most_image_tokens if self.image_tokens else 0
+        return images * (of_image + seen) + prompts * (PROMPT_TOKENS + candidates)
+
     def blocks(self) -> list[nn.Module]:
         """Layers of the language model and of the scorer, which may be sharded one by one.
 
         Raises ValueError without gradient checkpointing.
         """
-        return [*super().blocks, *self.scorer.blocks]
+        return [*super().blocks(), *self.scorer.blocks]
+
+    @property
+    def uses_threshold(self) -> bool:
+        """False where the scorer counts the group."""
+        return self.scorer.uses_threshold
 
     @property
     def runs_every_part(self) -> bool:
@@ -139,7 +177,7 @@ class RAS(FrozenSight):
     # --- features -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def read(self, image: np.ndarray, candidate_features: Tensor) -> ReadImages:
+    def read_candidates(self, image: np.ndarray, candidate_features: Tensor) -> ReadImages:
         """Read an image and its candidates once, for any number of prompts.
 
         image: (H, W, 3) uint8.  candidate_features: (N, C).
@@ -154,19 +192,11 @@ class RAS(FrozenSight):
         return self.scorer.read(self.reader, batch)
 
     @torch.no_grad()
-    def score(self, image: ReadImages, prompts: list[str], references: list[Tensor]) -> Tensor:
-        """Scores of every candidate for prompts of one image: (P, N) in [0, 1], on the CPU.
-
-        references: for each prompt the pooled features of its reference masks, (R, C).
-        """
-        return self.answer(image, prompts, references, 0.5)[0]
-
-    @torch.no_grad()
-    def answer(
+    def score_candidates(
         self, read: ReadImages, prompts: list[str], references: list[Tensor], threshold: float
     ) -> tuple[Tensor, Tensor]:
-        """Scores as `score` gives them, and the groups, (P, N) bool: candidates that reach the threshold, unless the
-        scorer counts them."""
+        """Scores (P, N) and the chosen candidates (P, N) bool: those that reach the threshold, unless the scorer counts
+        them. See `CandidateSystem.score_candidates`."""
         device = read.tokens.candidates.device
         features = torch.cat(references) if references else torch.zeros(0, self.channels, dtype=torch.float32)
         tokens = self.reader.mask_tokenizer(features.to(device))
@@ -183,7 +213,8 @@ class RAS(FrozenSight):
         batch = Batch(candidate_features[None].to(device), valid, None, [[]], [[]])
         prefix = self.reader.caption_prefix(list(range(len(candidate_features))))
         packed = sequence.pack([(prefix, [])]).to(device)
-        return self.lmm.generate(self.reader.embed(packed, self.reader.tokens(batch)), max_new_tokens)
+        embedded = self.reader.embed(packed, self.reader.tokens(batch))
+        return self.lmm.decode(self.lmm.generate(embedded, max_new_tokens).ids[0])
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -281,16 +312,15 @@ class RAS(FrozenSight):
         # A file may hold more of a language model than it must: all of it, or the output layer that captions need.
         own |= {k: held[k] for k in tensors if k.startswith("reader.lmm.") and k in held}
         complete = dict(tensors)
-        decodes = isinstance(self.scorer, DecoderScorer)
-        begins = not any(k.startswith("scorer.decoder." if decodes else "scorer.") for k in tensors)
+        begins = self.scorer.begins_with(tensors)
         if begins:
             complete = {k: v for k, v in own.items() if k.startswith("scorer.")} | complete
         if self.lmm.has_own_files and not any(k.startswith("reader.lmm.") for k in tensors):
             complete |= {k: v for k, v in own.items() if k.startswith("reader.lmm.")}
         checkpoints.check_fit(own, complete, str(origin), "RAS as configured")
         self.load_state_dict(self.without_frozen(complete, origin), strict=False)
-        if isinstance(self.scorer, DecoderScorer) and begins:
-            self.scorer.decoder.begin_as(self.lmm.language_model)
+        if begins:
+            self.scorer.begin(self.lmm)
 
     def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
         """Features of masks of the image that `encode` saw, proposed or given as (N, H, W) bool: (N, C)."""

@@ -6,6 +6,7 @@ Other ways are `systems/autoregressive_scorer.py` and `systems/decoder_scorer.py
 Shape letters: B images, P prompts, N candidates, L positions, D width.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from maskselect.heads.binary import BinaryHead
 from maskselect.losses.selection import selection_loss
+from maskselect.structures.protocols import LanguageModel
 from maskselect.structures.sample import MASK_REF, Batch
 from maskselect.systems.reading import Reader, Tokens
 from maskselect.tokens import sequence
@@ -45,14 +47,29 @@ class Scorer(Protocol):
 
     trains_language_model: whether the language model learns with it; otherwise it stays frozen.
     runs_every_part: whether the loss of every batch needs all modules that train, once each.
+    uses_threshold: whether the candidates whose score reaches the threshold are chosen.
     """
 
     trains_language_model: bool
     runs_every_part: bool
 
     @property
+    def uses_threshold(self) -> bool:
+        """See the class."""
+        ...
+
+    @property
     def blocks(self) -> list[nn.Module]:
         """Modules of its own that are alike and run one after another."""
+        ...
+
+    def begins_with(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether a checkpoint of `RAS` with these tensors, by name, has nothing of this scorer, and so is where its
+        training begins."""
+        ...
+
+    def begin(self, lmm: LanguageModel) -> None:
+        """Take from a language model that was loaded what the training begins with."""
         ...
 
     def read(self, reader: Reader, batch: Batch) -> ReadImages:
@@ -79,6 +96,21 @@ class Scorer(Protocol):
         references: (R, D), those of all prompts, in order.
         """
         ...
+
+
+def in_passes(
+    image: ReadImages, prompts: list[str], references: Tensor, most: int = PROMPTS_PER_PASS
+) -> Iterator[tuple[list[str], ReadImages]]:
+    """Prompts of one image, as many as share a forward pass, with the image that holds their references.
+
+    references: (R, D), those of all prompts, in order.
+    """
+    taken = 0
+    for start in range(0, len(prompts), most):
+        some = prompts[start : start + most]
+        used = sum(text.count(MASK_REF) for text in some)
+        yield some, replace(image, tokens=replace(image.tokens, references=references[None, taken : taken + used]))
+        taken += used
 
 
 def candidate_orders(valid: Tensor, shuffle: bool) -> list[list[int]]:
@@ -192,11 +224,19 @@ class PrefixScorer(nn.Module):
 
     trains_language_model = True
     runs_every_part = False
+    uses_threshold = True
 
     @property
     def blocks(self) -> list[nn.Module]:
         """None: all that is large is the language model."""
         return []
+
+    def begins_with(self, tensors: Mapping[str, Tensor]) -> bool:
+        """See `Scorer`: a checkpoint of stage 1 has no head."""
+        return not any(name.startswith("scorer.") for name in tensors)
+
+    def begin(self, lmm: LanguageModel) -> None:
+        """The head stays as it was drawn."""
 
     def read(self, reader: Reader, batch: Batch) -> ReadImages:
         """Images and candidates, read by the language model."""
@@ -264,12 +304,6 @@ class ParallelScorer(PrefixScorer):
         self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor, threshold: float
     ) -> tuple[Tensor, Tensor]:
         """(P, N) probabilities behind the read image, and which reach the threshold."""
-        out, taken = [], 0
-        for start in range(0, len(prompts), PROMPTS_PER_PASS):
-            some = prompts[start : start + PROMPTS_PER_PASS]
-            used = sum(text.count(MASK_REF) for text in some)
-            held = replace(image, tokens=replace(image.tokens, references=references[None, taken : taken + used]))
-            out.append(self._logits(reader, held, [some])[0].sigmoid().cpu())
-            taken += used
-        scores = torch.cat(out)
+        passes = in_passes(image, prompts, references)
+        scores = torch.cat([self._logits(reader, held, [some])[0].sigmoid().cpu() for some, held in passes])
         return scores, scores >= threshold

@@ -2,10 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,9 +15,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.sharded import in_zero3_shards
 from maskselect.predictor import Model
-from maskselect.reports.overlay import draw_overlay
-from maskselect.structures.protocols import CandidateSystem
+from maskselect.structures.protocols import Learner, System
 from maskselect.training.data import GroupsData
+from maskselect.training.module import TrainingModule
 from maskselect.training.sharding import whole_tensors
 
 PICTURES = 4
@@ -75,7 +73,7 @@ class SaveWeights(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Learn what is trained."""
-        self.system = str(getattr(pl_module.task, "system", ""))
+        self.system = learner_of(pl_module).name
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Write both where it is time to; a step that accumulates gradients over several batches is one."""
@@ -101,15 +99,15 @@ class SaveWeights(Checkpoint):
 
         Under ZeRO-3 no process has whole weights, and nothing is written: see `training/merging.py`.
         """
-        task: Any = trainer.lightning_module.task
-        if in_zero3_shards(task):
+        learner = learner_of(trainer.lightning_module)
+        if in_zero3_shards(trainer.lightning_module):
             return
-        tensors = whole_tensors(task.learned_state(), keep=trainer.is_global_zero)
+        tensors = whole_tensors(learner.learned_state(), keep=trainer.is_global_zero)
         if not trainer.is_global_zero:
             return
         minutes = round((time.time() - self.started) / 60, 1)
         card = self.full_card | {"steps": trainer.global_step, "minutes": minutes}
-        write_checkpoint(self.folder / f"{task.system}.safetensors", tensors, card)
+        write_checkpoint(self.folder / f"{learner.name}.safetensors", tensors, card)
 
 
 def best_threshold(metrics: dict[str, float]) -> dict[str, float]:
@@ -152,14 +150,14 @@ class ValidationPictures(Callback):
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw them, where the task selects masks and TensorBoard listens; not under ZeRO-3."""
-        module: Any = pl_module
+        module = cast(TrainingModule, pl_module)
         task, data = module.task, getattr(trainer, "datamodule", None)
         board = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
-        if trainer.sanity_checking or board is None or not isinstance(task, CandidateSystem) or task.stage == 1:
+        if trainer.sanity_checking or board is None or not isinstance(task, System) or not task.answers_prompts:
             return
         if not isinstance(data, GroupsData) or in_zero3_shards(pl_module):
             return  # what ZeRO-3 shards runs within its own forward alone, which proposing and encoding are not
-        model, source = Model(task, drawer=draw_overlay), data.val_source
+        model, source = Model(task), data.val_source
         for item in range(min(PICTURES, len(source))):
             try:
                 annotated = source.load(item)
@@ -167,31 +165,12 @@ class ValidationPictures(Callback):
             except (ValueError, OSError):
                 continue  # validation left it out, too
             references = [annotated.masks[r] for r in query.references]
-            with in_the_precision_of_a_step(module):
+            with module.autocast():
                 group = model.select(annotated.image, query.text, references)
             picture = np.asarray(group.overlay().convert("RGB"))
             board.experiment.add_image(f"validation/{item}", picture, trainer.global_step, dataformats="HWC")
 
 
-@contextmanager
-def in_the_precision_of_a_step(module: Any) -> Iterator[None]:
-    """What trains may be held in several dtypes, which autocast joins. Candidates and features are made without it."""
-    task, before = module.task, {}
-    for name in ("read", "answer"):
-        before[name] = vars(task).get(name)
-        setattr(task, name, _within(module.autocast, getattr(task, name)))
-    try:
-        yield
-    finally:
-        for name, method in before.items():
-            delattr(task, name)
-            if method is not None:  # sharding puts its own there
-                setattr(task, name, method)
-
-
-def _within(context: Callable[[], AbstractContextManager[Any]], method: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*arguments: Any, **options: Any) -> Any:
-        with context():
-            return method(*arguments, **options)
-
-    return run
+def learner_of(module: LightningModule) -> Learner:
+    """What a Lightning module of ours trains."""
+    return cast(TrainingModule, module).learner

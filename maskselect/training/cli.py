@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from maskselect.backends.config_tree import arguments_of
 from maskselect.backends.configs import BASE, with_bases
-from maskselect.doctor.check import refuse_missing
-from maskselect.doctor.starts import refuse_unweighted
+from maskselect.backends.training_data import training_data
+from maskselect.doctor.check import refuse_missing, refuse_unweighted
 from maskselect.structures.left_out import LeftOut
 from maskselect.training.callbacks import GatherLeftOut, RateBar, SaveWeights, ValidationPictures, without_starts
 from maskselect.training.module import TrainingModule
@@ -61,6 +63,7 @@ class TrainingCLI(LightningCLI):
             "config": without_starts(_plain(config.model.task)),
             "data": _plain(config.data),
             "data_seed": _seed(config.data),
+            "trained_on": [asdict(one) for one in training_data(_plain(config.data))],
         }
         bar = [] if trainer_config.get("enable_progress_bar") is False else [RateBar()]
         own = [*bar, SaveWeights(folder, every, card), ValidationPictures(), GatherLeftOut()]
@@ -198,6 +201,5 @@ def without_none(config: Any) -> Any:
 
 
 def _seed(data: Any) -> int:
-    plain = _plain(data)
-    own = plain.get("init_args", {})
-    return int(own.get("train", {}).get("init_args", {}).get("seed", own.get("seed", 0)))
+    own = arguments_of(_plain(data))
+    return int(arguments_of(own.get("train")).get("seed", own.get("seed", 0)))

@@ -4,18 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from maskselect.data.groups import GroupSource
-from maskselect.data.scenes.stream import SceneDataset
+from maskselect.backends.config_tree import Arguments
+from maskselect.backends.training_data import training_data
+from maskselect.recipes.compact.captioner import SceneTexts, collate_texts
+from maskselect.scenes.stream import SceneDataset
+from maskselect.structures.groups import GroupSource, PrepareSettings
 from maskselect.structures.left_out import LeftOut
-from maskselect.structures.protocols import CandidateSystem
-from maskselect.structures.sample import Batch
-from maskselect.training.caption_task import SceneTexts, collate_texts
+from maskselect.structures.protocols import GroupLearner, Preparer
+from maskselect.structures.provenance import TrainingData
 from maskselect.training.draws import LONG, NumberedDraws, PromptBatches, SeededItems
-from maskselect.training.features import FeatureStore, LabelRule, collect
 from maskselect.training.stand_ins import StandIns
+from maskselect.training.substitutes import made_or_substituted
 
 
 class CountedLoader(DataLoader[Any]):
@@ -54,7 +57,7 @@ class _Resumable(LightningDataModule):
 
 
 class GroupsData(_Resumable):
-    """Images with many prompts each, for systems that select masks.
+    """Images with many prompts each, for any `GroupLearner`.
 
     Images that cannot be used are left out; `left_out` names them, and another image comes in place of each.
 
@@ -65,7 +68,8 @@ class GroupsData(_Resumable):
             `batch_size`, whose steps hold fewer prompts where images have few.
         max_candidates: candidates of a training image beyond this go, if they match nothing; None keeps all.
         cache_dir: where frozen features are kept; the first visit of an image computes them. None keeps nothing.
-        best_iou, positive_iou: see `LabelRule`.
+        proposals: folder of stored candidates, see `proposers.store`; what is absent is proposed and added.
+        best_iou, positive_iou: see `LabelRule` of `systems/preparing.py`.
         stand_ins: in training, candidates made from the annotated masks in place of the proposer's; validation always
             has the proposer's.
         seed: order of images and prompts.
@@ -86,49 +90,59 @@ class GroupsData(_Resumable):
         positive_iou: float = 0.7,
         stand_ins: StandIns | None = None,
         seed: int = 0,
+        proposals: Path | None = None,
     ) -> None:
         super().__init__()
         if batch_prompts is not None and batch_prompts < 1:
             raise ValueError(f"batch_prompts must be at least 1, got {batch_prompts}")
-        self.stand_ins, self.batch_prompts = stand_ins, batch_prompts
+        self.batch_prompts = batch_prompts
         self.train_source, self.val_source = train, val
         self.batch_size, self.prompts_per_image = batch_size, prompts_per_image
-        self.max_candidates = max_candidates
-        self.cache_dir, self.seed = cache_dir, seed
-        self.rule = LabelRule(best_iou, positive_iou)
+        self.seed = seed
+        folder = None if cache_dir is None else Path(cache_dir)
+        self.settings = PrepareSettings(folder, best_iou, positive_iou, max_candidates, stand_ins, proposals)
         self.left_out = LeftOut()
-        self._stores: tuple[FeatureStore, FeatureStore]
+        self._preparers: tuple[Preparer, Preparer]
 
-    def stores(self, system: CandidateSystem) -> tuple[FeatureStore, FeatureStore]:
-        """Where frozen features of training and of validation are kept: one store, unless training has stand-ins."""
-        plain = FeatureStore(system, self.cache_dir)
-        return plain if self.stand_ins is None else FeatureStore(system, self.cache_dir, self.stand_ins), plain
+    @classmethod
+    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
+        """What its training source draws from."""
+        return training_data(arguments["train"])
+
+    def preparers(self, learner: GroupLearner) -> tuple[Preparer, Preparer]:
+        """What makes the batches of training and of validation."""
+        return learner.preparer(self.settings, True), learner.preparer(self.settings, False)
 
     def setup(self, stage: str) -> None:
-        """Make the feature stores while weights are whole: their key is a digest of them, and ZeRO-3 shards them.
+        """Make the preparers while weights are whole: features are kept under a digest of them, and ZeRO-3 shards them.
 
-        Raises TypeError for a task without candidates.
+        Raises:
+            TypeError: for a task that does not learn from pictures with prompts.
         """
-        system = self.trainer.lightning_module.task if self.trainer else None
-        if not isinstance(system, CandidateSystem):
-            raise TypeError(f"GroupsData trains systems that select candidates, not {type(system).__name__}")
-        self._stores = self.stores(system)
+        learner = self.trainer.lightning_module.task if self.trainer else None
+        if not isinstance(learner, GroupLearner):
+            raise TypeError(f"GroupsData feeds learners of pictures with prompts, not {type(learner).__name__}")
+        self._preparers = self.preparers(learner)
 
-    def _collate(
-        self, store: FeatureStore, source: GroupSource, max_candidates: int | None = None
-    ) -> Callable[[list[tuple[int, int]]], Batch]:
-        with_captions = store.system.stage == 1
+    def _collate(self, preparer: Preparer, source: GroupSource) -> Callable[[list[tuple[int, int]]], Any]:
+        """(image number, seed) pairs to a batch."""
 
-        def collate(items: list[tuple[int, int]]) -> Batch:
-            prompts, rule = self.prompts_per_image, self.rule
-            return collect(store, source, items, prompts, rule, with_captions, max_candidates, self.left_out)
+        def collate(draws: list[tuple[int, int]]) -> Any:
+            items = []
+            for number, seed in draws:
+
+                def make(chosen: int, seed: int = seed) -> Any:
+                    return preparer.prepare(source, chosen, np.random.default_rng(seed), self.prompts_per_image)
+
+                items.append(made_or_substituted(make, source, number, seed, self.left_out))
+            return preparer.collate(items)
 
         return collate
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Endless batches, from where the trainer stands."""
         data = SeededItems(len(self.train_source), self.seed, fresh=True)
-        collate = self._collate(self._stores[0], self.train_source, self.max_candidates)
+        collate = self._collate(self._preparers[0], self.train_source)
         if self.batch_prompts is None:
             return self._train_loader(data, len(self.train_source), collate)
         steps, rank, world = self._stand()
@@ -144,7 +158,7 @@ class GroupsData(_Resumable):
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation image once, with the same prompts every time."""
         data = SeededItems(len(self.val_source), self.seed + 1, fresh=False)
-        return DataLoader(data, self.batch_size, collate_fn=self._collate(self._stores[1], self.val_source))
+        return DataLoader(data, self.batch_size, collate_fn=self._collate(self._preparers[1], self.val_source))
 
 
 class ScenesData(_Resumable):
@@ -173,6 +187,11 @@ class ScenesData(_Resumable):
         self.scenes = SceneDataset("train", seed, count, augment=augment, cache_dir=cache_dir)
         self.val_scenes = SceneDataset("val", seed, val_count, cache_dir=cache_dir)
         self.batch_size, self.texts, self.seed = batch_size, texts, seed
+
+    @classmethod
+    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
+        """The scenes that it draws."""
+        return [TrainingData("scenes", seed=arguments.get("seed", 0), count=arguments.get("count"))]
 
     def _data(self, scenes: SceneDataset) -> tuple[Dataset[Any], Any]:
         return (SceneTexts(scenes), collate_texts) if self.texts else (scenes, None)

@@ -1,20 +1,19 @@
 """Frozen features of all images of a run, computed beforehand, on as many machines as one likes."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
-from maskselect.backends.building import build
+from maskselect.backends.building import build, on_device
 from maskselect.backends.progress import track
 from maskselect.doctor.check import refuse_missing
+from maskselect.structures.groups import UnusableImageError
 from maskselect.structures.left_out import LeftOut
-from maskselect.structures.protocols import CandidateSystem
-from maskselect.systems.loading import on_device
+from maskselect.structures.protocols import GroupLearner, StoringPreparer
 from maskselect.training.cli import without_none
 from maskselect.training.data import GroupsData
-from maskselect.training.substitutes import UnusableImageError
 
 
 def fill(
@@ -33,18 +32,21 @@ def fill(
         torch.manual_seed(seed)  # frozen parts that no file gives are drawn as in the run
     task = build(on_device(config["model"]["task"], device))
     data = build(config["data"])
-    if not isinstance(data, GroupsData) or data.cache_dir is None:
+    if not isinstance(data, GroupsData) or data.settings.cache_dir is None:
         raise ValueError("the config's data keep no frozen features; expected GroupsData with a cache_dir")
-    if not isinstance(task, CandidateSystem):
-        raise ValueError(f"{type(task).__name__} has no frozen features; expected a system that selects candidates")
-    task.to(device)  # type: ignore[attr-defined]
-    data.cache_dir = Path(data.cache_dir)
-    kept = zip(data.stores(task), (data.train_source, data.val_source), strict=True)
-    work = [(store, source, item) for store, source in kept for item in range(len(source))][part - 1 :: parts]
+    if not isinstance(task, GroupLearner):
+        raise ValueError(f"{type(task).__name__} has no frozen features; expected a system that learns from prompts")
+    cast(nn.Module, task).to(device)
+    work = []
+    for preparer, source in zip(data.preparers(task), (data.train_source, data.val_source), strict=True):
+        if not isinstance(preparer, StoringPreparer):
+            raise ValueError(f"{type(task).__name__} has no frozen features; expected a system whose features are kept")
+        work += [(preparer, source, item) for item in range(len(source))]
+    work = work[part - 1 :: parts]
     done = 0
-    for store, source, item in track(work, len(work), "Frozen features", "images"):
+    for preparer, source, item in track(work, len(work), "Frozen features", "images"):
         try:
-            done += store.keep(source, item)
+            done += preparer.keep(source, item)
         except UnusableImageError as error:
             if left_out is None:
                 raise

@@ -1,4 +1,4 @@
-"""One Lightning module for every `Trainable`: optimiser, schedule, logging, and nothing that knows a system."""
+"""One Lightning module for every `Learner`: optimiser, schedule, logging, and nothing that knows a system."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -9,9 +9,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from maskselect.backends.precision import widen
-from maskselect.structures.protocols import Trainable
+from maskselect.structures.protocols import Learner
 from maskselect.training.muon import Muon, muon_groups
-from maskselect.training.sharding import is_deepspeed, not_sharded, reach_all, shard
+from maskselect.training.sharding import is_deepspeed, not_sharded, reached, shard
 
 Schedule = Literal["cosine", "linear"]
 
@@ -25,7 +25,7 @@ def factor(step: int, total: int, warmup: int, schedule: Schedule) -> float:
 
 
 class TrainingModule(LightningModule):
-    """Trains any `Trainable`.
+    """Trains any `Learner`.
 
     Args:
         task: a system, or a proposer or encoder with its objective.
@@ -54,9 +54,12 @@ class TrainingModule(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not isinstance(task, Trainable):
-            raise ValueError(f"{type(task).__name__} cannot be trained: it has no loss() and validate()")
+        if not isinstance(task, Learner):
+            raise ValueError(
+                f"{type(task).__name__} cannot be trained: it is no Learner, see maskselect.structures.protocols"
+            )
         self.task = task
+        self._reached: list[str] = []
         self.lr = lr
         self.warmup_share = warmup_share
         self.schedule: Schedule = schedule
@@ -67,9 +70,9 @@ class TrainingModule(LightningModule):
         self.seed = seed
 
     @property
-    def trainable(self) -> Trainable:
-        """The task, as what it is here."""
-        return cast(Trainable, self.task)
+    def learner(self) -> Learner:
+        """The task, typed."""
+        return cast(Learner, self.task)
 
     def configure_model(self) -> None:
         """Hold what trains in float32, and shard the task where the strategy has a mesh of processes for it.
@@ -82,7 +85,7 @@ class TrainingModule(LightningModule):
             self._prepare_for_deepspeed()
         else:
             half = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-            shard(self.task, self.device_mesh["data_parallel"], half)
+            self._reached = shard(self.task, self.device_mesh["data_parallel"], half)
 
     def _prepare_for_deepspeed(self) -> None:
         strategy: Any = self.trainer.strategy
@@ -94,8 +97,8 @@ class TrainingModule(LightningModule):
                 "expected 32-true, with DeepSpeed's own autocast as in configs/paper/overlays/zero2.yaml"
             )
         if (strategy.config or {}).get("zero_optimization", {}).get("stage", 0) < 3:
-            reach_all(self.task, [name for name, p in self.task.named_parameters() if p.requires_grad])
-        elif not getattr(self.task, "runs_every_part", False):
+            self._reached = [name for name, p in self.task.named_parameters() if p.requires_grad]
+        elif not self.learner.runs_every_part:
             raise ValueError(
                 f"{type(self.task).__name__} as configured cannot be trained under ZeRO-3, for which every process has "
                 "to run the same modules in every step (stage 2 of RAS, scorer parallel, with gradient_checkpointing); "
@@ -118,14 +121,14 @@ class TrainingModule(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; every scalar of the task is logged."""
-        scalars = self.trainable.loss(batch)
+        scalars = self.learner.loss(batch)
         for name, value in scalars.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=1)
-        return scalars["loss"]
+        return scalars["loss"] + reached(self.task, self._reached) if self._reached else scalars["loss"]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the task's validation scalars, averaged over batches."""
-        for name, value in self.trainable.validate(batch).items():
+        for name, value in self.learner.validate(batch).items():
             self.log(
                 f"val/{name}", value, prog_bar=name in ("loss", "top_iou"), on_epoch=True, batch_size=1, sync_dist=True
             )
@@ -153,9 +156,8 @@ class TrainingModule(LightningModule):
         """
         if self.device_mesh is not None:
             return
-        task: Any = self.task
         kept = {name for name, p in self.named_parameters() if p.requires_grad}
-        kept |= {name for name, _ in self.named_buffers()} | {f"task.{name}" for name in task.learned_state()}
+        kept |= {name for name, _ in self.named_buffers()} | {f"task.{name}" for name in self.learner.learned_state()}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

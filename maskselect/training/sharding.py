@@ -11,7 +11,7 @@ has them.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from maskselect.backends.precision import widen
+from maskselect.structures.protocols import Learner
 
 _CALLED = ("loss", "validate", "read", "answer")
 """Methods of a task that run its parts: the hooks that gather parameters must stand around them."""
@@ -27,28 +28,23 @@ _CALLED_OF_BLOCKS = ("remember",)
 """Those of a block, beside its forward."""
 
 
-class Sharded(Protocol):
-    """A task that says which of its modules are alike and run one after another, as the layers of a language model."""
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The modules, in the order in which they run."""
-        ...
-
-
-def shard(task: nn.Module, mesh: Any, gathered: torch.dtype | None = None) -> None:
+def shard(task: nn.Module, mesh: Any, gathered: torch.dtype | None = None) -> list[str]:
     """Shard a task in place over a one-dimensional mesh of processes. A task that is sharded already stays as it is.
 
     gathered: dtype of blocks while they run; None is that in which they are held. Gradients are reduced in float32.
-    Raises ValueError for a task without blocks, or whose blocks cannot be sharded.
+
+    Returns:
+        Names of the parameters outside the blocks that train; the loss must depend on all of them in every process, see
+        `reached`.
+
+    Raises:
+        ValueError: for a task whose blocks cannot be sharded.
     """
-    if isinstance(task, FSDPModule):
-        return
-    if not hasattr(type(task), "blocks"):
-        raise ValueError(f"{type(task).__name__} cannot be sharded: it does not say what its blocks are; use ddp")
-    blocks = cast(Sharded, task).blocks
+    blocks = cast(Learner, task).blocks()
     within = {id(parameter) for block in blocks for parameter in block.parameters()}
     own = [name for name, p in task.named_parameters() if p.requires_grad and id(p) not in within]
+    if isinstance(task, FSDPModule):
+        return own
     whole = {p for p in task.parameters() if not p.requires_grad and id(p) not in within}
     policy = MixedPrecisionPolicy(gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in blocks:
@@ -56,26 +52,18 @@ def shard(task: nn.Module, mesh: Any, gathered: torch.dtype | None = None) -> No
         fully_shard(block, mesh=mesh, mp_policy=policy)
         _gather_for(block, _CALLED_OF_BLOCKS)
     widen(task)
-    reach_all(task, own)
     fully_shard(task, mesh=mesh, ignored_params=whole)
     _gather_for(task, _CALLED)
+    return own
 
 
-def reach_all(task: nn.Module, names: Sequence[str]) -> None:
-    """Have the loss depend on every parameter of those names, by nothing: then each gets a gradient in every process.
+def reached(task: nn.Module, names: Sequence[str]) -> Tensor | float:
+    """0 * the sum of the named parameters; added to the loss, every process has a gradient for each of them.
 
-    Processes reduce together the gradients that they have; without references, say, one would have fewer than another.
+    Processes reduce gradients together; without references in its batch, one would have fewer than another.
     """
-    own_loss = cast(Any, task).loss
-
-    def loss(batch: Any) -> dict[str, Tensor]:
-        losses: dict[str, Tensor] = own_loss(batch)
-        if not torch.is_grad_enabled():
-            return losses
-        held = dict(task.named_parameters())
-        return losses | {"loss": losses["loss"] + 0 * sum(held[name].sum() for name in names)}
-
-    cast(Any, task).loss = loss
+    held = dict(task.named_parameters())
+    return 0 * sum(held[name].sum() for name in names)
 
 
 def _gather_for(module: nn.Module, methods: Sequence[str]) -> None:

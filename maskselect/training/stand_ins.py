@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskselect.backends.cache_keys import cache_key
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.structures.masks import MaskSet
 
@@ -36,6 +37,10 @@ class StandIns:
     unions: float = 0.3
     wave: float = 0.14
     grid: int = 64
+
+    def cache_key(self) -> str:
+        """Of all its settings."""
+        return cache_key("StandIns", **vars(self))
 
     def propose(self, masks: Tensor, rng: np.random.Generator) -> MaskSet:
         """Candidates for (M, H, W) bool masks; the scores follow the overlap with the best mask, as a proposer's do."""

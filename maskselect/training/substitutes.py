@@ -1,39 +1,15 @@
 """Images that cannot be used, and which ones come in their place."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
 
-from maskselect.data.groups import GroupSource
-from maskselect.structures.left_out import LeftOut, one_line
+from maskselect.structures.groups import GroupSource, UnusableImageError
+from maskselect.structures.left_out import LeftOut
 
 Made = TypeVar("Made")
 _TRIES = 64  # images that are tried in place of one that cannot be used
-
-
-class UnusableImageError(ValueError):
-    """An image of a source whose file or annotations cannot be read, or that has no candidates.
-
-    image: its id, or its number where even that cannot be read.
-    """
-
-    def __init__(self, source: GroupSource, item: int, error: BaseException) -> None:
-        try:
-            self.image = source.image_id(item)
-        except (ValueError, OSError):
-            self.image = f"number {item}"
-        super().__init__(f"image {self.image}: {one_line(error)}")
-
-
-@contextmanager
-def using(source: GroupSource, item: int) -> Iterator[None]:
-    """A block whose ValueError or OSError is about one image, and becomes an UnusableImageError that names it."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise UnusableImageError(source, item, error) from error
 
 
 def made_or_substituted(

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from maskselect.backends.atomic import (
+from maskselect.ops.atomic import (
     atomic_file,
     atomic_files,
     atomic_folder,
@@ -24,12 +24,12 @@ from maskselect.backends.atomic import (
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(file for room in ("maskselect", "tools", "benchmarks") for file in (ROOT / room).rglob("*.py"))
 EXEMPT = {
-    ROOT / "maskselect/backends/atomic.py",
+    ROOT / "maskselect/ops/atomic.py",
     ROOT / "benchmarks/proposals.py",  # hides an index for a while, to measure without it
 }
 WITHIN_FOLDERS = {  # their callers hold a temporary file or folder
     ROOT / "maskselect" / name
-    for name in ("builders/engine.py", "importers/account.py", "importers/llava_folder.py", "publishing.py")
+    for name in ("recipes/engine.py", "importers/account.py", "importers/llava_folder.py", "publishing.py")
 }
 
 
@@ -191,7 +191,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -
 
 
 def _faults(path: Path) -> Iterator[str]:
-    """Lines of a source file that name or move files around `maskselect.backends.atomic`."""
+    """Lines of a source file that name or move files around `maskselect.ops.atomic`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.JoinedStr) and "getpid" in (name := ast.unparse(node)) and "/proc/" not in name:
             yield f"{path}:{node.lineno} makes a name of a process id"

@@ -11,7 +11,7 @@ import torch
 from maskselect.backends.checkpoints import change_card, write_checkpoint
 from maskselect.reports.files import write_json
 from maskselect.reports.records import RecordFile
-from tests.builders.test_proposals import pictures, propose
+from tests.recipes.test_proposals import pictures, propose
 
 
 @pytest.fixture

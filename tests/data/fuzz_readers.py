@@ -24,7 +24,6 @@ import numpy as np
 from maskselect.data.catalog_others import EVERYTHING
 from maskselect.ops import rle
 from maskselect.structures.video import stacked
-from tests.builders import test_maskgroups_2m
 from tests.data import (
     test_coco,
     test_llava,
@@ -39,6 +38,7 @@ from tests.data import (
     test_video,
     test_visual_genome,
 )
+from tests.recipes import test_maskgroups_2m
 
 LARGE = 2**63 - 1
 ODD: list[Any] = [

@@ -12,10 +12,10 @@ from PIL import Image
 
 from maskselect.data.maskgroups import MaskGroupsDataset
 from maskselect.data.maskgroups_writer import FileFormat, MaskGroupRow, write_maskgroups
-from maskselect.data.questions import open_samples
-from maskselect.data.scenes.samples import ask_scene
-from maskselect.data.scenes.writer import write_scenes
+from maskselect.evaluation.questions import open_samples
 from maskselect.ops import rle
+from maskselect.recipes.scene_files import write_scenes
+from maskselect.scenes.samples import ask_scene
 
 
 def three_masks() -> np.ndarray:

@@ -10,9 +10,11 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
-from maskselect.data.groups import Annotated, Query, SceneGroups
-from maskselect.data.leakage import find_overlaps
+from maskselect.backends.training_data import training_data
 from maskselect.data.mixing import MixedGroups
+from maskselect.evaluation.leakage import find_overlaps
+from maskselect.scenes.groups import SceneGroups
+from maskselect.structures.groups import Annotated, Query
 from maskselect.training.data import GroupsData
 from maskselect.training.draws import NumberedDraws
 
@@ -115,7 +117,7 @@ def test_what_cannot_be_mixed_is_told(arguments: dict[str, Any], message: str) -
 def test_mixtures_of_mixtures_are_made_from_configs() -> None:
     parser = LightningArgumentParser()
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-    scenes = {"class_path": "maskselect.data.groups.SceneGroups"}
+    scenes = {"class_path": "maskselect.scenes.groups.SceneGroups"}
     made = {
         "class_path": "maskselect.data.mixing.MixedGroups",
         "init_args": {
@@ -148,9 +150,14 @@ def test_a_mixture_tells_what_each_of_its_sets_has_seen() -> None:
     path = "maskselect.data.mixing.MixedGroups"
     inner = {"class_path": path, "init_args": {"sources": [one, one]}}
     mixed = {"class_path": path, "init_args": {"sources": [inner, other], "rates": [9, 3]}}
-    told = find_overlaps(mixed, "refcoco", "val")
-    assert told == [*find_overlaps(one, "refcoco", "val"), *find_overlaps(other, "refcoco", "val")]
+    told = find_overlaps(training_data(mixed), "refcoco", "val")
+    assert told == [
+        *find_overlaps(training_data(one), "refcoco", "val"),
+        *find_overlaps(training_data(other), "refcoco", "val"),
+    ]
     assert len(told) == 2
-    assert find_overlaps(mixed, "reasonseg", "val") == []
+    assert find_overlaps(training_data(mixed), "reasonseg", "val") == []
     never = {"class_path": path, "init_args": {"sources": [inner, other], "rates": [0, 3]}}
-    assert find_overlaps(never, "refcoco", "val") == find_overlaps(other, "refcoco", "val")
+    assert find_overlaps(training_data(never), "refcoco", "val") == find_overlaps(
+        training_data(other), "refcoco", "val"
+    )

@@ -7,7 +7,7 @@ import pytest
 
 from maskselect.data.catalog import CATALOG
 from maskselect.data.check import check
-from maskselect.evaluation import build_report, score_samples
+from maskselect.evaluation.samples import build_report, score_samples
 from tests.real_samples import REAL_SAMPLES, Oracle, RealSample
 
 NAMES = [f"{real.title} {real.split}" for real in REAL_SAMPLES]

@@ -10,21 +10,22 @@ import pytest
 import torch
 
 from maskselect import cli
-from maskselect.data.groups import Query, SceneGroups
 from maskselect.data.maskgroups import MaskGroupsDataset
-from maskselect.data.questions import open_samples
-from maskselect.data.scenes.facts import SceneFacts
-from maskselect.data.scenes.phrases import CATEGORY_NAMES
-from maskselect.data.scenes.prompts import draw_prompts
-from maskselect.data.scenes.render import render
-from maskselect.data.scenes.samples import ask_scene, ask_scenes
-from maskselect.data.scenes.sentences import plural
-from maskselect.data.scenes.spec import CATEGORIES, KINDS, SPLITS
-from maskselect.data.scenes.stream import SceneDataset
-from maskselect.data.scenes.writer import write_scenes
-from maskselect.evaluation import evaluate
+from maskselect.evaluation.questions import open_samples
+from maskselect.evaluation.run import evaluate
+from maskselect.recipes.scene_files import write_scenes
+from maskselect.scenes.facts import SceneFacts
+from maskselect.scenes.groups import SceneGroups
+from maskselect.scenes.phrases import CATEGORY_NAMES
+from maskselect.scenes.prompts import draw_prompts
+from maskselect.scenes.render import render
+from maskselect.scenes.samples import ask_scene, ask_scenes
+from maskselect.scenes.sentences import plural
+from maskselect.scenes.spec import CATEGORIES, KINDS, SPLITS
+from maskselect.scenes.stream import SceneDataset
+from maskselect.structures.groups import Query
 from maskselect.structures.sample import Sample
-from tests.test_evaluation import StubModel
+from tests.evaluation.test_evaluation import StubModel
 
 DIGESTS = {
     "train": "c2743b7d384428fd",
@@ -115,7 +116,7 @@ def test_the_report_tells_both_kinds() -> None:
 
     def measured(chosen: list[Sample]) -> dict:
         model = StubModel(named_only)
-        return evaluate(model, chosen, dataset="scenes-reasoning", split="val", model_name="stub", total=len(chosen))
+        return evaluate(model, chosen)
 
     report = measured(samples)
     assert list(report["by_kind"]) == ["naming", "reasoning"]

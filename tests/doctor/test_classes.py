@@ -1,17 +1,20 @@
-"""What classes need: of every class in any config it is known, and the paper configs lack what they say they lack."""
+"""What classes need: the paper configs lack what they say they lack, and what is there is not missing."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from maskselect.backends import needs as needed
 from maskselect.backends.building import find_class
+from maskselect.backends.config_tree import walk
 from maskselect.backends.optional import installing
-from maskselect.doctor import classes, devices
-from maskselect.doctor.check import missing, refuse_missing, unknown
-from maskselect.doctor.needs import MissingError, walk
-from maskselect.doctor.sketches import SKETCHES
+from maskselect.doctor import devices
+from maskselect.doctor.check import missing, refuse_missing
+from maskselect.doctor.listing import MissingError
+from maskselect.structures.needs import StatesNeeds
 from tests.doctor.machines import COMPACT, CONFIGS, PAPER, ROOT, config_of, put_into_cache
 
 RAS = ("paper/ras_13b.yaml", "paper/overlays/lora.yaml", "paper/overlays/codetr.yaml")
@@ -25,21 +28,12 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: str(path.relative_to(CONFIGS)))
-def test_of_every_class_in_a_config_it_is_known_what_it_needs(path: Path) -> None:
-    """Another class wants a line in `maskselect/doctor/classes.py`, and one in `sketches.py` if it reads weights."""
-    assert unknown(yaml.safe_load(path.read_text())) == []
-
-
-@pytest.mark.parametrize("path", sorted(classes.NEEDS))
-def test_every_class_that_is_known_exists(path: str) -> None:
-    assert find_class(path).__name__ == path.rpartition(".")[2]
-
-
-def test_what_reads_weights_is_not_built_as_it_is() -> None:
-    """Else `doctor` would read them."""
-    reading = {path for path, needs in classes.NEEDS.items() if needs is not classes.nothing}
-    assert reading - SKETCHES.keys() == {"maskselect.data.groups.DatasetGroups", "maskselect.data.llava.CaptionGroups"}
-    assert SKETCHES.keys() <= classes.NEEDS.keys()
+def test_a_class_that_takes_weights_states_its_needs(path: Path) -> None:
+    for node in walk(yaml.safe_load(path.read_text())):
+        if node.path.startswith("maskselect."):
+            made = find_class(node.path)
+            takes = {"checkpoint", "pretrained", "start", "base"} & inspect.signature(made).parameters.keys()
+            assert not takes or isinstance(made, StatesNeeds)
 
 
 @pytest.mark.parametrize("path", COMPACT, ids=lambda path: path.stem)
@@ -142,7 +136,7 @@ def test_an_encoder_may_have_weights_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_packages_devices_and_a_checkpoint_to_go_on_from(monkeypatch: pytest.MonkeyPatch, no_cuda: None) -> None:
-    monkeypatch.setattr(classes, "find_spec", lambda module: None)
+    monkeypatch.setattr(needed, "find_spec", lambda module: None)
     config = {
         "model": {"task": {"class_path": "maskselect.proposers.regions.RegionProposer"}},
         "trainer": {"strategy": "deepspeed_stage_2", "accelerator": "cuda", "devices": 8},
@@ -167,10 +161,10 @@ def test_names_that_exist_nowhere_are_refused(tmp_path: Path) -> None:
         missing({"model": start})
 
 
-def test_classes_of_others_and_unknown_ones_of_ours_need_nothing() -> None:
-    config = {"model": {"a": {"class_path": "torch.nn.Linear"}, "b": {"class_path": "maskselect.new.Thing"}}}
-    assert missing(config) == [] and unknown(config) == ["maskselect.new.Thing"]
-    assert len(list(walk(config))) == 2
+def test_classes_of_others_need_nothing_and_ours_must_exist() -> None:
+    assert missing({"model": {"a": {"class_path": "torch.nn.Linear"}}}) == []
+    with pytest.raises(ValueError, match="does not exist"):
+        missing({"model": {"b": {"class_path": "maskselect.new.Thing"}}})
 
 
 def test_what_comes_by_itself_is_refused_only_offline_or_beside_other_things(

@@ -1,6 +1,5 @@
 """Parameters, counted without weights, are those of the networks that are built with them."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from maskselect.backends.building import build
 from maskselect.backends.mobile_sam import build_mobile_sam
 from maskselect.backends.precision import widen
 from maskselect.doctor.counts import Part, count, named_parameters, total
-from maskselect.doctor.sketches import Sketched, sketch
+from maskselect.doctor.skeleton import Skeleton, build_skeleton
 from maskselect.lmm.llava import Llava
 from tests.doctor.machines import COMPACT, config_of, put_into_cache, saved
 from tests.proposers.tiny_networks import model_of
@@ -29,9 +28,9 @@ QUERIES: dict[str, Any] = {"num_queries": 5, "hidden_dim": 32, "feature_size": 3
 LLAVA = "maskselect.lmm.llava.Llava"
 
 
-def counted(config: dict[str, Any]) -> tuple[Sketched, dict[str, Part]]:
-    sketched = sketch(config)
-    return sketched, {part.name: part for part in count(named_parameters(sketched))}
+def counted(config: dict[str, Any]) -> tuple[Skeleton, dict[str, Part]]:
+    skeleton = build_skeleton(config)
+    return skeleton, {part.name: part for part in count(named_parameters(skeleton))}
 
 
 def lmm(**arguments: Any) -> dict[str, Any]:
@@ -67,12 +66,12 @@ def test_published_sizes(size: str, llama: float, whole: float) -> None:
     ids=["all", "lora", "bf16"],
 )
 def test_a_folders_llava_is_counted_as_it_is_built(folder: Path, arguments: dict[str, Any]) -> None:
-    """Names, shapes, dtypes and what trains: the sketch and `Llava` must not part ways."""
-    sketched = sketch(lmm(model=str(folder), **arguments)).whole
-    assert sketched is not None
+    """Names, shapes, dtypes and what trains: the skeleton must equal `Llava`."""
+    skeleton = build_skeleton(lmm(model=str(folder), **arguments)).whole
+    assert skeleton is not None
     real = build(lmm(model=str(folder), **arguments))
     widen(real)  # as training does
-    drawn, there = dict(sketched.named_parameters()), dict(real.named_parameters())
+    drawn, there = dict(skeleton.named_parameters()), dict(real.named_parameters())
     assert {n: (p.shape, p.dtype, p.requires_grad) for n, p in drawn.items()} == {
         n: (p.shape, p.dtype, p.requires_grad) for n, p in there.items()
     }
@@ -89,9 +88,9 @@ def test_a_llava_in_the_cache_is_counted_by_its_config(folder: Path, alone: Path
 @pytest.mark.parametrize("name", ["ras.yaml", "llmseg.yaml"])
 def test_a_compact_system_is_counted_as_it_is_built(name: str) -> None:
     task = config_of(name)["model"]["task"]
-    sketched, parts = counted(task)
+    skeleton, parts = counted(task)
     real = build(task)
-    drawn = {n: p.requires_grad for n, p in named_parameters(sketched).items() if not n.startswith("proposer.")}
+    drawn = {n: p.requires_grad for n, p in named_parameters(skeleton).items() if not n.startswith("proposer.")}
     assert drawn == {n: p.requires_grad for n, p in real.named_parameters() if not n.startswith("proposer.")}
     sam = real.proposer.proposer.sam
     assert parts["proposer"].frozen == own(sam, False) and not parts["proposer"].trained
@@ -102,8 +101,8 @@ def test_a_compact_system_is_counted_as_it_is_built(name: str) -> None:
 
 @pytest.mark.parametrize("path", COMPACT, ids=lambda path: path.stem)
 def test_every_compact_task_can_be_counted(path: Path) -> None:
-    sketched, parts = counted(config_of(path.name)["model"]["task"])
-    assert sketched.reasons == [] and total(parts.values()).trained > 0
+    skeleton, parts = counted(config_of(path.name)["model"]["task"])
+    assert skeleton.reasons == [] and total(parts.values()).trained > 0
 
 
 def test_a_decoder_is_as_large_as_the_frozen_layers_that_it_copies() -> None:
@@ -114,10 +113,10 @@ def test_a_decoder_is_as_large_as_the_frozen_layers_that_it_copies() -> None:
 
 
 def test_ras_13b_part_by_part() -> None:
-    sketched, parts = counted(
+    skeleton, parts = counted(
         config_of("paper/ras_13b.yaml", "paper/overlays/lora.yaml", "paper/overlays/codetr.yaml")["model"]["task"]
     )
-    assert sketched.reasons == []
+    assert skeleton.reasons == []
     assert list(parts) == [
         "proposer",
         *(f"encoder {name}" for name in ("clip", "convnext", "dinov2", "siglip")),
@@ -133,14 +132,14 @@ def test_ras_13b_part_by_part() -> None:
     lora = 40 * 128 * (4 * (5120 + 5120) + 3 * (5120 + 13824))
     assert parts["LoRA"].trained == lora and not parts["language model"].trained
     assert parts["encoder convnext"].frozen == pytest.approx(843e6, rel=0.01)
-    assert all(p.device.type == "meta" for p in named_parameters(sketched).values())
+    assert all(p.device.type == "meta" for p in named_parameters(skeleton).values())
 
 
 def test_what_has_no_sizes_is_told_and_the_rest_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    sketched, parts = counted(config_of("paper/llmseg_7b.yaml")["model"]["task"])
-    assert sketched.whole is None
-    assert sketched.reasons == ["the config of weights/llm-seg/llava is not on this machine"]
+    skeleton, parts = counted(config_of("paper/llmseg_7b.yaml")["model"]["task"])
+    assert skeleton.whole is None
+    assert skeleton.reasons == ["the config of weights/llm-seg/llava is not on this machine"]
     assert list(parts) == ["proposer", "encoder dinov2"]
     assert parts["proposer"].frozen == pytest.approx(641e6, rel=0.01)  # SAM ViT-H
     assert parts["encoder dinov2"].frozen == pytest.approx(306e6, rel=0.02)
@@ -153,13 +152,13 @@ def test_other_proposers_and_encoders_are_counted_or_told() -> None:
     union = proposer("union.UnionProposer", proposers=[proposer("sam.SamProposer", model_type="vit_t")])
     _, parts = counted({"proposer": union})
     assert parts["proposer"].frozen == own(build_mobile_sam(), True)
-    sam3 = sketch({"proposer": proposer("sam3.Sam3Proposer", model="facebook/sam3")})
-    assert sam3.whole is None and sam3.reasons == ["the config of facebook/sam3 is not on this machine, or another's"]
-    new = sketch({"class_path": "maskselect.encoders.new.Encoder"})
-    assert new.reasons == ["maskselect.encoders.new.Encoder is not in maskselect/doctor/classes.py"]
+    sam3 = build_skeleton({"proposer": proposer("sam3.Sam3Proposer", model="facebook/sam3")})
+    assert sam3.whole is None and sam3.reasons == ["the config of facebook/sam3 is not on this machine"]
+    new = build_skeleton({"class_path": "encoders.of.others.Encoder"})
+    assert new.reasons == ["encoders.of.others.Encoder is not part of maskselect"]
     sam = {"class_path": "maskselect.encoders.sam.SamEncoder", "init_args": {"checkpoint": "sam"}}
     ensemble = {"class_path": "maskselect.encoders.ensemble.EncoderEnsemble", "init_args": {"encoders": [sam]}}
-    assert sketch(ensemble).whole is not None
+    assert build_skeleton(ensemble).whole is not None
     assert torch.empty(0).device.type == "cpu"  # the meta device is left again
 
 
@@ -167,14 +166,14 @@ def test_other_proposers_and_encoders_are_counted_or_told() -> None:
 def test_towers_of_open_clip_are_counted_as_they_are_built(model: str) -> None:
     small = {"layers": 2, "width": 64} if model == "ViT-B-32" else {}
     given = {"name": "c", "model": model, "image_size": 64, "layers": [-2], "model_args": small}
-    sketched = sketch({"class_path": OPEN_CLIP, "init_args": given | {"pretrained": "openai"}}).whole
+    skeleton = build_skeleton({"class_path": OPEN_CLIP, "init_args": given | {"pretrained": "openai"}}).whole
     real = build({"class_path": OPEN_CLIP, "init_args": given})
-    assert sketched is not None
+    assert skeleton is not None
     drawn, there = (
         {name.partition(".")[2]: (tuple(p.shape), p.requires_grad) for name, p in module.named_parameters()}
-        for module in (sketched, real)
+        for module in (skeleton, real)
     )
-    assert drawn == there and sketched.info == replace(real.info, mean=(0.0,) * 3, std=(0.0,) * 3)
+    assert drawn == there and skeleton.info == real.info
 
 
 @pytest.mark.parametrize(
@@ -184,5 +183,5 @@ def test_proposers_of_transformers_are_counted_by_their_config(name: str, kind: 
     real = model_of(kind) if kind else Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**QUERIES))
     real.config.save_pretrained(tmp_path)
     config = {"class_path": f"maskselect.proposers.{name}", "init_args": {"model": str(tmp_path)}}
-    whole = total(count(named_parameters(sketch(config))))
+    whole = total(count(named_parameters(build_skeleton(config))))
     assert whole.frozen == own(real, True) + own(real, False) and not whole.trained

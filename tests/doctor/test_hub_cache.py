@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from maskselect.doctor.hub_cache import (
+from maskselect.backends.hub_cache import (
     TOKENIZER,
     cached,
     files_of,

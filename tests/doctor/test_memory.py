@@ -14,7 +14,7 @@ from maskselect.doctor.counts import Part, count, total
 from maskselect.doctor.devices import Room, device_room, precision_name, process_count, strategy_name
 from maskselect.doctor.examine import examine
 from maskselect.doctor.memory import Memory, count_tokens, estimate, layer_bytes
-from maskselect.doctor.sketches import sketch
+from maskselect.doctor.skeleton import build_skeleton
 from maskselect.lmm.lora import LoraSettings, add_lora
 from maskselect.lmm.wrapped import recompute_activations
 from tests.doctor.machines import config_of
@@ -44,7 +44,7 @@ def tiny(**changes: Any) -> dict[str, Any]:
 
 
 def estimated(config: dict[str, Any]) -> tuple[Memory, Part, dict[str, Part]]:
-    made = sketch(config["model"]["task"]).whole
+    made = build_skeleton(config["model"]["task"]).whole
     assert made is not None
     parts = count(dict(made.named_parameters()))
     return estimate(made, parts, config), total(parts), {part.name: part for part in parts}
@@ -199,7 +199,7 @@ def test_fsdp_leaves_frozen_parts_whole() -> None:
 
 def test_tokens_of_other_tasks() -> None:
     def tokens(config: dict[str, Any]) -> int | None:
-        return count_tokens(sketch(config["model"]["task"]).whole, config)
+        return count_tokens(build_skeleton(config["model"]["task"]).whole, config)
 
     assert tokens(tiny(task={"stage": 1})) == 2 * (40 + 2 * 5 + 64)
     assert tokens(tiny(task={"image_tokens": False, "pre_tokens": "none"})) == 2 * (40 + 5) + 6 * (32 + 5)

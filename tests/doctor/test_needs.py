@@ -1,18 +1,7 @@
-"""Walking a config, and telling what is missing."""
+"""How a list of what is missing is told."""
 
-from maskselect.doctor.needs import MissingError, Need, grouped, listed, merged, walk
-
-
-def test_every_class_is_found_with_its_place() -> None:
-    inner = {"class_path": "b.B", "init_args": {"size": 3}}
-    config = {"task": {"class_path": "a.A", "init_args": {"parts": [inner, 5], "text": "class_path"}}, "other": None}
-    found = [(node.keys, node.path, dict(node.arguments)) for node in walk(config)]
-    assert found[0] == (("task",), "a.A", {"parts": [inner, 5], "text": "class_path"})
-    assert found[1:] == [(("task", "parts", "0"), "b.B", {"size": 3})]
-
-
-def test_a_class_without_arguments_has_none() -> None:
-    assert [dict(node.arguments) for node in walk([{"class_path": "a.A", "init_args": None}])] == [{}]
+from maskselect.doctor.listing import MissingError, grouped, listed, merged
+from maskselect.structures.needs import Need
 
 
 def test_parts_of_one_thing_are_one_and_kinds_are_in_order() -> None:

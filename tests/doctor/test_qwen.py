@@ -11,7 +11,7 @@ from maskselect.backends.precision import widen
 from maskselect.doctor.check import missing
 from maskselect.doctor.counts import count, named_parameters, total
 from maskselect.doctor.memory import count_tokens
-from maskselect.doctor.sketches import sketch
+from maskselect.doctor.skeleton import build_skeleton
 from maskselect.lmm.qwen_vl import QwenVl
 from tests.doctor.machines import config_of, put_into_cache, saved
 from tests.systems.tiny import QWEN
@@ -30,12 +30,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_published_sizes_to_the_last_tensor() -> None:
     """16,584,333,312 bytes of two each in the index of the published files."""
-    sketched = sketch(lmm(model="Qwen/Qwen2.5-VL-7B-Instruct"))
-    parts = {part.name: part for part in count(named_parameters(sketched))}
+    skeleton = build_skeleton(lmm(model="Qwen/Qwen2.5-VL-7B-Instruct"))
+    parts = {part.name: part for part in count(named_parameters(skeleton))}
     assert total(parts.values()).total == 16_584_333_312 // 2
     assert parts["vision tower"].frozen + parts["image projector"].trained == 676_550_144
     assert set(parts) == {"vision tower", "image projector", "language model", "output layer"}
-    smallest = total(count(named_parameters(sketch(lmm(model="Qwen/Qwen2.5-VL-3B-Instruct"))))).total
+    smallest = total(count(named_parameters(build_skeleton(lmm(model="Qwen/Qwen2.5-VL-3B-Instruct"))))).total
     assert smallest == pytest.approx(3.755e9, rel=0.001)
 
 
@@ -49,16 +49,16 @@ def test_published_sizes_to_the_last_tensor() -> None:
     ids=["all", "lora", "bf16"],
 )
 def test_a_folders_model_is_counted_as_it_is_built(folder: Path, arguments: dict[str, Any]) -> None:
-    sketched = sketch(lmm(model=str(folder), **arguments)).whole
-    assert sketched is not None and all(p.device.type == "meta" for p in sketched.parameters())
+    skeleton = build_skeleton(lmm(model=str(folder), **arguments)).whole
+    assert skeleton is not None and all(p.device.type == "meta" for p in skeleton.parameters())
     real = build(lmm(model=str(folder), **arguments))
     widen(real)
     drawn, there = (
         {name: (p.shape, p.dtype, p.requires_grad) for name, p in module.named_parameters()}
-        for module in (sketched, real)
+        for module in (skeleton, real)
     )
     assert drawn == there
-    assert any(p.dtype == torch.bfloat16 for p in sketched.parameters()) == ("dtype" in arguments)
+    assert any(p.dtype == torch.bfloat16 for p in skeleton.parameters()) == ("dtype" in arguments)
 
 
 def test_the_overlay_lacks_qwen_and_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alone: Path) -> None:
@@ -74,8 +74,8 @@ def test_the_overlay_lacks_qwen_and_is_counted(monkeypatch: pytest.MonkeyPatch, 
     task["init_args"]["encoders"]["init_args"]["encoders"] = [small]
     task["init_args"]["proposer"] = {"class_path": "maskselect.proposers.regions.RegionProposer"}
     (alone / "models--Qwen--Qwen2.5-VL-7B-Instruct/snapshots/abc/config.json").unlink()
-    sketched = sketch(task)
-    assert sketched.reasons == [] and sketched.whole is not None
-    trained = {n for n, p in sketched.whole.named_parameters() if p.requires_grad}
+    skeleton = build_skeleton(task)
+    assert skeleton.reasons == [] and skeleton.whole is not None
+    trained = {n for n, p in skeleton.whole.named_parameters() if p.requires_grad}
     assert any(".merger." in n for n in trained) and not any("lm_head" in n or ".blocks." in n for n in trained)
-    assert count_tokens(sketched.whole, config) == 4 * (40 + 1280 + 2 * 100) + 16 * (32 + 100)
+    assert count_tokens(skeleton.whole, config) == 4 * (40 + 1280 + 2 * 100) + 16 * (32 + 100)

@@ -15,7 +15,7 @@ from maskselect.encoders.position import SinusoidEncoder
 from maskselect.encoders.timm import TimmEncoder
 from maskselect.ops.pooling import FINENESS, cell_weights, mask_pool
 from maskselect.structures.features import FeatureInfo
-from maskselect.training.features import fingerprint
+from maskselect.systems.preparing import fingerprint
 from tests.systems.tiny import tiny_llmseg
 
 VIT = {"embed_dim": 32, "depth": 1, "num_heads": 2, "class_token": False, "global_pool": ""}
@@ -116,9 +116,7 @@ def test_an_unknown_framing_is_told() -> None:
 
 
 def test_frozen_features_are_kept_apart_by_framing() -> None:
-    """And those of the default stay what they were: it is not among the settings that are digested."""
     plain, cornered = tiny_llmseg(), tiny_llmseg()
     assert fingerprint(plain) == fingerprint(cornered)
     cornered.encoders.framing = "corner"
     assert fingerprint(plain) != fingerprint(cornered)
-    assert "framing" not in vars(plain.encoders)

@@ -176,18 +176,20 @@ def test_answers_are_the_release_s(made: Made, imported: Path, prompt: str, ques
     similarity, iop = reference.judge(wanted, reference.mask_features(image_map, MASKS))
 
     pooled = system.pool_features(system.encode(IMAGE), MASKS)
-    read = system.read(IMAGE, pooled)
+    read = system.read_candidates(IMAGE, pooled)
     none = [torch.zeros(0, system.channels)]
     torch.testing.assert_close(system.answers(read, [prompt], none).states[0], wanted, atol=1e-4, rtol=1e-3)
     # A threshold in the middle of the widest gap: which side a score is on does not hang on its last digits.
     ordered = iop.sort().values
     below = int(ordered.diff().argmax())
     threshold = float(ordered[below : below + 2].mean())
-    scores, chosen = system.answer(read, [prompt], none, threshold)
+    scores, chosen = system.score_candidates(read, [prompt], none, threshold)
     torch.testing.assert_close(scores[0], iop, atol=1e-4, rtol=1e-4)
     assert torch.equal(chosen[0], iop > threshold) and 0 < int(chosen.sum()) < len(iop)
     system.strategy = "top_iou"
-    torch.testing.assert_close(system.answer(read, [prompt], none, 0.5)[0][0], (similarity + 1) / 2, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        system.score_candidates(read, [prompt], none, 0.5)[0][0], (similarity + 1) / 2, atol=1e-4, rtol=0
+    )
     assert float(iop.std()) > 1e-2 and float(similarity.std()) > 1e-2  # the masks are told apart
 
 
@@ -237,8 +239,8 @@ def test_an_import_with_narrow_frozen_weights_answers_much_the_same_and_trains(m
     hidden = reference.hidden(reference.ids(system.lmm.tokenizer, question), IMAGE)
     _, iop = reference.judge(hidden, reference.mask_features(SinusoidEncoder(grid=8, frequencies=3).table, MASKS))
     system.eval()
-    read = system.read(IMAGE, system.pool_features(system.encode(IMAGE), MASKS))
-    scores, _ = system.answer(read, ["the mug"], [torch.zeros(0, system.channels)], 0.5)
+    read = system.read_candidates(IMAGE, system.pool_features(system.encode(IMAGE), MASKS))
+    scores, _ = system.score_candidates(read, ["the mug"], [torch.zeros(0, system.channels)], 0.5)
     torch.testing.assert_close(scores[0], iop, atol=5e-2, rtol=0)
     system.train()
     batch = tiny_batch(system, images=1)
@@ -525,7 +527,7 @@ def test_the_command(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_overlays_tell_what_a_release_was_trained_on(made: Made, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
-    source = {"class_path": "maskselect.data.groups.SceneGroups", "init_args": {"count": 3}}
+    source = {"class_path": "maskselect.scenes.groups.SceneGroups", "init_args": {"count": 3}}
     overlay.write_text(yaml.safe_dump({"model": {"lr": 1e-5}, "data": {"init_args": {"train": source}}}))
     merged = read_configs([made.config, overlay])
     assert merged["model"]["task"] == task_config()["model"]["task"] and merged["model"]["lr"] == 1e-5

@@ -181,9 +181,12 @@ def test_an_imported_ras_scores_as_its_source_does(made: Made, imported: Path) -
         reference.scores(system, image, theirs[:3], ["left of", "and", ""], theirs[[3, 0]]),
         reference.scores(system, image, theirs[:3], ["the mug"], theirs[:0]),
     ]
-    found = system.score(
-        system.read(IMAGE, ours[:3]), ["left of <mask-ref> and <mask-ref>", "the mug"], [ours[[3, 0]], ours[:0]]
-    )
+    found = system.score_candidates(
+        system.read_candidates(IMAGE, ours[:3]),
+        ["left of <mask-ref> and <mask-ref>", "the mug"],
+        [ours[[3, 0]], ours[:0]],
+        0.5,
+    )[0]
     torch.testing.assert_close(found, torch.stack(wanted), atol=1e-4, rtol=1e-3)
     assert float(found[0].std()) > 1e-2 and not torch.allclose(found[0], found[1], atol=1e-2)
 

@@ -93,7 +93,7 @@ def test_generation_follows_the_embeddings() -> None:
     torch.manual_seed(0)
     lmm = Llava(sizes=SIZES).eval()
     embeddings = lmm.embed(torch.tensor([lmm.token_ids("a red", begin=True)]))
-    text = lmm.generate(embeddings, max_new_tokens=4)
+    text = lmm.decode(lmm.generate(embeddings, max_new_tokens=4).ids[0])
     ids = lmm.token_ids("a red", begin=True)
     for _ in range(4):
         with torch.no_grad():
@@ -241,7 +241,7 @@ def test_weights_as_narrow_as_their_file_are_read_without_being_asked(tmp_path: 
     ids = torch.tensor([loaded.token_ids("the red mugs", begin=True)])
     with torch.no_grad():
         assert loaded.hidden(loaded.embed(ids)).dtype == torch.float32
-    assert isinstance(loaded.generate(loaded.embed(ids), max_new_tokens=2), str)
+    assert len(loaded.generate(loaded.embed(ids), max_new_tokens=2).ids[0]) <= 2
 
 
 def test_folding_lora_in_changes_no_answer() -> None:
@@ -258,3 +258,27 @@ def test_folding_lora_in_changes_no_answer() -> None:
     with torch.no_grad():
         torch.testing.assert_close(plain.hidden(embeddings), adapted.hidden(embeddings), atol=1e-5, rtol=1e-4)
     assert not torch.allclose(plain.hidden(embeddings), before, atol=1e-2)
+
+
+def test_rows_are_generated_side_by_side_as_each_alone() -> None:
+    torch.manual_seed(0)
+    lmm = Llava(sizes=SIZES).eval()
+    prompts = [lmm.token_ids(text, begin=True) for text in ("a red", "the small blue mug left of the tree", "a")]
+    longest = max(map(len, prompts))
+    ids = torch.tensor([own + [0] * (longest - len(own)) for own in prompts])
+    valid = torch.arange(longest) < torch.tensor([len(own) for own in prompts])[:, None]
+    together = lmm.generate(lmm.embed(ids), max_new_tokens=6, valid=valid)
+    for row, own in enumerate(prompts):
+        alone = lmm.generate(lmm.embed(torch.tensor([own])), max_new_tokens=6)
+        assert together.ids[row] == alone.ids[0] and 0 < len(alone.ids[0]) <= 6
+        torch.testing.assert_close(together.states[row], alone.states[0], atol=1e-4, rtol=1e-4)
+    first = together.ids[0][0]
+
+    def without_first(written: list[list[int]], logits: torch.Tensor) -> torch.Tensor:
+        assert len(written) == len(logits) == 3
+        return logits.index_fill(1, torch.tensor([first]), -torch.inf)
+
+    other = lmm.generate(lmm.embed(ids), max_new_tokens=6, valid=valid, process=without_first)
+    assert all(first not in row for row in other.ids)
+    stopped = lmm.generate(lmm.embed(ids), max_new_tokens=6, valid=valid, stop=(first,))
+    assert stopped.ids[0] == [first]

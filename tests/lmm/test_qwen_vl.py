@@ -158,7 +158,7 @@ def test_generation_is_greedy_whatever_the_published_settings_say(qwen: QwenVl) 
     ids = qwen.chat(False).begin + qwen.token_ids("a red")
     settings = qwen.model.generation_config
     settings.repetition_penalty, settings.do_sample, settings.temperature = 5.0, True, 3.0
-    text = qwen.generate(qwen.embed(torch.tensor([ids])), max_new_tokens=4)
+    text = qwen.decode(qwen.generate(qwen.embed(torch.tensor([ids])), max_new_tokens=4).ids[0])
     said: list[int] = []
     while len(said) < 4 and qwen.tokenizer.eos_token_id not in said:
         with torch.no_grad():

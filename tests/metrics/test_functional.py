@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from maskselect.metrics import functional
+from maskselect.ops.packed import pairwise_counts
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
@@ -91,9 +92,12 @@ def test_matching_with_nothing_on_a_side(predicted: int, true: int) -> None:
 def test_the_best_candidates_are_united_and_strangers_left_out() -> None:
     targets = torch.stack([square(0, 0, 4, 4), square(10, 10, 14, 14), square(18, 0, 20, 2)])
     candidates = torch.stack([square(0, 0, 4, 3), square(0, 0, 4, 4), square(10, 10, 14, 13), square(5, 5, 8, 8)])
-    assert torch.equal(functional.best_candidates(candidates, targets), candidates[1] | candidates[2])
-    assert not functional.best_candidates(candidates[:0], targets).any()
-    assert not functional.best_candidates(candidates, targets[:0]).any()
+
+    def best(pool: torch.Tensor, aimed: torch.Tensor) -> torch.Tensor:
+        return functional.best_of(pool, *pairwise_counts(aimed, pool))
+
+    assert torch.equal(best(candidates, targets), candidates[1] | candidates[2])
+    assert not best(candidates[:0], targets).any() and not best(candidates, targets[:0]).any()
 
 
 masks = st.integers(0, 2**32 - 1).map(np.random.default_rng)

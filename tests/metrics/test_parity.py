@@ -1,4 +1,4 @@
-"""The table of docs/metrics.md: every line of `benchmarks/metric_parity.py` agrees to 1e-6."""
+"""The table of docs/results/metrics.md: every line of `benchmarks/metric_parity.py` agrees to 1e-6."""
 
 import importlib.util
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_every_measure_agrees_with_its_reference() -> None:
 
 def test_the_document_holds_a_table_that_agrees() -> None:
     module = parity()
-    text = (ROOT / "docs" / "metrics.md").read_text()
+    text = (ROOT / "docs" / "results" / "metrics.md").read_text()
     table = text.split(module.MARKS[0])[1].split(module.MARKS[1])[0]
     lines = [line.strip("|").split("|") for line in table.strip().splitlines()[2:]]
     assert len(lines) >= 25

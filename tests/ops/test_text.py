@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 
-from maskselect.data.scenes.samples import ask_scenes
 from maskselect.ops.text import readable, tidy
+from maskselect.scenes.samples import ask_scenes
 from maskselect.structures.sample import Prompt
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import asdict
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,18 +13,18 @@ import pytest
 import torch
 
 from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.backends.training_data import training_data
 from maskselect.cli import loading
 from maskselect.cli.program import main
-from maskselect.data.leakage import candidates_overlaps
+from maskselect.evaluation.leakage import candidates_overlaps
 from maskselect.proposers.codetr.config import VARIANTS
 from maskselect.proposers.codetr.proposer import CoDetrProposer
-from maskselect.proposers.precomputed import PrecomputedProposer
-from maskselect.proposers.proposal_note import NOTE, to_note
 from maskselect.proposers.queries import QueryProposer
 from maskselect.proposers.snapping import SnappingProposer
+from maskselect.proposers.store import StoredProposer
 from maskselect.proposers.union import UnionProposer
 from maskselect.structures.masks import MaskSet
-from maskselect.structures.provenance import Provenance, trained_on
+from maskselect.structures.provenance import Provenance, TrainingData, trained_on
 from tests.data import test_refer
 from tests.proposers import test_queries
 from tests.proposers.codetr.test_names import TINY, official_tensors, tiny_model
@@ -42,6 +44,9 @@ class Silent:
 
     def __init__(self, *inner: Any) -> None:
         self.inner = {"first": inner}
+
+    def cache_key(self) -> str:
+        return "silent"
 
     def propose(self, image: np.ndarray) -> MaskSet:
         return MaskSet.empty((image.shape[0], image.shape[1]), "silent")
@@ -79,23 +84,24 @@ def test_codetr_says_what_its_weights_learned_from(
     assert CoDetrProposer(published, published=False).trained_on == ()
     monkeypatch.setitem(VARIANTS, "lvis", TINY)
     (lvis,) = CoDetrProposer(published, "lvis").trained_on
-    assert "LVIS" in lvis.weights and lvis.source["init_args"] == {"dataset": "lvis", "split": "train"}
+    assert "LVIS" in lvis.weights and lvis.data == (TrainingData("lvis", "train"),)
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_one_trained_here_says_it_as_far_as_its_card_does(known: bool, tmp_path: Path) -> None:
-    source = {"class_path": "maskselect.data.groups.SceneGroups", "init_args": {"split": "train", "seed": 3}}
+    source = {"class_path": "maskselect.scenes.groups.SceneGroups", "init_args": {"split": "train", "seed": 3}}
     arguments = {"train": source} if known else {"count": 7}
     path, data = tmp_path / "mine.safetensors", {"class_path": "x", "init_args": arguments}
     write_checkpoint(path, tiny_model().state_dict(), {"system": "codetr", "config": vars(TINY), "data": data})
     found = CoDetrProposer(path, "own").trained_on
-    assert found == ((Provenance("Co-DETR mine", source),) if known else ())
+    assert found == ((Provenance("Co-DETR mine", (TrainingData("scenes", seed=3),)),) if known else ())
 
 
 def test_one_of_our_own_config_says_which_scenes_it_saw(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     data = {"class_path": "maskselect.training.data.ScenesData", "init_args": {"count": 10, "seed": 4}}
-    write_checkpoint(path, tiny_model().state_dict(), {"system": "codetr", "config": vars(TINY), "data": data})
+    card = {"system": "codetr", "config": vars(TINY), "trained_on": [asdict(one) for one in training_data(data)]}
+    write_checkpoint(path, tiny_model().state_dict(), card)
     told = candidates_overlaps(CoDetrProposer(path, "own").trained_on, "scenes", "train", 4)
     assert told == ["the candidates' proposer (Co-DETR mine) was trained on the scenes of split train, seed 4"]
 
@@ -113,21 +119,12 @@ def test_models_with_mask_queries_say_it_by_their_name(
 ) -> None:
     shutil.copytree(mask2former, tmp_path / name)
     found = QueryProposer(f"{tmp_path}/{name}").trained_on
-    source = {"dataset": "coco", "split": "train2017"}
-    assert [one.source["init_args"] for one in found] == [source] * told
+    assert [one.data for one in found] == [(TrainingData("coco", "train2017"),)] * told
     assert all(name in one.weights for one in found)
 
 
 def test_stored_proposals_say_it_for_whoever_made_them(tmp_path: Path) -> None:
-    reader = PrecomputedProposer(tmp_path)
-    assert trained_on(reader) == []
-    (tmp_path / NOTE).write_text(to_note("0123456789ab", UnionProposer([Silent(), Learned()])))
-    assert json.loads((tmp_path / NOTE).read_text())["proposer"] == "0123456789ab"
-    assert trained_on(UnionProposer([reader])) == [COCO]  # type: ignore[list-item]
-    for damaged in ("{", "[]", '{"trained_on": [{"weights": "w"}]}', '{"trained_on": 3}'):
-        (tmp_path / NOTE).write_text(damaged)
-        with pytest.raises(ValueError, match=rf"{NOTE} is damaged: .*; expected what `propose` writes"):
-            trained_on(reader)
+    assert trained_on(StoredProposer(UnionProposer([Silent(), Learned()]), tmp_path)) == [COCO]
 
 
 def test_the_report_of_an_evaluation_says_it(
@@ -140,7 +137,7 @@ def test_the_report_of_an_evaluation_says_it(
     assert main(["evaluate", *map(str, words)]) == 0
     assert json.loads(output.read_text())["overlap"] == [TOLD]
     assert f"Beware: {TOLD}." in " ".join(capsys.readouterr().out.split())
-    assert "all of COCO&#x27;s train2017" in output.with_suffix(".html").read_text()
+    assert "all of COCO's train2017" in unescape(output.with_suffix(".html").read_text())
     scenes = ["--dataset", "scenes", "--scenes", "1", "--output", str(tmp_path / "scenes.json")]
     assert main(["evaluate", *scenes]) == 0
     assert json.loads((tmp_path / "scenes.json").read_text())["overlap"] == []
@@ -150,7 +147,7 @@ def test_the_ceiling_of_its_candidates_says_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, output = test_refer._root(tmp_path / "data"), tmp_path / "report.json"
-    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda name, device: (Learned(), "0123456789ab"))
+    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda name, device: Learned())
     words = ["--dataset", "refcoco", "--root", root, "--split", "val", "--output", output]
     assert main(["recall", *map(str, words)]) == 0
     assert json.loads(output.read_text())["overlap"] == [TOLD]

@@ -12,13 +12,12 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from maskselect.backends import sam as backend
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.sam_points import PointDecoder
-from maskselect.data.scenes.stream import SceneDataset
 from maskselect.ops.overlap import pairwise_iou
-from maskselect.proposers.precomputed import PrecomputedProposer, proposer_hash
 from maskselect.proposers.sam import SamNetwork, SamProposer
+from maskselect.recipes.compact.sam import SamTask
+from maskselect.scenes.stream import SceneDataset
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import PromptableProposer
-from maskselect.training.sam_task import SamTask
 from tests.backends.sam_package import to_package
 
 TINY: dict[str, Any] = dict(image_size=64, patch_size=16, embed_dim=16, depth=1, num_heads=2, window_size=0)
@@ -135,7 +134,7 @@ def rounded(proposer: SamProposer) -> SamProposer:
 
 @pytest.mark.parametrize("kernels", ["the processor's", "none"])
 def test_in_bfloat16_every_prompt_has_nearly_its_mask(kernels: str) -> None:
-    """The guarantee of docs/proposals.md. Which of several like masks suppression keeps is no part of it."""
+    """The guarantee of docs/guide/proposers.md. Which of several like masks suppression keeps is no part of it."""
     overlaps, differences = [], []
     whole = SamProposer("sam")
     half = rounded(SamProposer("sam")) if kernels == "none" else SamProposer("sam", precision="bfloat16")
@@ -273,13 +272,12 @@ def test_it_is_a_promptable_proposer(checkpoint: Path) -> None:
     assert isinstance(proposer_of(checkpoint), PromptableProposer)
 
 
-def test_low_masks_and_large_images(checkpoint: Path) -> None:
+def test_settings_of_few_candidates_and_large_images(checkpoint: Path) -> None:
     proposer, image = proposer_of(checkpoint, mask_nms_thresh=0.8, max_candidates=5, refine=True), image_of(300, 150)
-    low = proposer.propose_low(image)
-    assert low.image_size == (64, 32)
-    assert 0 < len(low) <= 5
-    assert set(low.columns) == {"predicted_iou", "stability_score"}
-    assert proposer.propose(image).image_size == (300, 150)
+    found = proposer.propose(image)
+    assert found.image_size == (300, 150)
+    assert 0 < len(found) <= 5
+    assert set(found.columns) == {"predicted_iou", "stability_score"}
 
 
 def test_nothing_found_is_an_empty_set(checkpoint: Path) -> None:
@@ -319,31 +317,6 @@ def test_loading_errors(checkpoint: Path, tmp_path: Path) -> None:
         backend.load_sam("compact", other)
 
 
-def test_precomputed_round_trip(tmp_path: Path) -> None:
-    masks = torch.zeros(2, 6, 5, dtype=torch.bool)
-    masks[0, :3], masks[1, 2:, 1] = True, True
-    made = MaskSet(masks, torch.tensor([0.9, 0.25]), "sam", {"stability_score": torch.tensor([1.0, 0.5])})
-    proposer = PrecomputedProposer(tmp_path, proposer_hash({"points": 4}))
-    image = np.zeros((6, 5, 3), np.uint8)
-    for image_id, candidates in {"a/b c": made, "none": MaskSet.empty((6, 5))}.items():
-        proposer.write(image_id, candidates)
-        read = proposer.propose(image, image_id)
-        assert torch.equal(read.masks, candidates.masks)
-        assert torch.equal(read.scores, candidates.scores)
-        assert proposer.has(image_id)
-        assert read.source == candidates.source
-    assert torch.equal(proposer.propose(image, "a/b c").columns["stability_score"], made.columns["stability_score"])
-    with pytest.raises(FileNotFoundError, match="'other'"):
-        proposer.propose(image, "other")
-    with pytest.raises(ValueError, match="has"):
-        proposer.propose(image[:5], "none")
-    with pytest.raises(ValueError, match="by proposer"):
-        PrecomputedProposer(tmp_path, proposer_hash({"points": 5})).propose(image, "none")
-    proposer.path_of("none").write_text("{")
-    with pytest.raises(ValueError, match="JSON"):
-        proposer.propose(image, "none")
-
-
 def test_training_reaches_every_part_and_pads_like_sam() -> None:
     torch.manual_seed(0)
     task = SamTask(TINY, precision="fp32")
@@ -364,8 +337,8 @@ def test_training_reaches_every_part_and_pads_like_sam() -> None:
 
 def test_card_written_by_training(tmp_path: Path) -> None:
     task = SamTask(TINY)
-    config = {"class_path": "maskselect.training.sam_task.SamTask", "init_args": {"model": TINY}}
-    write_checkpoint(tmp_path / "sam.safetensors", task.learned_state(), {"system": task.system, "config": config})
+    config = {"class_path": "maskselect.recipes.compact.sam.SamTask", "init_args": {"model": TINY}}
+    write_checkpoint(tmp_path / "sam.safetensors", task.learned_state(), {"system": task.name, "config": config})
     assert backend.load_sam("compact", tmp_path).image_encoder.img_size == TINY["image_size"]
 
 

@@ -171,7 +171,7 @@ def test_refining_asks_by_box_and_logits(folders: dict[str, Path]) -> None:
     """Each mask is the library's single answer to the box and the logits that were found before."""
     image, folder = image_of(64, 64), folders["sam2"]
     proposer = proposer_of(folder, points_per_side=1, max_candidates=1)
-    before = proposer._everything._find(image)
+    before = proposer._find(image)
     after = proposer_of(folder, points_per_side=1, refine=True).propose(image)
     model: Any = AutoModelForMaskGeneration.from_pretrained(folder).eval()
     given = prompt_processor("sam2")(images=image, input_boxes=[before.boxes.tolist()], return_tensors="pt")
@@ -195,15 +195,15 @@ def test_little_memory_changes_nothing(folders: dict[str, Path]) -> None:
     image = image_of(50, 90)
     whole = proposer_of(folders["sam2"]).propose(image)
     poor = proposer_of(folders["sam2"], memory_budget_mb=1, points_per_batch=10_000)
-    assert poor._everything.network.decoder.batch < 10_000
+    assert poor.network.decoder.batch < 10_000
     assert torch.equal(poor.propose(image).masks, whole.masks)
 
 
-def test_low_masks_and_nothing_found(folders: dict[str, Path]) -> None:
+def test_columns_and_nothing_found(folders: dict[str, Path]) -> None:
     image, proposer = image_of(300, 150), proposer_of(folders["sam2"])
-    low = proposer.propose_low(image)
-    assert low.image_size == proposer.model_size(image) == (64, 32) and len(low) > 0
-    assert set(low.columns) == {"predicted_iou", "stability_score"}
+    found = proposer.propose(image)
+    assert found.image_size == (300, 150) and len(found) > 0
+    assert set(found.columns) == {"predicted_iou", "stability_score"}
     for changes in ({"pred_iou_thresh": 1e6}, {"stability_score_thresh": 1e6}):
         for refine in (False, True):
             none = proposer_of(folders["sam2"], **changes, refine=refine, mask_nms_thresh=0.8).propose(image)

@@ -14,14 +14,14 @@ import torch
 
 from maskselect import cli
 from maskselect.cli import loading
-from maskselect.data.scenes.samples import ask_scenes
-from maskselect.evaluation import build_report, measure_ceiling, score_samples
+from maskselect.evaluation.samples import build_report, measure_ceiling, score_samples
 from maskselect.reports import charts
 from maskselect.reports.cases import CaseKeeper
 from maskselect.reports.compare import compare, print_comparison
 from maskselect.reports.page import draw_page
 from maskselect.reports.published import PUBLISHED, lacking
 from maskselect.reports.records import RecordFile, in_order, read_records, records_path
+from maskselect.scenes.samples import ask_scenes
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Sample
@@ -36,6 +36,9 @@ class Halves:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+
+    def cache_key(self) -> str:
+        return "halves"
 
     def propose(self, image: np.ndarray) -> MaskSet:
         masks = torch.zeros(2, *image.shape[:2], dtype=torch.bool)
@@ -52,7 +55,7 @@ class Halves:
             pool = self.candidates(image)
             masks, scores = pool.masks[:count].numpy(), pool.scores[:count].numpy()
             none = np.zeros((0, *image.shape[:2]), bool)
-            groups.append(MaskGroup(image, prompt, masks, scores, 2, 0.5, none, pool.scores.numpy()))
+            groups.append(MaskGroup(image, prompt, masks, scores, 2, 0.5, none, pool.scores.numpy(), pool=pool))
         return groups
 
 
@@ -222,7 +225,7 @@ def test_a_sample_whose_id_another_has_is_left_out(
     monkeypatch.setattr(loading, "load_model", lambda options: Halves())
     samples = list(_samples(1))
     monkeypatch.setattr(
-        "maskselect.data.questions.open_samples", lambda *_, **__: (iter(samples * 2), 2 * len(samples))
+        "maskselect.evaluation.questions.open_samples", lambda *_, **__: (iter(samples * 2), 2 * len(samples))
     )
     words = ["--model", "x", "--dataset", "scenes", "--split", "val", "--output", str(tmp_path / "r.json")]
     assert cli.tool("evaluate", words) == 1
@@ -233,7 +236,7 @@ def test_a_sample_whose_id_another_has_is_left_out(
 def test_recall_goes_on_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda *_: (Halves(), "halves"))
+    monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda *_: Halves())
     words = ["--proposer", "x", "--dataset", "own", "--root", str(write_own(tmp_path / "own")), "--split", "train"]
     assert cli.tool("recall", [*words, "--output", str(tmp_path / "r.json")]) == 1
     assert "error: 4 samples were left out:" in capsys.readouterr().err

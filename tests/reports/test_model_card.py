@@ -54,7 +54,13 @@ def test_what_people_read(tmp_path: Path) -> None:
         },
     }
     source = {"dataset": "scenes", "split": "val", "samples": 4800, "least_n_acc": 92.0}
-    file = write_ras(tmp_path, data={"init_args": {"train": mixture}}, threshold_from=source, steps=600, minutes=9.5)
+    file = write_ras(
+        tmp_path,
+        data={"class_path": "maskselect.training.data.GroupsData", "init_args": {"train": mixture}},
+        threshold_from=source,
+        steps=600,
+        minutes=9.5,
+    )
     sentence = "the model was trained on the scenes of split test, seed 5"
     report = write_report(tmp_path / "a.json", file, overlap=[sentence])
     text = pushed(tmp_path, file, tmp_path / "a.json").text

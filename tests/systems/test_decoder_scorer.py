@@ -163,9 +163,9 @@ def test_padding_and_company_change_nothing() -> None:
         batch.candidate_features[0, -1] = 9.0
         torch.testing.assert_close(system(batch)[0, :, :-1], together[0, :, :-1], atol=1e-6, rtol=0)
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
-    read, references = system.read(image, batch.candidate_features[1]), batch.reference_features[1]
-    scores = system.score(read, TEXTS * 5, references * 5)  # more than one pass
-    apart = [system.score(read, [text], [own]) for text, own in zip(TEXTS, references, strict=True)]
+    read, references = system.read_candidates(image, batch.candidate_features[1]), batch.reference_features[1]
+    scores = system.score_candidates(read, TEXTS * 5, references * 5, 0.5)[0]  # more than one pass
+    apart = [system.score_candidates(read, [text], [own], 0.5)[0] for text, own in zip(TEXTS, references, strict=True)]
     torch.testing.assert_close(scores, torch.cat(apart).repeat(5, 1), atol=1e-5, rtol=1e-4)
 
 

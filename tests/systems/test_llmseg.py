@@ -90,7 +90,7 @@ def replace_candidates(batch: Any) -> Any:
 def test_generated_and_given_answers_read_the_same_state() -> None:
     """Where the model says by itself what teacher forcing puts into its mouth, both find the same `[SEG]`."""
     system = tiny_llmseg().eval()
-    read = system.read(IMAGE, torch.randn(4, system.channels))
+    read = system.read_candidates(IMAGE, torch.randn(4, system.channels))
     given = tiny_forced(system).answers(read, TEXTS[:1], [torch.zeros(0, system.channels)])
     says(system, "[SEG].")
     generated = system.answers(read, TEXTS[:1], [torch.zeros(0, system.channels)])
@@ -106,12 +106,12 @@ def tiny_forced(system: LLMSeg) -> LLMSeg:
 
 def test_several_prompts_are_answered_as_each_alone() -> None:
     system = tiny_llmseg().eval()
-    read = system.read(IMAGE, torch.randn(4, system.channels))
+    read = system.read_candidates(IMAGE, torch.randn(4, system.channels))
     references = [torch.randn(text.count("<mask-ref>"), system.channels) for text in TEXTS]
     for forced in (system, tiny_forced(system)):
-        scores, chosen = forced.answer(read, TEXTS, references, 0.5)
+        scores, chosen = forced.score_candidates(read, TEXTS, references, 0.5)
         for number, text in enumerate(TEXTS):
-            alone = forced.answer(read, [text], references[number : number + 1], 0.5)
+            alone = forced.score_candidates(read, [text], references[number : number + 1], 0.5)
             torch.testing.assert_close(scores[number : number + 1], alone[0], atol=1e-5, rtol=1e-4)
             assert torch.equal(chosen[number : number + 1], alone[1])
 
@@ -119,9 +119,9 @@ def test_several_prompts_are_answered_as_each_alone() -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_without_seg_in_the_answer_the_group_is_empty(strategy: Strategy) -> None:
     system = tiny_llmseg(strategy=strategy).eval()
-    read = system.read(IMAGE, torch.randn(4, system.channels))
+    read = system.read_candidates(IMAGE, torch.randn(4, system.channels))
     says(system, questions.NO_TARGET_ANSWERS[0])
-    scores, chosen = system.answer(read, ["the red mugs"], [torch.zeros(0, system.channels)], 0.0)
+    scores, chosen = system.score_candidates(read, ["the red mugs"], [torch.zeros(0, system.channels)], 0.0)
     assert not chosen.any()
     assert float(scores.abs().max()) == 0
 
@@ -145,7 +145,7 @@ def test_where_nothing_is_meant_iop_is_learned_to_be_zero(monkeypatch: pytest.Mo
 
 def test_teacher_forcing_always_finds_seg() -> None:
     system = tiny_llmseg(answering="teacher_forced").eval()
-    read = system.read(IMAGE, torch.randn(4, system.channels))
+    read = system.read_candidates(IMAGE, torch.randn(4, system.channels))
     answers = system.answers(read, ["the red mugs", "stars"], [torch.zeros(0, system.channels)] * 2)
     assert answers.found.all()
 
@@ -153,7 +153,7 @@ def test_teacher_forcing_always_finds_seg() -> None:
 def test_an_endless_answer_is_cut() -> None:
     system = tiny_llmseg().eval()
     says(system, "red " * 40)
-    read = system.read(IMAGE, torch.randn(4, system.channels))
+    read = system.read_candidates(IMAGE, torch.randn(4, system.channels))
     answers = system.answers(read, ["stars"], [torch.zeros(0, system.channels)])
     assert not answers.found.any()
     assert len(system.lmm.token_ids(answers.texts[0])) <= LONGEST_ANSWER + 1
@@ -161,9 +161,10 @@ def test_an_endless_answer_is_cut() -> None:
 
 def test_references_change_the_answer() -> None:
     system = tiny_forced(tiny_llmseg())
-    read = system.read(IMAGE, torch.randn(4, system.channels))
+    read = system.read_candidates(IMAGE, torch.randn(4, system.channels))
     first, second = (
-        system.answer(read, ["left of <mask-ref>"], [torch.randn(1, system.channels)], 0.5)[0] for _ in range(2)
+        system.score_candidates(read, ["left of <mask-ref>"], [torch.randn(1, system.channels)], 0.5)[0]
+        for _ in range(2)
     )
     assert not torch.allclose(first, second)
 
@@ -171,9 +172,9 @@ def test_references_change_the_answer() -> None:
 def test_without_references_a_prompt_that_points_is_told() -> None:
     system = tiny_llmseg(references=False).eval()
     assert not any("mask_tokenizer" in name for name in system.learned_state())
-    read = system.read(IMAGE, torch.randn(4, system.channels))
+    read = system.read_candidates(IMAGE, torch.randn(4, system.channels))
     with pytest.raises(ValueError, match="may not point at masks"):
-        system.answer(read, ["left of <mask-ref>"], [torch.randn(1, system.channels)], 0.5)
+        system.score_candidates(read, ["left of <mask-ref>"], [torch.randn(1, system.channels)], 0.5)
 
 
 def test_parts_can_be_left_out() -> None:
@@ -241,8 +242,10 @@ def test_a_frozen_seg_is_the_same_whenever_the_model_is_built(tmp_path: Path) ->
     for system in (first, second):
         says(system, questions.SEG)
     features = torch.randn(4, first.channels)
-    asked = [(system.read(IMAGE, features), ["the red mugs"], [features[:0]], 0.5) for system in (first, second)]
-    torch.testing.assert_close(first.answer(*asked[0])[0], second.answer(*asked[1])[0])
+    asked = [
+        (system.read_candidates(IMAGE, features), ["the red mugs"], [features[:0]], 0.5) for system in (first, second)
+    ]
+    torch.testing.assert_close(first.score_candidates(*asked[0])[0], second.score_candidates(*asked[1])[0])
 
 
 def test_adapters_are_merged_for_inference_and_nothing_changes() -> None:
@@ -252,12 +255,12 @@ def test_adapters_are_merged_for_inference_and_nothing_changes() -> None:
         if "lora_" in name:
             parameter.data = torch.randn_like(parameter) / 4
     features, none = torch.randn(4, system.channels), [torch.zeros(0, system.channels)]
-    wanted = system.answer(system.read(IMAGE, features), ["the red mugs"], none, 0.5)[0]
+    wanted = system.score_candidates(system.read_candidates(IMAGE, features), ["the red mugs"], none, 0.5)[0]
     learned = {name: tensor.clone() for name, tensor in system.learned_state().items()}
     before = system.lmm.language_model.layers[0].self_attn.q_proj.base_layer.weight.clone()
     merge_adapters(system)
     assert not torch.equal(system.lmm.language_model.layers[0].self_attn.q_proj.base_layer.weight, before)
-    again = system.answer(system.read(IMAGE, features), ["the red mugs"], none, 0.5)[0]
+    again = system.score_candidates(system.read_candidates(IMAGE, features), ["the red mugs"], none, 0.5)[0]
     torch.testing.assert_close(again, wanted, atol=1e-5, rtol=1e-5)
     kept = {name: tensor for name, tensor in system.learned_state().items() if ".base_layer." not in name}
     assert len(kept) > 20 and all(torch.equal(tensor, learned[name]) for name, tensor in kept.items())
@@ -266,7 +269,9 @@ def test_adapters_are_merged_for_inference_and_nothing_changes() -> None:
 def test_no_candidates_can_be_read() -> None:
     system = tiny_llmseg().eval()
     none = torch.zeros(0, system.channels)
-    scores, chosen = system.answer(system.read(IMAGE, none), ["stars", "the red mugs"], [none, none], 0.5)
+    scores, chosen = system.score_candidates(
+        system.read_candidates(IMAGE, none), ["stars", "the red mugs"], [none, none], 0.5
+    )
     assert scores.shape == chosen.shape == (2, 0)
 
 
@@ -324,7 +329,7 @@ def test_plain_phrasing_adds_nothing() -> None:
     assert [questions.answer(some, None, "plain") for some in (True, False)] == ["[SEG]", "none"]
     system = tiny_llmseg(phrasing="plain").eval()
     says(system, "[SEG]")
-    read = system.read(IMAGE, torch.randn(4, system.channels))
+    read = system.read_candidates(IMAGE, torch.randn(4, system.channels))
     assert system.answers(read, ["stars"], [torch.zeros(0, system.channels)]).texts == ["[SEG]"]
 
 

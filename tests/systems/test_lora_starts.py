@@ -37,7 +37,7 @@ def built(make: Any, seed: int, **lmm: Any) -> Any:
 
 def written(system: System, file: Path, lora: LoraSettings | None, system_name: str = "") -> str:
     lmm = {"init_args": {} if lora is None else {"lora": vars(lora)}}
-    card = {"system": system_name or system.system, "config": {"init_args": {"lmm": lmm}}}
+    card = {"system": system_name or system.name, "config": {"init_args": {"lmm": lmm}}}
     write_checkpoint(file, system.learned_state(), card, stored=None)
     return str(file)
 
@@ -47,7 +47,9 @@ def outputs(system: Any) -> torch.Tensor:
     features = batch.candidate_features[0][batch.candidate_valid[0]]
     image = (torch.arange(40 * 40 * 3).reshape(40, 40, 3) % 251).to(torch.uint8).numpy()
     with torch.no_grad():
-        return system.answer(system.read(image, features), ["the red mugs", "stars"], [features[:0]] * 2, 0.5)[0]
+        return system.score_candidates(
+            system.read_candidates(image, features), ["the red mugs", "stars"], [features[:0]] * 2, 0.5
+        )[0]
 
 
 def close(one: Any, two: Any) -> None:

@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from maskselect.backends.checkpoints import write_checkpoint
-from maskselect.data.groups import Annotated, Query, SceneGroups
 from maskselect.lmm.lora import LoraSettings
 from maskselect.lmm.qwen_vl import QwenVl
 from maskselect.predictor import Model
+from maskselect.scenes.groups import SceneGroups
+from maskselect.structures.groups import Annotated, Query
 from maskselect.systems import scoring
 from maskselect.systems.llmseg import LLMSeg
 from maskselect.systems.loading import load_system
+from maskselect.systems.preparing import FeatureStore, LabelRule, compute, fingerprint, make_batch
 from maskselect.systems.ras import RAS
-from maskselect.training.features import FeatureStore, LabelRule, compute, fingerprint, make_batch
 from tests.systems.tiny import QWEN, TEXTS, tiny_batch, tiny_llmseg, tiny_ras
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
@@ -72,12 +73,16 @@ def test_what_stands_behind_the_image_begins_behind_its_longer_side() -> None:
 def test_many_prompts_equal_one_at_a_time() -> None:
     system = ras().eval()
     batch = tiny_batch(system)
-    read = system.read(IMAGE, batch.candidate_features[1])
-    together = system.score(read, TEXTS, batch.reference_features[1])
-    apart = [system.score(read, [t], [r]) for t, r in zip(TEXTS, batch.reference_features[1], strict=True)]
+    read = system.read_candidates(IMAGE, batch.candidate_features[1])
+    together = system.score_candidates(read, TEXTS, batch.reference_features[1], 0.5)[0]
+    apart = [
+        system.score_candidates(read, [t], [r], 0.5)[0] for t, r in zip(TEXTS, batch.reference_features[1], strict=True)
+    ]
     torch.testing.assert_close(together, torch.cat(apart), atol=1e-5, rtol=1e-4)
-    larger = system.read(np.tile(IMAGE, (2, 1, 1)), batch.candidate_features[1])
-    assert not torch.allclose(system.score(larger, TEXTS, batch.reference_features[1]), together, atol=1e-5)
+    larger = system.read_candidates(np.tile(IMAGE, (2, 1, 1)), batch.candidate_features[1])
+    assert not torch.allclose(
+        system.score_candidates(larger, TEXTS, batch.reference_features[1], 0.5)[0], together, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("scorer", ["parallel", "autoregressive"])

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from maskselect.backends.checkpoints import write_checkpoint
-from maskselect.data.groups import Annotated, Query
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
+from maskselect.structures.groups import Annotated, Query
 from maskselect.structures.sample import Batch
+from maskselect.systems.preparing import LabelRule, compute, make_batch
 from maskselect.systems.ras import RAS
-from maskselect.training.features import LabelRule, compute, make_batch
 from tests.lmm.twin import save, twin
 from tests.systems.tiny import SIZES, TEXTS, tiny_batch, tiny_llmseg, tiny_ras
 
@@ -36,11 +36,13 @@ def test_many_prompts_equal_one_at_a_time(mode: str) -> None:
     system = tiny_ras(second_pass=mode).eval()
     batch = tiny_batch(system)
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
-    read = system.read(image, batch.candidate_features[1])
-    together = system.score(read, TEXTS, batch.reference_features[1])
-    apart = [system.score(read, [t], [r]) for t, r in zip(TEXTS, batch.reference_features[1], strict=True)]
+    read = system.read_candidates(image, batch.candidate_features[1])
+    together = system.score_candidates(read, TEXTS, batch.reference_features[1], 0.5)[0]
+    apart = [
+        system.score_candidates(read, [t], [r], 0.5)[0] for t, r in zip(TEXTS, batch.reference_features[1], strict=True)
+    ]
     torch.testing.assert_close(together, torch.cat(apart), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(system.score(read, TEXTS, batch.reference_features[1]), together)
+    torch.testing.assert_close(system.score_candidates(read, TEXTS, batch.reference_features[1], 0.5)[0], together)
 
 
 @pytest.mark.parametrize("mode", ["independent", "mutual"])
@@ -207,9 +209,9 @@ def test_saving_refuses_to_leave_out_what_trains() -> None:
 def test_prompt_longer_than_the_context() -> None:
     system = tiny_ras().eval()
     image = np.zeros((16, 16, 3), np.uint8)
-    read = system.read(image, torch.zeros(2, system.channels))
+    read = system.read_candidates(image, torch.zeros(2, system.channels))
     with pytest.raises(ValueError, match="fit into the context"):
-        system.score(read, ["mug " * 3000], [torch.zeros(0, system.channels)])
+        system.score_candidates(read, ["mug " * 3000], [torch.zeros(0, system.channels)], 0.5)[0]
 
 
 def test_autoregressive_loss_and_decoding() -> None:

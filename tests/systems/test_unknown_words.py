@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import maskselect
-from maskselect.data.scenes.samples import ask_scenes
-from maskselect.data.scenes.unknown_words import words_of
 from maskselect.predictor import Model
+from maskselect.scenes.samples import ask_scenes
+from maskselect.scenes.unknown_words import words_of
 
 HELD_OUT = ("submarine", "skyscraper", "laptop", "elephant", "helicopter", "sofa", "banana", "penguin")
 

@@ -28,6 +28,9 @@ TEXTS = ["the red mugs", "left of <mask-ref>", "between <mask-ref> and <mask-ref
 class Quarters:
     """Proposes the four quarters of an image."""
 
+    def cache_key(self) -> str:
+        return "quarters"
+
     def propose(self, image: np.ndarray) -> MaskSet:
         height, width = image.shape[:2]
         masks = torch.zeros(4, height, width, dtype=torch.bool)
@@ -39,6 +42,9 @@ class Quarters:
 
 class Nothing:
     """Proposes nothing."""
+
+    def cache_key(self) -> str:
+        return "nothing"
 
     def propose(self, image: np.ndarray) -> MaskSet:
         return MaskSet.empty((image.shape[0], image.shape[1]))

@@ -36,9 +36,9 @@ from maskselect.cli import main
 from maskselect.data.maskgroups_2m import ImageRows
 from maskselect.data.maskgroups_writer import write_maskgroups
 from maskselect.data.refer import VARIANTS
-from maskselect.data.scenes.samples import AskedScene, ask_scenes
-from maskselect.data.scenes.writer import scene_rows
 from maskselect.ops import rle
+from maskselect.recipes.scene_files import scene_rows
+from maskselect.scenes.samples import AskedScene, ask_scenes
 from maskselect.structures.protocols import Proposer
 from maskselect.training.module import TrainingModule
 from tests.doctor.machines import put_into_cache

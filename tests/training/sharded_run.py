@@ -15,10 +15,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader
 
-from maskselect.data.groups import SceneGroups
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
 from maskselect.lmm.qwen_vl import QwenVl
+from maskselect.scenes.groups import SceneGroups
 from maskselect.systems.llmseg import LLMSeg
 from maskselect.systems.ras import RAS
 from maskselect.training.callbacks import SaveWeights, ValidationPictures

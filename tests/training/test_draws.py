@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskselect.data.groups import SceneGroups
+from maskselect.scenes.groups import SceneGroups
 from maskselect.training.data import GroupsData
 from maskselect.training.draws import NumberedDraws, PromptBatches
 

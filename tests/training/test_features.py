@@ -12,23 +12,25 @@ from safetensors.torch import save_file
 
 from maskselect import cli
 from maskselect.backends.building import build
-from maskselect.data.groups import Annotated, DatasetGroups, Query, SceneGroups
+from maskselect.data.groups import DatasetGroups
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
+from maskselect.scenes.groups import SceneGroups
+from maskselect.structures.groups import Annotated, Query
 from maskselect.structures.masks import MaskSet
-from maskselect.training.cli import parse
-from maskselect.training.features import (
+from maskselect.systems.preparing import (
     FeatureStore,
     LabelRule,
     Record,
-    collect,
     compute,
     fingerprint,
     make_batch,
     overlaps_with,
     thinned,
 )
+from maskselect.training.cli import parse
 from maskselect.training.stand_ins import StandIns
 from tests.systems.tiny import tiny_ras
+from tests.training.batches import batch_of
 
 
 @pytest.mark.parametrize(
@@ -85,11 +87,8 @@ def test_a_truncated_record_is_computed_anew(tmp_path: Path) -> None:
 
 def test_cached_batches_equal_fresh_ones(tmp_path: Path) -> None:
     system, source = tiny_ras(), SceneGroups("val", 3, 2)
-    stores = FeatureStore(system, tmp_path), FeatureStore(system, None)
-    stores[0].record(source, 0)
-    kept, fresh = (
-        collect(s, source, [(0, 5), (1, 6)], 4, LabelRule(), False) for s in (FeatureStore(system, tmp_path), stores[1])
-    )
+    FeatureStore(system, tmp_path).record(source, 0)
+    kept, fresh = (batch_of(system, source, [(0, 5), (1, 6)], 4, folder) for folder in (tmp_path, None))
     assert kept.prompts == fresh.prompts
     torch.testing.assert_close(kept.candidate_features, fresh.candidate_features)
     torch.testing.assert_close(kept.labels, fresh.labels)
@@ -103,9 +102,8 @@ def test_kept_records_follow_the_annotations_that_are_used(tmp_path: Path) -> No
     def differs(limit: int | None) -> bool:
         """Whether anything had to be computed anew; what comes is always what comes without a cache."""
         source = DatasetGroups("own", root, "train", limit)
-        stores = FeatureStore(system, tmp_path / "kept"), FeatureStore(system, None)
         before = len(list(tmp_path.glob("kept/**/*.safetensors")))
-        kept, fresh = (collect(store, source, [(0, 5)], 99, LabelRule(), False) for store in stores)
+        kept, fresh = (batch_of(system, source, [(0, 5)], 99, folder) for folder in (tmp_path / "kept", None))
         assert kept.prompts == fresh.prompts and kept.labels is not None and fresh.labels is not None
         torch.testing.assert_close(kept.labels, fresh.labels)
         for own, other in zip(kept.reference_features[0], fresh.reference_features[0], strict=True):
@@ -257,5 +255,5 @@ def test_without_image_tokens_none_are_kept(tmp_path: Path) -> None:
     assert records[0].image_features.numel() > 0 and records[1].image_features.numel() == 0
     assert fingerprint(seeing) != fingerprint(blind)
     torch.testing.assert_close(records[0].candidate_features, records[1].candidate_features)
-    batch = collect(FeatureStore(blind, tmp_path), source, [(0, 5)], 4, LabelRule(), False)
+    batch = batch_of(blind, source, [(0, 5)], 4, tmp_path)
     assert torch.isfinite(blind.eval().loss(batch)["loss"])

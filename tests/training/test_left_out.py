@@ -14,10 +14,10 @@ from maskselect.data.check import OTHER_SIZE, check
 from maskselect.data.groups import DatasetGroups
 from maskselect.data.own import OwnDataset
 from maskselect.structures.left_out import LeftOut
-from maskselect.training.features import FeatureStore, LabelRule, collect
 from maskselect.training.substitutes import UnusableImageError
 from tests.broken_images import GOOD, REASONS, write_own
 from tests.systems.tiny import SIZES, tiny_ras
+from tests.training.batches import batch_of
 
 
 def test_training_does_not_stretch_masks_of_another_frame(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_training_does_not_stretch_masks_of_another_frame(tmp_path: Path) -> Non
 def batch(root: Path, left_out: LeftOut | None, seed: int = 5) -> Any:
     source = DatasetGroups("own", root, "train")
     items = [(number, seed + number) for number in range(len(source))]
-    return collect(FeatureStore(tiny_ras(), None), source, items, 2, LabelRule(), False, left_out=left_out)
+    return batch_of(tiny_ras(), source, items, 2, left_out=left_out)
 
 
 def test_another_image_comes_in_place_of_one_that_cannot_be_used(tmp_path: Path) -> None:

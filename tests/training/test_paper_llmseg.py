@@ -15,14 +15,15 @@ from lightning.pytorch.cli import LightningArgumentParser
 from maskselect.backends.building import build, find_class
 from maskselect.backends.configs import read_configs
 from maskselect.data.catalog import CATALOG
-from maskselect.data.groups import SceneGroups
 from maskselect.lmm.llava import LIGHTNING_SYSTEM
 from maskselect.proposers.union import UnionProposer
+from maskselect.scenes.groups import SceneGroups
 from maskselect.structures.masks import MaskSet
 from maskselect.systems.llmseg import LLMSeg
+from maskselect.systems.preparing import fingerprint
 from maskselect.training.data import GroupsData
-from maskselect.training.features import FeatureStore, LabelRule, collect, fingerprint
 from tests.systems.tiny import SIZES, Quarters
+from tests.training.batches import batch_of
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "paper"
 WHOLE = PAPER / "llmseg_7b.yaml"
@@ -137,8 +138,7 @@ def test_a_tiny_one_trains_and_answers(tmp_path: Path) -> None:
     system.proposer = Quarters()
     assert system.channels == 32 and system.lmm.square is not None and system.lmm.frame_ids is not None
     source = SceneGroups("train", 0, 2)
-    store = FeatureStore(system, tmp_path)
-    batch = collect(store, source, [(0, 1)], 3, LabelRule(), with_captions=False)
+    batch = batch_of(system, source, [(0, 1)], 3, tmp_path)
     assert len(batch.prompts[0]) == 3 and batch.image_features is not None
     assert batch.image_features.shape == (1, 4, SIZES.vision_width)
     system.train()
@@ -157,8 +157,8 @@ def test_a_tiny_one_trains_and_answers(tmp_path: Path) -> None:
     system.eval()
     image = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
     candidates = Quarters().propose(image)
-    read = system.read(image, system.pool_features(system.encode(image), candidates))
-    scores, chosen = system.answer(read, ["the mug"], [torch.zeros(0, 32)], 0.5)
+    read = system.read_candidates(image, system.pool_features(system.encode(image), candidates))
+    scores, chosen = system.score_candidates(read, ["the mug"], [torch.zeros(0, 32)], 0.5)
     assert scores.shape == chosen.shape == (1, 4)
 
 
@@ -193,4 +193,4 @@ def test_candidates_are_the_fifty_largest_even_where_two_are_the_same() -> None:
 def test_the_data_module_takes_the_published_batch(tmp_path: Path) -> None:
     settings = {k: v for k, v in read_configs([WHOLE])["data"]["init_args"].items() if k not in ("train", "val")}
     data = GroupsData(SceneGroups("train", 0, 3), SceneGroups("val", 0, 1), cache_dir=tmp_path, **settings)
-    assert (data.batch_size, data.prompts_per_image, data.max_candidates) == (1, 3, None)
+    assert (data.batch_size, data.prompts_per_image, data.settings.max_candidates) == (1, 3, None)

@@ -19,7 +19,7 @@ from maskselect.cli import main
 from maskselect.data.catalog import CATALOG
 from maskselect.data.llava import SETS
 from maskselect.doctor.counts import count, named_parameters
-from maskselect.doctor.sketches import sketch
+from maskselect.doctor.skeleton import build_skeleton
 from maskselect.lmm.llava import VICUNA_SYSTEM
 from maskselect.training import cli
 from tests.training.paper_world import OVERLAYS, PAPER
@@ -210,10 +210,10 @@ CHANNELS = 1024 + 3072 + 1152 + 1024 + 256
 
 @pytest.mark.parametrize("stack", PUBLISHED)
 def test_the_sketch_has_the_parameters_of_the_published_llava(stack: str) -> None:
-    sketched = sketch(read_configs(files_of(stack))["model"]["task"])
+    skeleton = build_skeleton(read_configs(files_of(stack))["model"]["task"])
     parameters, tensors, width, layers, inner = PUBLISHED[stack]
-    assert sketched.reasons == []
-    named = named_parameters(sketched)
+    assert skeleton.reasons == []
+    named = named_parameters(skeleton)
     llava = {name: parameter.numel() for name, parameter in named.items() if name.startswith("reader.lmm.")}
     assert (sum(llava.values()), len(llava)) == (parameters, tensors)
     parts = {part.name: (part.trained, part.frozen) for part in count(named)}

@@ -14,10 +14,10 @@ import torch
 from maskselect.backends.building import build
 from maskselect.backends.checkpoints import read_card, read_tensors
 from maskselect.backends.configs import read_configs
+from maskselect.backends.hub_cache import open_clip_weights, timm_weights
 from maskselect.cli import main
 from maskselect.doctor.counts import named_parameters
-from maskselect.doctor.hub_cache import open_clip_weights, timm_weights
-from maskselect.doctor.sketches import sketch
+from maskselect.doctor.skeleton import build_skeleton
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.encoders.open_clip import OpenClipEncoder
 from maskselect.encoders.timm import TimmEncoder
@@ -172,7 +172,7 @@ def test_lora_keeps_adapters_projectors_and_head(world: World, full: dict[str, R
         assert trained(second) <= names and any(".lora_A." in name for name in trained(second))
         evaluate(ORES, "lora.json")
         files = [PAPER / "ras_13b.yaml", OVERLAYS / "lora.yaml", world.root / "tiny.yaml"]
-        drawn = named_parameters(sketch(read_configs(files)["model"]["task"]))
+        drawn = named_parameters(build_skeleton(read_configs(files)["model"]["task"]))
     counted = {name: (p.numel(), p.requires_grad) for name, p in drawn.items() if not name.startswith("proposer.")}
     assert counted == {name: (p.numel(), p.requires_grad) for name, p in second.task.named_parameters()}
 

@@ -30,7 +30,9 @@ def test_cosine_is_what_it_was() -> None:
 
 
 class Line(nn.Module):
-    """A `Trainable` of one number."""
+    """A `Learner` of one number."""
+
+    name, runs_every_part = "line", True
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +43,15 @@ class Line(nn.Module):
 
     def validate(self, batch: Tensor) -> dict[str, Tensor]:
         return self.loss(batch)
+
+    def blocks(self) -> list[nn.Module]:
+        return []
+
+    def learned_state(self) -> dict[str, Tensor]:
+        return {"slope": self.slope}
+
+    def load_learned(self, tensors: dict[str, Tensor], origin: object) -> None:
+        self.load_state_dict(tensors)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from maskselect.backends.checkpoints import read_card, read_tensors
+from maskselect.recipes.compact.learner import CompactLearner
 from maskselect.training.callbacks import SaveWeights
 from maskselect.training.merging import merge
 from maskselect.training.module import TrainingModule
@@ -164,7 +165,7 @@ def test_under_deepspeed_weights_are_neither_loaded_nor_written_by_us(tmp_path: 
 
 
 def test_what_cannot_be_sharded_is_told_before_any_process_group() -> None:
-    with pytest.raises(ValueError, match="does not say what its blocks are"):
-        shard(nn.Linear(2, 2), None)
+    with pytest.raises(ValueError, match="CompactLearner is small and cannot be sharded; use ddp"):
+        shard(CompactLearner(), None)
     with pytest.raises(ValueError, match="gradient_checkpointing must be true"):
         shard(tiny_ras(), None)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskselect.data.groups import SceneGroups
 from maskselect.ops.overlap import pairwise_iou
+from maskselect.scenes.groups import SceneGroups
 from maskselect.training.stand_ins import StandIns
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,11 +15,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger
 
 from maskselect.backends.configs import BASE, read_configs
-from maskselect.data.groups import SceneGroups
+from maskselect.predictor import Model
+from maskselect.scenes.groups import SceneGroups
 from maskselect.training.callbacks import (
     SaveWeights,
     best_threshold,
-    in_the_precision_of_a_step,
     without_starts,
 )
 from maskselect.training.data import GroupsData
@@ -99,12 +100,19 @@ def test_pictures_have_the_precision_of_a_step_where_what_trains_runs_and_there_
 ) -> None:
     module, seen = TrainingModule(tiny_ras()), []
     monkeypatch.setattr(TrainingModule, "autocast", lambda self: torch.autocast("cpu", torch.bfloat16))
-    monkeypatch.setattr(module.task, "read", lambda: seen.append(torch.is_autocast_enabled("cpu")))
-    with in_the_precision_of_a_step(module):
-        assert not torch.is_autocast_enabled("cpu")
-        module.task.read()
-    module.task.read()
-    assert seen == [True, False] and "answer" not in vars(module.task)
+    task: Any = module.task
+
+    def noting(name: str) -> None:
+        method = getattr(task, name)
+        monkeypatch.setattr(
+            task, name, lambda *given: (seen.append((name, torch.is_autocast_enabled("cpu"))), method(*given))[1]
+        )
+
+    for name in ("encode", "pool_features", "read_candidates", "score_candidates"):
+        noting(name)
+    with module.autocast():
+        Model(task).select(np.zeros((40, 60, 3), np.uint8), "stars")
+    assert dict(seen) == {"encode": False, "pool_features": False, "read_candidates": True, "score_candidates": True}
 
 
 def test_best_threshold() -> None:

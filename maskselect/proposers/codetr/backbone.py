@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from timm.layers import LayerNorm2d, RotaryEmbeddingCat
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
@@ -53,22 +54,23 @@ class WindowedViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float to (B, C, h, w) float."""
-        x = self.patch_embed(images).permute(0, 2, 3, 1)
+        x = rearrange(self.patch_embed(images), "b c h w -> b h w c")
         x = x + self.positions(x.shape[1], x.shape[2])
         everywhere, within = self._rotation(x.shape[1:3]), self._rotation((self.window_size, self.window_size))
         for number, block in enumerate(self.blocks):
             if number in self.global_blocks:
-                x = block(x.flatten(1, 2), rope=everywhere).view_as(x)
+                cells = block(rearrange(x, "b h w c -> b (h w) c"), rope=everywhere)
+                x = rearrange(cells, "b (h w) c -> b h w c", h=x.shape[1])
             else:
                 x = self._windowed(block, x, within)
-        return self.norm(x).permute(0, 3, 1, 2).contiguous()
+        return rearrange(self.norm(x), "b h w c -> b c h w").contiguous()
 
     def positions(self, height: int, width: int) -> Tensor:
         """The stored position map, resized: (1, height, width, C)."""
-        grid = self.pos_embed[:, 1:].unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)
+        grid = rearrange(self.pos_embed[:, 1:], "1 (h w) c -> 1 c h w", h=self.grid)
         if (height, width) != (self.grid, self.grid):
             grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
-        return grid.permute(0, 2, 3, 1)
+        return rearrange(grid, "1 c h w -> 1 h w c")
 
     def _rotation(self, shape: torch.Size | tuple[int, int]) -> Tensor:
         return self.rope.get_embed([shape[0], shape[1]])
@@ -88,16 +90,14 @@ class WindowedViT(nn.Module):
 def to_windows(x: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
     """(B, h, w, C) to windows (B * n, side * side, C), zeros to the right and below; and the padded (h, w)."""
     x = F.pad(x, (0, 0, 0, -x.shape[2] % side, 0, -x.shape[1] % side))
-    height, width = x.shape[1], x.shape[2]
-    cells = x.unflatten(2, (width // side, side)).unflatten(1, (height // side, side))
-    return cells.transpose(2, 3).flatten(3, 4).flatten(0, 2), (height, width)
+    windows = rearrange(x, "b (down h) (across w) c -> (b down across) (h w) c", h=side, w=side)
+    return windows, (x.shape[1], x.shape[2])
 
 
 def from_windows(windows: Tensor, side: int, padded: tuple[int, int]) -> Tensor:
     """The inverse of `to_windows`, padding kept: (B * n, side * side, C) to (B, *padded, C)."""
-    down, across = padded[0] // side, padded[1] // side
-    cells = windows.unflatten(1, (side, side)).unflatten(0, (-1, down, across))
-    return cells.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    pattern = "(b down across) (h w) c -> b (down h) (across w) c"
+    return rearrange(windows, pattern, h=side, down=padded[0] // side, across=padded[1] // side)
 
 
 class SimplePyramid(nn.Module):

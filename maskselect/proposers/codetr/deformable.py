@@ -9,6 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from maskselect.proposers.codetr.config import LEVELS, CoDetrConfig
@@ -52,9 +53,10 @@ class DeformableAttention(nn.Module):
             point, and in eighths (at K = 4) of the sides around the centre of a box.
         """
         values = self.value_proj(value).masked_fill(padding[..., None], 0.0)
-        offsets = self.sampling_offsets(query).unflatten(-1, (self.heads, self.levels, self.points, 2))
-        weights = self.attention_weights(query).unflatten(-1, (self.heads, -1)).softmax(-1)
-        weights = weights.unflatten(-1, (self.levels, self.points))
+        sizes = {"m": self.heads, "l": self.levels}
+        offsets = rearrange(self.sampling_offsets(query), "b q (m l k xy) -> b q m l k xy", **sizes, xy=2)
+        weights = rearrange(self.attention_weights(query), "b q (m lk) -> b q m lk", m=self.heads).softmax(-1)
+        weights = rearrange(weights, "b q m (l k) -> b q m l k", l=self.levels)
         result = torch.zeros((), dtype=torch.float32, device=query.device)
         maps = values.split([h * w for h, w in shapes], 1)
         for level, ((height, width), cells) in enumerate(zip(shapes, maps, strict=True)):
@@ -72,12 +74,11 @@ class DeformableAttention(nn.Module):
 
         cells: (B, h * w, D).  places: (B, Q, M, K, 2) shares of the map.  weights: (B, Q, M, K).
         """
-        count = len(cells)
-        maps = cells.transpose(1, 2).reshape(count * self.heads, -1, *shape)
-        grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)
+        maps = rearrange(cells, "b (h w) (m d) -> (b m) d h w", m=self.heads, h=shape[0])
+        grid = rearrange(2 * places - 1, "b q m k xy -> (b m) q k xy")
         samples = F.grid_sample(maps, grid.to(maps.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
-        read = (samples * weights.transpose(1, 2).flatten(0, 1)[:, None]).sum(-1)
-        return read.unflatten(0, (count, self.heads)).flatten(1, 2).transpose(1, 2)
+        read = (samples * rearrange(weights, "b q m k -> (b m) 1 q k")).sum(-1)
+        return rearrange(read, "(b m) d q -> b q (m d)", m=self.heads)
 
 
 class FeedForward(nn.Sequential):

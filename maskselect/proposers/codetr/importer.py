@@ -10,12 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from maskselect.backends import checkpoints
-from maskselect.backends.cache import expanded
+from maskselect.backends import checkpoints, needs
+from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.backends.name_map import ImportReport, NameMap
 from maskselect.backends.pickled import read_state_dict
+from maskselect.backends.weightless import reads_weights
+from maskselect.ops.paths import expanded
 from maskselect.proposers.codetr.config import VARIANTS, CoDetrConfig, compact_config
 from maskselect.proposers.codetr.model import CoDetr
+from maskselect.structures.needs import Need
 
 SYSTEM = "codetr"
 """`system` field of the card of a Co-DETR that was trained here."""
@@ -136,19 +139,29 @@ def _accounted(model: CoDetr, path: Path, hint: str) -> tuple[dict[str, Tensor],
     return found, report
 
 
+def codetr_needs(variant: str, checkpoint: str) -> list[Need]:
+    """What `load_codetr` needs."""
+    if variant not in VARIANTS:
+        return needs.checkpoint(checkpoint, "Co-DETR") if variant == "own" else []
+    command = f"hf download {REPOSITORIES[variant]} pytorch_model.pth --local-dir {Path(checkpoint).parent}"
+    return needs.file(checkpoint, f"Co-DETR ({variant})", command)
+
+
 def load_codetr(variant: str, checkpoint: str | Path) -> CoDetr:
     """A Co-DETR in evaluation mode, frozen, on the CPU.
 
     variant: "coco" or "lvis" for the published weights, "own" for a checkpoint that was trained here.
     Raises as `load_official` and `checkpoints.load_into` do, ValueError for another variant.
     """
+    if variant in VARIANTS and not reads_weights():
+        return CoDetr(VARIANTS[variant]).eval().requires_grad_(False)
     if variant in VARIANTS:
         command = f"; get it with: hf download {REPOSITORIES[variant]} pytorch_model.pth --local-dir FOLDER"
         return load_official(VARIANTS[variant], expanded(checkpoint), command)[0]
     if variant != "own":
         raise ValueError(f"Co-DETR variant {variant!r} is unknown; expected {', '.join(VARIANTS)} or own")
     config = checkpoints.read_card(checkpoint).get("config", {})
-    sizes = config["init_args"].get("model") if "init_args" in config else config
+    sizes = config if Node.of(config) is None else arguments_of(config).get("model")
     try:
         model = CoDetr(compact_config(sizes))
     except TypeError as error:

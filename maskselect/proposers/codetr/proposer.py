@@ -12,13 +12,17 @@ import torch
 from torch import Tensor
 
 from maskselect.backends import checkpoints
+from maskselect.backends.cache_keys import cache_key, weights_digest
+from maskselect.backends.devices import pick_device
+from maskselect.backends.training_data import card_data
 from maskselect.ops.masks import not_empty
 from maskselect.ops.overlap import mask_nms
 from maskselect.proposers.codetr.detections import Detections, paste_masks, soft_nms, top_detections
 from maskselect.proposers.codetr.frame import to_frame
-from maskselect.proposers.codetr.importer import load_codetr
+from maskselect.proposers.codetr.importer import codetr_needs, load_codetr
 from maskselect.proposers.codetr.model import CoDetr
 from maskselect.structures.masks import MaskSet
+from maskselect.structures.needs import Arguments, Need
 from maskselect.structures.provenance import Provenance
 
 _SOURCE = "codetr"
@@ -67,11 +71,30 @@ class CoDetrProposer:
             raise ValueError(f"score_threshold must be between 0 and 1, got {score_threshold}")
         if precision not in _PRECISIONS:
             raise ValueError(f"precision must be fp32 or bf16, got {precision!r}")
-        self.model: CoDetr = load_codetr(variant, checkpoint).to(device)
+        self.device = pick_device(device)
+        self.model: CoDetr = load_codetr(variant, checkpoint).to(self.device)
         self.score_threshold, self.max_candidates, self.nms_iou = score_threshold, max_candidates, nms_iou
         self.mask_nms_thresh, self.regions_per_chunk = mask_nms_thresh, regions_per_chunk
-        self.precision, self.device = _PRECISIONS[precision], torch.device(device)
+        self.precision = _PRECISIONS[precision]
         self.trained_on = _trained_on(variant, checkpoint, published)
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The published file, or a checkpoint of ours."""
+        return codetr_needs(arguments.get("variant", "coco"), arguments["checkpoint"])
+
+    def cache_key(self) -> str:
+        """Of the weights, the sizes and all settings but the device and those that bound memory."""
+        return cache_key(
+            "CoDetrProposer",
+            weights=weights_digest(self.model),
+            config=self.model.config,
+            score_threshold=self.score_threshold,
+            max_candidates=self.max_candidates,
+            nms_iou=self.nms_iou,
+            mask_nms_thresh=self.mask_nms_thresh,
+            precision=str(self.precision),
+        )
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray) -> MaskSet:
@@ -116,10 +139,5 @@ def _trained_on(variant: str, checkpoint: str | Path, published: bool) -> tuple[
     if variant in _LEARNED:
         weights = f"Co-DETR's published {variant.upper()} weights"
         return (Provenance.of_dataset(weights, *_LEARNED[variant]),) if published else ()
-    data = checkpoints.read_card(checkpoint).get("data")
-    settings = (data.get("init_args") or {}) if isinstance(data, dict) else {}
-    source = settings.get("train")
-    if isinstance(data, dict) and str(data.get("class_path", "")).endswith("ScenesData"):
-        scenes = {"split": "train", "seed": settings.get("seed", 0)}
-        source = {"class_path": "maskselect.data.groups.SceneGroups", "init_args": scenes}
-    return (Provenance(f"Co-DETR {Path(checkpoint).stem}", source),) if isinstance(source, dict) else ()
+    data = card_data(checkpoints.read_card(checkpoint))
+    return (Provenance(f"Co-DETR {Path(checkpoint).stem}", tuple(data)),) if data else ()

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from maskselect.proposers.codetr.config import LEVELS, CoDetrConfig
@@ -72,7 +73,7 @@ class QueryHead(nn.Module):
 
     def encode(self, maps: list[Tensor], layout: Layout) -> Tensor:
         """All cells after the encoder, (B, S, D)."""
-        x = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
+        x = torch.cat([rearrange(m, "b d h w -> b (h w) d") for m in maps], 1)
         half = x.shape[-1] // 2
         sines = [sine_map(p, half) + e for p, e in zip(layout.paddings, self.level_embeds, strict=True)]
         positions, references, padding = torch.cat(sines, 1), layout.references(), layout.padding
@@ -145,4 +146,4 @@ def _regressor(dim: int) -> nn.Sequential:
 def _to_maps(memory: Tensor, layout: Layout) -> list[Tensor]:
     """(B, S, D) back to a map (B, D, h, w) for each level."""
     parts = memory.split([h * w for h, w in layout.shapes], 1)
-    return [part.transpose(1, 2).unflatten(2, shape) for part, shape in zip(parts, layout.shapes, strict=True)]
+    return [rearrange(p, "b (h w) d -> b d h w", h=h) for p, (h, _) in zip(parts, layout.shapes, strict=True)]

@@ -161,4 +161,4 @@ def test_the_paper_config_names_what_exists() -> None:
     arguments = proposer["init_args"]
     assert arguments["variant"] in importer.REPOSITORIES
     with pytest.raises(FileNotFoundError, match="hf download"):
-        CoDetrProposer(**(arguments | {"checkpoint": "nowhere.pth"}))
+        CoDetrProposer(**(arguments | {"checkpoint": "nowhere.pth", "device": "cpu"}))

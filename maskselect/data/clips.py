@@ -1,0 +1,216 @@
+"""Clips: video files through PyAV, folders of frames, and frames in memory, all read on demand; a writer of videos."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from maskselect.backends.optional import lazy
+from maskselect.data.images import load_image
+from maskselect.ops.atomic import atomic_file
+from maskselect.structures.clip import Clip
+
+av = lazy("av", "video")
+
+ClipSource = str | Path | Sequence[np.ndarray] | Clip
+"""A video file, a folder of frames, frames in memory, or a clip."""
+
+FRAME_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+FOLDER_FPS = 24.0
+"""Frames a second of a folder or of frames in memory, which do not say."""
+
+
+class FramesClip:
+    """Frames in files or in memory.
+
+    Args:
+        frames: image files, or (H, W, 3) uint8 arrays, which are copied when they are read.
+        fps: frames a second.
+
+    Raises:
+        ValueError: for no frames.
+    """
+
+    def __init__(self, frames: Sequence[Path | np.ndarray], fps: float = FOLDER_FPS) -> None:
+        if not len(frames):
+            raise ValueError("the clip has no frames; expected at least one")
+        self.frames, self.fps = list(frames), fps
+        first = load_image(self.frames[0])
+        self.size: tuple[int, int] = first.shape[0], first.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        """(H, W, 3) uint8. Raises ValueError for a frame of another size than the first."""
+        pixels = load_image(self.frames[frame])
+        if pixels.shape[:2] != self.size:
+            name = self.frames[frame] if isinstance(self.frames[frame], Path) else f"number {frame}"
+            raise ValueError(
+                f"frame {name} is of size {pixels.shape[:2]}; expected {self.size}, that of the first frame"
+            )
+        return pixels
+
+
+class FileClip:
+    """A video file. Frames are decoded in order; going back seeks to the key frame before and decodes from there.
+
+    Args:
+        path: of a file that PyAV (FFmpeg) reads.
+
+    Raises:
+        FileNotFoundError: without the file.
+        ValueError: for a file without a video stream or a readable frame, and without the package `av`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"video {path} is not there")
+        self.path = path
+        self._times: list[int] = []
+        try:
+            with av.open(str(path)) as container:
+                if not container.streams.video:
+                    raise ValueError(f"{path} has no video stream; expected a video file or a folder of frames")
+                stream = container.streams.video[0]
+                self.fps = float(stream.average_rate or FOLDER_FPS)
+                for packet in container.demux(stream):  # without decoding, so that opening a long video is cheap
+                    if packet.pts is not None:
+                        self._times.append(packet.pts)
+        except av.error.FFmpegError as error:
+            raise ValueError(f"{path} cannot be read as a video: {error}") from error
+        self._times.sort()
+        if not self._times:
+            raise ValueError(f"{path} has no frames; expected a video file or a folder of frames")
+        self._numbers = {time: number for number, time in enumerate(self._times)}
+        self._begin()
+        first = self[0]
+        self.size: tuple[int, int] = first.shape[0], first.shape[1]
+
+    def _begin(self) -> None:
+        self._container: Any = None
+        self._decoder: Iterator[Any] = iter(())
+        self._next = 0
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name not in ("_container", "_decoder", "_next")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._begin()
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        """(H, W, 3) uint8. Raises IndexError beyond the last frame, ValueError for one that cannot be decoded."""
+        if not 0 <= frame < len(self):
+            raise IndexError(f"frame {frame} of {self.path}; expected 0 to {len(self) - 1}")
+        try:
+            if self._container is None or frame < self._next:
+                self._seek(frame)
+            for decoded in self._decoder:
+                number = self._numbers.get(decoded.pts, -1)
+                self._next = number + 1
+                if number == frame:
+                    return np.ascontiguousarray(_upright(decoded.to_ndarray(format="rgb24"), decoded.rotation))
+                if number > frame:
+                    break
+        except av.error.FFmpegError as error:
+            raise ValueError(f"frame {frame} of {self.path} cannot be decoded: {error}") from error
+        raise ValueError(f"frame {frame} of {self.path} cannot be decoded; the file may be damaged")
+
+    def _seek(self, frame: int) -> None:
+        if self._container is not None:
+            self._container.close()
+        self._container = av.open(str(self.path))
+        stream = self._container.streams.video[0]
+        if frame:
+            self._container.seek(self._times[frame], stream=stream, backward=True)
+        self._decoder = self._container.decode(stream)
+        self._next = 0
+
+
+class WorkingClip:
+    """A clip whose frames are scaled down to the working size; the last frame is kept.
+
+    Args:
+        clip: the clip.
+        size: (h, w) of the frames that are returned.
+    """
+
+    def __init__(self, clip: Clip, size: tuple[int, int]) -> None:
+        self.clip, self.size, self.fps = clip, size, clip.fps
+
+    def __len__(self) -> int:
+        return len(self.clip)
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        """(h, w, 3) uint8."""
+        pixels = self.clip[frame]
+        if pixels.shape[:2] == self.size:
+            return pixels
+        return cv2.resize(pixels, (self.size[1], self.size[0]), interpolation=cv2.INTER_AREA)
+
+
+def open_clip(source: ClipSource) -> Clip:
+    """Open a clip from a video file, a folder of frames (in natural order of their names), or frames in memory.
+
+    Raises:
+        FileNotFoundError: when there is no such file or folder.
+        ValueError: when it has no frames or cannot be read.
+        TypeError: for a source of another type.
+    """
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.is_dir():
+            files = sorted((f for f in path.iterdir() if f.suffix.lower() in FRAME_ENDINGS), key=_natural)
+            if not files:
+                raise ValueError(f"folder {path} has no frames; expected image files such as 00000.jpg")
+            return FramesClip(files)
+        return FileClip(path)
+    if isinstance(source, np.ndarray) and source.ndim == 4:
+        return FramesClip(list(source))
+    if isinstance(source, list | tuple):
+        return FramesClip(source)
+    if isinstance(source, Clip) and not isinstance(source, np.ndarray | bytes):
+        return source
+    raise TypeError(
+        f"the video is of type {type(source).__name__}; expected a file, a folder of frames, or a list of RGB frames"
+    )
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write frames (H, W, 3) uint8 as an MP4 file, whole or not at all; odd sizes lose their last row or column.
+
+    Raises:
+        ValueError: without the package `av`.
+    """
+    with atomic_file(path) as part, av.open(str(part), "w", format="mp4") as container:
+        stream = None
+        for frame in frames:
+            height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+            if stream is None:
+                stream = container.add_stream("mpeg4", rate=Fraction(fps).limit_denominator(1001))
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                stream.options = {"q:v": "3"}
+                stream.codec_context.qmin, stream.codec_context.qmax = 2, 5
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+            container.mux(stream.encode(picture))
+        if stream is not None:
+            container.mux(stream.encode())
+
+
+def _upright(pixels: np.ndarray, rotation: int) -> np.ndarray:
+    """A frame turned as the file says: counterclockwise by `rotation` degrees, a multiple of 90."""
+    return np.rot90(pixels, rotation // 90 % 4) if rotation % 360 else pixels
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """A sort key by which frame_2 comes before frame_10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]

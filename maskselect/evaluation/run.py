@@ -1,0 +1,110 @@
+"""`evaluate`: a model on a data set, in one call."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from maskselect.backends.training_data import card_data
+from maskselect.data.catalog import CATALOG
+from maskselect.evaluation.leakage import candidates_overlaps, find_overlaps
+from maskselect.evaluation.questions import open_samples
+from maskselect.evaluation.samples import Selector, build_report, score_samples
+from maskselect.structures.left_out import LeftOut
+from maskselect.structures.provenance import trained_on
+from maskselect.structures.sample import Sample
+from maskselect.structures.scored import Scored
+
+
+def evaluate(
+    model: Selector,
+    dataset: str | Iterable[Sample],
+    root: str | Path | None = None,
+    split: str = "val",
+    *,
+    limit: int | None = None,
+    protocol: str | None = None,
+    with_gt_candidates: bool = False,
+    scenes: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Evaluate a model through the predict path.
+
+    Args:
+        model: from `maskselect.load`.
+        dataset: a name that `maskselect data list` shows, or samples.
+        root: folder of the data set; the generated scenes need none.
+        split: of the data set.
+        limit: at most so many samples.
+        protocol: of `maskselect.metrics.protocols`; None for the data set's own.
+        with_gt_candidates: add the ground-truth masks to the pool, which shows what selection alone can do.
+        scenes: how many scenes to generate; 1000 if None.
+        seed: of the generated scenes.
+
+    Returns:
+        What `maskselect evaluate` writes as JSON. `report["metrics"]["overall"]["gIoU"]` is in percent. Samples that
+        cannot be read or asked are left out and listed under `left_out`.
+
+    Raises:
+        FileNotFoundError: the data set is not there.
+        ValueError: the data set is not as it should be, or none of its samples could be scored.
+
+    Example:
+        >>> report = maskselect.evaluate(maskselect.load("ras"), "scenes", split="test", scenes=50)  # doctest: +SKIP
+    """
+    left_out, samples, name = LeftOut(), dataset, "samples"
+    if isinstance(dataset, str):
+        folder = None if root is None else Path(root)
+        samples, total = open_samples(dataset, folder, split, limit=limit, scenes=scenes, seed=seed, left_out=left_out)
+        name = dataset
+    else:
+        chosen = list(dataset)[:limit]
+        samples, total = chosen, len(chosen)
+    rule = protocol or protocol_of(name)
+    rows = list(
+        score_samples(
+            model,
+            samples,
+            total=total,
+            what=f"{name} {split}",
+            with_gt=with_gt_candidates,
+            protocol=rule,
+            left_out=left_out,
+        )
+    )
+    return full_report(
+        model, rows, name, split, getattr(model, "name", "model"), with_gt_candidates, rule, seed, left_out
+    )
+
+
+def protocol_of(dataset: str) -> str:
+    """The protocol of a data set's own evaluator."""
+    return CATALOG[dataset].protocol if dataset in CATALOG else "maskselect"
+
+
+def full_report(
+    model: Selector,
+    rows: Sequence[Scored],
+    dataset: str,
+    split: str,
+    model_name: str,
+    with_gt: bool,
+    protocol: str,
+    seed: int,
+    left_out: LeftOut,
+) -> dict[str, Any]:
+    """What `build_report` gives, with what the model may have seen in training and which samples were left out.
+
+    Raises:
+        ValueError: there is no sample; with the first reason if all were left out.
+    """
+    if not rows and left_out:
+        reason = next(iter(left_out.reasons.values()))
+        raise ValueError(f"none of the {len(left_out)} samples could be scored: {reason}")
+    seen = dataset, split, seed, [row.image_id for row in rows]
+    proposer = getattr(getattr(model, "system", None), "proposer", None)
+    overlap = [
+        *find_overlaps(card_data(getattr(model, "trained_on", None) or {}), *seen),
+        *candidates_overlaps(trained_on(proposer), *seen),
+    ]
+    report = build_report(rows, dataset, split, model_name, with_gt, protocol, overlap)
+    return report | {"left_out": left_out.as_json()}

@@ -1,0 +1,26 @@
+"""Which candidates are in the group: chosen, not empty, without duplicates, by falling score.
+
+Shape letters: N candidates, M masks of the group.
+"""
+
+import torch
+from torch import Tensor
+
+from maskselect.ops.masks import not_empty
+from maskselect.ops.overlap import mask_nms
+
+
+def select(masks: Tensor, scores: Tensor, chosen: Tensor, duplicates_iou: float | None) -> Tensor:
+    """Numbers of the candidates in the group, by falling score: (M,) int64.
+
+    Args:
+        masks: (N, h, w) bool candidates.
+        scores: (N,) float32.
+        chosen: (N,) bool, the candidates that the system chose, by a threshold or by a rule of its own.
+        duplicates_iou: of two chosen candidates that overlap more, only the better one stays; None keeps both.
+    """
+    group = (chosen & not_empty(masks).cpu()).nonzero()[:, 0]
+    group = group[torch.sort(scores[group], descending=True, stable=True).indices]
+    if duplicates_iou is not None and len(group):
+        group = group[mask_nms(masks[group], scores[group], duplicates_iou)]
+    return group

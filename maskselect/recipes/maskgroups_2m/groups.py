@@ -1,0 +1,171 @@
+"""Which groups of an image's objects MaskGroups-2M asks for (RAS, section 4.1), and with which words.
+
+A group is dropped where its answer is open: an object that is neither clearly on one side nor clearly not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from maskselect.recipes.maskgroups_2m import templates
+from maskselect.recipes.maskgroups_2m.objects import Drawn
+
+LEAST = 2
+"""Objects of a group that is asked for by category, attribute or relationship."""
+_FAR = 0.05  # of the image's side: by so much the outermost object must stand out
+SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
+"""Axis, and sign of the way."""
+_HALVES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
+_MOST = {"leftmost": (0, -1), "rightmost": (0, 1), "topmost": (1, -1), "bottommost": (1, 1)}
+Relations = Sequence[tuple[int, str, int]]
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class GroupPrompt:
+    """What is asked of an image. references, targets: places among its objects."""
+
+    text: str
+    kind: str
+    references: tuple[int, ...]
+    targets: tuple[int, ...]
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain containers."""
+        told = asdict(self)
+        return told | {"references": list(self.references), "targets": list(self.targets)}
+
+
+def named_groups(objects: Sequence[Drawn], field: str, leave_out: frozenset[str] = frozenset()) -> dict[str, list[int]]:
+    """Objects of at least `LEAST` that share a word of `field` ("names" or "attributes").
+
+    leave_out: words of which the image may have more than was drawn.
+    Where two words have the same objects ("cup" and "mug"), the first stands for both.
+    """
+    found: dict[str, list[int]] = {}
+    for place, one in enumerate(objects):
+        for word in getattr(one, field):
+            found.setdefault(word, []).append(place)
+    groups: dict[str, list[int]] = {}
+    for word, places in found.items():
+        if len(places) >= LEAST and word not in leave_out and places not in groups.values():
+            groups[word] = places
+    return groups
+
+
+def by_word(groups: dict[str, list[int]], kind: str, rng: np.random.Generator) -> list[GroupPrompt]:
+    """Each group of a category or attribute twice: by its word, and by one of its objects as the reference."""
+    prompts = []
+    slot = "name" if kind == "category" else "attribute"
+    for word, places in groups.items():
+        prompts.append(GroupPrompt(_worded(templates.NAMED[kind], rng, **{slot: word}), kind, (), tuple(places)))
+        chosen = int(rng.choice(places))
+        alone = bool(rng.random() < 0.5)
+        texts = templates.OTHERS[kind] if alone else templates.WITH_ITSELF[kind]
+        targets = tuple(place for place in places if place != chosen or not alone)
+        prompts.append(GroupPrompt(_worded(texts, rng, **{slot: word}), kind, (chosen,), targets))
+    return prompts
+
+
+def by_position(
+    groups: dict[str, list[int]], boxes: np.ndarray, size: tuple[int, int], most: int, rng: np.random.Generator
+) -> list[GroupPrompt]:
+    """Objects of a name by where in the image they are; at most `most` prompts.
+
+    boxes: (N, 4), x0, y0, x1, y1 of the masks.  size: (H, W).
+    """
+    found: list[tuple[str, str, tuple[int, ...]]] = []
+    for name, places in groups.items():
+        for side in _HALVES:
+            found += [(side, name, targets) for targets in [_in_half(boxes, places, side, size)] if targets]
+        for side in _MOST:
+            found += [(side, name, (place,)) for place in [_outermost(boxes, places, side, size)] if place is not None]
+    return [
+        GroupPrompt(_worded(templates.NAMED[side], rng, name=name), "absolute position", (), targets)
+        for side, name, targets in _some(found, most, rng)
+    ]
+
+
+def beside_reference(
+    groups: dict[str, list[int]], boxes: np.ndarray, most: int, rng: np.random.Generator
+) -> list[GroupPrompt]:
+    """Objects of a name on one side of another object, which is the reference; at most `most` prompts."""
+    found = [
+        (side, name, reference, targets)
+        for name, places in groups.items()
+        for side in SIDES
+        for reference in range(len(boxes))
+        if (targets := _on_side(boxes, places, side, reference))
+    ]
+    return [
+        GroupPrompt(_worded(templates.BESIDE[side], rng, name=name), "relative position", (reference,), targets)
+        for side, name, reference, targets in _some(found, most, rng)
+    ]
+
+
+def by_relation(relations: Relations, rng: np.random.Generator) -> list[GroupPrompt]:
+    """Relationships that share subject and predicate, or predicate and object: the shared one is the reference.
+
+    relations: (subject, predicate, object), places among the objects.
+    """
+    sharing: dict[tuple[str, str, int], list[int]] = {}
+    for subject, predicate, target in relations:
+        if subject != target:
+            sharing.setdefault(("target", predicate, subject), []).append(target)
+            sharing.setdefault(("subject", predicate, target), []).append(subject)
+    prompts = []
+    for (role, predicate, reference), places in sharing.items():
+        targets = tuple(dict.fromkeys(places))
+        if len(targets) >= LEAST:
+            text = _worded(templates.RELATED[role], rng, predicate=predicate)
+            prompts.append(GroupPrompt(text, "interaction", (reference,), targets))
+    return prompts
+
+
+def _in_half(boxes: np.ndarray, places: list[int], side: str, size: tuple[int, int]) -> tuple[int, ...]:
+    """Those wholly within the half; nothing where all are, or one crosses the middle."""
+    axis, sign = _HALVES[side]
+    middle = (size[1], size[0])[axis] / 2
+    near, far = boxes[places, axis], boxes[places, 2 + axis]
+    inside, outside = (far <= middle, near >= middle) if sign < 0 else (near >= middle, far <= middle)
+    return _split(places, inside, outside)
+
+
+def _on_side(boxes: np.ndarray, places: list[int], side: str, reference: int) -> tuple[int, ...]:
+    """Those wholly on a side of the reference; nothing where one is so only in part."""
+    axis, sign = SIDES[side]
+    others = [place for place in places if place != reference]
+    near, far = boxes[others, axis], boxes[others, 2 + axis]
+    start, end = boxes[reference, axis], boxes[reference, 2 + axis]
+    centre, own = (near + far) / 2, (start + end) / 2
+    if sign < 0:
+        return _split(others, far <= start, centre >= own)
+    return _split(others, near >= end, centre <= own)
+
+
+def _split(places: list[int], inside: np.ndarray, outside: np.ndarray) -> tuple[int, ...]:
+    """The places inside, where each place is either inside or outside and there are some of both."""
+    if not (inside | outside).all() or not inside.any() or not outside.any():
+        return ()
+    return tuple(place for place, chosen in zip(places, inside, strict=True) if chosen)
+
+
+def _outermost(boxes: np.ndarray, places: list[int], side: str, size: tuple[int, int]) -> int | None:
+    axis, sign = _MOST[side]
+    centre = sign * (boxes[places, axis] + boxes[places, 2 + axis]) / 2
+    order = np.argsort(-centre, kind="stable")
+    gap = centre[order[0]] - centre[order[1]]
+    return places[int(order[0])] if gap >= _FAR * (size[1], size[0])[axis] else None
+
+
+def _some(found: list[Found], most: int, rng: np.random.Generator) -> list[Found]:
+    """A random choice, in the order in which they were found."""
+    if len(found) <= most:
+        return found
+    return [found[number] for number in sorted(rng.permutation(len(found))[:most])]
+
+
+def _worded(texts: Sequence[str], rng: np.random.Generator, **words: str) -> str:
+    return str(texts[int(rng.integers(len(texts)))]).format(**words)

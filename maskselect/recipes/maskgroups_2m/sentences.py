@@ -1,0 +1,64 @@
+"""The RefCOCO family as a source of MaskGroups-2M (RAS, section 4.1)."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from maskselect.data.coco_file import decode_masks, file_name_of, size_of
+from maskselect.data.refer import ReferDataset
+from maskselect.ops import rle
+from maskselect.recipes.engine import Built, Record
+from maskselect.recipes.maskgroups_2m.groups import GroupPrompt
+from maskselect.recipes.maskgroups_2m.objects import Drawn
+from maskselect.recipes.maskgroups_2m.sources import FREE, REFER, Links, Rules, built
+
+
+@dataclass
+class Sentences:
+    """RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO: what people wrote about objects of COCO, for one, many or none of them.
+
+    root: of the REFER family.  sets: which of it, see `maskselect.data.refer`.
+    """
+
+    root: Path
+    sets: tuple[str, ...]
+    links: Links
+    rules: Rules
+
+    @cached_property
+    def readers(self) -> list[ReferDataset]:
+        """The training split of each set."""
+        return [ReferDataset(name, self.root, "train") for name in self.sets]
+
+    def images(self) -> list[int]:
+        """Images of any set's training split, in order."""
+        return sorted({int(image) for reader in self.readers for image in reader.image_ids()})
+
+    def coco_number(self, image: int) -> int | None:
+        """The same."""
+        return image
+
+    def build(self, image: int) -> Built:
+        """The row of an image: the objects that COCO has of it, and every sentence once for each set."""
+        annotations: dict[Any, Record] = {}
+        asked: list[tuple[str, list[Any]]] = []
+        picture, size = None, (0, 0)
+        for reader in self.readers:
+            sentences = reader.sentences_of(image)
+            if not sentences:
+                continue
+            asked += sentences
+            record = reader.coco.image(image)
+            picture, size = picture or reader.images.find(file_name_of(record)), size_of(record)
+            annotations |= {a["id"]: a for a in reader.coco.annotations(image) if not a.get("iscrowd")}
+        if picture is None:
+            raise ValueError(f"image {image} has no training sentence in {', '.join(self.sets)} under {self.root}")
+        places = {key: place for place, key in enumerate(annotations)}
+        codes = rle.encode(decode_masks(list(annotations.values()), size).numpy())
+        objects = [Drawn(code, ()) for code in codes]
+        prompts = [
+            GroupPrompt(text, FREE, (), tuple(places[key] for key in keys if key in places)) for text, keys in asked
+        ]
+        return built(REFER, self.links.name(picture), f"coco/{image}", size, objects, prompts, Counter())

@@ -1,0 +1,17 @@
+"""Jinja templates of this folder, with everything that is inserted escaped."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+FOLDER = Path(__file__).parent
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+
+
+def render(template: str, **values: Any) -> Markup:
+    """The text of a template, which others insert as it is."""
+    return Markup(_TEMPLATES.get_template(template).render(values))

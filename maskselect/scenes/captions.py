@@ -1,0 +1,216 @@
+"""Captions and small dialogues about a scene, all true by the same predicates as the prompts."""
+
+import random
+
+import numpy as np
+
+from maskselect.scenes.facts import CORNERS, SIDES, Judge, SceneFacts, bits
+from maskselect.scenes.phrases import NUMBERS
+from maskselect.scenes.sentences import article, plural
+from maskselect.scenes.spec import HELD_OUT_PAIRS
+
+DETAILS = ("list", "positions", "relations", "count")
+_PLACES = (*CORNERS, "middle", *SIDES)
+_AT = {"middle": "in the middle", "left": "on the left", "right": "on the right"}
+_COVERING = ("containing", "under", "in front of")
+_RELATIONS = ("inside", "on", "behind", "touching", "left of", "right of", "above", "below")
+
+
+def reading_order(facts: SceneFacts) -> list[int]:
+    """Objects from left to right by centroid; the upper one first where two are equally far left."""
+    x, y = facts.centroid_xy.T
+    return [int(k) for k in np.lexsort((y, x))]
+
+
+def draw_caption(facts: SceneFacts, rng: np.random.Generator, detail: str = "") -> str:
+    """A caption of the whole scene.
+
+    detail: "list" names all objects from left to right with all their attributes, "positions" says where they are,
+        "relations" how they stand to each other, "count" how many there are of each; "" draws one of these.
+    """
+    teller = _Teller(facts, random.Random(int(rng.integers(2**63))))
+    detail = detail or teller.rng.choice(DETAILS)
+    if detail not in DETAILS:
+        raise ValueError(f"unknown caption detail {detail!r}; there are {', '.join(DETAILS)}")
+    if facts.count == 0:
+        return "an empty picture"
+    return {"list": teller.list, "positions": teller.positions, "relations": teller.relations,
+            "count": teller.counts}[detail]()  # fmt: skip
+
+
+def region_caption(facts: SceneFacts, k: int, rng: np.random.Generator) -> str:
+    """Describes object `k`: all its attributes, mostly where it is, sometimes what it stands next to."""
+    teller = _Teller(facts, random.Random(int(rng.integers(2**63))))
+    text = article(teller.full(k))
+    place = teller.place(k)
+    if place and teller.rng.random() < 0.7:
+        text += " " + place
+    relation = teller.related(k)
+    if relation and teller.rng.random() < 0.5:
+        text += f", {relation}"
+    return text
+
+
+def draw_dialogue(facts: SceneFacts, rng: np.random.Generator, count: int = 3) -> list[tuple[str, str]]:
+    """At most `count` different questions about the scene, each with its short answer."""
+    teller = _Teller(facts, random.Random(int(rng.integers(2**63))))
+    questions = (teller.ask_attribute, teller.ask_count, teller.ask_place, teller.ask_presence, teller.ask_where)
+    found: dict[str, str] = {}
+    for _ in range(8 * count if facts.count else 0):
+        if len(found) == count:
+            break
+        turn = teller.rng.choice(questions)()
+        if turn is not None:
+            found.setdefault(*turn)
+    return list(found.items())
+
+
+def _joined(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _number(count: int) -> str:
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)
+
+
+class _Teller:
+    """Says things about one scene."""
+
+    def __init__(self, facts: SceneFacts, rng: random.Random) -> None:
+        self.facts, self.rng, self.judge = facts, rng, Judge(facts)
+        self.order = reading_order(facts)
+
+    def full(self, k: int) -> str:
+        """All attributes; "medium" and "plain" are what an object is when nothing is said, and often left out."""
+        category, colour, texture, size = self.facts.words(k)
+        words = [size] if size != "medium" or self.rng.random() < 0.3 else []
+        words += [texture] if texture != "plain" or self.rng.random() < 0.4 else []
+        return " ".join([*words, colour, category])
+
+    def short(self, k: int) -> str:
+        """Colour and category."""
+        category, colour, _, _ = self.facts.words(k)
+        return f"{colour} {category}"
+
+    def place(self, k: int) -> str:
+        """Where the object clearly is, "" if nowhere clearly."""
+        for word in _PLACES:
+            if self.judge.position(word)[0] >> k & 1:
+                return _AT.get(word, f"at the {word}")
+        return ""
+
+    def unique(self, k: int) -> str:
+        """A short description that fits this object only, or ""."""
+        category, colour, _, size = self.facts.words(k)
+        options = [(category,), (colour, category)] + [(size, category), (size, colour, category)] * (size != "medium")
+        for words in options:
+            members = self.judge.all
+            for word in words:
+                members &= self.judge.attribute(word)[0]
+            if members == 1 << k:
+                return " ".join(words)
+        return ""
+
+    def related(self, k: int) -> str:
+        """How the object stands to another one that can be named, made relations first; "" if there is none."""
+        others = [o for o in range(self.facts.count) if o != k and self.unique(o)]
+        self.rng.shuffle(others)
+        for words in (_RELATIONS[:4], self.rng.sample(_RELATIONS[4:], 4)):
+            for word in words:
+                for other in others:
+                    # What lies in, on or before another touches it too, but nobody would say so.
+                    if word == "touching" and any(self.judge.relation(w, other)[0] >> k & 1 for w in _COVERING):
+                        continue
+                    if self.judge.relation(word, other)[0] >> k & 1:
+                        return f"{word} the {self.unique(other)}"
+        return ""
+
+    def list(self) -> str:
+        items = _joined([article(self.full(k)) for k in self.order])
+        count = self.facts.count
+        start = f"there are {_number(count)} objects: " if count > 1 else "there is one object: "
+        return self.rng.choice((start, start, "from left to right: ", "the picture shows ", "")) + items
+
+    def positions(self) -> str:
+        groups: dict[tuple[str, str], int] = {}
+        for k in self.order:
+            key = (self.short(k) if self.rng.random() < 0.5 else self.full(k), self.place(k))
+            groups[key] = groups.get(key, 0) + 1
+        parts = []
+        for (name, place), n in groups.items():
+            adjectives, _, noun = name.rpartition(" ")
+            several = f"{_number(n)} {adjectives} {plural(noun)}"
+            parts.append((article(name) if n == 1 else several) + (" " + place if place else ""))
+        return self.rng.choice(("", "there is " if parts[0][:2] in ("a ", "an") else "there are ")) + _joined(parts)
+
+    def relations(self) -> str:
+        parts = []
+        for k in self.rng.sample(self.order, min(len(self.order), 3)):
+            relation = self.related(k)
+            if relation:
+                parts.append(f"{article(self.full(k))} is {relation}")
+        return _joined(parts) if parts else self.list()
+
+    def counts(self) -> str:
+        place = self.rng.choice((0, 0, 1))
+        names: dict[str, int] = {}
+        for k in self.order:
+            word = self.facts.words(k)[place]
+            names[word] = names.get(word, 0) + 1
+        noun = (lambda w, n: plural(w) if n > 1 else w) if place == 0 else (lambda w, n: f"{w} object" + "s" * (n > 1))
+        parts = [f"{_number(n)} {noun(word, n)}" for word, n in names.items()]
+        start = "there is " if parts[0].startswith("one ") else "there are "
+        return self.rng.choice((start, "the picture has ", "")) + _joined(parts)
+
+    # Questions with answers; None where the drawn object does not give one.
+
+    def ask_attribute(self) -> tuple[str, str] | None:
+        k = self.rng.choice(self.order)
+        category, colour, texture, size = self.facts.words(k)
+        if self.judge.attribute(category)[0] != 1 << k:
+            return None
+        return self.rng.choice((
+            (f"what colour is the {category}?", colour), (f"which colour does the {category} have?", colour),
+            (f"what pattern does the {category} have?", texture), (f"how large is the {category}?", size),
+            (f"what size is the {category}?", size),
+        ))  # fmt: skip
+
+    def ask_count(self) -> tuple[str, str]:
+        category, colour, _, _ = self.facts.words(self.rng.choice(self.order))
+        if self.rng.random() < 0.6:
+            return f"how many {plural(category)} are there?", _number(self.judge.attribute(category)[0].bit_count())
+        members = self.judge.attribute(colour)[0]
+        return f"how many {colour} objects are there?", _number(members.bit_count())
+
+    def ask_place(self) -> tuple[str, str] | None:
+        word = self.rng.choice(_PLACES)
+        certain, possible = self.judge.position(word)
+        if certain != possible:
+            return None
+        names = [article(self.full(k)) for k in self.order if certain >> k & 1]
+        return f"what is {_AT.get(word, f'at the {word}')}?", _joined(names) if names else "nothing"
+
+    def ask_presence(self) -> tuple[str, str] | None:
+        category = self.facts.words(self.rng.choice(self.order))[0]
+        colour = self.facts.words(self.rng.choice(self.order))[1]
+        both = self.judge.attribute(category)[0] & self.judge.attribute(colour)[0]
+        if (colour, category) in HELD_OUT_PAIRS and not both:
+            return None  # training must not hear of these pairs, not even as absent
+        return f"is there {article(f'{colour} {category}')}?", "yes" if both else "no"
+
+    def ask_where(self) -> tuple[str, str] | None:
+        k = self.rng.choice(self.order)
+        name, place = self.unique(k), self.place(k)
+        if not name or not place:
+            return None
+        if self.rng.random() < 0.5:
+            return f"where is the {name}?", place
+        relation = self.related(k)
+        return (f"what is {relation}?", f"the {name}") if relation and self._only(k, relation) else None
+
+    def _only(self, k: int, relation: str) -> bool:
+        """Whether object `k` is the only one of which `relation`, made by `related`, is true."""
+        word, _, name = relation.partition(" the ")
+        target = next(o for o in range(self.facts.count) if self.unique(o) == name)
+        certain, possible = self.judge.relation(word, target)
+        return certain == possible == 1 << k and list(bits(certain)) == [k]

@@ -1,0 +1,111 @@
+"""Generated scenes as training groups: prompts are drawn anew at every visit."""
+
+import sys
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskselect.backends.config_tree import Arguments
+from maskselect.scenes.captions import draw_caption
+from maskselect.scenes.facts import SceneFacts
+from maskselect.scenes.layout import scene_ids
+from maskselect.scenes.prompts import KIND_SHARES, draw_prompts
+from maskselect.scenes.reasoning import draw_reasoning
+from maskselect.scenes.render import render
+from maskselect.scenes.stream import SceneDataset, drawing_hash
+from maskselect.scenes.unknown import draw_unknown
+from maskselect.structures.groups import Annotated, Query
+from maskselect.structures.provenance import TrainingData
+
+
+class SceneGroups:
+    """Generated scenes with fresh prompts at every visit.
+
+    Args:
+        split: of the scenes.
+        seed, count: which of them.
+        reference_share, no_target_share, kind_shares: which prompts, see `draw_prompts`; the defaults are those of the
+            test splits.
+        reasoning_share: about this share of an image's prompts are reasoning prompts, see `draw_reasoning`.
+        unknown_share: about this share of an image's prompts say a word that the scenes never show, so that nothing
+            answers them, see `draw_unknown`.
+
+    Raises ValueError when a share of prompts is not within 0 to 1, or both together are above 1.
+    """
+
+    def __init__(
+        self,
+        split: str = "train",
+        seed: int = 0,
+        count: int = 8000,
+        reference_share: float = 0.28,
+        no_target_share: float = 0.12,
+        kind_shares: dict[str, float] | None = None,
+        reasoning_share: float = 0.0,
+        unknown_share: float = 0.0,
+    ) -> None:
+        for name, share in (("reasoning_share", reasoning_share), ("unknown_share", unknown_share)):
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} must be within 0 to 1, got {share}")
+        if reasoning_share + unknown_share > 1.0:
+            raise ValueError(
+                f"reasoning_share and unknown_share are above 1 together: {reasoning_share}, {unknown_share}"
+            )
+        self.split = split
+        self.reasoning_share, self.unknown_share = reasoning_share, unknown_share
+        self.reference_share, self.no_target_share = reference_share, no_target_share
+        self.kind_shares = KIND_SHARES if kind_shares is None else kind_shares
+        self.ids = list(scene_ids(split, seed, count))
+        self._drawing = drawing_hash()
+
+    @classmethod
+    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
+        """The scenes that it draws."""
+        count, split = arguments.get("count"), arguments.get("split", "train")
+        return [TrainingData("scenes", split, seed=arguments.get("seed", 0), count=count)]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image_id(self, item: int) -> str:
+        """The scene's id."""
+        return self.ids[item]
+
+    def version(self, item: int) -> str:
+        """That of the drawing."""
+        return self._drawing
+
+    def prompts_of(self, item: int) -> int:
+        """As many as are asked for."""
+        return sys.maxsize
+
+    def load(self, item: int) -> Annotated:
+        """Draw a scene; its facts travel as extra tensors."""
+        scene = SceneDataset.scene_of(self.ids[item])
+        drawing = render(scene)
+        facts = SceneFacts.measure(scene, drawing.index)
+        extra = {name: torch.from_numpy(np.array(value)) for name, value in vars(facts).items()}
+        return Annotated(drawing.image, torch.from_numpy(drawing.masks(len(scene.objects))), extra)
+
+    def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
+        """Fresh prompts by the facts."""
+        facts, shares = _facts(extra), (self.reference_share, self.no_target_share)
+        # A share of 0 draws nothing from `rng`: the same seed gives what it gave before there were such prompts.
+        wanted = int(rng.binomial(count, self.reasoning_share)) if self.reasoning_share else 0
+        drawn = [p.reasoning for p in draw_reasoning(facts, wanted, rng, self.split, *shares)] if wanted else []
+        wanted = int(rng.binomial(count, self.unknown_share)) if self.unknown_share else 0
+        wanted = min(wanted, count - len(drawn))
+        drawn += draw_unknown(facts, wanted, rng, self.split, self.reference_share) if wanted else []
+        rest = draw_prompts(facts, count - len(drawn), rng, self.split, *shares, self.kind_shares)
+        return [Query(p.text, p.references, p.targets) for p in (*rest, *drawn)]
+
+    def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
+        """A fresh caption."""
+        return draw_caption(_facts(extra), rng)
+
+
+def _facts(extra: dict[str, Tensor]) -> SceneFacts:
+    arrays = {name: value.numpy() for name, value in extra.items()}
+    size = arrays.pop("image_size")
+    return SceneFacts(image_size=(int(size[0]), int(size[1])), **arrays)

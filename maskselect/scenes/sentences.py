@@ -1,0 +1,244 @@
+"""How an `Ask` becomes a sentence, with the tables of `phrases.py`."""
+
+import random
+
+from maskselect.scenes.phrases import (
+    AFTER,
+    CATEGORY_NAMES,
+    CLAUSES,
+    COLOUR_AFTER,
+    EXTREME_AFTER,
+    EXTREME_WORDS,
+    FRAMES,
+    GENERIC,
+    NUMBERS,
+    PLURALS,
+    REF,
+    SPECIAL,
+    WHAT,
+    WHICH,
+    WITH,
+    WORDS,
+    Anchor,
+    Ask,
+    Forms,
+    Noun,
+)
+from maskselect.scenes.unknown_words import UNKNOWN_PLURALS
+
+
+class Voice:
+    """Chooses forms. `hold` is drawn anew by `start`: a prompt that must use a held-out sentence frame."""
+
+    def __init__(self, rng: random.Random, split: str) -> None:
+        self.rng = rng
+        self.words_split = split == "test-words"
+        self.hold = False
+
+    def start(self) -> None:
+        """Begins a new prompt."""
+        self.hold = self.words_split and self.rng.random() < 0.85
+
+    def choose(self, options: tuple[str, ...]) -> str:
+        """Any of `options`."""
+        return options[int(self.rng.random() * len(options))]
+
+    def pick(self, forms: Forms, frame: bool = False) -> str:
+        """One of `forms`; held-out ones always for the frame of a `hold` prompt and else half of the time."""
+        if self.hold and forms.held and (frame or self.rng.random() < 0.5):
+            return self.choose(forms.held)
+        return self.choose(forms.train)
+
+    def word(self, word: str) -> str:
+        """An attribute word or one of its synonyms."""
+        others = WORDS.get(word)
+        return self.choose(others) if others and self.rng.random() < 0.3 else word
+
+    def chance(self, share: float) -> bool:
+        """True in `share` of the cases."""
+        return self.rng.random() < share
+
+
+def plural(word: str) -> str:
+    """Plural of a category, a generic noun or an unknown one."""
+    return PLURALS.get(word) or UNKNOWN_PLURALS.get(word) or word + "s"
+
+
+def category_name(voice: Voice, category: str, many: bool) -> str:
+    """A noun for `category` ("" for any object)."""
+    if not category:
+        word = voice.choose(GENERIC)
+        return plural(word) if many else word
+    names = CATEGORY_NAMES.get(category)
+    if names and voice.chance(0.3):
+        at = 2 * int(voice.rng.random() * (len(names) // 2))
+        return names[at + many]
+    return plural(category) if many else category
+
+
+def article(text: str) -> str:
+    """`text` with "a" or "an" before it."""
+    return ("an " if text[0] in "aeio" else "a ") + text
+
+
+def head(voice: Voice, noun: Noun, many: bool, spread: bool = True) -> tuple[str, list[str]]:
+    """Adjectives and noun, and what is said after the noun; `spread` allows attributes there."""
+    after: list[str] = []
+    front: list[str] = []
+    late = voice.rng.randrange(6) if spread else -1  # at most one of the attributes goes behind
+    for place, word in enumerate((noun.size, noun.texture)):
+        if not word:
+            continue
+        if place == late and place == 1 and word in WITH:
+            after.append(voice.choose(WITH[word]))
+        elif place == late:
+            after.append(voice.pick(AFTER).replace("{0}", voice.word(word)))
+        else:
+            front.append(voice.word(word))
+    if noun.colour:
+        colour = voice.word(noun.colour) + (f" or {voice.word(noun.either)}" if noun.either else "")
+        if late >= 2 and late < 4 and not after:
+            after.append(voice.pick(COLOUR_AFTER).replace("{0}", colour))
+        else:
+            front.append(colour)
+    if noun.without:
+        after.append(f"that {{is}} not {voice.word(noun.without)}")
+    return " ".join([*front, category_name(voice, noun.category, many)]), after
+
+
+def anchor_text(voice: Voice, anchor: Anchor) -> str:
+    """A reference placeholder, or "the" and a description."""
+    if anchor.noun is None:
+        return REF
+    return "the " + head(voice, anchor.noun, False, spread=False)[0]
+
+
+def say(ask: Ask, answers: int, voice: Voice) -> tuple[str, tuple[int, ...]]:
+    """Sentence for `ask`, whose answer has `answers` objects, and the object index of each placeholder in it."""
+    said = [(voice.pick(CLAUSES[c.key]), c) for c in ask.clauses]
+    # Relative clauses go last, so that "mugs on the left that are larger than ..." and not the other way round.
+    if len(said) > 1:
+        said = [(form.removeprefix("that {is} "), clause) for form, clause in said]
+    said.sort(key=lambda pair: (pair[0].startswith("that "), len(pair[1].anchors)))
+    references = tuple(a.item for _, c in said for a in c.anchors if a.noun is None)
+    posts = []
+    for form, clause in said:
+        text = form
+        for place, anchor in enumerate(clause.anchors):
+            text = text.replace(f"{{{place}}}", anchor_text(voice, anchor))
+        if clause.negated:
+            text = text.replace("that {is} ", "that {is} not ", 1) if text.startswith("that {is} ") else "not " + text
+        posts.append(text)
+    return _dress(_sentence(ask, answers, voice, posts), voice), references
+
+
+def say_special(key: str, references: tuple[int, ...], voice: Voice) -> str:
+    """Sentence around bare references."""
+    text = voice.pick(SPECIAL[key], frame=True)
+    for place in range(len(references)):
+        text = text.replace(f"{{{place}}}", REF)
+    many = key != "this"
+    return _dress(_framed(text, many, voice) if not voice.chance(0.4) else text, voice)
+
+
+def _sentence(ask: Ask, answers: int, voice: Voice, posts: list[str]) -> str:
+    noun = ask.nouns[0]
+    if len(ask.nouns) > 1:
+        return _union(ask, answers, voice, posts)
+    if ask.extreme:
+        return _framed(_extreme(ask, noun, voice, posts), False, voice)
+    many = answers > 1 or voice.chance(0.45)
+    plain = posts and not posts[0].startswith(("that", "with", "of ", "the same", "like"))
+    if plain and len(posts) == 1 and not ask.counted and voice.chance(0.18):
+        return _question(noun, many, voice, posts[0])
+    if not (noun.category or noun.colour or noun.texture or noun.size or ask.counted) and voice.chance(0.5):
+        word = voice.choose(("everything", "everything", "anything", "every object", "all objects", "all things"))
+        several = word.startswith("all")
+        after = [f"that {{is}} not {voice.word(noun.without)}"] if noun.without else []
+        return _framed(_tail(word, [*after, *posts], several, voice), several, voice)
+    # "cars near the chair that are green" could be read both ways.
+    text, after = head(voice, noun, many, spread=not posts)
+    if ask.counted and 1 < answers < len(NUMBERS):
+        number = NUMBERS[answers]
+        before = voice.choose((f"the {number} ", f"the {number} ", f"{number} " if answers > 3 else f"all {number} "))
+        before = "both " if answers == 2 and before.startswith("all") else before
+    elif many:
+        before = voice.choose(("the ", "the ", "", "", "all ", "all the ", "all of the ", "any "))
+        before = "all " if answers <= 1 and before == "the " else before
+    elif answers > 1 or voice.chance(0.3):
+        before = voice.choose(("every ", "each "))
+    else:
+        before = "the "
+        if not voice.hold and voice.chance(0.15):
+            return _tail(text, after + posts, many, voice)
+    return _framed(before + _tail(text, after + posts, many, voice), many, voice)
+
+
+def _extreme(ask: Ask, noun: Noun, voice: Voice, posts: list[str]) -> str:
+    if posts or voice.chance(0.6):
+        text, after = head(voice, noun, False, spread=not posts)
+        return "the " + _tail(f"{voice.choose(EXTREME_WORDS[ask.extreme])} {text}", after + posts, False, voice)
+    text, after = head(voice, noun, False, spread=False)
+    form = voice.pick(EXTREME_AFTER[ask.extreme])
+    return "the " + _tail(text, [*after, form], False, voice)
+
+
+def _union(ask: Ask, answers: int, voice: Voice, posts: list[str]) -> str:
+    parts = [head(voice, noun, True, spread=False)[0] for noun in ask.nouns]
+    forms = ("{0} and {1}", "all {0} and {1}", "{0} or {1}", "all {0} and all {1}", "the {0} and the {1}")
+    joined = voice.choose(forms)
+    text = joined.format(*parts)
+    return _framed(_tail(text, posts, True, voice), True, voice)
+
+
+def _question(noun: Noun, many: bool, voice: Voice, post: str) -> str:
+    verb = "are" if many else "is"
+    if not (noun.category or noun.colour or noun.texture or noun.size or noun.without):
+        return voice.pick(WHAT, frame=True).replace("{1}", post)
+    text, after = head(voice, noun, many, spread=False)
+    text = _tail(text, after, many, voice)
+    form = voice.pick(WHICH, frame=True)
+    if "{0:all}" in form:
+        text, verb = _tail(*head(voice, noun, True, spread=False), True, voice), "are" if many else "is"
+    return form.replace("{0:all}", "{0}").replace("{is}", verb).replace("{1}", post).replace("{0}", text)
+
+
+def _tail(text: str, posts: list[str], many: bool, voice: Voice) -> str:
+    """`text` followed by its modifiers, joined so that the sentence stays readable."""
+    posts = sorted(posts, key=lambda post: post.startswith(("that ", "which ")))
+    before = ""
+    for place, post in enumerate(posts):
+        relative = post.startswith(("that ", "which "))
+        if place == 0:
+            # "the same colour as" and, now and then, other clauses need a verb in front of them.
+            bare = relative or post.count(" ") < 2 or " or " in post or post.startswith(("with ", "coloured ", "of "))
+            verb = post.startswith(("the same", "not ")) or (not bare and voice.chance(0.15))
+            text += (" that {is} " if verb else " ") + post
+            before = "that" if relative or verb else "plain"
+        elif relative and before == "that":
+            text += " and " + post.split(" ", 1)[1]
+        else:
+            same = post.startswith("the same")
+            text += (" that {is} " if same else " " if relative else " and ") + post
+            before = "that" if relative or same else before
+    return text.replace("{is}", "are" if many else "is").replace("{has}", "have" if many else "has")
+
+
+def _framed(text: str, many: bool, voice: Voice) -> str:
+    frame = voice.pick(FRAMES, frame=True)
+    plain = not text.startswith(("every", "anything", "each"))
+    verb = "are" if many and plain else "is"
+    frame = frame.replace("{is}", verb).replace("{0:it}", "these" if many else "this one")
+    if frame.startswith(("where", "the masks", "show me where")) and text.startswith(("this", "these", "any ")):
+        frame = "{0}"
+    if "image" in text or "picture" in text:
+        for twice in (" in the image", " in this picture", "in this image, "):
+            frame = frame.replace(twice, "")
+    return frame.replace("{0}", text)
+
+
+def _dress(text: str, voice: Voice) -> str:
+    """Now and then a capital letter or a full stop."""
+    if voice.chance(0.12) and text[0] != "<":
+        text = text[0].upper() + text[1:]
+    return text + "." if text[-1] != "?" and voice.chance(0.1) else text

@@ -1,0 +1,105 @@
+"""Prompts with words that the scenes never show: nothing answers them.
+
+Each is a prompt of `prompts.py` that something answers, with one of the `unknown_words.py` in it, so it differs from
+what people ask for in that word alone:
+
+- "unknown noun": in the category's place ("the red submarine on the left");
+- "unknown adjective": a known thing that is what nothing is ("the burning house");
+- "unknown anchor": a known thing beside one that is not there ("the mug left of the submarine").
+"""
+
+import random
+
+import numpy as np
+
+from maskselect.scenes.facts import SceneFacts
+from maskselect.scenes.phrases import Anchor, Ask, Clause, Noun
+from maskselect.scenes.prompts import KIND_SHARES, Writer, kind_weights
+from maskselect.scenes.sentences import say
+from maskselect.scenes.spec import ScenePrompt
+from maskselect.scenes.unknown_words import words_of
+
+NOUN, ADJECTIVE, ANCHOR = "unknown noun", "unknown adjective", "unknown anchor"
+UNKNOWN_SHARES = {NOUN: 0.7, ADJECTIVE: 0.15, ANCHOR: 0.15}
+"""About how many of the prompts are of each kind."""
+
+_BARE = 0.25  # share of the prompts that ask for a noun and nothing else ("the submarine")
+_BOTH = 0.1  # share of the prompts with an unknown noun that have an unknown adjective too
+_TRIES = 12
+
+
+def draw_unknown(
+    facts: SceneFacts, count: int, rng: np.random.Generator, split: str, reference_share: float = 0.28
+) -> list[ScenePrompt]:
+    """`count` different prompts with unknown words about one scene, whose kinds are those of UNKNOWN_SHARES.
+
+    facts: measured scene. rng: advanced by one draw, and the only source of chance.
+    split: one of SPLITS; which words are said, see `words_of`. Phrasing is as in `draw_prompts`.
+    reference_share: share of prompts with `<mask-ref>` among those that ask for more than a noun.
+    """
+    nouns, adjectives = words_of(split)
+    if facts.count == 0:
+        return []
+    writer = _Writer(facts, random.Random(int(rng.integers(2**63))), split, nouns, adjectives)
+    weights = kind_weights(KIND_SHARES, reference_share)
+    found: dict[tuple[str, tuple[int, ...]], ScenePrompt] = {}
+    for _ in range(4 * count):
+        if len(found) == count:
+            break
+        prompt = writer.prompt(weights, reference_share)
+        if prompt is not None:
+            found.setdefault((prompt.text.lower().rstrip("."), prompt.references), prompt)
+    return list(found.values())
+
+
+class _Writer(Writer):
+    """Draws prompts with unknown words about one scene."""
+
+    def __init__(
+        self, facts: SceneFacts, rng: random.Random, split: str, nouns: tuple[str, ...], adjectives: tuple[str, ...]
+    ) -> None:
+        super().__init__(facts, rng, split)
+        self.nouns, self.adjectives = nouns, adjectives
+
+    def prompt(self, weights: tuple[list[float], list[float]], reference_share: float) -> ScenePrompt | None:
+        """One prompt, of a kind of chance; None where the scene does not give it."""
+        kind = self.rng.choices(tuple(UNKNOWN_SHARES), tuple(UNKNOWN_SHARES.values()))[0]
+        if kind == NOUN and self.rng.random() < _BARE:
+            return self._said(Ask((self._named(Noun()),)), self.rng.choice((1, 1, 2)), kind)
+        for _ in range(_TRIES):
+            draft = self.draft(weights, reference_share, 0.0)
+            ask = self._changed(draft[0].ask, kind) if draft is not None else None
+            if draft is not None and ask is not None:
+                return self._said(ask, draft[0].verdict[0].bit_count(), kind)
+        return None
+
+    def _said(self, ask: Ask, answers: int, kind: str) -> ScenePrompt:
+        """answers: how many the sentence speaks of as if they were there."""
+        self.voice.start()
+        text, references = say(ask, answers, self.voice)
+        return ScenePrompt(text, references, (), kind)
+
+    def _changed(self, ask: Ask, kind: str) -> Ask | None:
+        """`ask` with an unknown word, or None where it has no place for one."""
+        if ask.special:
+            return None
+        if kind == NOUN:
+            return ask._replace(nouns=tuple(self._named(noun) for noun in ask.nouns))
+        if kind == ADJECTIVE:
+            described = tuple(noun._replace(texture=self.rng.choice(self.adjectives), without="") for noun in ask.nouns)
+            return ask._replace(nouns=described)
+        changed = tuple(self._elsewhere(clause) for clause in ask.clauses)
+        return ask._replace(clauses=changed) if changed != ask.clauses else None
+
+    def _named(self, noun: Noun) -> Noun:
+        texture = self.rng.choice(self.adjectives) if self.rng.random() < _BOTH else noun.texture
+        return noun._replace(category=self.rng.choice(self.nouns), texture=texture)
+
+    def _elsewhere(self, clause: Clause) -> Clause:
+        """The clause with its first described anchor, if it has one, called something that is not there."""
+        anchors = list(clause.anchors)
+        for place, anchor in enumerate(anchors):
+            if anchor.noun is not None:
+                anchors[place] = Anchor(anchor.item, self._named(anchor.noun))
+                return clause._replace(anchors=tuple(anchors))
+        return clause

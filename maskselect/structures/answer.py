@@ -1,0 +1,32 @@
+"""`Answer`: what a system says to one prompt, at the working size.
+
+Shape letters: M masks of the group, N candidates, T frames, h w working pixels.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from maskselect.structures.by_value import ByValue
+from maskselect.structures.clip import ClipMasks
+from maskselect.structures.masks import MaskSet
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Answer(ByValue):
+    """The masks of one prompt by falling score, and what they were chosen from or decoded from.
+
+    masks: (M, h, w) bool of a picture, or `ClipMasks` of a clip; M = 0 where nothing answers the prompt.
+    scores: (M,) float32 in [0, 1].
+    pool: the candidates that were scored, (N, h, w); None where the system has none, and for clips.
+    pool_scores: (N,) float32, the score of every candidate; None without a pool.
+    text: what the language model wrote; None where it writes nothing.
+    failure: why `text` could not be decoded to masks, one sentence; None where it could, or there is none.
+    """
+
+    masks: Tensor | ClipMasks
+    scores: Tensor
+    pool: MaskSet | None = None
+    pool_scores: Tensor | None = None
+    text: str | None = None
+    failure: str | None = None
