@@ -1,4 +1,4 @@
-"""The shipped model on words that neither training nor the choice of its threshold read."""
+"""The shipped models on words that neither training nor the choice of its threshold read."""
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ from maskselect.scenes.unknown_words import words_of
 HELD_OUT = ("submarine", "skyscraper", "laptop", "elephant", "helicopter", "sofa", "banana", "penguin")
 
 
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return maskselect.load("ras")
+@pytest.fixture(scope="module", params=["ras", "llmseg"])
+def model(request: pytest.FixtureRequest) -> Model:
+    return maskselect.load(request.param)
 
 
 def test_things_that_the_scenes_never_show_are_not_found_and_those_they_show_are(model: Model) -> None:
