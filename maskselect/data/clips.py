@@ -28,7 +28,7 @@ class FramesClip:
     """Frames in files or in memory.
 
     Args:
-        frames: image files, or (H, W, 3) uint8 arrays, which are copied when they are read.
+        frames: image files, or (H, W, 3) uint8 arrays, which are copied.
         fps: frames a second.
 
     Raises:
@@ -38,7 +38,8 @@ class FramesClip:
     def __init__(self, frames: Sequence[Path | np.ndarray], fps: float = FOLDER_FPS) -> None:
         if not len(frames):
             raise ValueError("the clip has no frames; expected at least one")
-        self.frames, self.fps = list(frames), fps
+        self.frames = [frame if isinstance(frame, Path) else load_image(frame) for frame in frames]
+        self.fps = fps
         first = load_image(self.frames[0])
         self.size: tuple[int, int] = first.shape[0], first.shape[1]
 
