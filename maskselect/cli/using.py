@@ -50,7 +50,7 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def _predict_video(options: argparse.Namespace) -> int:
-    """Answers about one video."""
+    """Answers about one video. Everything that is cheap to check comes before the model is loaded."""
     from maskselect.data.clips import open_clip
     from maskselect.reports.clip_files import write_clip_answers
     from maskselect.reports.files import answer_stems, output_folder
@@ -61,6 +61,7 @@ def _predict_video(options: argparse.Namespace) -> int:
             f"{len(options.reference)} --reference need as many --reference-frame, got {len(options.reference_frame)}"
         )
     frames = [options.reference_frame or None if own else None for own in references]
+    require("av", "video")  # writes the overlay, of a folder of frames too
     clip = open_clip(options.video)
     for reference in (reference for own in references for reference in own):
         reference.check(clip.size)
