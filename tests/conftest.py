@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -37,3 +38,11 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is absent: real samples are not part of the repository")
     return SHARED
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """The file of a plain picture of 40 x 32 pixels."""
+    path = tmp_path / "cup.jpg"
+    Image.new("RGB", (40, 32), "teal").save(path)
+    return path

@@ -17,6 +17,7 @@ from maskselect.ops import rle
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.references import BoxRef, MaskRef, PointRef
+from tests.cli.asking import predict
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 KEYS = ["image", "size", "prompt", "model", "threshold", "no_target", "candidates", "masks"]
@@ -63,17 +64,6 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the model was loaded before the input was checked")
 
     monkeypatch.setattr(loading, "load_model", refuse)
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "cup.jpg"
-    Image.new("RGB", (40, 32), "teal").save(path)
-    return path
-
-
-def predict(*options: object) -> int:
-    return cli.main(["predict", *map(str, options)], prog="maskselect")
 
 
 def refused(capsys: pytest.CaptureFixture[str], status: int) -> str:

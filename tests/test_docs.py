@@ -63,13 +63,13 @@ def test_files_that_are_named_exist(page: Path) -> None:
 @current
 def test_classes_that_are_named_import(page: Path) -> None:
     for name in re.findall(r"`(maskselect(?:\.\w+)+)[`(]", page.read_text()):
-        pkgutil.resolve_name(name)
+        assert pkgutil.resolve_name(name) is not None, name
 
 
 @pages
 def test_python_is_valid(page: Path) -> None:
     for block in fences(page, "python"):
-        ast.parse(block)
+        assert ast.parse(block).body, "an empty block"
 
 
 def commands(page: Path) -> Iterator[list[str]]:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskselect import cli
 from maskselect.cli import loading
 from maskselect.cli.output import PatientStream, patient_output
 from maskselect.cli.parsing import Parser, words
 from maskselect.predictor import Model
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.references import PointRef
+from tests.cli.asking import predict
 from tests.systems.tiny import tiny_ras
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,17 +55,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     model = Asked()
     monkeypatch.setattr(loading, "load_model", lambda options: model)
     return model
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "cup.jpg"
-    Image.new("RGB", (40, 32), "teal").save(path)
-    return path
-
-
-def predict(*options: object) -> int:
-    return cli.main(["predict", *map(str, options)], prog="maskselect")
 
 
 # Several prompts.
