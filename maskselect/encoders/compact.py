@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.init import kaiming_normal_, trunc_normal_, zeros_
 
 from maskselect.backends.checkpoints import load_into
 from maskselect.encoders.frozen import FrozenEncoder, as_triple
 from maskselect.encoders.stem import ConvStem
-from maskselect.structures.features import FeatureInfo
+from maskselect.structures.features import FeatureInfo, FeatureLevel
 
 _EPS = 1e-6
 _HALF, _QUARTER = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -56,19 +57,27 @@ class ConvEncoder(FrozenEncoder):
                 f"got depths {list(depths)}, channels {list(channels)}, levels {list(levels)}"
             )
         side = -(-image_size // (2 << min(levels)))
-        total = sum(channels[level - 1] for level in levels)
-        info = FeatureInfo(name, total, image_size, (side, side), as_triple(mean, "mean"), as_triple(std, "std"))
-        super().__init__(info, interpolation, levels=sorted(levels))
-        self.levels = sorted(levels)
+        chosen = sorted(levels)
+        info = FeatureInfo(
+            name,
+            tuple(FeatureLevel(channels[level - 1], 2 << level) for level in chosen),
+            image_size,
+            (side, side),
+            as_triple(mean, "mean"),
+            as_triple(std, "std"),
+            any_shape=True,
+        )
+        super().__init__(info, interpolation, levels=chosen)
+        self.stages = chosen
         self.trunk = ConvTrunk(depths[: max(levels)], channels[: max(levels)], stem_width)
         if checkpoint:
             load_into(self, checkpoint, "encoder")
         self.freeze()
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Normalised (B, 3, S, S) to one (B, C_i, h_i, w_i) map a level."""
-        stages = self.trunk(images)
-        return [stages[level - 1] for level in self.levels]
+        """Normalised (B, 3, H, W) to one (B, C_i, h_i, w_i) map a stage."""
+        outputs = self.trunk(images)
+        return [outputs[stage - 1] for stage in self.stages]
 
 
 class VitEncoder(FrozenEncoder):
@@ -100,7 +109,9 @@ class VitEncoder(FrozenEncoder):
             raise ValueError(f"encoder {name!r}: width {width} is not a multiple of {heads} heads")
         trunk = VitTrunk(image_size, patch_size, width, depth, heads)
         grid = trunk.patch_embed.grid_size
-        info = FeatureInfo(name, width, image_size, grid, as_triple(mean, "mean"), as_triple(std, "std"))
+        levels = (FeatureLevel(width, patch_size),)
+        mean, std = as_triple(mean, "mean"), as_triple(std, "std")
+        info = FeatureInfo(name, levels, image_size, grid, mean, std, any_shape=True)
         super().__init__(info, interpolation, heads=heads)
         self.trunk = trunk
         if checkpoint:
@@ -108,9 +119,11 @@ class VitEncoder(FrozenEncoder):
         self.freeze()
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Normalised (B, 3, S, S) to one map (B, D, h, w)."""
+        """Normalised (B, 3, H, W) to one map (B, D, h, w)."""
         tokens: Tensor = self.trunk(images)
-        return [tokens.unflatten(1, self.info.grid).permute(0, 3, 1, 2).contiguous()]
+        return [
+            rearrange(tokens, "b (h w) d -> b d h w", h=images.shape[-2] // self.info.levels[0].stride).contiguous()
+        ]
 
 
 class ConvTrunk(nn.Module):
@@ -189,9 +202,17 @@ class VitTrunk(nn.Module):
                 zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) to tokens (B, T, D)."""
-        out: Tensor = self.norm(self.blocks(self.patch_embed(images) + self.pos_embed))
+        """(B, 3, H, W), multiples of the patch size, to tokens (B, T, D), row by row."""
+        grid = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
+        out: Tensor = self.norm(self.blocks(self.patch_embed(images) + self._positions(grid)))
         return out
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """Position embeddings (1, T, D) on a grid; resampled where it is not that of the constructor."""
+        if grid == self.patch_embed.grid_size:
+            return self.pos_embed
+        table = rearrange(self.pos_embed, "1 (h w) d -> 1 d h w", h=self.patch_embed.grid_size[0])
+        return rearrange(F.interpolate(table, grid, mode="bicubic", antialias=True), "1 d h w -> 1 (h w) d")
 
 
 class VitBlock(nn.Module):

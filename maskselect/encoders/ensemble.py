@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from maskselect.backends.cache_keys import cache_key
 from maskselect.encoders.framing import Framing, cornered_images, framed_masks, read_part, square_images
-from maskselect.encoders.frozen import FrozenEncoder, as_triple
+from maskselect.encoders.frozen import FrozenEncoder, as_triple, merged
 from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.ops.pooling import MASK_RESIZES, MaskResize, cell_weights, mask_pool
 from maskselect.structures.features import FeatureMap
@@ -89,7 +89,7 @@ class EncoderEnsemble(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[FeatureMap]:
         """(B, 3, S, S) float in [0, 1], already framed to a square, to one map an encoder, in the order given."""
-        return [encoder.encode(images) for encoder in self._encoders]
+        return [merged(encoder.encode(images)) for encoder in self._encoders]
 
     @torch.no_grad()
     def pool(self, maps: Sequence[FeatureMap], masks: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class EncoderEnsemble(nn.Module):
         framed = framed_masks(masks.to(maps[0].features.device), self.framing)
         parts = []
         for m in maps:
-            weights = cell_weights(read_part(framed, m.info.covered), m.info.grid, self.mask_resize)
+            weights = cell_weights(read_part(framed, m.info.covered), _grid(m), self.mask_resize)
             parts.append(mask_pool(m.features[0].float(), weights))
         if self.geometry:
             parts.append(mask_geometry(framed))
@@ -117,7 +117,7 @@ class EncoderEnsemble(nn.Module):
         """Frame and encode one image, (H, W, 3) uint8: one map an encoder, for `pool`."""
         device = next(chain(self.parameters(), self.buffers())).device
         if self.framing == "corner":
-            return [encoder.encode(cornered_images(image, encoder.info, device)) for encoder in self._encoders]
+            return [merged(encoder.encode(cornered_images(image, encoder.info, device))) for encoder in self._encoders]
         return self.encode(square_images(image, self.pad_value, device))
 
     def features(self, image: np.ndarray, masks: Tensor) -> Tensor:
@@ -127,7 +127,11 @@ class EncoderEnsemble(nn.Module):
 
 def split(maps: Sequence[FeatureMap]) -> list[list[FeatureMap]]:
     """Maps of B images, one entry an encoder, to B lists of maps of one image each."""
-    return [[FeatureMap(m.features[i : i + 1], m.info) for m in maps] for i in range(len(maps[0].features))]
+    return [[FeatureMap(m.features[i : i + 1], m.info, m.stride) for m in maps] for i in range(len(maps[0].features))]
+
+
+def _grid(m: FeatureMap) -> tuple[int, int]:
+    return m.features.shape[-2], m.features.shape[-1]
 
 
 def mask_geometry(masks: Tensor) -> Tensor:

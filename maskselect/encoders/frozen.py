@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from maskselect.backends import needs
 from maskselect.backends.cache_keys import cache_key, weights_digest
-from maskselect.structures.features import FeatureInfo, FeatureMap
+from maskselect.structures.features import FeatureInfo, FeatureLevel, FeatureMap
 from maskselect.structures.needs import Arguments, Need
 
 Triple = tuple[float, float, float]
@@ -18,12 +18,16 @@ Triple = tuple[float, float, float]
 class FrozenEncoder(nn.Module):
     """An image network that is always in evaluation mode and takes no gradient, until `thaw` is called to pretrain it.
 
-    A subclass gives `maps`. `encode` is the protocol's call; `forward` is the same without `no_grad`, for pretraining.
+    A subclass implements `maps`. `encode` is the call of the protocol; `forward` is for training: it merges the levels
+    and keeps gradients.
 
-    info: what the encoder declares; a contract test compares it with a real forward.
-    interpolation: "bilinear" or "bicubic", both antialiased, for images of another side than `info.input_size`.
-    declared: further settings that decide its maps beside the weights; they are part of its cache key.
-    Raises ValueError for another interpolation.
+    Args:
+        info: what the encoder declares; a contract test compares it with a real forward.
+        interpolation: "bilinear" or "bicubic", both antialiased, for images of another side than `info.input_size`.
+        declared: further settings that decide its maps beside the weights; they are part of its cache key.
+
+    Raises:
+        ValueError: for another interpolation.
     """
 
     mean: Tensor
@@ -47,28 +51,24 @@ class FrozenEncoder(nn.Module):
         return needs.checkpoint(arguments.get("checkpoint"), f"encoder {arguments.get('name', '')}".strip())
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Normalised (B, 3, S, S) to one or more (B, C_i, h_i, w_i) maps, finest grid first or in any order."""
+        """Normalised (B, 3, H, W) to one (B, C_i, h_i, w_i) map for each of `info.levels`."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, H) float in [0, 1] to (B, C, h, w) float32, differentiable when thawed.
-
-        Several levels are brought bilinearly to the finest grid and concatenated (Cambrian-1's multi-stage features).
-        Raises ValueError when the images are not square.
-        """
+    def levels(self, images: Tensor) -> list[FeatureMap]:
+        """`encode` with gradients; maps are float32."""
         held = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
-        levels = self.maps(self.prepare(images).to(held))
-        grid = self.info.grid
-        same = [
-            m if m.shape[-2:] == grid else F.interpolate(m.float(), size=grid, mode="bilinear", align_corners=False)
-            for m in levels
-        ]
-        return torch.cat([m.float() for m in same], 1)
+        maps = self.maps(self.prepare(images).to(held))
+        strides = [level.stride for level in self.info.levels]
+        return [FeatureMap(m.float(), self.info, stride) for m, stride in zip(maps, strides, strict=True)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) float in [0, 1] to the merged levels (B, C, h, w) float32, differentiable when thawed."""
+        return merged(self.levels(images)).features
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> FeatureMap:
-        """(B, 3, H, H) float in [0, 1], any side, to a map on `info.grid`. Raises ValueError for a non-square image."""
-        return FeatureMap(self(images), self.info)
+    def encode(self, images: Tensor) -> list[FeatureMap]:
+        """See `structures.protocols.Encoder`; maps are float32."""
+        return self.levels(images)
 
     def cache_key(self) -> str:
         """Of the weights, what it declares, and how images are resized."""
@@ -76,15 +76,24 @@ class FrozenEncoder(nn.Module):
         return cache_key(type(self).__name__, **settings, **self._declared)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Resize to `info.input_size` and normalise: (B, 3, H, H) in [0, 1] to (B, 3, S, S)."""
+        """Resize the longer side to `info.input_size`, normalise and pad: (B, 3, H, W) in [0, 1] to what `maps` takes.
+
+        Raises:
+            ValueError: for images that are not square where the network reads no others.
+        """
         height, width = images.shape[-2:]
-        if height != width:
+        if height != width and not self.info.any_shape:
             raise ValueError(f"encoder {self.info.name!r} reads square images, got {height} x {width}; pad them first")
-        side = self.info.input_size
-        if height != side:
-            images = F.interpolate(images, (side, side), mode=self.interpolation, antialias=True, align_corners=False)
+        scale = self.info.input_size / max(height, width)
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        if (height, width) != size:
+            images = F.interpolate(images, size, mode=self.interpolation, antialias=True, align_corners=False)
             images = images.clamp(0, 1)  # bicubic overshoots
-        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        pixels = (images - self.mean) / self.std
+        if height != width:
+            coarsest = max(level.stride for level in self.info.levels)
+            pixels = F.pad(pixels, (0, -size[1] % coarsest, 0, -size[0] % coarsest))
+        return pixels.contiguous(memory_format=torch.channels_last)
 
     def freeze(self) -> None:
         """Evaluation mode, no gradients; what a constructed encoder is."""
@@ -109,8 +118,28 @@ class FrozenEncoder(nn.Module):
         return self
 
 
+def merged(maps: Sequence[FeatureMap]) -> FeatureMap:
+    """The maps of one encoder as one: brought bilinearly to the finest grid and concatenated, float32.
+
+    This is how Cambrian-1 reads the stages of a ConvNet.
+    """
+    finest = min(maps, key=lambda m: m.stride)
+    grid = finest.features.shape[-2:]
+    same = [
+        m.features.float()
+        if m.features.shape[-2:] == grid
+        else F.interpolate(m.features.float(), size=grid, mode="bilinear", align_corners=False)
+        for m in maps
+    ]
+    return FeatureMap(torch.cat(same, 1), finest.info, finest.stride)
+
+
 def as_triple(values: Sequence[float], what: str) -> Triple:
-    """Three numbers as a tuple of floats. Raises ValueError for another count."""
+    """Three numbers as a tuple of floats.
+
+    Raises:
+        ValueError: for another count.
+    """
     if len(values) != 3:
         raise ValueError(f"{what} needs three values, one for each of R, G and B; got {list(values)}")
     return float(values[0]), float(values[1]), float(values[2])
@@ -118,19 +147,26 @@ def as_triple(values: Sequence[float], what: str) -> Triple:
 
 def declare_levels(
     feature_info: Sequence[dict[str, Any]], layers: Sequence[int], input_size: int, grid: tuple[int, int] | None
-) -> tuple[int, tuple[int, int]]:
-    """Channels (summed) and finest (h, w) of the named levels, from timm's `feature_info`.
+) -> tuple[tuple[FeatureLevel, ...], tuple[int, int]]:
+    """The named levels of timm's `feature_info`, and the finest (h, w) for a square image.
 
-    grid: the patch grid of a ViT, where it is known (384 px by patches of 14 leaves a border unused); else it follows
-        from the reduction, rounded up as padded strided convolutions do.
-    Raises ValueError for a level that does not exist.
+    Args:
+        feature_info: timm's, one entry a layer.
+        layers: indices into it; negative ones count from the end.
+        input_size: side of the image in pixels.
+        grid: the patch grid, where the network has one. It counts where the finest level has it: 384 px by patches of
+            14 leave a border unread. Else (h, w) follows from the reduction, rounded up as padded strided convolutions
+            do.
+
+    Raises:
+        ValueError: for a layer that does not exist.
     """
     count = len(feature_info)
     for layer in layers:
         if not -count <= layer < count:
             raise ValueError(f"layer {layer} does not exist; the model has {count} (0 to {count - 1}, or negative)")
     chosen = [feature_info[layer] for layer in layers]
-    channels = sum(int(level["num_chs"]) for level in chosen)
-    reduction = min(int(level["reduction"]) for level in chosen)
-    side = -(-input_size // reduction)
-    return channels, grid or (side, side)
+    levels = tuple(FeatureLevel(int(level["num_chs"]), int(level["reduction"])) for level in chosen)
+    finest = min(level.stride for level in levels)
+    side = -(-input_size // finest)
+    return levels, grid if grid is not None and grid[0] == input_size // finest else (side, side)

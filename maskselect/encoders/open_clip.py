@@ -10,7 +10,7 @@ from maskselect.backends import hub_cache
 from maskselect.backends.checkpoints import load_into
 from maskselect.backends.weightless import reads_weights
 from maskselect.encoders.frozen import FrozenEncoder, Triple, as_triple, declare_levels
-from maskselect.encoders.timm import covered_side, vit_grid
+from maskselect.encoders.timm import covered_side, reads_any_shape, vit_grid
 from maskselect.structures.features import FeatureInfo
 from maskselect.structures.needs import Arguments, Need
 
@@ -57,17 +57,18 @@ class OpenClipEncoder(FrozenEncoder):
         trunk = getattr(tower, "trunk", None)
         if trunk is not None:
             levels = trunk.feature_info
-            channels, grid = declare_levels(levels, layers, image_size, vit_grid(trunk))
-            covered = covered_side(trunk, image_size)
+            declared_levels, grid = declare_levels(levels, layers, image_size, vit_grid(trunk))
+            covered, any_shape = covered_side(trunk, image_size), reads_any_shape(trunk)
         else:
-            width, rows = int(tower.conv1.out_channels), tuple(int(side) for side in tower.grid_size)
-            levels = [{"num_chs": width, "reduction": 1}] * len(tower.transformer.resblocks)
-            channels, grid = declare_levels(levels, layers, image_size, (rows[0], rows[1]))
-            covered = grid[0] * int(tower.conv1.kernel_size[0]) / image_size
+            width, patch = int(tower.conv1.out_channels), int(tower.conv1.kernel_size[0])
+            levels = [{"num_chs": width, "reduction": patch}] * len(tower.transformer.resblocks)
+            rows, columns = (int(side) for side in tower.grid_size)
+            declared_levels, grid = declare_levels(levels, layers, image_size, (rows, columns))
+            covered, any_shape = rows * patch / image_size, False
         mean, std = as_triple(mean, "mean"), as_triple(std, "std")
         chosen = [layer % len(levels) for layer in layers]  # pruning below shortens what negatives count from
         declared = {"model": model, "layers": chosen, "final_norm": final_norm, "model_args": model_args}
-        info = FeatureInfo(name, channels, image_size, grid, mean, std, covered)
+        info = FeatureInfo(name, declared_levels, image_size, grid, mean, std, covered, any_shape)
         super().__init__(info, interpolation, **declared)
         self.layers, self.final_norm = chosen, final_norm
         cut = trunk if trunk is not None else tower

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from maskselect.backends.cache_keys import cache_key, weights_digest
-from maskselect.structures.features import FeatureInfo, FeatureMap
+from maskselect.structures.features import FeatureInfo, FeatureLevel, FeatureMap
 
 
 class SinusoidEncoder(nn.Module):
@@ -32,7 +32,7 @@ class SinusoidEncoder(nn.Module):
         if frequencies < 1:
             raise ValueError(f"frequencies must be at least 1, got {frequencies}")
         zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        self.info = FeatureInfo(name, 4 * frequencies, grid, (grid, grid), zero, one)
+        self.info = FeatureInfo(name, (FeatureLevel(4 * frequencies, 1),), grid, (grid, grid), zero, one)
         waves = torch.logspace(math.log10(lowest), math.log10(highest), frequencies, dtype=torch.float32)
         centres = (torch.arange(grid) + 0.5) / grid
         angles = math.pi * waves[:, None] * centres  # (F, grid)
@@ -45,6 +45,13 @@ class SinusoidEncoder(nn.Module):
         return cache_key("SinusoidEncoder", info=self.info, weights=weights_digest(self))
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> FeatureMap:
-        """(B, 3, H, W), of which only B matters, to the same (B, 4 F, grid, grid) map for each."""
-        return FeatureMap(self.table.expand(len(images), -1, -1, -1), self.info)
+    def encode(self, images: Tensor) -> list[FeatureMap]:
+        """(B, 3, S, S), of which only B matters, to the same (B, 4 F, grid, grid) map for each.
+
+        Raises:
+            ValueError: for images that are not square.
+        """
+        height, width = images.shape[-2:]
+        if height != width:
+            raise ValueError(f"encoder {self.info.name!r} reads square images, got {height} x {width}; pad them first")
+        return [FeatureMap(self.table.expand(len(images), -1, -1, -1), self.info, 1)]

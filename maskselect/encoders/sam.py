@@ -8,7 +8,7 @@ from torch import Tensor
 from maskselect.backends.sam import load_sam, sam_needs
 from maskselect.backends.sam_network import PIXEL_MEAN, PIXEL_STD
 from maskselect.encoders.frozen import FrozenEncoder
-from maskselect.structures.features import FeatureInfo
+from maskselect.structures.features import FeatureInfo, FeatureLevel
 from maskselect.structures.needs import Arguments, Need
 
 
@@ -30,7 +30,7 @@ class SamEncoder(FrozenEncoder):
         mean, std = (values.tolist() for values in scaled)
         info = FeatureInfo(
             name=name,
-            channels=int(sam.prompt_encoder.embed_dim),
+            levels=(FeatureLevel(int(sam.prompt_encoder.embed_dim), side // int(height)),),
             input_size=side,
             grid=(int(height), int(width)),
             mean=(mean[0], mean[1], mean[2]),

@@ -7,19 +7,36 @@ of 16x16 pixels.
 from itertools import pairwise
 from typing import Any
 
+from einops import rearrange
 from torch import Tensor, nn
 
 
 class ConvStem(nn.Module):
     """Strided 3x3 convolutions, each with BatchNorm and ReLU, then a 1x1 to `embed_dim`; one halving a convolution.
 
-    Built by timm's `VisionTransformer` as its `embed_layer`, which decides the arguments; those not named are ignored.
-    img_size: side in pixels, or (H, W). patch_size: 4, 8, 16 or 32; the grid's stride.
-    Raises ValueError for another patch size, or an image that it does not divide.
+    timm's `VisionTransformer` builds it as its `embed_layer`, which decides the arguments.
+
+    Args:
+        img_size: side in pixels, or (H, W).
+        patch_size: 4, 8, 16 or 32; the stride of the grid.
+        in_chans, embed_dim: channels in and out.
+        strict_img_size: what timm reads to learn whether other sizes are allowed; nothing here depends on the size.
+        output_fmt: "NHWC" keeps the grid of the tokens; else they are (B, h w, D).
+        _: timm's further arguments, without effect.
+
+    Raises:
+        ValueError: for another patch size, or an image that it does not divide.
     """
 
     def __init__(
-        self, img_size: int | tuple[int, int], patch_size: int = 16, in_chans: int = 3, embed_dim: int = 128, **_: Any
+        self,
+        img_size: int | tuple[int, int],
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 128,
+        strict_img_size: bool = True,
+        output_fmt: str | None = None,
+        **_: Any,
     ) -> None:
         super().__init__()
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
@@ -28,6 +45,8 @@ class ConvStem(nn.Module):
                 f"conv stem: patches must be 4, 8, 16 or 32 and divide {height} x {width}, got {patch_size}"
             )
         self.img_size = (height, width)
+        self.strict_img_size = strict_img_size
+        self.on_grid = output_fmt == "NHWC"
         self.patch_size = (patch_size, patch_size)
         self.grid_size = (height // patch_size, width // patch_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
@@ -40,9 +59,9 @@ class ConvStem(nn.Module):
         self.convolutions = nn.Sequential(*layers, nn.Conv2d(widths[-1], embed_dim, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to tokens (B, h w, D), row by row."""
-        tokens: Tensor = self.convolutions(images).flatten(2).transpose(1, 2)
-        return tokens
+        """(B, 3, H, W) to tokens (B, h w, D), row by row, or (B, h, w, D)."""
+        features = self.convolutions(images)
+        return rearrange(features, "b d h w -> b h w d" if self.on_grid else "b d h w -> b (h w) d")
 
     def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
         """Pixels a token, which timm asks for."""

@@ -1,6 +1,7 @@
 """Any image network of timm as a frozen `Encoder` (ViT, ConvNet, hybrid), by name plus keyword arguments."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import timm
@@ -56,22 +57,23 @@ class TimmEncoder(FrozenEncoder):
         if stem == "conv":
             arguments |= {"embed_layer": ConvStem, "img_size": image_size}
         trunk = create_trunk(model, image_size, pretrained and reads_weights(), arguments)
-        channels, grid = declare_levels(trunk.feature_info, layers, image_size, vit_grid(trunk))
+        levels, grid = declare_levels(trunk.feature_info, layers, image_size, vit_grid(trunk))
         defaults = trunk.pretrained_cfg
         info = FeatureInfo(
             name=name,
-            channels=channels,
+            levels=levels,
             input_size=image_size,
             grid=grid,
             mean=as_triple(mean or defaults["mean"], "mean"),
             std=as_triple(std or defaults["std"], "std"),
             covered=covered_side(trunk, image_size),
+            any_shape=reads_any_shape(trunk),
         )
         # From the start, because pruning shortens what negative numbers count from.
-        levels = [layer % len(trunk.feature_info) for layer in layers]
-        declared = {"model": model, "layers": levels, "final_norm": final_norm, "model_args": model_args}
+        chosen = [layer % len(trunk.feature_info) for layer in layers]
+        declared = {"model": model, "layers": chosen, "final_norm": final_norm, "model_args": model_args}
         super().__init__(info, interpolation, **declared)
-        self.layers, self.final_norm = levels, final_norm
+        self.layers, self.final_norm = chosen, final_norm
         trunk.prune_intermediate_layers(self.layers, prune_norm=not final_norm, prune_head=True)
         self.trunk = trunk
         if checkpoint:
@@ -90,7 +92,10 @@ class TimmEncoder(FrozenEncoder):
         return found + hub_cache.timm_weights(arguments["model"])
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Normalised (B, 3, S, S) to one (B, C_i, h_i, w_i) map a layer; prefix tokens of a ViT are dropped."""
+        """Normalised (B, 3, H, W) to one (B, C_i, h_i, w_i) map a layer; prefix tokens of a ViT are dropped."""
+        if vit_grid(self.trunk) is not None:  # patches begin at the top left; what they do not cover is not read
+            height, width = (side - side % self.trunk.patch_embed.patch_size[0] for side in images.shape[-2:])
+            images = images[..., :height, :width]
         maps: list[Tensor] = self.trunk.forward_intermediates(
             images, indices=self.layers, norm=self.final_norm, output_fmt="NCHW", intermediates_only=True
         )
@@ -98,13 +103,16 @@ class TimmEncoder(FrozenEncoder):
 
 
 def create_trunk(model: str, image_size: int, pretrained: bool, model_args: dict[str, Any]) -> Any:
-    """The timm model without classifier, ViT grids set to `image_size`. Raises as `TimmEncoder` does."""
+    """The timm model without classifier, ViT grids set to `image_size`. Raises as `TimmEncoder` does.
+
+    Networks with a patch grid are built to take other shapes too, where they have an argument for it.
+    """
     if not timm.is_model(model):
         close = ", ".join(timm.list_models(f"{model[:6]}*")[:4]) or "none"
         raise ValueError(f"timm has no model {model!r}; close names: {close}")
     arguments = {"num_classes": 0, **model_args}
     try:
-        trunk = timm.create_model(model, pretrained=pretrained, **arguments)
+        trunk = _any_shape_model(model, pretrained, arguments)
         if vit_grid(trunk) is not None and trunk.patch_embed.img_size != (image_size, image_size):
             trunk.set_input_size(img_size=image_size)  # resamples position embeddings, pretrained ones too
     except TypeError as error:
@@ -120,6 +128,19 @@ def create_trunk(model: str, image_size: int, pretrained: bool, model_args: dict
     if not hasattr(trunk, "forward_intermediates"):
         raise ValueError(f"timm model {model!r} has no forward_intermediates; choose a model with feature maps")
     return trunk
+
+
+def _any_shape_model(model: str, pretrained: bool, arguments: dict[str, Any]) -> Any:
+    """`timm.create_model` with the network's own argument for images of any shape, where it has one."""
+    for extra in ({"dynamic_img_size": True}, {"strict_img_size": False}):  # plain ViTs and Eva; Swin
+        with suppress(TypeError):
+            return timm.create_model(model, pretrained=pretrained, **extra, **arguments)
+    return timm.create_model(model, pretrained=pretrained, **arguments)
+
+
+def reads_any_shape(trunk: Any) -> bool:
+    """Whether a network reads images that are not square: every ConvNet does, a ViT where it was built to."""
+    return vit_grid(trunk) is None or not getattr(trunk.patch_embed, "strict_img_size", True)
 
 
 def vit_grid(trunk: nn.Module) -> tuple[int, int] | None:

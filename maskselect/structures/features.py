@@ -1,4 +1,4 @@
-"""`FeatureInfo` and `FeatureMap`: what an encoder promises and what it gives."""
+"""`FeatureInfo`, `FeatureLevel` and `FeatureMap`: what an encoder declares, and what it returns."""
 
 from dataclasses import dataclass
 
@@ -8,33 +8,59 @@ from maskselect.structures.by_value import ByValue
 
 
 @dataclass(frozen=True)
+class FeatureLevel:
+    """One map of an encoder.
+
+    Attributes:
+        channels: C.
+        stride: side of a cell in pixels of the image that the network reads.
+    """
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
 class FeatureInfo:
     """What an encoder declares about itself; a contract test runs each encoder and compares.
 
-    name: short name, unique within an ensemble.
-    channels: C of its map.
-    input_size: side in pixels of the square it reads.
-    grid: (h, w) of its map.
-    mean, std: RGB normalisation for images in [0, 1].
-    covered: share of the square's side, from its left and its top, over which the grid lies: 1, but for a ViT whose
-        patches do not divide the side (384 pixels by patches of 14 leave 6 unread to the right and below).
+    Attributes:
+        name: short name, unique within an ensemble.
+        levels: its maps, in the order in which `encode` returns them.
+        input_size: longer side in pixels to which images are resized.
+        grid: (h, w) of its finest map for a square image.
+        mean, std: RGB normalisation for images in [0, 1].
+        covered: share of a square image's side, from its left and its top, over which the grid lies: 1, but for a ViT
+            whose patches do not divide the side (384 pixels by patches of 14 leave 6 unread to the right and below).
+        any_shape: whether it reads images that are not square.
     """
 
     name: str
-    channels: int
+    levels: tuple[FeatureLevel, ...]
     input_size: int
     grid: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     covered: float = 1.0
+    any_shape: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Channels of all levels together."""
+        return sum(level.channels for level in self.levels)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FeatureMap(ByValue):
-    """A map over the square-padded image.
+    """One map of a batch of images.
 
-    features: (B, C, h, w) float.
+    Attributes:
+        features: (B, C, h, w) float.
+        info: the encoder.
+        stride: side of a cell in pixels of the image that the network read. Cell (i, j) begins at pixel
+            (i * stride, j * stride).
     """
 
     features: Tensor
     info: FeatureInfo
+    stride: int

@@ -67,12 +67,20 @@ class PromptableProposer(Proposer, Prompter, Protocol):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Image to feature map. Frozen."""
+    """Images to feature maps. Frozen."""
 
     info: FeatureInfo
 
-    def encode(self, images: Tensor) -> FeatureMap:
-        """(B, 3, H, W) float in [0, 1], already square, any side, to a map on `info.grid`."""
+    def encode(self, images: Tensor) -> list[FeatureMap]:
+        """Feature maps of images, one for each of `info.levels`, in that order.
+
+        Args:
+            images: (B, 3, H, W) float in [0, 1]. An image that is not square is padded with zeros on the right and
+                below, after it is resized and normalised, to a multiple of the coarsest stride.
+
+        Raises:
+            ValueError: for images that are not square where `info.any_shape` is False.
+        """
         ...
 
 

@@ -14,7 +14,7 @@ from maskselect.encoders.framing import cornered_images, framed_masks
 from maskselect.encoders.position import SinusoidEncoder
 from maskselect.encoders.timm import TimmEncoder
 from maskselect.ops.pooling import FINENESS, cell_weights, mask_pool
-from maskselect.structures.features import FeatureInfo
+from maskselect.structures.features import FeatureInfo, FeatureLevel
 from maskselect.systems.preparing import fingerprint
 from tests.systems.tiny import tiny_llmseg
 
@@ -69,7 +69,7 @@ def test_antialiasing_matters_to_a_small_mask() -> None:
 
 @pytest.mark.parametrize("size", [(48, 64), (64, 48), (33, 100), (64, 64), (200, 31)])
 def test_corner_framing_scales_normalises_and_then_pads_with_zeros(size: tuple[int, int]) -> None:
-    info = FeatureInfo("vit", 32, 64, (4, 4), MEAN, STD)
+    info = FeatureInfo("vit", (FeatureLevel(32, 16),), 64, (4, 4), MEAN, STD)
     image = image_of(*size)
     scale = 64 / max(size)
     height, width = (int(side * scale + 0.5) for side in size)
