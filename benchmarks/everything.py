@@ -36,7 +36,7 @@ from maskselect.proposers import sam as proposer_module
 from maskselect.proposers.sam import SamProposer
 from maskselect.scenes.layout import scene_ids
 from maskselect.scenes.render import render
-from maskselect.scenes.stream import SceneDataset
+from maskselect.scenes.stream import scene_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.backends.sam_package import to_package
@@ -247,7 +247,7 @@ def main() -> None:
     state = network().state_dict()
     settings = (COMPACT if compact else PACKAGE) | {"points_per_side": options.points}
     blobs = None if compact else make_blobs(options.points, network().image_encoder.img_size // 4, options.things)
-    drawn = render(SceneDataset.scene_of(next(iter(scene_ids("test", 5, 1))))).image
+    drawn = render(scene_of(next(iter(scene_ids("test", 5, 1))))).image
     height, width = options.size
     image = np.ascontiguousarray(np.resize(drawn, (height, width, 3))) if blobs else drawn
     clock = Clock(blobs)

@@ -183,6 +183,10 @@ class CaptionGroups:
         """The caption."""
         return self.captions.caption(item)
 
+    def texts(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+        """The caption."""
+        return [("", self.captions.caption(item))][:count]
+
     def _image(self, item: int) -> Path:
         image = self.captions[item].image
         if image is None:  # cannot be: records without one were left out

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maskselect.backends.config_tree import Arguments
 from maskselect.backends.training_data import training_data
-from maskselect.structures.groups import Annotated, GroupSource, Query
+from maskselect.structures.groups import Annotated, GroupSource, Query, TextSource
 from maskselect.structures.provenance import TrainingData
 
 
@@ -101,6 +101,17 @@ class MixedGroups:
         """A caption of the image. Raises ValueError where its source has none."""
         source, own = self._find(item)
         return source.caption(own, extra, rng)
+
+    def texts(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+        """Texts of the image.
+
+        Raises:
+            TypeError: where its source has none.
+        """
+        source, own = self._find(item)
+        if not isinstance(source, TextSource):
+            raise TypeError(f"{type(source).__name__} in a mixture has no texts; expected captions or dialogues")
+        return source.texts(own, extra, count, rng)
 
     def _find(self, item: int) -> tuple[GroupSource, int]:
         number, own = self.place(item)

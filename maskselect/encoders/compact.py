@@ -25,17 +25,21 @@ _HALF, _QUARTER = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 class ConvEncoder(FrozenEncoder):
-    """A residual ConvNet whose chosen stages are concatenated on the finest grid.
+    """A residual ConvNet that returns the outputs of chosen stages.
 
-    name: short name, unique within an ensemble.
-    image_size: side in pixels of the square it reads.
-    depths, channels: residual blocks and channels of each stage; stages have strides of 4, 8, 16, ….
-    levels: which stages are read, from 1.
-    stem_width: channels of the first convolutions.
-    mean, std: RGB normalisation.  interpolation: how images are resized.
-    checkpoint: shipped name or path of one with a card of system "encoder".
+    Args:
+        name: short name, unique within an ensemble.
+        image_size: longer side in pixels to which images are resized.
+        depths, channels: residual blocks and channels of each stage; stages have strides of 4, 8, 16, ….
+        levels: which stages are returned, from 1.
+        stem_width: channels of the first convolutions.
+        mean, std: RGB normalisation.
+        interpolation: how images are resized.
+        checkpoint: shipped name or path of one with a card of system "encoder".
 
-    Raises ValueError for sizes that do not fit together, FileNotFoundError for a checkpoint that is not there.
+    Raises:
+        ValueError: for sizes that do not fit together.
+        FileNotFoundError: for a checkpoint that does not exist.
     """
 
     def __init__(
@@ -81,15 +85,22 @@ class ConvEncoder(FrozenEncoder):
 
 
 class VitEncoder(FrozenEncoder):
-    """A ViT without class token behind `ConvStem`; its last layer is read, behind the final norm.
+    """A ViT without class token behind `ConvStem`; it returns its last layer, after the final norm.
 
-    name: short name, unique within an ensemble.
-    image_size: side in pixels of the square it reads.  patch_size: 4, 8, 16 or 32 pixels.
-    width, depth, heads: of the transformer.
-    mean, std: RGB normalisation.  interpolation: how images are resized.
-    checkpoint: shipped name or path of one with a card of system "encoder".
+    Position embeddings are resampled for images that are not square.
 
-    Raises ValueError for sizes that do not fit together, FileNotFoundError for a checkpoint that is not there.
+    Args:
+        name: short name, unique within an ensemble.
+        image_size: longer side in pixels to which images are resized.
+        patch_size: 4, 8, 16 or 32 pixels.
+        width, depth, heads: of the transformer.
+        mean, std: RGB normalisation.
+        interpolation: how images are resized.
+        checkpoint: shipped name or path of one with a card of system "encoder".
+
+    Raises:
+        ValueError: for sizes that do not fit together.
+        FileNotFoundError: for a checkpoint that does not exist.
     """
 
     def __init__(
@@ -153,17 +164,17 @@ class ConvTrunk(nn.Module):
                 kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, S, S) to the output of every stage, (B, C_i, h_i, w_i)."""
+        """(B, 3, H, W) to the output of every stage, (B, C_i, h_i, w_i)."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(images)), inplace=True), 3, 2, 1)
-        found = []
+        outputs = []
         for stage in self.stages:
-            x = getattr(self, stage)(x)
-            found.append(x)
-        return found
+            x = self.get_submodule(stage)(x)
+            outputs.append(x)
+        return outputs
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut. It begins as the shortcut alone."""
+    """Two 3x3 convolutions beside a shortcut. At initialisation it is the shortcut alone."""
 
     def __init__(self, before: int, after: int, stride: int = 1) -> None:
         super().__init__()

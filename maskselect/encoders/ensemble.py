@@ -25,20 +25,26 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 class EncoderEnsemble(nn.Module):
-    """Frozen encoders side by side; every map keeps its own grid.
+    """Frozen encoders side by side; the levels of each are merged on its own finest grid.
 
-    encoders: at least one, with different names.
-    mask_resize: "area" (soft weights, by which no mask vanishes) or "nearest" (the paper's plain words); "fine" and
-        "fine_aliased" are LLM-Seg's, see `ops/pooling.py`.
-    geometry: append [sqrt(area share), x0, y0, x1, y1], shares of the padded square. This is ours, not the paper's:
-        the mean of a sinusoid tells the extent of a mask only dimly. Off for parity with the paper.
-    pad_value: what `features` puts around an image that is not square, in [0, 1], one value or one each for R, G and B.
-        0 is what `SceneDataset` pads with; Cambrian-1 pads with the mean colour of CLIP, for SigLIP too (and for DINOv2
-        with ImageNet's, one grey value off), in whole grey values 122, 116 and 104.
-    framing: "centre", or "corner", which takes no pad_value; see `encoders/framing.py`.
-    dtype: in which the weights of learned encoders are held; "bfloat16" halves their memory.
+    Args:
+        encoders: at least one, with different names.
+        mask_resize: "area" (soft weights, so that no mask vanishes) or "nearest" (the paper's words); "fine" and
+            "fine_aliased" are LLM-Seg's, see `ops/pooling.py`.
+        geometry: append [sqrt(area share), x0, y0, x1, y1], shares of the padded square. This is ours, not the
+            paper's: the mean of a sinusoid barely encodes the extent of a mask. False for parity with the paper.
+        pad_value: pads an image that is not square, in [0, 1]; one value, or one each for R, G and B. The compact
+            models use 0. Cambrian-1 pads with the mean colour of CLIP, also for SigLIP (and for DINOv2 with
+            ImageNet's, one grey value off), in whole grey values 122, 116 and 104.
+        framing: "centre", or "corner", which takes no pad_value; see `encoders/framing.py`.
+        dtype: in which the weights of learned encoders are held; "bfloat16" halves their memory.
 
-    Raises ValueError for no encoder, for equal names, or for an unknown resize, framing or dtype.
+    Attributes:
+        info: what each encoder declares.
+        channels: C.
+
+    Raises:
+        ValueError: for no encoder, for equal names, or for an unknown resize, framing or dtype.
     """
 
     def __init__(
@@ -76,7 +82,7 @@ class EncoderEnsemble(nn.Module):
         self.channels = sum(info.channels for info in self.info) + (GEOMETRY if geometry else 0)
 
     def cache_key(self) -> str:
-        """Of every encoder and of how images and masks are framed."""
+        """Covers every encoder and how images and masks are framed."""
         return cache_key(
             "EncoderEnsemble",
             encoders=self._encoders,
@@ -88,16 +94,22 @@ class EncoderEnsemble(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[FeatureMap]:
-        """(B, 3, S, S) float in [0, 1], already framed to a square, to one map an encoder, in the order given."""
+        """Framed images (B, 3, S, S) float in [0, 1] to one merged map per encoder, in the order of `encoders`."""
         return [merged(encoder.encode(images)) for encoder in self._encoders]
 
     @torch.no_grad()
     def pool(self, maps: Sequence[FeatureMap], masks: Tensor) -> Tensor:
-        """Features of the masks of one image: (N, C) float32.
+        """Features of the masks of one image.
 
-        maps: what `maps` gave, or `encode` for one image (B = 1).
-        masks: (N, H, W) bool over the un-padded image, at any resolution of it; they are padded as the image was.
-        Raises ValueError when the maps hold several images or belong to another ensemble.
+        Args:
+            maps: result of `maps`, or of `encode` for one image (B = 1).
+            masks: (N, H, W) bool over the un-padded image, at any resolution of it; they are padded as the image was.
+
+        Returns:
+            (N, C) float32.
+
+        Raises:
+            ValueError: when the maps hold several images or belong to another ensemble.
         """
         if [m.info for m in maps] != self.info:
             raise ValueError(f"maps of {[m.info.name for m in maps]} do not belong to {[i.name for i in self.info]}")
@@ -114,7 +126,7 @@ class EncoderEnsemble(nn.Module):
 
     @torch.no_grad()
     def maps(self, image: np.ndarray) -> list[FeatureMap]:
-        """Frame and encode one image, (H, W, 3) uint8: one map an encoder, for `pool`."""
+        """Frame and encode one image, (H, W, 3) uint8: one merged map per encoder, for `pool`."""
         device = next(chain(self.parameters(), self.buffers())).device
         if self.framing == "corner":
             return [merged(encoder.encode(cornered_images(image, encoder.info, device))) for encoder in self._encoders]
@@ -126,7 +138,7 @@ class EncoderEnsemble(nn.Module):
 
 
 def split(maps: Sequence[FeatureMap]) -> list[list[FeatureMap]]:
-    """Maps of B images, one entry an encoder, to B lists of maps of one image each."""
+    """Maps of B images, one per encoder, to B lists of maps of one image each."""
     return [[FeatureMap(m.features[i : i + 1], m.info, m.stride) for m in maps] for i in range(len(maps[0].features))]
 
 

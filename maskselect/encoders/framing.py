@@ -26,7 +26,10 @@ def square_images(
 ) -> Tensor:
     """(H, W, 3) uint8 to (1, 3, S, S) float32 in [0, 1], S = max(H, W), centred as masks are.
 
-    pad_value: around it, in [0, 1]; one value, or one a channel.
+    Args:
+        image: the picture.
+        pad_value: of the padding, in [0, 1]; one value, or one per channel.
+        device: where the result is.
     """
     pixels = _channels_first(image, device).float() / 255
     if isinstance(pad_value, int | float):
@@ -56,7 +59,7 @@ def cornered_images(image: np.ndarray, info: FeatureInfo, device: torch.device |
 
 
 def framed_masks(masks: Tensor, framing: Framing) -> Tensor:
-    """(N, H, W) bool to (N, S, S) bool, S = max(H, W), with the empty padding where the image has its."""
+    """(N, H, W) bool to (N, S, S) bool, S = max(H, W), padded with False where the image is padded."""
     if framing == "centre":
         return pad_to_square(masks)
     height, width = masks.shape[-2:]

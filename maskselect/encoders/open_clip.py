@@ -19,22 +19,25 @@ CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
 
 
 class OpenClipEncoder(FrozenEncoder):
-    """The image tower of an open_clip model; the text tower is thrown away.
+    """The image tower of an open_clip model, without its text tower.
 
-    name: short name, unique within an ensemble.
-    model: open_clip's name, for example "ViT-L-14-336-quickgelu" or "convnext_xxlarge".
-    image_size: side in pixels of the square it reads.
-    pretrained: open_clip's tag, for example "openai" or "laion2b_s34b_b82k_augreg_soup" (network, or a filled cache),
-        or the path of a weights file; None leaves random weights.
-    layers: ViT blocks or ConvNet levels; [-2] is CLIP's penultimate block, which LLaVA and Cambrian-1 read.
-    final_norm: apply the tower's last norm to the features (SigLIP: yes).
-    mean, std: RGB normalisation. Always stated here, never asked of the package: `create_model_and_transforms` returns
-        OpenAI's values for SigLIP, which was trained with 0.5.
-    checkpoint: one of ours instead, by shipped name or path, with a card of system "encoder".
-    model_args: changes to the vision part of open_clip's model config, for example {"layers": 2, "width": 64}.
+    Args:
+        name: short name, unique within an ensemble.
+        model: open_clip's name, for example "ViT-L-14-336-quickgelu" or "convnext_xxlarge".
+        image_size: longer side in pixels to which images are resized.
+        pretrained: open_clip's tag, for example "openai" or "laion2b_s34b_b82k_augreg_soup" (network, or a filled
+            cache), or the path of a weights file; None leaves random weights.
+        layers: ViT blocks or ConvNet levels; [-2] is CLIP's penultimate block, which LLaVA and Cambrian-1 read.
+        final_norm: apply the tower's last norm to the features (SigLIP: True).
+        mean, std: RGB normalisation. It is an argument because `create_model_and_transforms` returns OpenAI's values
+            for SigLIP, which was trained with 0.5.
+        interpolation: how images are resized.
+        checkpoint: one of ours instead, by shipped name or path, with a card of system "encoder".
+        model_args: changes to the vision part of open_clip's model config, for example {"layers": 2, "width": 64}.
 
-    Raises ValueError for an unknown model or tag, or a layer that does not exist; FileNotFoundError when the weights
-    cannot be fetched.
+    Raises:
+        ValueError: for an unknown model or tag, or a layer that does not exist.
+        FileNotFoundError: when the weights cannot be fetched.
     """
 
     def __init__(
@@ -66,7 +69,9 @@ class OpenClipEncoder(FrozenEncoder):
             declared_levels, grid = declare_levels(levels, layers, image_size, (rows, columns))
             covered, any_shape = rows * patch / image_size, False
         mean, std = as_triple(mean, "mean"), as_triple(std, "std")
-        chosen = [layer % len(levels) for layer in layers]  # pruning below shortens what negatives count from
+        chosen = [
+            layer % len(levels) for layer in layers
+        ]  # before pruning, which changes what negative numbers count from
         declared = {"model": model, "layers": chosen, "final_norm": final_norm, "model_args": model_args}
         info = FeatureInfo(name, declared_levels, image_size, grid, mean, std, covered, any_shape)
         super().__init__(info, interpolation, **declared)
@@ -87,7 +92,7 @@ class OpenClipEncoder(FrozenEncoder):
         return super().needs(arguments) + found
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Normalised (B, 3, S, S) to one (B, C_i, h_i, w_i) map a layer, without the class token."""
+        """Normalised (B, 3, H, W) to one (B, C_i, h_i, w_i) map per layer, without the class token."""
         if self.wraps_timm:
             maps: list[Tensor] = self.tower.forward_intermediates(
                 images, indices=self.layers, norm=self.final_norm, output_fmt="NCHW", intermediates_only=True
@@ -100,7 +105,7 @@ class OpenClipEncoder(FrozenEncoder):
 
 
 def create_tower(model: str, image_size: int, pretrained: str | None, model_args: dict[str, Any]) -> Any:
-    """The image tower alone, at `image_size`. Raises as `OpenClipEncoder` does."""
+    """The image tower at `image_size`; errors are those of `OpenClipEncoder`."""
     config = open_clip.get_model_config(model)
     if config is None:
         names = [name for name in open_clip.list_models() if name.lower()[:6] == model.lower()[:6]][:4]
@@ -109,7 +114,7 @@ def create_tower(model: str, image_size: int, pretrained: str | None, model_args
     if vision.get("timm_model_name"):
         vision.update(timm_model_pretrained=False)
     try:
-        # It moves what it builds to a device of its own choice, so that is named here.
+        # Without a device, open_clip chooses one by itself.
         device = "cpu" if reads_weights() else "meta"
         whole = open_clip.create_model(model, pretrained=pretrained, device=device, vision_cfg=vision)
     except RuntimeError as error:

@@ -10,17 +10,19 @@ from maskselect.structures.features import FeatureInfo, FeatureLevel, FeatureMap
 
 
 class SinusoidEncoder(nn.Module):
-    """A fixed map that says where each cell lies, whatever the image shows.
+    """A fixed map that encodes the position of each cell, whatever the image shows.
 
-    name: short name, unique within an ensemble.
-    grid: side of the map in cells.
-    frequencies: F; the map has 4 F channels (sine and cosine, x and y).
-    lowest, highest: half-waves across the image of the first and the last frequency, spaced geometrically. The mean of
-        one under a mask is sin or cos at the centroid times a factor that falls with the mask's extent. With half a
-        wave at most across the image the lowest is monotonic, so the centroid can be read from it; the factor of higher
-        ones then gives the extent. Their own choice is not stated in the paper.
+    Args:
+        name: short name, unique within an ensemble.
+        grid: side of the map in cells.
+        frequencies: F; the map has 4 F channels (sine and cosine, x and y).
+        lowest, highest: half-waves across the image of the first and the last frequency, spaced geometrically. The
+            mean of one under a mask is sin or cos at the centroid times a factor that falls with the extent of the
+            mask. The lowest has at most half a wave across the image, so it is monotonic and encodes the centroid; the
+            factor of higher ones encodes the extent. The paper does not state its frequencies.
 
-    Raises ValueError for fewer than one frequency.
+    Raises:
+        ValueError: for fewer than one frequency.
     """
 
     table: Tensor
@@ -41,7 +43,7 @@ class SinusoidEncoder(nn.Module):
         self.register_buffer("table", torch.cat([columns, rows]).contiguous(), persistent=False)
 
     def cache_key(self) -> str:
-        """Of the table, which every setting decides."""
+        """Covers the table, which depends on every setting."""
         return cache_key("SinusoidEncoder", info=self.info, weights=weights_digest(self))
 
     @torch.no_grad()

@@ -13,13 +13,13 @@ from maskselect.structures.needs import Arguments, Need
 
 
 class SamEncoder(FrozenEncoder):
-    """The image encoder of a SAM, neck included.
+    """The image encoder of a SAM, neck included. Errors are those of `backends.sam.load_sam`.
 
-    name: short name, unique within an ensemble.
-    checkpoint, model_type: see `backends.sam.load_sam`.
+    SAM pads an image on the right and below, an ensemble with framing "centre" on all sides.
 
-    SAM pads an image on the right and below, an ensemble on all sides; positions in the embedding mean the latter here.
-    Raises as `load_sam` does.
+    Args:
+        name: short name, unique within an ensemble.
+        checkpoint, model_type: see `backends.sam.load_sam`.
     """
 
     def __init__(self, name: str = "sam", checkpoint: str | Path = "sam", model_type: str = "compact") -> None:

@@ -17,23 +17,26 @@ from maskselect.structures.needs import Arguments, Need
 
 
 class TimmEncoder(FrozenEncoder):
-    """A timm model that gives one level, or several concatenated on the finest grid.
+    """A timm model that returns the outputs of chosen layers.
 
-    name: short name, unique within an ensemble.
-    model: timm's name, for example "vit_large_patch14_dinov2.lvd142m" or "resnet18".
-    image_size: side in pixels of the square it reads.
-    layers: which levels, by index into timm's `feature_info` (ViT: blocks, ConvNet: stem and stages; negative counts
-        from the end, so [-2] is CLIP's penultimate block). Later layers are cut away.
-    final_norm: apply the model's own last norm to the features (SigLIP, DINOv2: yes; CLIP for LLaVA: no).
-    mean, std: RGB normalisation; by default that of timm's `pretrained_cfg`.
-    interpolation: how images are resized.
-    stem: "own", or "conv" for a ViT whose patches go through `ConvStem` (compact ViTs; not with pretrained weights).
-    pretrained: fetch the weights that timm names (network, or a filled hub cache).
-    checkpoint: one of ours instead, by shipped name or path, with a card of system "encoder".
-    model_args: further arguments of `timm.create_model`.
+    Args:
+        name: short name, unique within an ensemble.
+        model: timm's name, for example "vit_large_patch14_dinov2.lvd142m" or "resnet18".
+        image_size: longer side in pixels to which images are resized.
+        layers: which levels, by index into timm's `feature_info` (ViT: blocks, ConvNet: stem and stages; negative
+            numbers count from the end, so [-2] is CLIP's penultimate block). Later layers are removed.
+        final_norm: apply the model's own last norm to the features (SigLIP, DINOv2: True; CLIP for LLaVA: False).
+        mean, std: RGB normalisation; by default that of timm's `pretrained_cfg`.
+        interpolation: how images are resized.
+        stem: "own", or "conv" for a ViT with `ConvStem` as patch embedding (compact ViTs; not with pretrained weights).
+        pretrained: fetch the weights that timm names (network, or a filled hub cache).
+        checkpoint: one of ours instead, by shipped name or path, with a card of system "encoder".
+        model_args: further arguments of `timm.create_model`.
 
-    Raises ValueError for an unknown model, arguments that it does not take, a layer that does not exist, or both
-    `pretrained` and `checkpoint`; FileNotFoundError when the weights cannot be had.
+    Raises:
+        ValueError: for an unknown model, arguments that it does not take, a layer that does not exist, or both
+            `pretrained` and `checkpoint`.
+        FileNotFoundError: when the weights cannot be fetched.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class TimmEncoder(FrozenEncoder):
             covered=covered_side(trunk, image_size),
             any_shape=reads_any_shape(trunk),
         )
-        # From the start, because pruning shortens what negative numbers count from.
+        # Counted from the start, because pruning changes what negative numbers count from.
         chosen = [layer % len(trunk.feature_info) for layer in layers]
         declared = {"model": model, "layers": chosen, "final_norm": final_norm, "model_args": model_args}
         super().__init__(info, interpolation, **declared)
@@ -92,7 +95,7 @@ class TimmEncoder(FrozenEncoder):
         return found + hub_cache.timm_weights(arguments["model"])
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Normalised (B, 3, H, W) to one (B, C_i, h_i, w_i) map a layer; prefix tokens of a ViT are dropped."""
+        """Normalised (B, 3, H, W) to one (B, C_i, h_i, w_i) map per layer; prefix tokens of a ViT are dropped."""
         if vit_grid(self.trunk) is not None:  # patches begin at the top left; what they do not cover is not read
             height, width = (side - side % self.trunk.patch_embed.patch_size[0] for side in images.shape[-2:])
             images = images[..., :height, :width]
@@ -103,9 +106,9 @@ class TimmEncoder(FrozenEncoder):
 
 
 def create_trunk(model: str, image_size: int, pretrained: bool, model_args: dict[str, Any]) -> Any:
-    """The timm model without classifier, ViT grids set to `image_size`. Raises as `TimmEncoder` does.
+    """The timm model without classifier, ViT grids set to `image_size`; errors are those of `TimmEncoder`.
 
-    Networks with a patch grid are built to take other shapes too, where they have an argument for it.
+    Networks with a patch grid also read images that are not square, where they have an argument for it.
     """
     if not timm.is_model(model):
         close = ", ".join(timm.list_models(f"{model[:6]}*")[:4]) or "none"
@@ -150,6 +153,6 @@ def vit_grid(trunk: nn.Module) -> tuple[int, int] | None:
 
 
 def covered_side(trunk: Any, image_size: int) -> float:
-    """`FeatureInfo.covered` of a network at that side: what the patches of a ViT leave of it, 1 for another network."""
+    """`FeatureInfo.covered` of a network: the share of the side that the patches of a ViT cover, 1 for a ConvNet."""
     grid = vit_grid(trunk)
     return 1.0 if grid is None else min(1.0, grid[0] * int(trunk.patch_embed.patch_size[0]) / image_size)

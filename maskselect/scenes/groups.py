@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from maskselect.backends.config_tree import Arguments
-from maskselect.scenes.captions import draw_caption
+from maskselect.scenes.captions import draw_caption, draw_dialogue
 from maskselect.scenes.facts import SceneFacts
 from maskselect.scenes.layout import scene_ids
 from maskselect.scenes.prompts import KIND_SHARES, draw_prompts
 from maskselect.scenes.reasoning import draw_reasoning
 from maskselect.scenes.render import render
-from maskselect.scenes.stream import SceneDataset, drawing_hash
+from maskselect.scenes.stream import drawing_hash, scene_of
 from maskselect.scenes.unknown import draw_unknown
 from maskselect.structures.groups import Annotated, Query
 from maskselect.structures.provenance import TrainingData
@@ -28,6 +28,8 @@ class SceneGroups:
         reference_share, no_target_share, kind_shares: which prompts, see `draw_prompts`; the defaults are those of the
             test splits.
         reasoning_share: about this share of an image's prompts are reasoning prompts, see `draw_reasoning`.
+        dialogue_share: of the texts for a language model, about this share are a question and its answer instead of a
+            caption.
         unknown_share: about this share of an image's prompts say a word that the scenes never show, so that nothing
             answers them, see `draw_unknown`.
 
@@ -44,8 +46,13 @@ class SceneGroups:
         kind_shares: dict[str, float] | None = None,
         reasoning_share: float = 0.0,
         unknown_share: float = 0.0,
+        dialogue_share: float = 0.35,
     ) -> None:
-        for name, share in (("reasoning_share", reasoning_share), ("unknown_share", unknown_share)):
+        for name, share in (
+            ("reasoning_share", reasoning_share),
+            ("unknown_share", unknown_share),
+            ("dialogue_share", dialogue_share),
+        ):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name} must be within 0 to 1, got {share}")
         if reasoning_share + unknown_share > 1.0:
@@ -54,6 +61,7 @@ class SceneGroups:
             )
         self.split = split
         self.reasoning_share, self.unknown_share = reasoning_share, unknown_share
+        self.dialogue_share = dialogue_share
         self.reference_share, self.no_target_share = reference_share, no_target_share
         self.kind_shares = KIND_SHARES if kind_shares is None else kind_shares
         self.ids = list(scene_ids(split, seed, count))
@@ -82,7 +90,7 @@ class SceneGroups:
 
     def load(self, item: int) -> Annotated:
         """Draw a scene; its facts travel as extra tensors."""
-        scene = SceneDataset.scene_of(self.ids[item])
+        scene = scene_of(self.ids[item])
         drawing = render(scene)
         facts = SceneFacts.measure(scene, drawing.index)
         extra = {name: torch.from_numpy(np.array(value)) for name, value in vars(facts).items()}
@@ -103,6 +111,15 @@ class SceneGroups:
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
         """A fresh caption."""
         return draw_caption(_facts(extra), rng)
+
+    def texts(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+        """Fresh captions, and questions with their answers."""
+        facts = _facts(extra)
+        texts: list[tuple[str, str]] = []
+        for _ in range(count):
+            turns = draw_dialogue(facts, rng, 1) if rng.random() < self.dialogue_share else []
+            texts.append(turns[0] if turns else ("", draw_caption(facts, rng)))
+        return texts
 
 
 def _facts(extra: dict[str, Tensor]) -> SceneFacts:

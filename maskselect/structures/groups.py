@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -63,6 +63,15 @@ class GroupSource(Protocol):
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
         """A caption of the image, for stage 1. Raises ValueError where the source has none."""
+        ...
+
+
+@runtime_checkable
+class TextSource(GroupSource, Protocol):
+    """Images with captions and dialogues."""
+
+    def texts(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+        """At most `count` pairs of question and answer; the question of a caption is ""."""
         ...
 
 

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from maskselect.backends.config_tree import Arguments
 from maskselect.backends.training_data import training_data
-from maskselect.recipes.compact.captioner import SceneTexts, collate_texts
-from maskselect.scenes.stream import SceneDataset
 from maskselect.structures.groups import GroupSource, PrepareSettings
 from maskselect.structures.left_out import LeftOut
 from maskselect.structures.protocols import GroupLearner, Preparer
@@ -22,7 +20,7 @@ from maskselect.training.substitutes import made_or_substituted
 
 
 class CountedLoader(DataLoader[Any]):
-    """Tells Lightning that it can be resumed: it begins where the trainer's number of steps says, see `_Resumable`.
+    """Tells Lightning that it can be resumed: it begins where the trainer's number of steps says.
 
     So a checkpoint has nothing to keep of it.
     """
@@ -35,28 +33,7 @@ class CountedLoader(DataLoader[Any]):
         """Nothing to do."""
 
 
-class _Resumable(LightningDataModule):
-    """Where the sampler starts: at the draw after the last step that the trainer remembers."""
-
-    batch_size: int
-    seed: int
-
-    def _stand(self) -> tuple[int, int, int]:
-        """Batches of this process that were already taken, its rank, and how many processes there are."""
-        if self.trainer is None:
-            return 0, 0, 1
-        steps = self.trainer.global_step * self.trainer.accumulate_grad_batches
-        return steps, self.trainer.global_rank, self.trainer.world_size
-
-    def _train_loader(self, data: Dataset[Any], count: int, collate: Callable[[list[Any]], Any]) -> DataLoader[Any]:
-        steps, rank, world = self._stand()
-        sampler = NumberedDraws(count, self.seed, steps * self.batch_size * world, rank=rank, world=world)
-        if isinstance(data, SeededItems):
-            data.draws = sampler.start + rank * LONG
-        return CountedLoader(data, self.batch_size, sampler=sampler, collate_fn=collate)
-
-
-class GroupsData(_Resumable):
+class GroupsData(LightningDataModule):
     """Images with many prompts each, for any `GroupLearner`.
 
     Images that cannot be used are left out; `left_out` names them, and another image comes in place of each.
@@ -140,17 +117,27 @@ class GroupsData(_Resumable):
         return collate
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Endless batches, from where the trainer stands."""
+        """Endless batches, from the draw after the last step that the trainer remembers."""
         data = SeededItems(len(self.train_source), self.seed, fresh=True)
         collate = self._collate(self._preparers[0], self.train_source)
-        if self.batch_prompts is None:
-            return self._train_loader(data, len(self.train_source), collate)
         steps, rank, world = self._stand()
+        if self.batch_prompts is None:
+            start = steps * self.batch_size * world
+            draws = NumberedDraws(len(self.train_source), self.seed, start, rank=rank, world=world)
+            data.draws = start + rank * LONG
+            return CountedLoader(data, self.batch_size, sampler=draws, collate_fn=collate)
         draws = NumberedDraws(len(self.train_source), self.seed)
         wanted, most = self.batch_prompts, self.batch_size
         batches = PromptBatches(draws, self._prompts_of, wanted, most, steps * world, rank, world)
         data.draws = batches.taken() + rank * LONG
         return CountedLoader(data, batch_sampler=batches, collate_fn=collate)
+
+    def _stand(self) -> tuple[int, int, int]:
+        """Batches of this process that were already taken, its rank, and how many processes there are."""
+        if self.trainer is None:
+            return 0, 0, 1
+        steps = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        return steps, self.trainer.global_rank, self.trainer.world_size
 
     def _prompts_of(self, item: int) -> int:
         return min(self.train_source.prompts_of(item), self.prompts_per_image)
@@ -159,49 +146,3 @@ class GroupsData(_Resumable):
         """Every validation image once, with the same prompts every time."""
         data = SeededItems(len(self.val_source), self.seed + 1, fresh=False)
         return DataLoader(data, self.batch_size, collate_fn=self._collate(self._preparers[1], self.val_source))
-
-
-class ScenesData(_Resumable):
-    """Drawn scenes, for training proposers and encoders; with texts, for the language model.
-
-    Args:
-        count, val_count: scenes.
-        batch_size: scenes a step.
-        texts: captions and dialogues come with each scene.
-        augment: photometric changes in training.
-        cache_dir: where drawn scenes are kept; None draws them at every visit.
-        seed: of the scenes and of their order.
-    """
-
-    def __init__(
-        self,
-        count: int = 16_000,
-        val_count: int = 128,
-        batch_size: int = 16,
-        texts: bool = False,
-        augment: bool = True,
-        cache_dir: Path | None = Path(".cache/scenes"),
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.scenes = SceneDataset("train", seed, count, augment=augment, cache_dir=cache_dir)
-        self.val_scenes = SceneDataset("val", seed, val_count, cache_dir=cache_dir)
-        self.batch_size, self.texts, self.seed = batch_size, texts, seed
-
-    @classmethod
-    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
-        """The scenes that it draws."""
-        return [TrainingData("scenes", seed=arguments.get("seed", 0), count=arguments.get("count"))]
-
-    def _data(self, scenes: SceneDataset) -> tuple[Dataset[Any], Any]:
-        return (SceneTexts(scenes), collate_texts) if self.texts else (scenes, None)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Endless batches, from where the trainer stands."""
-        data, collate = self._data(self.scenes)
-        return self._train_loader(data, len(self.scenes), collate)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Every validation scene once."""
-        data, collate = self._data(self.val_scenes)
-        return DataLoader(data, self.batch_size, collate_fn=collate)

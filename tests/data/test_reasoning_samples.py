@@ -22,7 +22,7 @@ from maskselect.scenes.render import render
 from maskselect.scenes.samples import ask_scene, ask_scenes
 from maskselect.scenes.sentences import plural
 from maskselect.scenes.spec import CATEGORIES, KINDS, SPLITS
-from maskselect.scenes.stream import SceneDataset
+from maskselect.scenes.stream import scene_of
 from maskselect.structures.groups import Query
 from maskselect.structures.sample import Sample
 from tests.evaluation.test_evaluation import StubModel
@@ -174,5 +174,5 @@ def test_share_that_is_none(share: float) -> None:
 
 
 def _facts(scene_id: str) -> SceneFacts:
-    scene = SceneDataset.scene_of(scene_id)
+    scene = scene_of(scene_id)
     return SceneFacts.measure(scene, render(scene).index)

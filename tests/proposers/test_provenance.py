@@ -99,7 +99,8 @@ def test_one_trained_here_says_it_as_far_as_its_card_does(known: bool, tmp_path:
 
 def test_one_of_our_own_config_says_which_scenes_it_saw(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
-    data = {"class_path": "maskselect.training.data.ScenesData", "init_args": {"count": 10, "seed": 4}}
+    scenes = {"class_path": "maskselect.scenes.groups.SceneGroups", "init_args": {"count": 10, "seed": 4}}
+    data = {"class_path": "maskselect.training.data.GroupsData", "init_args": {"train": scenes, "val": scenes}}
     card = {"system": "codetr", "config": vars(TINY), "trained_on": [asdict(one) for one in training_data(data)]}
     write_checkpoint(path, tiny_model().state_dict(), card)
     told = candidates_overlaps(CoDetrProposer(path, "own").trained_on, "scenes", "train", 4)

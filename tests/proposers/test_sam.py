@@ -15,9 +15,12 @@ from maskselect.backends.sam_points import PointDecoder
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.proposers.sam import SamNetwork, SamProposer
 from maskselect.recipes.compact.sam import SamTask
-from maskselect.scenes.stream import SceneDataset
+from maskselect.scenes.groups import SceneGroups
+from maskselect.structures.batches import MaskBatch
+from maskselect.structures.groups import PrepareSettings
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import PromptableProposer
+from maskselect.systems.picture_batches import squared_image
 from tests.backends.sam_package import to_package
 
 TINY: dict[str, Any] = dict(image_size=64, patch_size=16, embed_dim=16, depth=1, num_heads=2, window_size=0)
@@ -72,8 +75,7 @@ TRAINED = dict(points_per_side=8, pred_iou_thresh=0.5, stability_score_thresh=0.
 
 
 def scene_of(seed: int, size: int = 256) -> np.ndarray:
-    image = SceneDataset("test", seed, 1)[0]["image"].permute(1, 2, 0)
-    image = (image if image.dtype == torch.uint8 else (image * 255).byte()).numpy()
+    image = squared_image(SceneGroups("test", seed, 1).load(0).image, 256)[0].permute(1, 2, 0).numpy()
     return np.ascontiguousarray(np.asarray(Image.fromarray(image).resize((size + 40, size))))
 
 
@@ -317,16 +319,20 @@ def test_loading_errors(checkpoint: Path, tmp_path: Path) -> None:
         backend.load_sam("compact", other)
 
 
+def scene_batch(task: SamTask, count: int) -> MaskBatch:
+    preparer, scenes = task.preparer(PrepareSettings(), training=False), SceneGroups("val", 3, count)
+    return preparer.collate([preparer.prepare(scenes, k, np.random.default_rng(k), 1) for k in range(count)])
+
+
 def test_training_reaches_every_part_and_pads_like_sam() -> None:
     torch.manual_seed(0)
     task = SamTask(TINY, precision="fp32")
-    items = [SceneDataset("val", 3, 3, size=64)[k] for k in range(3)]
-    items[0]["size"] = torch.tensor([48, 64])
-    items[0]["index"][:8], items[0]["index"][56:] = 0, 0
-    batch = {name: torch.stack([item[name] for item in items]) for name in ("image", "index", "size")}
+    batch = scene_batch(task, 8)
+    flat = next(k for k, (height, width) in enumerate(batch.sizes.tolist()) if height < width)
+    assert batch.sizes[flat].tolist() == [48, 64]
     images, index = task.prepare(batch)
-    assert torch.equal(index[0, :48], items[0]["index"][8:56])
-    assert not images[0, :, 48:].any()
+    assert torch.equal(index[flat, :48], batch.index()[flat, 8:56]) and index[flat, :48].any()
+    assert not images[flat, :, 48:].any()
     losses = task.train().loss(batch)
     losses["loss"].backward()
     assert all(torch.isfinite(value) for value in losses.values())
@@ -344,7 +350,6 @@ def test_card_written_by_training(tmp_path: Path) -> None:
 
 def test_warm_up_trains_the_encoder_alone() -> None:
     task = SamTask(TINY, warmup_steps=1, precision="fp32").train()
-    item = SceneDataset("val", 3, 1, size=64)[0]
-    batch = {name: item[name][None] for name in ("image", "index", "size")}
+    batch = scene_batch(task, 1)
     assert task.loss(batch).keys() == {"loss", "auxiliary"}
     assert "mask" in task.loss(batch)

@@ -18,7 +18,7 @@ from maskselect.recipes.box_masks import ProposerBoxes
 from maskselect.recipes.maskgroups_2m.build import Roots, build_maskgroups_2m
 from maskselect.scenes.layout import scene_ids
 from maskselect.scenes.render import render
-from maskselect.scenes.stream import SceneDataset
+from maskselect.scenes.stream import scene_of
 from tests.recipes import llm_seg40k_world as llm
 from tests.recipes import test_maskgroups_2m as groups
 from tests.recipes.endpoint import serving
@@ -75,7 +75,7 @@ def genome_of_scenes(root: Path, count: int) -> dict[int, Any]:
     images, objects, truth = [], [], {}
     (root / "VG_100K").mkdir(parents=True)
     for number, scene_id in enumerate(scene_ids("test", 7, count), 1):
-        scene = SceneDataset.scene_of(scene_id)
+        scene = scene_of(scene_id)
         drawing = render(scene)
         masks = drawing.masks(len(scene.objects))
         Image.fromarray(drawing.image).save(root / "VG_100K" / f"{number}.jpg", quality=95)

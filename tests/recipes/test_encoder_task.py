@@ -11,6 +11,7 @@ from maskselect.recipes.compact import encoder_masks
 from maskselect.recipes.compact.encoder import ATTRIBUTES, IGNORE, EncoderTask
 from maskselect.recipes.compact.encoder_masks import CLEAN, JUNK, NOISY, clean_masks, mixed_masks, object_masks, spoil
 from maskselect.scenes.spec import CATEGORIES
+from maskselect.structures.batches import MaskBatch
 from maskselect.structures.protocols import Learner
 from maskselect.training.muon import Muon, muon_groups
 
@@ -25,12 +26,13 @@ def scene_index() -> Tensor:
 
 
 @pytest.fixture
-def batch(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+def batch(monkeypatch: pytest.MonkeyPatch) -> MaskBatch:
     rows = {"a": ((3, 2, 1, 0), (5, 4, 0, 2)), "b": ((7, 9, 3, IGNORE),)}
     monkeypatch.setattr(encoder_task, "object_classes", rows.__getitem__)
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=generator)
-    return {"image": image, "index": scene_index(), "scene_id": ["a", "b"]}
+    masks = [object_masks(scene_index(), 2)[0], object_masks(scene_index(), 1)[1]]
+    return MaskBatch(image, torch.full((2, 2), 64), masks, ["a", "b"])
 
 
 def tiny_task() -> EncoderTask:
@@ -75,21 +77,21 @@ def test_spoilt_masks_stay_near_their_object(way: str) -> None:
         assert (out & square).any()
 
 
-def test_targets_ask_only_what_the_mean_can_answer(batch: dict[str, object]) -> None:
+def test_targets_ask_only_what_the_mean_can_answer(batch: MaskBatch) -> None:
     task = tiny_task()
     labels = encoder_task.scene_labels(batch)
     masks = clean_masks(scene_index(), 2)
     targets = task.targets(masks, labels, with_size=True)
     assert targets["category"][0].tolist() == [3, 5]
     assert targets["size"][1, 0] == IGNORE
-    background = encoder_masks.MaskBatch(
+    background = encoder_masks.LabelledMasks(
         masks.masks, torch.full_like(masks.kind, JUNK), masks.valid, torch.zeros(2, 2), masks.best, torch.zeros(2, 2)
     )
     assert (task.targets(background, labels, with_size=True)["category"] == len(CATEGORIES)).all()
     assert (task.targets(masks, labels, with_size=False)["size"] == IGNORE).all()
 
 
-def test_it_learns_a_batch_by_heart(batch: dict[str, object]) -> None:
+def test_it_learns_a_batch_by_heart(batch: MaskBatch) -> None:
     task = tiny_task()
     assert isinstance(task, Learner)
     optimiser = Muon(muon_groups(task, ["heads"]), lr=5e-3)

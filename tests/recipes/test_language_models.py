@@ -19,7 +19,7 @@ from maskselect.recipes.llm_seg40k.kept import Kept
 from maskselect.recipes.llm_seg40k.language_models import ChatEndpoint, TransformersModel
 from maskselect.scenes.layout import scene_ids
 from maskselect.scenes.render import render
-from maskselect.scenes.stream import SceneDataset
+from maskselect.scenes.stream import scene_of
 from tests.lmm.twin import twin
 from tests.recipes.endpoint import Endpoint, Reply, Script, serving
 from tests.systems.tiny import SIZES
@@ -253,7 +253,7 @@ def test_the_shipped_captioner_describes_scenes() -> None:
     assert captioner.name.startswith("ras ")
     right = 0
     for scene_id in scene_ids("test", 7, 6):
-        scene = SceneDataset.scene_of(scene_id)
+        scene = scene_of(scene_id)
         caption = captioner.caption(render(scene).image)
         right += any(one.category in caption for one in scene.objects)
     assert right >= 5  # of 20 categories a scene has two to five

@@ -4,9 +4,7 @@ Features are pooled under masks exactly as RAS pools them later, and the heads a
 hands the mask projector category, colour, texture, size and "how well does this mask fit one object" ready to read.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +13,13 @@ from torch import Tensor, nn
 from maskselect.encoders.frozen import FrozenEncoder
 from maskselect.ops.pooling import cell_weights
 from maskselect.recipes.compact.augment import flip, photometric, rescale, swap_background
-from maskselect.recipes.compact.encoder_masks import CLEAN, NOISY, MaskBatch, clean_masks, mixed_masks
+from maskselect.recipes.compact.encoder_masks import CLEAN, NOISY, LabelledMasks, clean_masks, mixed_masks
 from maskselect.recipes.compact.learner import CompactLearner
 from maskselect.scenes.spec import CATEGORIES, COLOURS, SIZES, TEXTURES
-from maskselect.scenes.stream import SceneDataset
+from maskselect.scenes.stream import scene_of
+from maskselect.structures.batches import MaskBatch
+from maskselect.structures.groups import PrepareSettings
+from maskselect.systems.picture_batches import MaskPreparer
 
 ATTRIBUTES = {"category": len(CATEGORIES), "colour": len(COLOURS), "texture": len(TEXTURES), "size": len(SIZES)}
 """Classes of each attribute; category, colour and texture have one more, "not one object"."""
@@ -27,7 +28,7 @@ IGNORE = -100
 
 
 class EncoderTask(CompactLearner):
-    """A `Trainable` that pretrains one encoder with linear heads on mask-pooled features.
+    """A learner that pretrains one encoder with linear heads on mask-pooled features.
 
     encoder: constructed with random weights; it is thawed here. What is saved afterwards is `encoder.state_dict()`.
     mask_side: masks are made and spoilt at this side in pixels, whatever the image's.
@@ -62,18 +63,24 @@ class EncoderTask(CompactLearner):
         self.mask_side, self.junk, self.rescale_share = mask_side, junk, rescale_share
         self.accept, self.reject, self.smoothing = accept, reject, smoothing
 
+    def preparer(self, settings: PrepareSettings, training: bool) -> MaskPreparer:
+        """Pictures with all their masks; `loss` changes light and place itself."""
+        return MaskPreparer(self.encoder.info.input_size)
+
     def learned_state(self) -> dict[str, Tensor]:
         """The encoder alone; the heads have done their work."""
         return dict(self.encoder.state_dict())
 
-    def loss(self, batch: Any) -> dict[str, Tensor]:
+    def loss(self, batch: MaskBatch) -> dict[str, Tensor]:
         """Sum of the cross entropies and of the IoU's binary cross entropy.
 
-        batch: what `SceneDataset` gives, collated: {"image": (B, 3, S, S) uint8, "index": (B, S, S) uint8, "scene_id":
-            B ids}, and whatever else.
-        Returns "loss" and each part, scalars.
+        Args:
+            batch: scenes; their ids tell the classes of each object.
+
+        Returns:
+            "loss" and each part, scalars.
         """
-        images, index = batch["image"].float() / 255, batch["index"]
+        images, index = batch.images.float() / 255, batch.index()
         labels = scene_labels(batch).to(index.device)
         images, index = flip(images, index)
         rescaled = bool(torch.rand(()) < self.rescale_share)
@@ -95,10 +102,10 @@ class EncoderTask(CompactLearner):
         return {"loss": torch.stack(list(parts.values())).sum(), **{k: v.detach() for k, v in parts.items()}}
 
     @torch.no_grad()
-    def validate(self, batch: Any) -> dict[str, Tensor]:
+    def validate(self, batch: MaskBatch) -> dict[str, Tensor]:
         """Accuracies in [0, 1] on true masks: each attribute, "joint" (category, colour and texture), and the same of
         small objects; "quality_error" is the mean absolute error of the IoU on spoilt masks. Batch as in `loss`."""
-        images, index = batch["image"].float() / 255, batch["index"]
+        images, index = batch.images.float() / 255, batch.index()
         labels = scene_labels(batch).to(index.device)
         masks = clean_masks(index, labels.shape[1])
         valid = masks.valid & (labels[..., 0] != IGNORE)
@@ -139,7 +146,7 @@ class EncoderTask(CompactLearner):
             pooled = pooled / weights.sum(-1, keepdim=True).clamp(min=1e-6)
             return {name: head(pooled) for name, head in self.heads.items()}
 
-    def targets(self, masks: MaskBatch, labels: Tensor, with_size: bool) -> dict[str, Tensor]:
+    def targets(self, masks: LabelledMasks, labels: Tensor, with_size: bool) -> dict[str, Tensor]:
         """Class of each mask by attribute, (B, M) int64 with IGNORE where it is not asked. labels: (B, K, 4)."""
         own = labels.gather(1, masks.best[..., None].expand(-1, -1, labels.shape[-1]))
         result = {}
@@ -155,9 +162,9 @@ class EncoderTask(CompactLearner):
         return result
 
 
-def scene_labels(batch: Mapping[str, Any]) -> Tensor:
+def scene_labels(batch: MaskBatch) -> Tensor:
     """Attribute classes of the objects of a batch, padded with IGNORE: (B, K, 4) int64."""
-    rows = [object_classes(scene_id) for scene_id in batch["scene_id"]]
+    rows = [object_classes(scene_id) for scene_id in batch.image_ids]
     out = torch.full((len(rows), max(len(row) for row in rows), len(ATTRIBUTES)), IGNORE)
     for i, row in enumerate(rows):
         out[i, : len(row)] = torch.tensor(row)
@@ -170,7 +177,7 @@ def object_classes(scene_id: str) -> tuple[tuple[int, int, int, int], ...]:
 
     Size is a share of the picture's shorter side, which padding hides: in a picture that is not square it is IGNORE.
     """
-    scene = SceneDataset.scene_of(scene_id)
+    scene = scene_of(scene_id)
     square = scene.image_size[0] == scene.image_size[1]
     return tuple(
         (

@@ -15,7 +15,7 @@ MIN_PIXELS = 3
 
 
 @dataclass(frozen=True)
-class MaskBatch:
+class LabelledMasks:
     """Masks of a batch with what is true of each.
 
     masks: (B, M, R, R) bool.
@@ -39,15 +39,15 @@ def object_masks(index: Tensor, count: int) -> Tensor:
     return index[:, None] == torch.arange(1, count + 1, dtype=torch.uint8, device=index.device)[:, None, None]
 
 
-def clean_masks(index: Tensor, count: int) -> MaskBatch:
+def clean_masks(index: Tensor, count: int) -> LabelledMasks:
     """Visible masks of the objects and nothing else: (B, R, R) uint8 to a batch with M = count."""
     masks = object_masks(index, count)
     order = torch.arange(count, device=index.device).expand(len(index), -1)
     whole = torch.ones(order.shape, device=index.device)
-    return MaskBatch(masks, torch.zeros_like(order), _large_enough(masks), whole, order, whole)
+    return LabelledMasks(masks, torch.zeros_like(order), _large_enough(masks), whole, order, whole)
 
 
-def mixed_masks(index: Tensor, count: int, junk: int) -> MaskBatch:
+def mixed_masks(index: Tensor, count: int, junk: int) -> LabelledMasks:
     """Each object once clean and once spoilt, and `junk` masks an image: (B, R, R) uint8 to M = 2 count + junk."""
     objects = object_masks(index, count)
     there = _large_enough(objects)
@@ -60,7 +60,7 @@ def mixed_masks(index: Tensor, count: int, junk: int) -> MaskBatch:
     overlap = inter / (areas[:, :, None] + object_areas[:, None] - inter).clamp(min=1)
     share, best = (inter / areas[:, :, None].clamp(min=1)).max(2)
     kind = torch.tensor([CLEAN] * count + [NOISY] * count + [JUNK] * junk).expand(len(index), -1)
-    return MaskBatch(masks, kind, valid, overlap.amax(2), best, share)
+    return LabelledMasks(masks, kind, valid, overlap.amax(2), best, share)
 
 
 def spoil(objects: Tensor) -> Tensor:

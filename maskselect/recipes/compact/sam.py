@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from maskselect.backends.sam import SYSTEM, build_sam, decode_prompts
 from maskselect.losses.mask import dice_loss, iou_prediction_loss, mask_iou, mask_loss
 from maskselect.recipes.compact.learner import CompactLearner
+from maskselect.structures.batches import MaskBatch
+from maskselect.structures.groups import PrepareSettings
+from maskselect.systems.picture_batches import MaskPreparer
 
 _VECTOR = 16  # numbers in a pixel's vector
 
@@ -43,7 +46,7 @@ class _Prompts:
 
 
 class SamTask(CompactLearner):
-    """A `Trainable` around a compact SAM.
+    """A learner around a compact SAM.
 
     model: arguments of `build_sam`.
     object_points, background_points, boxes: prompts of each kind for an image.
@@ -54,7 +57,6 @@ class SamTask(CompactLearner):
     precision: "bf16" runs networks under autocast, losses stay in float32; "fp32" does not.
     flips: mirror images at random. Left and right mean nothing to SAM.
 
-    Batches are those of `SceneDataset`: image (B, 3, H, W) uint8, index (B, H, W) uint8, size (B, 2).
     """
 
     name = SYSTEM
@@ -87,11 +89,15 @@ class SamTask(CompactLearner):
         self.step: Tensor
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
+    def preparer(self, settings: PrepareSettings, training: bool) -> MaskPreparer:
+        """Pictures with all their masks, at the side that the network reads."""
+        return MaskPreparer(self.side, training)
+
     def learned_state(self) -> dict[str, Tensor]:
         """The SAM alone; the auxiliary maps have done their work."""
         return dict(self.sam.state_dict())
 
-    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def loss(self, batch: MaskBatch) -> dict[str, Tensor]:
         """Scalars "loss", "mask", "iou", "auxiliary", and "true_iou", mean over object prompts of the first round."""
         images, index = self.prepare(batch, self.flips and self.training)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
@@ -106,17 +112,17 @@ class SamTask(CompactLearner):
         return {"loss": total, "mask": first, "refined": later, "iou": iou, "auxiliary": auxiliary, "true_iou": true}
 
     @torch.no_grad()
-    def validate(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def validate(self, batch: MaskBatch) -> dict[str, Tensor]:
         """The scalars of `loss`, without flips."""
         return self.loss(batch)
 
-    def prepare(self, batch: dict[str, Tensor], flips: bool = False) -> tuple[Tensor, Tensor]:
+    def prepare(self, batch: MaskBatch, flips: bool = False) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) float32, normalised, in the top left corner as SAM has them; index (B, S, S) uint8."""
-        image, index = batch["image"], batch["index"]
+        image, index = batch.images, batch.index()
         if flips:
             axes = [a for a in (-1, -2) if torch.rand(()) < 0.5]
             image, index = image.flip(axes), index.flip(axes)
-        image, index, sizes = _to_corner(image, index, batch["size"])
+        image, index, sizes = _to_corner(image, index, batch.sizes)
         scale = self.side / image.shape[-1]
         pixels = F.interpolate(image.float(), size=(self.side, self.side), mode="bilinear", antialias=True)
         pixels = (pixels - self.sam.pixel_mean) / self.sam.pixel_std

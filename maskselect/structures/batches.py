@@ -1,0 +1,62 @@
+"""`MaskBatch` and `TextBatch`: training batches of pictures with their masks, and of pictures with texts.
+
+The batch of candidate systems, which holds frozen features, is `structures.sample.Batch`.
+
+Shape letters: B images, S side of the square in pixels, M annotated masks of an image.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maskselect.structures.by_value import ByValue
+
+
+@dataclass(eq=False, repr=False)
+class MaskBatch(ByValue):
+    """Pictures and their annotated masks. Not frozen, because Lightning moves batches by writing into them.
+
+    Attributes:
+        images: (B, 3, S, S) uint8 RGB, each picture in the middle of a square of zeros.
+        sizes: (B, 2) int64, height and width of each picture within its square.
+        masks: for each image (M, S, S) bool.
+        image_ids: identity of each image.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    masks: list[Tensor]
+    image_ids: list[str]
+
+    def index(self) -> Tensor:
+        """Masks as index maps (B, S, S) uint8: k + 1 where mask k is, 0 elsewhere; of masks that overlap, the last.
+
+        Raises:
+            ValueError: for an image with more than 255 masks.
+        """
+        most = max(map(len, self.masks))
+        if most > 255:
+            raise ValueError(f"an image has {most} masks; an index map holds 255")
+        rows = [_index_of(masks) for masks in self.masks]
+        return torch.stack(rows)
+
+
+def _index_of(masks: Tensor) -> Tensor:
+    index = torch.zeros(masks.shape[-2:], dtype=torch.uint8, device=masks.device)
+    for number, mask in enumerate(masks):
+        index[mask] = number + 1
+    return index
+
+
+@dataclass(eq=False, repr=False)
+class TextBatch(ByValue):
+    """Pictures and texts about them. Not frozen, because Lightning moves batches by writing into them.
+
+    Attributes:
+        images: (B, 3, S, S) uint8 RGB, each picture in the middle of a square of zeros.
+        texts: for each image pairs of question and answer; the question of a caption is "".
+    """
+
+    images: Tensor
+    texts: list[list[tuple[str, str]]]
