@@ -1,4 +1,4 @@
-"""Training groups: an image with its annotated masks, its prompts, and the protocol of what gives them."""
+"""Training groups: an image with its annotated masks and prompts, and the protocol of their sources."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +18,10 @@ from maskselect.structures.masks import MaskSet
 class Annotated(ByValue):
     """An image and its annotated masks.
 
-    image: (H, W, 3) uint8.  masks: (M, H, W) bool; queries speak of them by number.
-    extra: tensors that the source wants to find again when it is asked for queries.
+    Attributes:
+        image: (H, W, 3) uint8.
+        masks: (M, H, W) bool; queries refer to them by index.
+        extra: tensors that the source needs again in `queries`.
     """
 
     image: np.ndarray
@@ -29,7 +31,7 @@ class Annotated(ByValue):
 
 @dataclass(frozen=True)
 class Query:
-    """One prompt. references, targets: numbers of annotated masks."""
+    """One prompt. references, targets: indices of annotated masks."""
 
     text: str
     references: tuple[int, ...]
@@ -42,15 +44,15 @@ class GroupSource(Protocol):
     def __len__(self) -> int: ...
 
     def image_id(self, item: int) -> str:
-        """Identity of an image, unique within the source; frozen features are kept under it and its version."""
+        """Id of an image, unique within the source; frozen features are cached under it and its version."""
         ...
 
     def version(self, item: int) -> str:
-        """What `load` gives beside the identity: another string whenever masks, prompts or picture are others."""
+        """Version of an image: a string that changes whenever its picture, masks or prompts change."""
         ...
 
     def prompts_of(self, item: int) -> int:
-        """How many prompts an image has."""
+        """Number of prompts of an image."""
         ...
 
     def load(self, item: int) -> Annotated:
@@ -62,7 +64,11 @@ class GroupSource(Protocol):
         ...
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
-        """A caption of the image, for stage 1. Raises ValueError where the source has none."""
+        """A caption of the image, for stage 1 of RAS.
+
+        Raises:
+            ValueError: when the source has no captions.
+        """
         ...
 
 
@@ -76,7 +82,7 @@ class TextSource(GroupSource, Protocol):
 
 
 class CandidateSource(Protocol):
-    """Makes candidates from annotated masks, in a proposer's place."""
+    """Makes candidates from annotated masks, instead of a proposer."""
 
     def propose(self, masks: Tensor, rng: np.random.Generator) -> MaskSet:
         """(M, H, W) bool to candidates."""
@@ -85,27 +91,30 @@ class CandidateSource(Protocol):
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What a config chooses about the preparation of training items; a learner uses what concerns it.
+    """Settings of a config for the preparation of training items; a learner uses those that apply to it.
 
-    cache_dir: where frozen features are kept; None keeps nothing.
-    best_iou, positive_iou: which candidates count as a target.
-    max_candidates: most candidates of a training image, as far as the others match nothing; None keeps all.
-    stand_ins: makes the candidates of training images; None takes the proposer's.
-    proposals: folder of stored candidates; None always runs the proposer.
+    Attributes:
+        cache_dir: folder of cached frozen features; None caches nothing.
+        best_iou, positive_iou: thresholds of positive candidates, see `systems.preparing.LabelRule`.
+        max_candidates: upper bound of the candidates of a training image; only those that match no annotated mask are
+            dropped. None keeps all.
+        synthetic_candidates: makes the candidates of training images from annotated masks; None runs the proposer.
+        proposals: folder of stored candidates; None always runs the proposer.
     """
 
     cache_dir: Path | None = None
     best_iou: float = 0.5
     positive_iou: float = 0.7
     max_candidates: int | None = None
-    stand_ins: CandidateSource | None = None
+    synthetic_candidates: CandidateSource | None = None
     proposals: Path | None = None
 
 
 class UnusableImageError(ValueError):
     """An image of a source whose file or annotations cannot be read, or that has no candidates.
 
-    image: its id, or its number where even that cannot be read.
+    Attributes:
+        image: its id, or its number when the id cannot be read either.
     """
 
     def __init__(self, source: GroupSource, item: int, error: BaseException) -> None:
@@ -118,7 +127,7 @@ class UnusableImageError(ValueError):
 
 @contextmanager
 def using(source: GroupSource, item: int) -> Iterator[None]:
-    """A block whose ValueError or OSError is about one image, and becomes an UnusableImageError that names it."""
+    """Context that turns a ValueError or OSError into an UnusableImageError that names the image."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The protocols through which the parts meet. Constructor types are these, never concrete classes of a sibling room."""
+"""The protocols that connect the parts. Constructors take these types, never concrete classes of a sibling room."""
 
 from collections.abc import Collection
 from contextlib import AbstractContextManager
@@ -21,12 +21,12 @@ from maskselect.structures.sample import Prompt
 
 @runtime_checkable
 class Cacheable(Protocol):
-    """A part whose results can be kept: proposers, encoders, and whatever else decides frozen features."""
+    """A part whose results can be cached: proposers, encoders, and whatever else determines frozen features."""
 
     def cache_key(self) -> str:
-        """A digest of its weights and of every declared setting that decides its results; see `backends.cache_keys`.
+        """A digest of its weights and of every setting that changes its results; see `backends.cache_keys`.
 
-        Equal keys mean equal results, in every process and on every machine. Where and how fast it runs do not count.
+        Equal keys mean equal results, in every process and on every machine. Device and speed settings do not count.
         """
         ...
 
@@ -36,7 +36,7 @@ class Proposer(Protocol):
     """Image to candidate masks."""
 
     def propose(self, image: np.ndarray) -> MaskSet:
-        """(H, W, 3) uint8 to a `MaskSet` at the image's own size; a set of none when nothing is found."""
+        """(H, W, 3) uint8 to a `MaskSet` at the image's size; an empty set when there are no candidates."""
         ...
 
 
@@ -49,9 +49,9 @@ class Prompter(Protocol):
         ...
 
     def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
-        """The masks inside boxes (K, 4) given in pixels, in their order: K masks, some of which may be empty.
+        """The masks inside boxes (K, 4) given in pixels, in the same order: K masks, some of which may be empty.
 
-        Scores are the network's own estimate of how good each mask is.
+        Scores are the network's estimate of the quality of each mask.
         """
         ...
 
@@ -62,7 +62,7 @@ class Prompter(Protocol):
 
 @runtime_checkable
 class PromptableProposer(Proposer, Prompter, Protocol):
-    """A proposer that is a prompter as well, as SAM is."""
+    """A proposer that is also a prompter, such as SAM."""
 
 
 @runtime_checkable
@@ -85,15 +85,15 @@ class Encoder(Protocol):
 
 
 class LanguageModel(Protocol):
-    """A language model that sees images: what systems and training need to know of it.
+    """A vision-language model, as systems and training use it. It is also a torch.nn.Module.
 
-    Shape letters: B rows or images, T image tokens, E features of one, L positions, K keys, D width, V words.
+    Shape letters: B rows or images, T image tokens, E features of one, L positions, K keys, D width, V vocabulary.
 
-    tokenizer: transformers' own, or one with its names; its end token ends answers.
-    gradient_checkpointing: activations are recomputed in the backward pass, which forbids caches.
-    has_own_files: what is frozen comes from files that are read whenever it is built.
-    images_on_grids: an image becomes as many tokens as its size asks for, which stand on a grid.
-    A LanguageModel is a torch.nn.Module as well.
+    Attributes:
+        tokenizer: that of transformers, or one with the same methods; its end token ends answers.
+        gradient_checkpointing: activations are recomputed in the backward pass, so there can be no cache.
+        has_own_files: frozen weights come from files that are read whenever the model is built.
+        images_on_grids: the number of tokens of an image depends on its size, and they are placed on a grid.
     """
 
     tokenizer: Any
@@ -113,62 +113,62 @@ class LanguageModel(Protocol):
 
     @property
     def max_positions(self) -> int:
-        """How many positions it was built for."""
+        """Longest sequence that the model supports."""
         ...
 
     @property
     def most_image_tokens(self) -> int:
-        """The most that T can be."""
+        """Upper bound of T."""
         ...
 
     @property
     def language_model(self) -> nn.Module:
-        """The transformer over the sequence, whose `layers` run one after another, without its output layer."""
+        """The decoder, with its `layers`, without the LM head."""
         ...
 
     @property
     def output_layer(self) -> nn.Module | None:
-        """What writes words, or None where the token embeddings do that too."""
+        """The LM head; None when it is tied to the embeddings."""
         ...
 
     @property
     def vision_tower(self) -> nn.Module:
-        """What sees images. It is frozen, but for a projector that may be within."""
+        """The vision tower. It is frozen, except for a projector inside it."""
         ...
 
     @property
     def projector(self) -> nn.Module:
-        """What `project_image` trains."""
+        """The trainable part of `project_image`."""
         ...
 
     @property
     def visual_parts(self) -> tuple[nn.Module, ...]:
-        """What decides `vision_features`."""
+        """The modules that `vision_features` depends on."""
         ...
 
     @property
     def frozen_elsewhere(self) -> set[str]:
-        """Names of frozen tensors that no checkpoint needs to hold, since files of its own give them again."""
+        """Names of frozen tensors that a checkpoint can leave out, because they are read from the model's own files."""
         ...
 
     def add_token(self, text: str, special: bool = False) -> int:
-        """The id of a token, added when it is not there yet. special: left out of decoded text."""
+        """The id of a token, which is added if it is new. A special token is left out of decoded text."""
         ...
 
     def token_ids(self, text: str) -> list[int]:
-        """Ids of a text without any added special token."""
+        """Token ids of a text, without special tokens before or after."""
         ...
 
     def chat(self, with_image: bool) -> ChatIds:
-        """Its template: what stands around image, candidates, prompt and answer."""
+        """The chat template: ids before and after image, candidates, prompt and answer."""
         ...
 
     def image_grid(self, height: int, width: int) -> tuple[int, int] | None:
-        """Rows and columns of the tokens of an image of that many pixels; None where all have the same T in a row."""
+        """Rows and columns of the image tokens for an image size in pixels; None when T is fixed and has no grid."""
         ...
 
     def vision_features(self, images: Tensor) -> Tensor:
-        """What its frozen part sees of images: (B, 3, H, W) float in [0, 1], any shape, to (B, T, E)."""
+        """Output of the frozen vision tower: (B, 3, H, W) float in [0, 1], any shape, to (B, T, E)."""
         ...
 
     def project_image(self, features: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class LanguageModel(Protocol):
 
         visible: (B, 1, L, K) bool, True where a query may look at a key (K includes the cache), or None for causal.
         positions: (B, L) int64 position ids, (B, L, 3) where image tokens stand on grids, or None for 0, 1, 2, ….
-        cache: what `new_cache` gave, with keys and values of earlier positions; extended in place.
+        cache: result of `new_cache`, with keys and values of earlier positions; extended in place.
         """
         ...
 
@@ -201,15 +201,15 @@ class LanguageModel(Protocol):
         positions: Tensor | None = None,
         cache: Any = None,
     ) -> list[Tensor]:
-        """What goes into every layer: the arguments of `hidden`, to as many (B, L, D) as there are layers."""
+        """The input of every layer, (B, L, D) each; arguments as for `hidden`."""
         ...
 
     def attention(self, device: torch.device, learns: bool) -> AbstractContextManager[None]:
-        """The attention kernels that suit a device. learns: there will be a backward pass."""
+        """Context with the attention kernels for a device. learns: a backward pass follows."""
         ...
 
     def new_cache(self) -> Any:
-        """An empty key-value cache for `hidden`: with `layers`, each of `keys` and `values`, and `update`."""
+        """An empty key-value cache for `hidden`, with `layers` (each has `keys` and `values`) and `update`."""
         ...
 
     def token_logits(self, hidden: Tensor) -> Tensor:
@@ -228,17 +228,17 @@ class LanguageModel(Protocol):
         cache: Any = None,
         before: Tensor | None = None,
     ) -> Generated:
-        """Greedy continuations of rows, side by side.
+        """Greedy decoding of a batch of rows.
 
         Args:
             embeddings: (B, L, D), padded on the right.
-            max_new_tokens: most tokens that are written to a row.
+            max_new_tokens: upper bound of the tokens generated per row.
             valid: (B, L) bool, False on padding; None for no padding.
-            positions: (B, L) or on image grids (B, L, 3) int64; None for 0, 1, 2, …. Written ones go on from the last.
-            process: changes the logits before the best token is chosen.
-            stop: tokens that end a row beside the end token; unlike that, they are part of the row.
-            cache: with earlier positions, B rows; extended in place. None begins with an empty one.
-            before: (B, K) bool, which earlier positions of the cache are visible; None for all.
+            positions: (B, L), on image grids (B, L, 3), int64; None for 0, 1, 2, …. New tokens continue from the last.
+            process: a logits processor, applied before the argmax.
+            stop: further tokens that end a row; unlike the end token, they are part of the result.
+            cache: keys and values of earlier positions, B rows; extended in place. None starts empty.
+            before: (B, K) bool, visible positions of the cache; None for all.
         """
         ...
 
@@ -249,12 +249,13 @@ class LanguageModel(Protocol):
 
 @runtime_checkable
 class System(Protocol):
-    """Answers prompts about pictures and clips; the predict path, the evaluator and the reports see nothing else.
+    """Answers prompts about pictures and clips. It is also a torch.nn.Module.
 
-    A System is a torch.nn.Module as well.
+    The predict path, the evaluator and the reports use these methods only.
 
-    name: in cards and reports.
-    paper: arXiv number of its paper, "" if there is none.
+    Attributes:
+        name: in cards and reports.
+        paper: arXiv number of its paper, "" if there is none.
     """
 
     name: str
@@ -262,23 +263,23 @@ class System(Protocol):
 
     @property
     def uses_threshold(self) -> bool:
-        """Whether a score threshold decides the group, so that the group at a higher one begins that at a lower one."""
+        """Whether a score threshold selects the group; then a higher threshold gives a prefix of the same ranking."""
         ...
 
     @property
     def answers_prompts(self) -> bool:
-        """False for a stage of training that cannot answer yet; then `read` raises ValueError."""
+        """False for a stage of training that cannot answer prompts; then `read` raises ValueError."""
         ...
 
     def read(self, visual: np.ndarray | Clip, extra: MaskSet | None = None) -> Any:
-        """Everything that does not depend on the prompt, kept for the next prompt.
+        """Compute everything that does not depend on the prompt.
 
         Args:
             visual: (H, W, 3) uint8 picture, or a clip.
             extra: masks of the picture that join the candidates.
 
         Returns:
-            A reading, for `answer` alone. A clip may be read no earlier than in `answer`, frame by frame.
+            A reading, to be passed to `answer`. A system may defer reading a clip to `answer`, frame by frame.
 
         Raises:
             ValueError: for `extra` where the system has no candidates, or for a clip.
@@ -286,12 +287,12 @@ class System(Protocol):
         ...
 
     def answer(self, reading: Any, prompts: list[Prompt], threshold: float | None) -> list[Answer]:
-        """One answer a prompt, on the CPU.
+        """One answer per prompt, on the CPU.
 
         Args:
             reading: what `read` returned.
-            prompts: their reference masks have the size of the picture or of the clip's frames.
-            threshold: score from which a mask is in the group; None where the system uses none.
+            prompts: with reference masks at the size of the picture, or of the frames of the clip.
+            threshold: lowest score of a selected mask; None for a system that uses no threshold.
 
         Raises:
             ValueError: for a prompt that the system cannot read.
@@ -300,10 +301,10 @@ class System(Protocol):
 
 
 class Preparer(Protocol):
-    """Makes training items of annotated pictures, and batches of items, for one kind of learner."""
+    """Makes training items from annotated pictures, and batches from items, for one kind of learner."""
 
     def prepare(self, source: GroupSource, number: int, rng: np.random.Generator, prompts: int) -> Any:
-        """One item: a picture of a source with at most so many prompts.
+        """One item: a picture of a source, with at most `prompts` prompts.
 
         Raises:
             UnusableImageError: when the picture cannot be used.
@@ -311,19 +312,19 @@ class Preparer(Protocol):
         ...
 
     def collate(self, items: list[Any]) -> Any:
-        """The batch of some items, as the learner's `loss` takes it."""
+        """The batch that the `loss` of the learner takes."""
         ...
 
 
 @runtime_checkable
 class StoringPreparer(Preparer, Protocol):
-    """A preparer that keeps what frozen parts compute, so that it can be computed before the training."""
+    """A preparer that caches the output of frozen parts, which can then be computed before training."""
 
     def keep(self, source: GroupSource, number: int) -> bool:
-        """Compute and keep what is frozen of an image. Returns False if it was kept already.
+        """Compute and cache the frozen features of an image. Returns False if they were cached before.
 
         Raises:
-            ValueError: where nothing is kept.
+            ValueError: without a cache folder.
             UnusableImageError: when the picture cannot be used.
         """
         ...
@@ -331,13 +332,14 @@ class StoringPreparer(Preparer, Protocol):
 
 @runtime_checkable
 class Learner(Protocol):
-    """What the one Lightning module trains: a system, a proposer, an encoder or a language model with its objective.
+    """A system, proposer, encoder or language model with its objective, which the Lightning module trains.
 
-    A Learner is a torch.nn.Module as well.
+    It is also a torch.nn.Module.
 
-    name: in cards, and of the checkpoint file.
-    runs_every_part: whether every batch runs the same modules, as often, forward and backward. ZeRO-3 asks this of all
-        processes.
+    Attributes:
+        name: in cards, and of the checkpoint file.
+        runs_every_part: whether every batch runs the same modules equally often, forward and backward. ZeRO-3
+            requires this on all processes.
     """
 
     name: str
@@ -348,19 +350,19 @@ class Learner(Protocol):
         ...
 
     def blocks(self) -> list[nn.Module]:
-        """Modules that are alike and run one after another, which may be sharded one by one.
+        """Repeated modules that run in sequence and can be sharded one by one.
 
         Raises:
-            ValueError: where the learner cannot be sharded as configured, with the reason.
+            ValueError: when the learner cannot be sharded as configured, with the reason.
         """
         ...
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars by name, among them "loss", which is minimised; the others are logged."""
+        """Scalars by name: "loss" is minimised, all others are logged."""
         ...
 
     def validate(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars by name for a validation batch, averaged over batches and logged under "val/"."""
+        """Scalars by name for a validation batch; they are averaged over batches and logged under "val/"."""
         ...
 
     def learned_state(self) -> dict[str, Tensor]:
@@ -368,7 +370,7 @@ class Learner(Protocol):
         ...
 
     def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
-        """Load what `learned_state` gave; `origin` names the file in errors.
+        """Load the result of `learned_state`; `origin` names the file in errors.
 
         Raises:
             ValueError: when a tensor is missing, unknown or of another shape.
@@ -378,8 +380,8 @@ class Learner(Protocol):
 
 @runtime_checkable
 class GroupLearner(Learner, Protocol):
-    """A learner of pictures with prompts (or captions), which `GroupsData` feeds."""
+    """A learner whose batches `GroupsData` makes from annotated pictures."""
 
     def preparer(self, settings: PrepareSettings, training: bool) -> Preparer:
-        """What makes its batches. training: False for validation."""
+        """The preparer of its batches. training: False for validation."""
         ...

@@ -1,4 +1,4 @@
-"""`Prompt`, `Sample`, `ImageSamples` and `Batch`: questions on their way into a system."""
+"""`Prompt`, `Sample` and `Batch`: the inputs of systems."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,19 +11,21 @@ from maskselect.ops.text import tidy
 from maskselect.structures.by_value import ByValue
 
 MASK_REF = "<mask-ref>"
-"""How a user writes a reference mask inside a prompt."""
+"""Placeholder of a reference mask in a prompt."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prompt(ByValue):
     """Free text with reference masks.
 
-    text: becomes what `ops.text.tidy` makes of it, so that invisible characters change no answer.
-    references: (R, H, W) bool at the image's own size; the n-th belongs to the n-th `<mask-ref>` in `text`.
-    frames: for each reference the number of the frame of a clip on which it was given; 0 for a picture.
+    Attributes:
+        text: normalised by `ops.text.tidy`, so that invisible characters do not change the answer.
+        references: (R, H, W) bool at the image's size; the n-th belongs to the n-th `<mask-ref>` in `text`.
+        frames: for each reference the index of its frame in the clip; 0 for a picture.
 
-    Raises TypeError when the text is no str, ValueError when it is empty or holds a lone surrogate, or when the number
-    of placeholders differs from R.
+    Raises:
+        TypeError: when the text is not a str.
+        ValueError: when the text is empty or holds a lone surrogate, or when the number of placeholders is not R.
     """
 
     text: str
@@ -41,7 +43,7 @@ class Prompt(ByValue):
 
 
 def prompt_text(text: object) -> str:
-    """The text of a prompt as systems read it. Raises TypeError and ValueError as `Prompt` does."""
+    """The normalised text of a prompt. Errors are those of `Prompt`."""
     if not isinstance(text, str):
         raise TypeError(f"prompt is of type {type(text).__name__}; expected a str such as 'the red mugs'")
     try:
@@ -57,13 +59,15 @@ def prompt_text(text: object) -> str:
 class Sample(ByValue):
     """One annotated question of a dataset.
 
-    image: file, or uint8 array (H, W, 3).
-    image_id, sample_id: identity as published.
-    gt_pool: (G, H, W) bool, every annotated mask of the image; ground truth only, never candidates unless asked for.
-    targets: indices into gt_pool that answer the prompt; empty for a no-target prompt.
-    reference_ids: for each reference its index in gt_pool, or -1 when it is a mask of its own.
-    kind: prompt kind, "" where the dataset has none.
-    ignore: (H, W) bool, pixels that no measure counts, or None where the dataset knows none.
+    Attributes:
+        image: file, or uint8 array (H, W, 3).
+        image_id, sample_id: ids as published.
+        gt_pool: (G, H, W) bool, every annotated mask of the image. They are ground truth, and candidates only in runs
+            with the ground truth in the pool.
+        targets: indices into gt_pool of the masks that answer the prompt; empty for a no-target prompt.
+        reference_ids: for each reference its index in gt_pool, or -1 when it is not in gt_pool.
+        kind: prompt kind, "" when the dataset has none.
+        ignore: (H, W) bool, pixels that metrics ignore, or None.
     """
 
     image: Path | np.ndarray
@@ -84,12 +88,13 @@ class Sample(ByValue):
 
 @dataclass(eq=False, repr=False)
 class Overlaps(ByValue):
-    """Of every candidate with the union of a prompt's targets.
+    """Overlap of every candidate with the union of the targets of a prompt.
 
-    Not frozen, since Lightning writes into batches where it brings them to another precision.
+    Not frozen, because Lightning writes into batches when it changes their precision.
 
-    iou, iop: (B, P, N) float32 in [0, 1], intersection over union and over the candidate's own area.
-    any_target: (B, P) bool, whether the prompt means anything in the image.
+    Attributes:
+        iou, iop: (B, P, N) float32 in [0, 1], intersection over union and over the area of the candidate.
+        any_target: (B, P) bool, False for a no-target prompt.
     """
 
     iou: Tensor
@@ -99,18 +104,21 @@ class Overlaps(ByValue):
 
 @dataclass(eq=False, repr=False)
 class Batch(ByValue):
-    """B images with frozen features and P prompts each, ready for a system.
+    """B images with frozen features and P prompts each: the batch of candidate systems.
 
-    candidate_features: (B, N, C) float; candidate_valid: (B, N) bool, False on padding.
-    image_features: (B, T, D) float, output of the language model's frozen vision tower, or None without image tokens.
-        Of language models for which images are of different lengths, padded.
-    prompts: for each image its prompt texts.
-    reference_features: for each image and prompt (R, C) float.
-    labels: (B, P, N) float, 1 in the group, 0 not, -1 left out of the loss; None at inference.
-    captions: for each image a text to be generated from mask tokens (stage 1), or None.
-    overlaps: of every candidate with the mask that answers a prompt; None at inference.
-    image_grids: (B, 2) int64, rows and columns of each image's tokens, where the language model puts them on a grid;
-        always on the CPU, since they say what stands where.
+    Attributes:
+        candidate_features: (B, N, C) float.
+        candidate_valid: (B, N) bool, False on padding.
+        image_features: (B, T, E) float, output of the frozen vision tower, padded when images have different numbers
+            of tokens; None without image tokens.
+        prompts: for each image its prompt texts.
+        reference_features: for each image and prompt (R, C) float.
+        labels: (B, P, N) float, 1 for positive, 0 for negative, -1 for ignored candidates; None at inference.
+        captions: for each image the text to generate from mask tokens (stage 1), or None.
+        image_ids: id of each image.
+        overlaps: of candidates with the targets; None at inference.
+        image_grids: (B, 2) int64, rows and columns of the image tokens, for language models that place them on a grid;
+            always on the CPU, because the layout of the sequence depends on it.
     """
 
     candidate_features: Tensor

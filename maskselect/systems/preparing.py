@@ -89,13 +89,15 @@ class FeatureStore:
     Args:
         system: whose proposer, encoders and vision tower are used.
         cache_dir: folder for records; None computes them at every visit.
-        stand_ins: makes candidates from annotated masks, in the proposer's place.
+        synthetic_candidates: makes candidates from annotated masks, in the proposer's place.
     """
 
-    def __init__(self, system: FrozenParts, cache_dir: Path | None, stand_ins: CandidateSource | None = None) -> None:
+    def __init__(
+        self, system: FrozenParts, cache_dir: Path | None, synthetic_candidates: CandidateSource | None = None
+    ) -> None:
         self.system = system
-        self.stand_ins = stand_ins
-        self.folder = cache_dir / fingerprint(system, stand_ins) if cache_dir is not None else None
+        self.synthetic_candidates = synthetic_candidates
+        self.folder = cache_dir / fingerprint(system, synthetic_candidates) if cache_dir is not None else None
         self.kept: dict[str, Record] = {}
         self._room = _KEPT_BYTES
 
@@ -148,10 +150,10 @@ class FeatureStore:
         return record
 
     def _compute(self, name: str, annotated: Annotated) -> Record:
-        if self.stand_ins is None:
+        if self.synthetic_candidates is None:
             return compute(self.system, annotated)
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
-        return compute(self.system, annotated, self.stand_ins.propose(annotated.masks, rng))
+        return compute(self.system, annotated, self.synthetic_candidates.propose(annotated.masks, rng))
 
     def _path(self, name: str) -> Path | None:
         if self.folder is None:
@@ -188,7 +190,7 @@ def compute(system: FrozenParts, annotated: Annotated, candidates: MaskSet | Non
     )
 
 
-def fingerprint(system: FrozenParts, stand_ins: CandidateSource | None = None) -> str:
+def fingerprint(system: FrozenParts, synthetic_candidates: CandidateSource | None = None) -> str:
     """Twelve hex digits over everything that decides a record: frozen weights, and what makes the candidates."""
     return cache_key(
         "Record",
@@ -196,7 +198,7 @@ def fingerprint(system: FrozenParts, stand_ins: CandidateSource | None = None) -
         parts=system.visual_parts,
         channels=system.channels,
         image_tokens=system.image_tokens,
-        candidates=stand_ins or system.proposer,
+        candidates=synthetic_candidates or system.proposer,
     )
 
 
@@ -331,7 +333,7 @@ class CandidatePreparer:
         self.rule = LabelRule(settings.best_iou, settings.positive_iou)
         self.captions = system.captions
         self.max_candidates = settings.max_candidates if training else None
-        self.store = FeatureStore(system, settings.cache_dir, settings.stand_ins if training else None)
+        self.store = FeatureStore(system, settings.cache_dir, settings.synthetic_candidates if training else None)
 
     def keep(self, source: GroupSource, number: int) -> bool:
         """See `FeatureStore.keep`."""

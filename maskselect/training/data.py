@@ -15,7 +15,7 @@ from maskselect.structures.left_out import LeftOut
 from maskselect.structures.protocols import GroupLearner, Preparer
 from maskselect.structures.provenance import TrainingData
 from maskselect.training.draws import LONG, NumberedDraws, PromptBatches, SeededItems
-from maskselect.training.stand_ins import StandIns
+from maskselect.training.synthetic_candidates import SyntheticCandidates
 from maskselect.training.substitutes import made_or_substituted
 
 
@@ -47,7 +47,7 @@ class GroupsData(LightningDataModule):
         cache_dir: where frozen features are kept; the first visit of an image computes them. None keeps nothing.
         proposals: folder of stored candidates, see `proposers.store`; what is absent is proposed and added.
         best_iou, positive_iou: see `LabelRule` of `systems/preparing.py`.
-        stand_ins: in training, candidates made from the annotated masks in place of the proposer's; validation always
+        synthetic_candidates: in training, candidates made from the annotated masks in place of the proposer's; validation always
             has the proposer's.
         seed: order of images and prompts.
 
@@ -65,7 +65,7 @@ class GroupsData(LightningDataModule):
         cache_dir: Path | None = Path(".cache/features"),
         best_iou: float = 0.5,
         positive_iou: float = 0.7,
-        stand_ins: StandIns | None = None,
+        synthetic_candidates: SyntheticCandidates | None = None,
         seed: int = 0,
         proposals: Path | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class GroupsData(LightningDataModule):
         self.batch_size, self.prompts_per_image = batch_size, prompts_per_image
         self.seed = seed
         folder = None if cache_dir is None else Path(cache_dir)
-        self.settings = PrepareSettings(folder, best_iou, positive_iou, max_candidates, stand_ins, proposals)
+        self.settings = PrepareSettings(folder, best_iou, positive_iou, max_candidates, synthetic_candidates, proposals)
         self.left_out = LeftOut()
         self._preparers: tuple[Preparer, Preparer]
 

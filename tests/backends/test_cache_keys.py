@@ -20,7 +20,7 @@ from maskselect.proposers.snapping import SnappingProposer
 from maskselect.proposers.union import UnionProposer
 from maskselect.structures.protocols import Cacheable
 from maskselect.systems.preparing import fingerprint
-from maskselect.training.stand_ins import StandIns
+from maskselect.training.synthetic_candidates import SyntheticCandidates
 from tests.systems.tiny import Quarters, tiny_ras
 
 
@@ -88,7 +88,7 @@ MADE: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
         {"max_pixels": 6000},
     ),
     (RegionProposer, {}, {"sigma": 0.7}),
-    (StandIns, {}, {"missed": 0.2}),
+    (SyntheticCandidates, {}, {"missed": 0.2}),
 ]
 
 

@@ -139,7 +139,7 @@ def test_training_begins_where_the_hub_has_the_rest(building: None, capsys: pyte
 
 
 def test_what_is_parsed_is_plain_and_whole() -> None:
-    config = parse(["-c", "configs/ras.yaml", "-c", "configs/overlays/stand_ins.yaml"])
+    config = parse(["-c", "configs/ras.yaml", "-c", "configs/overlays/synthetic_candidates.yaml"])
     task = config["model"]["task"]["init_args"]
     assert task["image_tokens"] is False and task["lmm"]["class_path"] == "maskselect.lmm.llava.Llava"
     assert config["data"]["init_args"]["best_iou"] == 0.5 and config["trainer"]["max_steps"] == 3600

@@ -28,7 +28,7 @@ from maskselect.systems.preparing import (
     thinned,
 )
 from maskselect.training.cli import parse
-from maskselect.training.stand_ins import StandIns
+from maskselect.training.synthetic_candidates import SyntheticCandidates
 from tests.systems.tiny import tiny_ras
 from tests.training.batches import batch_of
 
@@ -129,7 +129,7 @@ def test_fingerprint_follows_the_frozen_weights() -> None:
     assert fingerprint(one) != fingerprint(two)
 
 
-def test_stand_ins_take_the_proposers_place(tmp_path: Path) -> None:
+def test_synthetic_candidates_take_the_proposers_place(tmp_path: Path) -> None:
     system, source = tiny_ras(), SceneGroups("val", 3, 1)
 
     def refuse(image: np.ndarray) -> MaskSet:
@@ -137,8 +137,8 @@ def test_stand_ins_take_the_proposers_place(tmp_path: Path) -> None:
 
     real = FeatureStore(system, tmp_path)
     system.proposer.propose = refuse  # type: ignore[method-assign]
-    store = FeatureStore(system, tmp_path, StandIns())
-    first, again = store.record(source, 0), FeatureStore(system, None, StandIns()).record(source, 0)
+    store = FeatureStore(system, tmp_path, SyntheticCandidates())
+    first, again = store.record(source, 0), FeatureStore(system, None, SyntheticCandidates()).record(source, 0)
     assert store.folder != real.folder
     assert first.overlap.amax() > 0.7
     torch.testing.assert_close(first.candidate_features, again.candidate_features)

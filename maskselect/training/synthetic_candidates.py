@@ -21,7 +21,7 @@ from maskselect.structures.masks import MaskSet
 
 
 @dataclass(frozen=True)
-class StandIns:
+class SyntheticCandidates:
     """How candidates are made. The rates are what the compact SAM with snapping gives on scenes (300 train scenes:
     0.60 candidates of IoU 0.5 to 0.7 and 0.89 below 0.5 an object, 0.14 of the objects without one of IoU 0.7).
 
@@ -40,7 +40,7 @@ class StandIns:
 
     def cache_key(self) -> str:
         """Of all its settings."""
-        return cache_key("StandIns", **vars(self))
+        return cache_key("SyntheticCandidates", **vars(self))
 
     def propose(self, masks: Tensor, rng: np.random.Generator) -> MaskSet:
         """Candidates for (M, H, W) bool masks; the scores follow the overlap with the best mask, as a proposer's do."""
@@ -48,12 +48,12 @@ class StandIns:
         drawn = [piece for number in range(len(masks)) for piece in self._of_object(masks, number, rng)]
         drawn = [piece for piece in drawn if piece.any()]
         if not drawn:
-            return MaskSet(torch.zeros(0, *size, dtype=torch.bool), torch.zeros(0), "stand-in")
+            return MaskSet(torch.zeros(0, *size, dtype=torch.bool), torch.zeros(0), "synthetic")
         bent = self._bend(torch.stack(drawn), rng)
         bent = bent[bent.any(-1).any(-1)]
         best = pairwise_iou(bent, masks).amax(1) if len(bent) else torch.zeros(0)
         noise = torch.from_numpy(rng.normal(0, 0.1, len(bent))).float()
-        return MaskSet(bent, (0.3 + 0.55 * best + noise).clamp(0.05, 0.99), "stand-in")
+        return MaskSet(bent, (0.3 + 0.55 * best + noise).clamp(0.05, 0.99), "synthetic")
 
     def _of_object(self, masks: Tensor, number: int, rng: np.random.Generator) -> list[Tensor]:
         own = masks[number]
