@@ -14,8 +14,10 @@ from maskselect import cli
 from maskselect.cli import loading
 from maskselect.cli.program import VERBS
 from maskselect.ops import rle
+from maskselect.structures.facts import ModelFacts
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
+from maskselect.structures.provenance import Provenance
 from maskselect.structures.references import BoxRef, MaskRef, PointRef
 from tests.cli.asking import predict
 
@@ -26,8 +28,13 @@ KEYS = ["image", "size", "prompt", "model", "threshold", "no_target", "candidate
 class StubModel:
     """Chooses the left half, then the upper quarter of it; nothing for "nothing"."""
 
+    proposers: tuple[Provenance, ...] = ()
+
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
+
+    def facts(self) -> ModelFacts:
+        return ModelFacts(proposers=self.proposers)
 
     def candidates(self, image: np.ndarray) -> MaskSet:
         masks = torch.zeros(2, *image.shape[:2], dtype=torch.bool)

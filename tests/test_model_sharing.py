@@ -126,13 +126,13 @@ def test_one_thread_computes_at_a_time() -> None:
 def test_a_cache_of_the_language_model_is_not_written_to_by_prompts() -> None:
     model = Model(tiny_ras(scorer="autoregressive"), threshold=0.0)
     first = model.select(picture(1), "stars")
-    length = model._last.reading.candidates.cache.layers[0].keys.shape[2]  # type: ignore[union-attr]
+    length = model._last[1].candidates.cache.layers[0].keys.shape[2]  # type: ignore[index]
     decode = model.system.scorer.head.forward  # type: ignore[attr-defined]
     model.system.scorer.head.forward = lambda *_: 1 / 0  # type: ignore[attr-defined]
     with pytest.raises(ZeroDivisionError):
         model.select(picture(1), "mugs")
     model.system.scorer.head.forward = decode  # type: ignore[attr-defined]
-    assert model._last.reading.candidates.cache.layers[0].keys.shape[2] == length  # type: ignore[union-attr]
+    assert model._last[1].candidates.cache.layers[0].keys.shape[2] == length  # type: ignore[index]
     assert model.select(picture(1), "stars") == first
 
 

@@ -31,7 +31,7 @@ def evaluate(options: argparse.Namespace) -> int:
         model = loading.load_model(options)
         for output in outputs.values():
             if not options.overwrite:
-                refuse_replacing(output, options.model, getattr(model, "fingerprint", ""))
+                refuse_replacing(output, options.model, model.facts().fingerprint)
         for name, (samples, total) in opened.items():
             _evaluate_one(options, model, name, samples, total, outputs[name], left_out[name])
     return max(tell_left_out(missed, f"samples of {name}") for name, missed in left_out.items())
@@ -84,7 +84,7 @@ def _evaluate_one(
     protocol = options.protocol or protocol_of(name)
     settings = {"seed": options.seed, "with_gt": options.with_gt_candidates, "protocol": protocol}
     settings |= {"rules": RULES_VERSION}  # samples scored by another rule are asked again
-    key = {"model": getattr(model, "fingerprint", ""), "data": [name, str(options.root), options.split]} | settings
+    key = {"model": model.facts().fingerprint, "data": [name, str(options.root), options.split]} | settings
     keeper, pictures, asked = CaseKeeper(), output.with_suffix(".cases.json"), set[str]()
 
     def noted() -> "Iterator[Sample]":

@@ -1,4 +1,4 @@
-"""The threshold of a model: what each would give on validation samples, and which to store in the checkpoint's card."""
+"""Choosing a selection threshold: metrics at each threshold on validation samples, and the best threshold of them."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from maskselect.backends.progress import track
-from maskselect.data.images import load_image
-from maskselect.data.sizes import refuse_other_size
+from maskselect.evaluation.samples import load_group, names_of
 from maskselect.metrics.referring import ReferringMetrics
 from maskselect.structures.left_out import LeftOut, going_on
 from maskselect.structures.prediction import MaskGroup
@@ -20,7 +19,7 @@ THRESHOLDS = tuple(round(0.1 + 0.01 * step, 2) for step in range(90))
 
 
 class ThresholdSelector(Protocol):
-    """The part of `maskselect.predictor.Model` that is calibrated. threshold: None where it uses none."""
+    """The part of `maskselect.predictor.Model` that calibration uses. threshold: None if the system uses none."""
 
     threshold: float | None
 
@@ -31,59 +30,66 @@ class ThresholdSelector(Protocol):
         references: list[list[np.ndarray]],
         threshold: float,
     ) -> list[MaskGroup]:
-        """One answer a prompt: the masks of score at least `threshold`, by falling score."""
+        """One group per prompt: the masks of score at least `threshold`, by falling score."""
         ...
 
 
 def sweep(
     model: ThresholdSelector, samples: Iterable[Sample], total: int | None = None, left_out: LeftOut | None = None
 ) -> dict[float, dict[str, float | None]]:
-    """The report of `ReferringMetrics` (percent) at each of `THRESHOLDS`, through the public predict path.
+    """Measure a model at each of `THRESHOLDS`, through the public predict path.
 
-    The model is asked once, at the lowest threshold: masks come by falling score and doubles are removed from the best
-    score down, so the answer at a higher threshold is the beginning of the answer at a lower one.
-    total: how many samples there will be, for the progress bar.
-    left_out: gets the samples of images that cannot be asked; without it the first such image raises.
-    Raises ValueError when there is no sample, and for a model that chooses by more than a threshold.
+    The model runs once, at the lowest threshold. Masks come by falling score, and duplicates are removed from the best
+    score down, so the group at a higher threshold is the beginning of the group at a lower one.
+
+    Args:
+        model: the model.
+        samples: validation samples.
+        total: number of samples, for the progress bar.
+        left_out: receives the samples of images that fail; without it the first failure raises.
+
+    Returns:
+        The report of `ReferringMetrics` (percent) for each threshold.
+
+    Raises:
+        ValueError: there is no sample, or the model selects by more than a threshold.
     """
     if model.threshold is None:
         raise ValueError("this model answers at any threshold; there is none to choose")
     sums = {threshold: ReferringMetrics() for threshold in THRESHOLDS}
     for _, run in groupby(track(samples, total, "Calibrating", "samples"), key=lambda sample: sample.image_id):
         group = list(run)
-        references = [[mask.numpy() for mask in sample.prompt.references] for sample in group]
-        texts = [sample.prompt.text for sample in group]
         answers: list[MaskGroup] = []
-        with going_on(left_out, *(f"sample {sample.sample_id}" for sample in group)):
-            image = load_image(group[0].image)
-            for sample in group:
-                refuse_other_size(sample, (image.shape[0], image.shape[1]))
-            answers = model.select_many(image, texts, references, threshold=THRESHOLDS[0])
-        if not answers:
-            continue
-        for sample, answer in zip(group, answers, strict=True):
+        with going_on(left_out, *names_of(group)):
+            answers = model.select_many(*load_group(group), threshold=THRESHOLDS[0])
+        for sample, answer in zip(group, answers, strict=False):  # no answers after a failure
             _add(sums, sample, answer)
     if sums[THRESHOLDS[0]].samples == 0:
         raise ValueError("there is no sample to choose the threshold on")
     return {threshold: metrics.report() for threshold, metrics in sums.items()}
 
 
-def choose(found: dict[float, dict[str, float | None]], least_n_acc: float = 0.0) -> float:
+def choose(reports: dict[float, dict[str, float | None]], least_n_acc: float = 0.0) -> float:
     """The threshold of highest F1, among those whose N-acc (percent) is at least `least_n_acc`.
 
-    found: what `sweep` gives. Raises ValueError when no threshold reaches it, or no prompt without targets was asked.
+    Args:
+        reports: what `sweep` returned.
+        least_n_acc: minimum N-acc, percent.
+
+    Raises:
+        ValueError: no threshold reaches it, or there was no no-target prompt.
     """
-    right = {threshold: row["N-acc"] for threshold, row in found.items()}
-    allowed = [t for t, share in right.items() if least_n_acc <= 0 or (share is not None and share >= least_n_acc)]
+    n_acc = {threshold: row["N-acc"] for threshold, row in reports.items()}
+    allowed = [t for t, share in n_acc.items() if least_n_acc <= 0 or (share is not None and share >= least_n_acc)]
     if not allowed:
-        best = max((share for share in right.values() if share is not None), default=None)
-        told = "no prompt without targets was asked" if best is None else f"the highest N-acc is {best}"
-        raise ValueError(f"no threshold reaches an N-acc of {least_n_acc}: {told}")
-    return max(allowed, key=lambda threshold: found[threshold]["F1"] or 0.0)
+        best = max((share for share in n_acc.values() if share is not None), default=None)
+        reason = "no prompt without targets was evaluated" if best is None else f"the highest N-acc is {best}"
+        raise ValueError(f"no threshold reaches an N-acc of {least_n_acc}: {reason}")
+    return max(allowed, key=lambda threshold: reports[threshold]["F1"] or 0.0)
 
 
 def _add(sums: dict[float, ReferringMetrics], sample: Sample, answer: MaskGroup) -> None:
-    """Measures each length of the answer once; many thresholds share one."""
+    """Add an answer at every threshold. Thresholds that keep the same masks share one measurement."""
     targets = sample.gt_pool[list(sample.targets)]
     measured: dict[int, ReferringMetrics] = {}
     for threshold, metrics in sums.items():

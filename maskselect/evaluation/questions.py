@@ -1,4 +1,4 @@
-"""Data sets by name, as the evaluator asks for them."""
+"""The evaluator's samples: data sets by name, and generated scenes."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -22,14 +22,25 @@ def open_samples(
     seed: int = 0,
     left_out: LeftOut | None = None,
 ) -> tuple[Iterator[Sample], int]:
-    """Samples of a data set, decoded as they are asked for, and how many there will be at most.
+    """Open the samples of a data set, which are decoded one by one.
 
-    name: of `maskselect.data.catalog`, or one of GENERATED, which without a root, or with one that is absent or empty,
-        are generated on the spot; a root holds them in MaskGroups-HQ's format.
-    limit: at most so many samples.  scenes, seed: how many scenes to generate, and from what.
-    reference_column: see `MaskGroupsDataset`.
-    left_out: gets the samples that cannot be read, each with the reason; without it the first such one raises.
-    Raises FileNotFoundError or ValueError when the data set is not there or not as it should be.
+    Args:
+        name: of `maskselect.data.catalog`, or of GENERATED. Generated scenes are read from `root` in MaskGroups-HQ's
+            format, or generated if that is None, absent or empty.
+        root: folder of the data set.
+        split: of the data set.
+        limit: maximum number of samples.
+        reference_column: see `MaskGroupsDataset`.
+        scenes: number of scenes to generate.
+        seed: of the generated scenes.
+        left_out: receives the samples that cannot be read; without it the first failure raises.
+
+    Returns:
+        The samples, and their maximum number.
+
+    Raises:
+        FileNotFoundError: the data set does not exist.
+        ValueError: the name is unknown, `root` is missing, or the data set is damaged.
     """
     if name not in CATALOG and name not in GENERATED:
         raise ValueError(f"unknown dataset {name!r}; expected one of {', '.join([*CATALOG, *GENERATED])}")
@@ -45,7 +56,7 @@ def open_samples(
 
 
 def _readable(stored: SampleReader, total: int, left_out: LeftOut | None) -> Iterator[Sample]:
-    """The first `total` samples, without those that cannot be read where `left_out` takes them."""
+    """The first `total` samples, without those that `left_out` receives."""
     for number in range(total):
         sample = None
         with going_on(left_out, f"sample number {number}"):
@@ -57,15 +68,15 @@ def _readable(stored: SampleReader, total: int, left_out: LeftOut | None) -> Ite
 def _generated(name: str, split: str, limit: int | None, scenes: int | None, seed: int) -> tuple[Iterator[Sample], int]:
     if scenes is None:
         scenes = 1000 if limit is None else limit  # a scene has one sample at least
-    each = GENERATED[name]
-    asked = ask_scenes(
+    prompts = GENERATED[name]
+    drawn = ask_scenes(
         split,
         seed,
         scenes,
-        prompts_per_scene=each.plain,
-        reasoning_per_scene=each.reasoning,
-        unknown_per_scene=each.unknown,
+        prompts_per_scene=prompts.plain,
+        reasoning_per_scene=prompts.reasoning,
+        unknown_per_scene=prompts.unknown,
     )
-    total = scenes * each.total
-    samples = (sample for scene in asked for sample in scene.samples())
+    total = scenes * prompts.total
+    samples = (sample for scene in drawn for sample in scene.samples())
     return islice(samples, limit), total if limit is None else min(limit, total)

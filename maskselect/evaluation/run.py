@@ -4,13 +4,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskselect.backends.training_data import card_data
 from maskselect.data.catalog import CATALOG
 from maskselect.evaluation.leakage import candidates_overlaps, find_overlaps
 from maskselect.evaluation.questions import open_samples
 from maskselect.evaluation.samples import Selector, build_report, score_samples
 from maskselect.structures.left_out import LeftOut
-from maskselect.structures.provenance import trained_on
 from maskselect.structures.sample import Sample
 from maskselect.structures.scored import Scored
 
@@ -34,46 +32,41 @@ def evaluate(
         dataset: a name that `maskselect data list` shows, or samples.
         root: folder of the data set; the generated scenes need none.
         split: of the data set.
-        limit: at most so many samples.
+        limit: maximum number of samples.
         protocol: of `maskselect.metrics.protocols`; None for the data set's own.
         with_gt_candidates: add the ground-truth masks to the pool, which shows what selection alone can do.
-        scenes: how many scenes to generate; 1000 if None.
+        scenes: number of scenes to generate; 1000 if None.
         seed: of the generated scenes.
 
     Returns:
-        What `maskselect evaluate` writes as JSON. `report["metrics"]["overall"]["gIoU"]` is in percent. Samples that
-        cannot be read or asked are left out and listed under `left_out`.
+        The report that `maskselect evaluate` writes as JSON. `report["metrics"]["overall"]["gIoU"]` is in percent.
+        Samples that cannot be read or scored are listed under `left_out`.
 
     Raises:
-        FileNotFoundError: the data set is not there.
-        ValueError: the data set is not as it should be, or none of its samples could be scored.
+        FileNotFoundError: the data set does not exist.
+        ValueError: the data set is damaged, or none of its samples could be scored.
 
     Example:
         >>> report = maskselect.evaluate(maskselect.load("ras"), "scenes", split="test", scenes=50)  # doctest: +SKIP
     """
-    left_out, samples, name = LeftOut(), dataset, "samples"
+    left_out = LeftOut()
     if isinstance(dataset, str):
-        folder = None if root is None else Path(root)
-        samples, total = open_samples(dataset, folder, split, limit=limit, scenes=scenes, seed=seed, left_out=left_out)
-        name = dataset
+        folder, name = None if root is None else Path(root), dataset
+        samples, total = open_samples(name, folder, split, limit=limit, scenes=scenes, seed=seed, left_out=left_out)
     else:
-        chosen = list(dataset)[:limit]
-        samples, total = chosen, len(chosen)
+        chosen, name = list(dataset)[:limit], "samples"
+        samples, total = iter(chosen), len(chosen)
     rule = protocol or protocol_of(name)
-    rows = list(
-        score_samples(
-            model,
-            samples,
-            total=total,
-            what=f"{name} {split}",
-            with_gt=with_gt_candidates,
-            protocol=rule,
-            left_out=left_out,
-        )
+    scored = score_samples(
+        model,
+        samples,
+        total=total,
+        what=f"{name} {split}",
+        with_gt=with_gt_candidates,
+        protocol=rule,
+        left_out=left_out,
     )
-    return full_report(
-        model, rows, name, split, getattr(model, "name", "model"), with_gt_candidates, rule, seed, left_out
-    )
+    return full_report(model, list(scored), name, split, model.facts().name, with_gt_candidates, rule, seed, left_out)
 
 
 def protocol_of(dataset: str) -> str:
@@ -92,19 +85,16 @@ def full_report(
     seed: int,
     left_out: LeftOut,
 ) -> dict[str, Any]:
-    """What `build_report` gives, with what the model may have seen in training and which samples were left out.
+    """The report of `build_report`, with the overlap of training and evaluation data and the samples left out.
 
     Raises:
-        ValueError: there is no sample; with the first reason if all were left out.
+        ValueError: there is no sample; the message has the first reason if all were left out.
     """
     if not rows and left_out:
         reason = next(iter(left_out.reasons.values()))
         raise ValueError(f"none of the {len(left_out)} samples could be scored: {reason}")
-    seen = dataset, split, seed, [row.image_id for row in rows]
-    proposer = getattr(getattr(model, "system", None), "proposer", None)
-    overlap = [
-        *find_overlaps(card_data(getattr(model, "trained_on", None) or {}), *seen),
-        *candidates_overlaps(trained_on(proposer), *seen),
-    ]
+    evaluated = dataset, split, seed, [row.image_id for row in rows]
+    facts = model.facts()
+    overlap = [*find_overlaps(facts.training, *evaluated), *candidates_overlaps(facts.proposers, *evaluated)]
     report = build_report(rows, dataset, split, model_name, with_gt, protocol, overlap)
     return report | {"left_out": left_out.as_json()}

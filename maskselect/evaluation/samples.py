@@ -1,11 +1,12 @@
-"""The evaluator: asks a model what a user would ask it, through the public predict path, and measures the answers.
+"""The evaluator: it runs the public predict path on samples and measures the answers.
 
-Two halves: `score_samples` asks and keeps one `Scored` a sample; `build_report` makes the numbers from those alone, so
-that a run that was interrupted goes on, and two runs can be compared sample by sample.
+`score_samples` yields one `Scored` per sample. `build_report` computes all numbers from these alone, so that an
+interrupted run can resume and two runs can be compared sample by sample.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, Protocol
@@ -22,25 +23,31 @@ from maskselect.metrics.referring import ReferringMetrics
 from maskselect.metrics.summary import DRAWS, LEAST_IMAGES, add_up, intervals, sums_of
 from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iou
+from maskselect.structures.facts import ModelFacts
 from maskselect.structures.left_out import LeftOut, going_on
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.protocols import Proposer
 from maskselect.structures.sample import Sample
 from maskselect.structures.scored import Scored
+from maskselect.structures.video import VideoSample
 
-WITHOUT, WITH = "w/o mask-ref", "w/ mask-ref"
-_TARGET_COUNTS = ((0, "0"), (1, "1"), (5, "2-5"), (10, "6-10"))
-_TARGET_SHARES = ((0.01, "below 1 %"), (0.05, "1 to 5 %"), (0.2, "5 to 20 %"), (1.0, "above 20 %"))
+_TARGET_COUNTS = {0: "0", 1: "1", 5: "2-5", 10: "6-10", math.inf: "11+"}
+_TARGET_SHARES = {0.01: "below 1 %", 0.05: "1 to 5 %", 0.2: "5 to 20 %", 1.0: "above 20 %"}
+"""Upper limits of the targets' number and of their share of the image, and the names of the parts of a report."""
 
 CEILING = ("oracle_gIoU", "oracle_cIoU", *RECALL, *MATCHED_RECALL)
 
 Watcher = Callable[[Scored, Sample, MaskGroup, Tensor | None], None]
-"""Sees each scored sample with its answer and the (N, H, W) pool, None where the system has none."""
+"""Called with a scored sample, the sample, its answer, and the pool (N, H, W) bool, None without a pool."""
 
 
 class Selector(Protocol):
-    """The part of `maskselect.predictor.Model` that is evaluated."""
+    """The part of `maskselect.predictor.Model` that the evaluator uses."""
+
+    def facts(self) -> ModelFacts:
+        """Name, fingerprint and training data."""
+        ...
 
     def select_many(
         self,
@@ -51,7 +58,7 @@ class Selector(Protocol):
         extra_candidates: np.ndarray | None = None,
         keep_pool: bool = False,
     ) -> list[MaskGroup]:
-        """One answer a prompt. references: for each prompt its (H, W) bool masks. extra_candidates: (K, H, W) bool."""
+        """One group per prompt. references: (H, W) bool masks of each prompt. extra_candidates: (K, H, W) bool."""
         ...
 
 
@@ -67,22 +74,25 @@ def score_samples(
     watch: Watcher | None = None,
     left_out: LeftOut | None = None,
 ) -> Iterator[Scored]:
-    """Asks the samples, those of one image in one call as long as they follow each other, and measures each.
+    """Measure the model's answer to each sample. Consecutive samples of one image share one call of the model.
 
-    total: how many samples there will be, for the progress bar.  what: what the bar calls them.
-    with_gt: the ground-truth masks of the image join the pool, which shows what selection alone can do.
-    protocol: of `maskselect.metrics.protocols`.
-    done: ids of samples that are left out, because they were scored already.
-    left_out: gets the samples of images that cannot be asked; without it the first such image raises.
+    Args:
+        model: the model.
+        samples: in any order.
+        total: number of samples, for the progress bar.
+        what: name of the samples in the progress bar.
+        with_gt: add the ground-truth masks of the image to the pool, which shows what selection alone can do.
+        protocol: of `maskselect.metrics.protocols`.
+        done: ids of samples to skip, because they are scored already.
+        watch: called with each scored sample.
+        left_out: receives the samples of images that fail; without it the first failure raises.
     """
-    known = set(done)
-    left = (
-        sample for sample in track(samples, total, f"Evaluating {what}", "samples") if sample.sample_id not in known
-    )
+    skipped = set(done)
+    left = (one for one in track(samples, total, f"Evaluating {what}", "samples") if one.sample_id not in skipped)
     for group in _by_image(left, with_gt):
         rows: list[Scored] = []
-        with going_on(left_out, *(f"sample {sample.sample_id}" for sample in group)):
-            rows = list(_ask(model, group, with_gt, protocol, watch))
+        with going_on(left_out, *names_of(group)):
+            rows = list(_score_group(model, group, with_gt, protocol, watch))
         yield from rows
 
 
@@ -95,12 +105,24 @@ def build_report(
     protocol: str,
     overlap: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The report as JSON: dataset, split, model, samples, protocol, metrics {overall, w/o mask-ref, w/ mask-ref},
-    intervals, by_kind, by_targets, by_size, images, candidates_per_image (null without a pool), undecoded (the share of
-    answers whose text could not be decoded, percent), latency and overlap.
+    """The report of an evaluation, ready for JSON. Metrics are in percent, null if there was nothing to measure.
 
-    overlap: sentences on what the model may have seen of this in training, see `maskselect.evaluation.leakage`.
-    Metrics are percent, null where nothing was there to measure. Raises ValueError when there is no sample.
+    Args:
+        rows: scored samples.
+        dataset: name of the data set.
+        split: of the data set.
+        model_name: name of the model.
+        with_gt: whether the ground-truth masks joined the pool.
+        protocol: of `maskselect.metrics.protocols`.
+        overlap: sentences about evaluated data seen in training, see `maskselect.evaluation.leakage`.
+
+    Returns:
+        dataset, split, model, samples, protocol, metrics {overall, w/o mask-ref, w/ mask-ref}, intervals, by_kind,
+        by_targets, by_size, images, candidates_per_image (null without a pool), undecoded (percentage of answers whose
+        text could not be decoded), latency and overlap.
+
+    Raises:
+        ValueError: there is no sample.
     """
     if not rows:
         raise ValueError(f"dataset {dataset}, split {split!r} has no sample to evaluate")
@@ -110,8 +132,8 @@ def build_report(
 
     parts = {
         "overall": list(rows),
-        WITHOUT: [row for row in rows if not row.references],
-        WITH: [row for row in rows if row.references],
+        "w/o mask-ref": [row for row in rows if not row.references],
+        "w/ mask-ref": [row for row in rows if row.references],
     }
     images = {row.image_id: row.candidates for row in rows}
     pools = [count for count in images.values() if count is not None]
@@ -121,13 +143,18 @@ def build_report(
         "split": split,
         "model": model_name,
         "samples": len(rows),
-        "protocol": _protocol(with_gt, protocol, len(images)),
+        "protocol": _describe(with_gt, protocol, len(images)),
         "metrics": {part: add_up(some, make).report() for part, some in parts.items()},
         "ground_truth_candidates": with_gt,
         "intervals": {part: intervals(some, make) for part, some in parts.items()},
         "by_kind": _split(rows, sorted({row.kind for row in rows} - {""}), lambda row: row.kind, make),
-        "by_targets": _split(rows, _names(_TARGET_COUNTS, "11+"), lambda row: _bucket(row.targets), make),
-        "by_size": _split(rows, _names(_TARGET_SHARES), _size_bucket, make),
+        "by_targets": _split(rows, _TARGET_COUNTS.values(), lambda row: _bucket(row.targets, _TARGET_COUNTS), make),
+        "by_size": _split(
+            [row for row in rows if not row.no_target],
+            _TARGET_SHARES.values(),
+            lambda row: _bucket(row.target_share, _TARGET_SHARES),
+            make,
+        ),
         "images": len(images),
         "candidates_per_image": round(sum(pools) / len(pools), 2) if pools else None,
         "undecoded": round(100 * sum(row.failure is not None for row in rows) / len(rows), 2),
@@ -143,22 +170,27 @@ def build_report(
 def measure_ceiling(
     proposer: Proposer, samples: Iterable[Sample], total: int | None = None, left_out: LeftOut | None = None
 ) -> dict[str, Any]:
-    """What no selector can pass with these candidates (RAS, Table 6), percent: oracle gIoU and cIoU, and the share of
-    targets that have a candidate of IoU 0.5 to 0.95, and that have one of their own ("matched"); with images, samples
-    and candidates_per_image.
+    """Measure a candidate pool without selection (RAS, Table 6), in percent.
 
-    left_out: see `score_samples`.
-    Raises ValueError when there is no sample.
+    Args:
+        proposer: returns the candidates.
+        samples: annotated samples.
+        total: number of samples, for the progress bar.
+        left_out: receives the samples of images that fail; without it the first failure raises.
+
+    Returns:
+        Oracle gIoU and cIoU; the share of targets with a candidate of IoU 0.5 to 0.95, and with one of their own
+        ("matched"); images, samples and candidates_per_image.
+
+    Raises:
+        ValueError: there is no sample.
     """
     metrics = ReferringMetrics(protocol=replace(protocol_named("maskselect"), measures=CEILING))
     images = candidates = 0
     for group in _by_image(track(samples, total, "Proposing", "samples"), False):
-        with going_on(left_out, *(f"sample {sample.sample_id}" for sample in group)):
-            image = load_image(group[0].image)
-            for sample in group:
-                refuse_other_size(sample, (image.shape[0], image.shape[1]))
-            found = proposer.propose(image)
-            pool, scores = found.masks.cpu(), found.scores.cpu()
+        with going_on(left_out, *names_of(group)):
+            proposals = proposer.propose(load_group(group)[0])
+            pool, scores = proposals.masks.cpu(), proposals.scores.cpu()
             images, candidates = images + 1, candidates + len(pool)
             for sample in group:
                 targets = sample.gt_pool[list(sample.targets)]
@@ -168,16 +200,38 @@ def measure_ceiling(
     return {"images": images, "candidates_per_image": round(candidates / images, 2), **metrics.report()}
 
 
+def names_of(group: Sequence[Sample | VideoSample]) -> list[str]:
+    """The names of samples in `LeftOut`."""
+    return [f"sample {sample.sample_id}" for sample in group]
+
+
+def load_group(group: Sequence[Sample]) -> tuple[np.ndarray, list[str], list[list[np.ndarray]]]:
+    """What `Model.select_many` takes for samples of one image: the image, the prompts and their reference masks.
+
+    Raises:
+        ValueError: the image cannot be read, or has another size than the masks.
+    """
+    image = load_image(group[0].image)
+    for sample in group:
+        refuse_other_size(sample, (image.shape[0], image.shape[1]))
+    references = [[mask.numpy() for mask in sample.prompt.references] for sample in group]
+    return image, [sample.prompt.text for sample in group], references
+
+
 def _split(
-    rows: Sequence[Scored], names: list[str], name_of: Callable[[Scored], str], make: Callable[[], ReferringMetrics]
+    rows: Sequence[Scored], names: Iterable[str], name_of: Callable[[Scored], str], make: Callable[[], ReferringMetrics]
 ) -> dict[str, Any]:
     """The report of each part that has samples."""
     parts = {name: [row for row in rows if name_of(row) == name] for name in names}
     return {name: add_up(some, make).report() for name, some in parts.items() if some}
 
 
+def _bucket(value: float, names: Mapping[float, str]) -> str:
+    return next(name for limit, name in names.items() if value <= limit)
+
+
 def _by_image(samples: Iterable[Sample], same_pool: bool) -> Iterator[list[Sample]]:
-    """Runs of samples that share an image, and the ground-truth pool too where that becomes candidates."""
+    """Runs of samples of one image. same_pool: their ground-truth pools, which become candidates, are equal too."""
     for _, run in groupby(samples, key=lambda sample: sample.image_id):
         group: list[Sample] = []
         for sample in run:
@@ -188,15 +242,13 @@ def _by_image(samples: Iterable[Sample], same_pool: bool) -> Iterator[list[Sampl
         yield group
 
 
-def _ask(model: Selector, group: list[Sample], with_gt: bool, protocol: str, watch: Watcher | None) -> Iterator[Scored]:
-    """One image and all of its prompts."""
-    image, truth = load_image(group[0].image), group[0].gt_pool
-    for sample in group:
-        refuse_other_size(sample, (image.shape[0], image.shape[1]))
-    references = [[mask.numpy() for mask in sample.prompt.references] for sample in group]
+def _score_group(
+    model: Selector, group: list[Sample], with_gt: bool, protocol: str, watch: Watcher | None
+) -> Iterator[Scored]:
+    """Score all prompts of one image."""
+    (image, texts, references), truth = load_group(group), group[0].gt_pool
     extra = truth.numpy() if with_gt else None
     start = time.perf_counter()
-    texts = [sample.prompt.text for sample in group]
     answers = model.select_many(image, texts, references, extra_candidates=extra, keep_pool=True)
     seconds = (time.perf_counter() - start) / len(group)
     pool, order = _pool(answers[0].pool, truth, with_gt)
@@ -207,17 +259,17 @@ def _ask(model: Selector, group: list[Sample], with_gt: bool, protocol: str, wat
         yield row
 
 
-def _pool(found: MaskSet | None, truth: Tensor, with_gt: bool) -> tuple[Tensor | None, Tensor | None]:
-    """The candidates at the size of the ground truth, and the proposer's scores; None where the system has none.
+def _pool(candidates: MaskSet | None, truth: Tensor, with_gt: bool) -> tuple[Tensor | None, Tensor | None]:
+    """The candidates (N, H, W) at the size of the ground truth, and the proposer's scores (N,); None without a pool.
 
-    A very large image is worked on at a smaller size; the oracle is measured at its own. Ground-truth masks that joined
-    the pool count at their own size, too, and behind all others.
+    A very large image is processed at a smaller size, but the oracle is measured at the image's own. Ground-truth masks
+    in the pool keep their own size, and their scores place them behind all others.
     """
-    if found is None:
+    if candidates is None:
         return None, None
-    proposed = len(found) - (len(truth) if with_gt else 0)
-    pool = resize_nearest(found.masks[:proposed].cpu(), (truth.shape[1], truth.shape[2]))
-    order = found.scores[:proposed].cpu()
+    proposed = len(candidates) - (len(truth) if with_gt else 0)
+    pool = resize_nearest(candidates.masks[:proposed].cpu(), (truth.shape[1], truth.shape[2]))
+    order = candidates.scores[:proposed].cpu()
     if with_gt:
         pool, order = torch.cat([pool, truth]), torch.cat([order, order.new_full((len(truth),), -torch.inf)])
     return pool, order
@@ -226,7 +278,7 @@ def _pool(found: MaskSet | None, truth: Tensor, with_gt: bool) -> tuple[Tensor |
 def _measure(
     sample: Sample, answer: MaskGroup, pool: Tensor | None, order: Tensor | None, seconds: float, protocol: str
 ) -> Scored:
-    """One answer. order: the proposer's scores of the pool."""
+    """Measure one answer. order: the proposer's scores of the pool."""
     targets = sample.gt_pool[list(sample.targets)]
     metrics = ReferringMetrics(protocol=protocol)
     metrics.update(
@@ -237,11 +289,11 @@ def _measure(
         ignore=sample.ignore,
         candidate_scores=order,
     )
-    scores = answer.candidate_scores
-    known = pool is not None and scores is not None and len(scores) == len(pool) and len(pool) > 0
-    right = torch.zeros(0 if pool is None else len(pool), dtype=torch.bool)
-    if pool is not None and known and len(targets):
-        right = pairwise_iou(pool, targets).amax(1) >= 0.5
+    scores, right = answer.candidate_scores, torch.zeros(0, dtype=torch.bool)
+    if pool is None or scores is None or len(scores) != len(pool):
+        scores = np.zeros(0)
+    elif len(pool):
+        right = pairwise_iou(pool, targets).amax(1) >= 0.5 if len(targets) else right.new_zeros(len(pool))
     sums = sums_of(metrics)
     return Scored(
         sample_id=sample.sample_id,
@@ -257,13 +309,13 @@ def _measure(
         failure=answer.failure,
         seconds=round(seconds, 5),
         sums=sums,
-        scores=tuple(round(float(score), 4) for score in scores) if scores is not None and known else (),
-        right=tuple(right.tolist()) if known else (),
+        scores=tuple(round(float(score), 4) for score in scores),
+        right=tuple(right.tolist()),
     )
 
 
-def _protocol(with_gt: bool, protocol: str, images: int) -> dict[str, str]:
-    """How the numbers came about, in words, for whoever compares them with others; the rules in the protocol's own."""
+def _describe(with_gt: bool, protocol: str, images: int) -> dict[str, str]:
+    """How the numbers were measured, in words."""
     few = f"none: fewer than {LEAST_IMAGES} images tell too little about others"
     return {
         "name": protocol,
@@ -275,16 +327,3 @@ def _protocol(with_gt: bool, protocol: str, images: int) -> dict[str, str]:
         "latency": "wall time of select_many, candidates and encoding included",
         "intervals": few if images < LEAST_IMAGES else f"95 %, bootstrap over images, {DRAWS:,} draws",
     }
-
-
-def _bucket(targets: int) -> str:
-    return next((name for most, name in _TARGET_COUNTS if targets <= most), "11+")
-
-
-def _size_bucket(row: Scored) -> str:
-    """By the share of the image that the targets cover; samples without targets have none."""
-    return "" if row.no_target else next(name for most, name in _TARGET_SHARES if row.target_share <= most)
-
-
-def _names(buckets: tuple[tuple[float, str], ...], last: str | None = None) -> list[str]:
-    return [*(name for _, name in buckets), *([last] if last else [])]

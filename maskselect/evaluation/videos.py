@@ -1,4 +1,4 @@
-"""The evaluator of referring video segmentation: asks a model through `select_video_many` and measures J and F."""
+"""The evaluator of referring video segmentation: J and F of the answers of `Model.select_video_many`."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -11,6 +11,7 @@ import torch
 from maskselect.backends.progress import track
 from maskselect.data.clips import FramesClip
 from maskselect.data.video import MevisDataset, RefDavis17Dataset, RefYoutubeVosDataset, RevosDataset, VideoDataset
+from maskselect.evaluation.samples import names_of
 from maskselect.metrics.video import VideoMetrics
 from maskselect.metrics.video_protocols import video_protocol_named
 from maskselect.structures.clip import Clip
@@ -20,7 +21,7 @@ from maskselect.structures.video import VideoSample, stacked
 
 
 class VideoEntry(NamedTuple):
-    """A dataset of videos. protocol: of `metrics.video_protocols`, expression by expression."""
+    """A dataset of videos. protocol: of `metrics.video_protocols`."""
 
     reader: type[VideoDataset]
     protocol: str
@@ -34,22 +35,23 @@ VIDEO_DATASETS = {
 }
 
 GROUPS = {"referring": 0, "reasoning": 1, "none": 2}
-"""Numbers of ReVOS' kinds."""
+"""Group numbers of ReVOS' kinds of prompts."""
 
 
 class VideoSelector(Protocol):
-    """The part of `maskselect.predictor.Model` that is evaluated."""
+    """The part of `maskselect.predictor.Model` that the evaluator uses."""
 
     def select_video_many(self, video: Clip, prompts: Sequence[str]) -> list[ClipGroup]:
-        """One answer a prompt; every frame is read once."""
+        """One group per prompt; every frame is read once."""
         ...
 
 
 def open_videos(name: str, root: Path | None, split: str, limit: int | None = None) -> list[VideoSample]:
-    """Samples of a dataset of videos, without their frames and masks.
+    """The samples of a dataset of videos; frames and masks are read later.
 
     Raises:
-        FileNotFoundError, ValueError: when the dataset is not there, has no masks, or is not as it should be.
+        FileNotFoundError: the dataset does not exist.
+        ValueError: the dataset is damaged, has no masks or no sample, or `root` is missing.
     """
     if root is None:
         raise ValueError(f"dataset {name!r} needs --root: a folder with the data")
@@ -71,21 +73,21 @@ def evaluate_videos(
     model_name: str,
     left_out: LeftOut | None = None,
 ) -> dict[str, Any]:
-    """Ask all expressions, those of one video together, and return the report.
+    """Evaluate a model on videos. All prompts of one video share one call of the model.
 
     Args:
-        model: what is evaluated.
-        samples: those of one video behind each other.
+        model: the model.
+        samples: samples of one video are consecutive.
         dataset: name in `VIDEO_DATASETS`, which decides the protocol.
         split: for the report.
         model_name: for the report.
-        left_out: gets the samples of videos that cannot be asked; without it the first such video raises.
+        left_out: receives the samples of videos that fail; without it the first failure raises.
 
     Returns:
-        {dataset, split, model, samples, protocol, metrics: {overall}}, metrics in percent.
+        {dataset, split, model, samples, protocol, metrics: {overall}, undecoded, left_out}, metrics in percent.
 
     Raises:
-        ValueError: when no sample could be scored.
+        ValueError: no sample could be scored.
     """
     protocol = video_protocol_named(VIDEO_DATASETS[dataset].protocol)
     metrics = VideoMetrics(protocol)
@@ -94,10 +96,10 @@ def evaluate_videos(
     for _, run in groupby(shown, lambda sample: sample.video_id):
         group = list(run)
         answers: list[ClipGroup] = []
-        with going_on(left_out, *(f"sample {sample.sample_id}" for sample in group)):
+        with going_on(left_out, *names_of(group)):
             answers = model.select_video_many(FramesClip(group[0].frames), [sample.prompt for sample in group])
         for sample, answer in zip(group, answers, strict=False):
-            with going_on(left_out, f"sample {sample.sample_id}"):
+            with going_on(left_out, *names_of([sample])):
                 _add(metrics, sample, answer)
                 scored, undecoded = scored + 1, undecoded + (answer.failure is not None)
     if not scored:
@@ -119,7 +121,7 @@ def evaluate_videos(
 
 
 def _add(metrics: VideoMetrics, sample: VideoSample, answer: ClipGroup) -> None:
-    """One expression, all frames of it."""
+    """Add the answer to one prompt, all frames of it."""
     assert sample.masks is not None
     united = np.stack([answer.mask(frame) for frame in range(len(answer.clip))])
     foreground = None if sample.foreground is None else stacked(sample.foreground)

@@ -1,8 +1,8 @@
 """What weights learned from, so that a report can say when they have seen the pictures it is about."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from maskselect.structures.protocols import Proposer
 
@@ -51,20 +51,26 @@ class Provenance:
         return cls(record["weights"], tuple(TrainingData(**one) for one in record["data"]))
 
 
-def trained_on(proposer: object) -> list[Provenance]:
-    """What a proposer, and whatever proposers it holds at any depth, say that their weights learned from; each once.
+@runtime_checkable
+class StatesProvenance(Protocol):
+    """A proposer that knows what its weights learned from."""
 
-    A proposer says it by an attribute `trained_on`, an iterable of `Provenance`; one without knows nothing of it. Those
-    that it holds are found in its attributes, alone or in lists and mappings.
+    trained_on: Sequence[Provenance]
+
+
+def trained_on(proposer: object) -> list[Provenance]:
+    """What the weights of a proposer and of all proposers that it holds learned from, each once.
+
+    Inner proposers are found in its attributes, alone or in lists and mappings, at any depth.
     """
-    found = list(getattr(proposer, "trained_on", ()))
+    found = list(proposer.trained_on) if isinstance(proposer, StatesProvenance) else []
     for inner in _held(proposer):
         found += (one for one in trained_on(inner) if one not in found)
     return found
 
 
 def _held(proposer: object) -> Iterator[Proposer]:
-    for value in getattr(proposer, "__dict__", {}).values():
+    for value in vars(proposer).values():
         members = value.values() if isinstance(value, Mapping) else value
         for one in members if isinstance(value, Mapping | list | tuple) else (value,):
             if isinstance(one, Proposer):

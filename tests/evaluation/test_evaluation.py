@@ -10,6 +10,7 @@ from maskselect.evaluation.run import evaluate
 from maskselect.metrics.protocols import PROTOCOLS, protocol_named
 from maskselect.reports.table import print_report
 from maskselect.scenes.samples import ask_scenes
+from maskselect.structures.facts import ModelFacts
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Prompt, Sample
@@ -20,11 +21,12 @@ Choose = Callable[[np.ndarray], np.ndarray]
 class StubModel:
     """Its pool is the quarters of the image; `choose` picks from the pool and whatever was added to it."""
 
-    name = "stub"
-
     def __init__(self, choose: Choose) -> None:
         self.choose = choose
         self.calls: list[tuple[list[str], list[int]]] = []
+
+    def facts(self) -> ModelFacts:
+        return ModelFacts("stub")
 
     def candidates(self, image: np.ndarray) -> MaskSet:
         height, width = image.shape[:2]

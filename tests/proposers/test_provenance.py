@@ -5,7 +5,6 @@ import shutil
 from dataclasses import asdict
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,7 +71,7 @@ def codetr(published: Path, monkeypatch: pytest.MonkeyPatch) -> CoDetrProposer:
 def test_at_any_depth_and_each_once() -> None:
     other = Learned()
     other.trained_on = (COCO, Provenance.of_dataset("others", "lvis", "train"))
-    assert trained_on(None) == trained_on(Silent()) == trained_on(Silent(1, "x", None)) == []
+    assert trained_on(Silent()) == trained_on(Silent(1, "x", None)) == []
     assert trained_on(SnappingProposer(UnionProposer([Silent(), Learned()]))) == [COCO]  # type: ignore[arg-type]
     assert trained_on(UnionProposer([Learned(), other])) == list(other.trained_on)
 
@@ -132,7 +131,7 @@ def test_the_report_of_an_evaluation_says_it(
     codetr: CoDetrProposer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, root, output = StubModel(), test_refer._root(tmp_path / "data"), tmp_path / "report.json"
-    model.system = SimpleNamespace(proposer=UnionProposer([Silent(), codetr]))  # type: ignore[attr-defined]
+    model.proposers = tuple(trained_on(UnionProposer([Silent(), codetr])))
     monkeypatch.setattr(loading, "load_model", lambda options: model)
     words = ["--dataset", "refcoco", "--root", root, "--split", "val", "--output", output]
     assert main(["evaluate", *map(str, words)]) == 0

@@ -22,6 +22,7 @@ from maskselect.reports.page import draw_page
 from maskselect.reports.published import PUBLISHED, lacking
 from maskselect.reports.records import RecordFile, in_order, read_records, records_path
 from maskselect.scenes.samples import ask_scenes
+from maskselect.structures.facts import ModelFacts
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.prediction import MaskGroup
 from maskselect.structures.sample import Sample
@@ -36,6 +37,9 @@ class Halves:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+
+    def facts(self) -> ModelFacts:
+        return ModelFacts(fingerprint=self.fingerprint)
 
     def cache_key(self) -> str:
         return "halves"

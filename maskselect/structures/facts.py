@@ -1,0 +1,22 @@
+"""Facts about a model that reports state."""
+
+from dataclasses import dataclass
+
+from maskselect.structures.provenance import Provenance, TrainingData
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model states about itself.
+
+    Args:
+        name: its name in reports.
+        fingerprint: digest of its weights and their card, "" if it has no file; results are stored under it.
+        training: what its weights learned from; empty if this is not known.
+        proposers: what the weights of its proposers learned from; empty if it has no candidates.
+    """
+
+    name: str = "model"
+    fingerprint: str = ""
+    training: tuple[TrainingData, ...] = ()
+    proposers: tuple[Provenance, ...] = ()
