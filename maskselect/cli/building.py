@@ -5,35 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from maskselect.backends.optional import require
-from maskselect.cli.parsing import Parser, add_device, positive
-
-NAMES = ("maskgroups-2m", "llm-seg40k")
+from maskselect.cli.parsing import add_device, natural, positive
 
 
 def add_recipes(parser: argparse.ArgumentParser) -> None:
-    """A verb for each builder."""
-    verbs = parser.add_subparsers(dest="name", required=True, metavar="|".join(NAMES), parser_class=Parser)
+    """Add a verb for each builder, which sets `run`."""
+    verbs = parser.add_subparsers(required=True)
     _add_maskgroups_2m(verbs)
     _add_llm_seg40k(verbs)
 
 
-def build(options: argparse.Namespace) -> int:
-    """Runs one builder; status 1 when it had to leave images out."""
-    require("pyarrow", "data")
-    return {"maskgroups-2m": _maskgroups_2m, "llm-seg40k": _llm_seg40k}[options.name](options)
-
-
 def _add_maskgroups_2m(verbs: Any) -> None:
-    told = "MaskGroups-2M out of COCO, LVIS, Visual Genome and the RefCOCO family (RAS, section 4.1)."
-    parser = verbs.add_parser("maskgroups-2m", help="training prompts with and without references", description=told)
+    description = "Build MaskGroups-2M from COCO, LVIS, Visual Genome and the RefCOCO family (RAS, section 4.1)."
+    short = "training prompts with and without references"
+    parser = verbs.add_parser("maskgroups-2m", help=short, description=description)
+    parser.set_defaults(run=_maskgroups_2m)
     _add_common(parser)
-    parser.add_argument(
-        "--refer",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="root of the RefCOCO family: its sentences, and the images that must not be used",
-    )
+    refer_help = "root of the RefCOCO family: its sentences, and the images that must not be used"
+    parser.add_argument("--refer", type=Path, required=True, metavar="DIR", help=refer_help)
     parser.add_argument("--coco", type=Path, metavar="DIR", help="root of COCO 2017")
     parser.add_argument("--lvis", type=Path, metavar="DIR", help="root of LVIS v1")
     parser.add_argument("--vg", type=Path, metavar="DIR", help="root of Visual Genome")
@@ -42,55 +31,57 @@ def _add_maskgroups_2m(verbs: Any) -> None:
         nargs="+",
         metavar="NAME",
         default=["refcoco", "refcoco+", "refcocog", "grefcoco"],
-        help="of the RefCOCO family: whose training sentences are used, and whose validation and test images are not "
-        "(default: %(default)s)",
+        help="data sets of the RefCOCO family: their training sentences are used, and their validation and test images "
+        "are excluded (default: %(default)s)",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images of each source")
 
 
 def _add_llm_seg40k(verbs: Any) -> None:
-    told = "Reasoning questions with masks, as LLM-Seg40K was made (LLM-Seg, section 4.2)."
-    parser = verbs.add_parser("llm-seg40k", help="reasoning questions by a language model", description=told)
+    description = "Build reasoning questions with masks, as LLM-Seg40K was made (LLM-Seg, section 4.2)."
+    short = "reasoning questions by a language model"
+    parser = verbs.add_parser("llm-seg40k", help=short, description=description)
+    parser.set_defaults(run=_llm_seg40k)
     _add_common(parser)
     parser.add_argument("--lvis", type=Path, metavar="DIR", help="root of LVIS")
     parser.add_argument("--ego", type=Path, metavar="DIR", help="root of EgoObjects")
-    for name, count, what in (
-        ("simple", 6000, "of LVIS with two to five categories"),
-        ("complex", 4000, "of LVIS with more"),
-        ("ego-images", 3000, "of EgoObjects with more than two"),
+    for name, count, images in (
+        ("simple", 6000, "LVIS with two to five categories"),
+        ("complex", 4000, "LVIS with more categories"),
+        ("ego-images", 3000, "EgoObjects with more than two categories"),
     ):
-        told = f"images {what} (default: %(default)s)"
-        parser.add_argument(f"--{name}", type=_count, default=count, metavar="N", help=told)
+        count_help = f"number of images of {images} (default: %(default)s)"
+        parser.add_argument(f"--{name}", type=natural, default=count, metavar="N", help=count_help)
     parser.add_argument(
         "--captioner",
         default="captioner",
         metavar="NAME_OR_PATH",
         help="a RAS of stage 1, or a LLaVA's folder or hub id such as llava-hf/llava-1.5-13b-hf (default: %(default)s, "
-        "which knows generated scenes only)",
+        "which knows only generated scenes)",
     )
-    parser.add_argument("--endpoint", metavar="URL", help="of a language model that speaks OpenAI's chat completions")
-    parser.add_argument("--model", required=True, metavar="NAME", help="at the endpoint; without one, hub id or folder")
-    parser.add_argument(
-        "--key-variable",
-        default="OPENAI_API_KEY",
-        metavar="NAME",
-        help="environment variable that holds the endpoint's key (default: %(default)s)",
-    )
+    endpoint_help = "URL of a language model that offers OpenAI's chat completions"
+    parser.add_argument("--endpoint", metavar="URL", help=endpoint_help)
+    model_help = "the model's name at the endpoint; without --endpoint its hub id or folder"
+    parser.add_argument("--model", required=True, metavar="NAME", help=model_help)
+    key_help = "environment variable that holds the endpoint's key (default: %(default)s)"
+    parser.add_argument("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help=key_help)
     parser.add_argument("--lvis-version", choices=("v1", "v0.5"), default="v1", help="default: %(default)s")
-    parser.add_argument("--png", action="store_true", help="write the masks as PNG too")
+    parser.add_argument("--png", action="store_true", help="also write the masks as PNG")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="an interrupted build goes on there")
-    proposer_help = "SAM that makes masks of boxes: a checkpoint's name, or a config (default: %(default)s)"
+    output_help = "output folder; an interrupted build continues in it"
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help=output_help)
+    proposer_help = "SAM that turns boxes into masks: a checkpoint's name, or a config (default: %(default)s)"
     parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help=proposer_help)
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="default: %(default)s")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: %(default)s")
-    parser.add_argument("--workers", type=positive, default=1, metavar="N", help="processes, with --engine ray")
+    parser.add_argument("--workers", type=positive, default=1, metavar="N", help="number of processes of --engine ray")
     add_device(parser)
 
 
 def _maskgroups_2m(options: argparse.Namespace) -> int:
+    require("pyarrow", "data")
     from maskselect.recipes.box_masks import ProposerBoxes
     from maskselect.recipes.maskgroups_2m.build import Roots, build_maskgroups_2m
     from maskselect.recipes.maskgroups_2m.sources import Rules
@@ -112,6 +103,7 @@ def _maskgroups_2m(options: argparse.Namespace) -> int:
 
 
 def _llm_seg40k(options: argparse.Namespace) -> int:
+    require("pyarrow", "data")
     from maskselect.recipes.box_masks import ProposerBoxes
     from maskselect.recipes.llm_seg40k.build import Settings, build_llm_seg40k
     from maskselect.recipes.llm_seg40k.captioners import captioner_named
@@ -126,15 +118,12 @@ def _llm_seg40k(options: argparse.Namespace) -> int:
         lvis_version=options.lvis_version,
         write_png=options.png,
     )
-    model: Any = (
-        TransformersModel(options.model, options.device)
-        if options.endpoint is None
-        else ChatEndpoint(options.endpoint, options.model, options.key_variable)
-    )
     report = build_llm_seg40k(
         options.output,
         captioner_named(options.captioner, options.device),
-        model,
+        TransformersModel(options.model, options.device)
+        if options.endpoint is None
+        else ChatEndpoint(options.endpoint, options.model, options.key_variable),
         options.lvis,
         options.ego,
         None if options.ego is None else ProposerBoxes(options.proposer, options.device),
@@ -145,10 +134,3 @@ def _llm_seg40k(options: argparse.Namespace) -> int:
     print_questions(report)
     print(f"-> {options.output}; read it with --dataset llm-seg40k --root {options.output} --split train")
     return 1 if report["images"]["skipped"] else 0
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return value

@@ -1,6 +1,4 @@
-"""Around training: `doctor`, what a config lacks and takes; `features`, what is frozen, beforehand; and `merge`, the
-weights out of a checkpoint; `average`, the mean of several.
-"""
+"""Commands around training: `doctor`, `features`, `merge` and `average`."""
 
 import argparse
 import sys
@@ -8,71 +6,70 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskselect.cli.failures import tell_left_out
+from maskselect.cli.failures import report_left_out
 from maskselect.cli.parsing import Parser, add_device
 from maskselect.structures.left_out import LeftOut
 
 
-class _Overridable(Parser):
-    """Takes any option: what it does not know changes the config, as in `fit`. They stay in their order."""
+class _ConfigParser(Parser):
+    """Takes configs, and unknown options as changes of them, as `fit` does.
+
+    The namespace has `arguments`, all arguments in their order, and `rest`, the unknown ones.
+    """
+
+    def __init__(self, prog: str, description: str, more: str = "") -> None:
+        usage = f"{prog} -c CONFIG [-c OVERLAY ...] {more}[--any.setting VALUE ...]"
+        super().__init__(prog=prog, description=description, usage=usage, allow_abbrev=False)
+        config_help = "a config as of `lightning fit`; later ones replace values of earlier ones"
+        self.add_argument("-c", "--config", action="append", required=True, metavar="CONFIG", help=config_help)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """`arguments` holds all of them, as they were given; `rest` those that it does not know."""
-        given = list(sys.argv[1:] if args is None else args)
-        options, rest = self.parse_known_args(given, namespace)
-        options.arguments, options.rest = given, rest
+        """Parse the arguments. See the class."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        options, rest = self.parse_known_args(arguments, namespace)
+        options.arguments, options.rest = arguments, rest
         return options
 
 
 def doctor_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `doctor`."""
-    told = (
-        "Lists everything that a training run would lack, each with the command that helps: weights, data, packages, "
-        "device, memory (an estimate). Prints parameter counts part by part. Builds nothing and asks no network. "
-        "Status: 0 all is there, 1 something is missing, 2 the config is bad."
+    return _ConfigParser(
+        prog,
+        "Lists everything that a training run lacks, each with the command that helps: weights, data, packages, "
+        "device, memory (an estimate). Prints the parameters of each part. Builds nothing and uses no network. "
+        "Status: 0 nothing is missing, 1 something is missing, 2 the config is bad.",
     )
-    return _of_a_config(prog, told)
-
-
-def _of_a_config(prog: str, told: str, more: str = "") -> argparse.ArgumentParser:
-    """more: what else it takes, as the usage tells it."""
-    usage = f"{prog} -c CONFIG [-c OVERLAY ...] {more}[--any.setting VALUE ...]"
-    parser = _Overridable(prog=prog, description=told, usage=usage, allow_abbrev=False)
-    config_help = "as `lightning fit` takes it; later ones are laid over earlier ones"
-    parser.add_argument("-c", "--config", action="append", required=True, metavar="CONFIG", help=config_help)
-    return parser
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Prints what was found; status 1 when something is missing."""
+    """Examine a training config; status 1 if something is missing."""
     from maskselect.doctor.commands import foreign_lightning
-    from maskselect.doctor.examine import examine
-    from maskselect.doctor.report import print_findings
+    from maskselect.doctor.report import examine, print_findings
     from maskselect.training.cli import parse
 
-    found = examine(parse(options.arguments))
-    print_findings(found, " + ".join(options.config))
+    findings = examine(parse(options.arguments))
+    print_findings(findings, " + ".join(options.config))
     if foreign := foreign_lightning():
         print(f"Beware: {foreign}.")
-    return 1 if found.needs else 0
+    return 1 if findings.needs else 0
 
 
 def features_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `features`."""
-    told = (
-        "Computes the frozen features of all images of a run, its candidates among them, and keeps them where the "
-        "run will look for them (data.init_args.cache_dir), so that it runs neither encoders nor proposer. What is "
-        "there already is left alone, so an interrupted one goes on; several may fill one folder."
+    description = (
+        "Computes the frozen features and the candidates of all images of a run, and stores them where the run looks "
+        "for them (data.init_args.cache_dir), so that it needs neither encoders nor proposer. Images that are stored "
+        "already are skipped, so an interrupted command can be repeated. Several may fill one folder."
     )
-    parser = _of_a_config(prog, told, "[--part I/N] ")
-    part_help = "of N machines or processes this is the I-th, from 1 (default: %(default)s)"
+    parser = _ConfigParser(prog, description, "[--part I/N] ")
+    part_help = "compute the I-th of N parts, from 1, on one of several machines (default: %(default)s)"
     parser.add_argument("--part", type=_part, default="1/1", metavar="I/N", help=part_help)
     add_device(parser)
     return parser
 
 
 def features(options: argparse.Namespace) -> int:
-    """Prints how many were computed; status 1 when images were left out."""
+    """Compute the frozen features of a run; status 1 if images were left out."""
     from maskselect.backends.devices import pick_device
     from maskselect.training.cli import parse
     from maskselect.training.filling import fill
@@ -82,7 +79,7 @@ def features(options: argparse.Namespace) -> int:
     config, device, left_out = parse([*configs, *options.rest], with_none=True), pick_device(options.device), LeftOut()
     done, images = fill(config, part, parts, str(device), left_out)
     print(f"{done} of {images} images computed, the others were there" + (" or were left out" if left_out else ""))
-    return tell_left_out(left_out, "images")
+    return report_left_out(left_out, "images")
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -94,21 +91,21 @@ def _part(text: str) -> tuple[int, int]:
 
 def merge_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `merge`."""
-    told = (
-        "Writes what a run learned as safetensors with a card, out of its last.ckpt: a file, FSDP2's or DeepSpeed's "
-        "folder of shards. A run does so itself at every checkpoint, but under ZeRO-3, or when it was killed."
+    description = (
+        "Writes the learned weights of a last.ckpt as safetensors with a card. The checkpoint is a file, or a folder "
+        "of shards of FSDP2 or DeepSpeed. A run writes them itself, except under ZeRO-3 or when it was killed."
     )
-    parser = Parser(prog=prog, description=told)
+    parser = Parser(prog=prog, description=description)
     parser.add_argument("checkpoint", type=Path, metavar="LAST.CKPT")
     parser.add_argument("--output", type=Path, metavar="FILE.safetensors", help="default: beside the checkpoint")
     return parser
 
 
 def merge(options: argparse.Namespace) -> int:
-    """Prints where the weights are."""
-    from maskselect.training.merging import merge as merged
+    """Write the weights of a resumable checkpoint."""
+    from maskselect.training.merging import merge
 
-    print(merged(options.checkpoint, options.output))
+    print(merge(options.checkpoint, options.output))
     return 0
 
 
@@ -125,7 +122,7 @@ def average_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def average(options: argparse.Namespace) -> int:
-    """Prints where the average is."""
+    """Write the average of checkpoints."""
     from maskselect.backends.checkpoints import average_checkpoints
 
     average_checkpoints(options.checkpoints, options.output)

@@ -1,4 +1,4 @@
-"""`import`: published weights of others into ours; one verb a release."""
+"""`import`: converts published weights of others. One verb per release."""
 
 import argparse
 from pathlib import Path
@@ -10,34 +10,36 @@ if TYPE_CHECKING:
     from maskselect.backends.name_map import ImportReport
     from maskselect.importers.account import Row
 
-NAMES = ("llm-seg", "co-detr", "llava", "ras")
-
 
 def import_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `import`."""
-    parser = Parser(prog=prog, description="Turn published weights into a checkpoint that --model takes.")
-    verbs = parser.add_subparsers(dest="name", required=True, metavar="|".join(NAMES), parser_class=Parser)
-    _add_llm_seg(verbs)
-    _add_co_detr(verbs)
-    _add_llava(verbs)
-    _add_ras(verbs)
+    parser = Parser(prog=prog, description="Convert published weights into a checkpoint that --model takes.")
+    verbs = parser.add_subparsers(required=True)
+    for add in (_add_llm_seg, _add_co_detr, _add_llava, _add_ras):
+        add(verbs)
     return parser
 
 
 def import_weights(options: argparse.Namespace) -> int:
-    """Runs one importer."""
-    return {"llm-seg": _llm_seg, "co-detr": _co_detr, "llava": _llava, "ras": _ras}[options.name](options)
+    """Run one importer."""
+    status: int = options.run(options)
+    return status
 
 
 def _add_llm_seg(verbs: Any) -> None:
-    told = "A DeepSpeed checkpoint of LLM-Seg, as its authors released them, into a LLaVA and what was trained on it."
-    parser = verbs.add_parser("llm-seg", help="LLM-Seg's released checkpoints", description=told)
+    description = "Convert a DeepSpeed checkpoint of LLM-Seg, as its authors released it, into a LLaVA and the rest."
+    parser = verbs.add_parser("llm-seg", help="LLM-Seg's released checkpoints", description=description)
+    parser.set_defaults(run=_llm_seg)
     source_help = "folder with `latest` and global_step*, or a file mp_rank_00_model_states.pt"
     parser.add_argument("source", type=Path, metavar="SRC", help=source_help)
     parser.add_argument("destination", type=Path, metavar="DST", help="folder to make")
     tokenizer_help = "folder of the LLaVA that it was trained from: its tokenizer files and config.json"
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help=tokenizer_help)
-    config_help = "of the system, and overlays that say what it was trained on; default: configs/paper/llmseg_7b.yaml"
+    _add_config(parser, "configs/paper/llmseg_7b.yaml")
+
+
+def _add_config(parser: argparse.ArgumentParser, default: str) -> None:
+    config_help = f"config of the system, and overlays that state its training data; default: {default}"
     parser.add_argument("--config", "-c", type=Path, action="append", metavar="FILE", help=config_help)
 
 
@@ -45,20 +47,21 @@ def _llm_seg(options: argparse.Namespace) -> int:
     from maskselect.importers.llm_seg import import_llm_seg
 
     configs = options.config or ["paper/llmseg_7b.yaml"]
-    report = import_llm_seg(options.source, options.destination, options.tokenizer, configs)
-    _tell(report)
+    _print_counts(import_llm_seg(options.source, options.destination, options.tokenizer, configs))
     print(f"-> {options.destination}; use it with --model {options.destination}")
     return 0
 
 
 def _add_co_detr(verbs: Any) -> None:
-    told = (
-        "What of a published Co-DETR file is read, tensor by tensor. Nothing is written but the report: the proposer "
+    description = (
+        "Check which tensors of a published Co-DETR file are read. Only the report is written, because the proposer "
+        "reads the file itself."
     )
-    parser = verbs.add_parser("co-detr", help="Co-DETR's published files", description=told + "reads the file itself.")
+    parser = verbs.add_parser("co-detr", help="Co-DETR's published files", description=description)
+    parser.set_defaults(run=_co_detr)
     parser.add_argument("source", type=Path, metavar="SRC", help="pytorch_model.pth")
     parser.add_argument("--variant", choices=("coco", "lvis"), default="coco", help="default: %(default)s")
-    report_help = "JSON: our name of every tensor that is read, and why each other one is not"
+    report_help = "JSON: our name of every tensor that is read, and the reason for every other tensor"
     parser.add_argument("--report", type=Path, metavar="FILE", help=report_help)
 
 
@@ -68,7 +71,7 @@ def _co_detr(options: argparse.Namespace) -> int:
     from maskselect.reports.files import write_json
 
     report = account_for(VARIANTS[options.variant], options.source)
-    _tell(report)
+    _print_counts(report)
     if options.report is not None:
         read = {foreign: names[0] for foreign, names in report.matched.items()}
         write_json({"read": read, "left_behind": report.dropped}, options.report)
@@ -77,8 +80,9 @@ def _co_detr(options: argparse.Namespace) -> int:
 
 
 def _add_llava(verbs: Any) -> None:
-    told = "A LLaVA as its authors name its tensors (liuhaotian/llava-v1.5-13b) into a folder that transformers reads."
-    parser = verbs.add_parser("llava", help="LLaVA in its authors' naming", description=told)
+    description = "Convert a LLaVA with its authors' tensor names (liuhaotian/llava-v1.5-13b) for transformers."
+    parser = verbs.add_parser("llava", help="LLaVA in its authors' naming", description=description)
+    parser.set_defaults(run=_llava)
     _add_hub_folder(parser)
 
 
@@ -88,38 +92,38 @@ def _add_hub_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", type=Path, metavar="DST", help="folder to make")
     tokenizer_help = "folder with its tokenizer.model or tokenizer.json; default: SRC"
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help=tokenizer_help)
-    tower_help = "folder or hub id of the CLIP that it was trained with, for when SRC holds no vision tower"
+    tower_help = "folder or hub id of the CLIP that it was trained with, if SRC holds no vision tower"
     parser.add_argument("--vision-tower", metavar="CLIP", help=tower_help)
 
 
 def _llava(options: argparse.Namespace) -> int:
     from maskselect.importers.llava import import_llava
 
-    _tell(import_llava(options.source, options.destination, options.tokenizer, options.vision_tower))
+    _print_counts(import_llava(options.source, options.destination, options.tokenizer, options.vision_tower))
     print(f"-> {options.destination}; use it as `model` of maskselect.lmm.llava.Llava")
     return 0
 
 
 def _add_ras(verbs: Any) -> None:
-    told = (
-        "The released RAS (Shengcao1006/RAS-13B-General). Names of its LLaVA are known; mask projector, classifier and "
-        "pre-tokens are found by shape. Nothing is written while a tensor is unexplained or a part could be several."
+    description = (
+        "Convert the released RAS (Shengcao1006/RAS-13B-General). The tensors of its LLaVA are found by name, mask "
+        "projector, classifier and pre-tokens by shape. Nothing is written if a tensor is unexplained or ambiguous."
     )
-    parser = verbs.add_parser("ras", help="RAS's released weights", description=told)
+    parser = verbs.add_parser("ras", help="RAS's released weights", description=description)
+    parser.set_defaults(run=_ras)
     _add_hub_folder(parser)
-    config_help = "of the system, and overlays that say what it was trained on; default: configs/paper/ras_13b.yaml"
-    parser.add_argument("--config", "-c", type=Path, action="append", metavar="FILE", help=config_help)
+    _add_config(parser, "configs/paper/ras_13b.yaml")
     order_help = (
         "the config's encoders in the order of the projector's input columns, which is not published; "
         "default: clip,convnext,siglip,dinov2,position"
     )
     parser.add_argument("--encoder-order", type=lambda text: tuple(text.split(",")), metavar="A,B,...", help=order_help)
     part_help = (
-        "where several tensors could be a part: projector or classifier and what its names begin with; pool_pre or "
-        "ref_pre and its name, with [0] or [1] for a row"
+        "for an ambiguous part: projector or classifier with the prefix of its names; pool_pre or ref_pre with its "
+        "name, and [0] or [1] for a row"
     )
     parser.add_argument("--part", type=_named, action="append", default=[], metavar="PART=NAME", help=part_help)
-    drop_help = "leave behind what begins with this and nothing explains; may be given several times"
+    drop_help = "drop unexplained tensors whose names begin with this; may be repeated"
     parser.add_argument("--drop", action="append", default=[], metavar="NAME", help=drop_help)
 
 
@@ -140,14 +144,14 @@ def _ras(options: argparse.Namespace) -> int:
         options.tokenizer,
         options.vision_tower,
         Choices(options.encoder_order, dict(options.part), tuple(options.drop)),
-        tell=_tell_all,
+        tell=_print_rows,
     )
     print(f"-> {options.destination}; use it with --model {options.destination}")
     return 0
 
 
-def _tell_all(rows: "list[Row]", assumed: list[str]) -> None:
-    """Two lines for every tensor, and what is assumed."""
+def _print_rows(rows: "list[Row]", assumed: list[str]) -> None:
+    """Print two lines per tensor, and what is assumed."""
     for row in rows:
         source, shape, dtype, target, why = row.cells
         print(f"{source} ({shape}, {dtype})\n    -> {target}: {why}")
@@ -155,7 +159,7 @@ def _tell_all(rows: "list[Row]", assumed: list[str]) -> None:
         print(f"Assumed: {sentence}.")
 
 
-def _tell(report: "ImportReport") -> None:
+def _print_counts(report: "ImportReport") -> None:
     print(f"{len(report.matched)} tensors taken, {len(report.dropped)} left behind:")
     for reason, count in report.reasons().items():
         print(f"  {count}: {reason}")

@@ -1,14 +1,17 @@
-"""Loading the model that a command was asked to use."""
+"""Loading the model that a command uses."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from maskselect.predictor import Model
 
 
-def load_model(options: argparse.Namespace) -> Any:
-    """The model of `--model` on `--device`."""
+def load_model(options: argparse.Namespace) -> "Model":
+    """The model of `--model` on `--device`, which reads candidates from `--proposals`."""
     from maskselect.predictor import load
 
     model = load(options.model, device=options.device)
-    if getattr(options, "proposals", None) is not None:
+    if options.proposals is not None:
         model.keep_candidates(options.proposals)
     return model

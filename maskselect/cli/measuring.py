@@ -1,22 +1,22 @@
-"""Commands that measure: evaluate, calibrate, compare, recall. Each imports what it needs when it runs."""
+"""Commands that measure: evaluate, calibrate, compare, recall. Each imports its parts when it runs."""
 
 import argparse
 import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskselect.cli import loading
-from maskselect.cli.failures import tell_left_out
+from maskselect.cli.failures import report_left_out
 from maskselect.structures.left_out import LeftOut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from maskselect.predictor import Model
     from maskselect.structures.sample import Sample
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Score a model on data sets, one report each, going on where an earlier run stopped."""
+    """Evaluate a model on data sets, with one report each. An interrupted run continues."""
     from maskselect.evaluation.videos import VIDEO_DATASETS
     from maskselect.reports.evaluated import refuse_replacing
     from maskselect.reports.files import output_folder
@@ -26,27 +26,26 @@ def evaluate(options: argparse.Namespace) -> int:
             return _evaluate_videos(options)
         left_out = {name: LeftOut() for name in options.dataset}
         opened = {name: _samples(options, name, left_out[name]) for name in options.dataset}
-        several = {name: f"{options.output.stem}-{name}{options.output.suffix}" for name in opened}
-        outputs = {n: options.output if len(opened) == 1 else options.output.with_name(several[n]) for n in opened}
+        outputs = {name: options.output for name in opened}
+        if len(opened) > 1:
+            outputs = {n: options.output.with_stem(f"{options.output.stem}-{n}") for n in opened}
         model = loading.load_model(options)
         for output in outputs.values():
             if not options.overwrite:
                 refuse_replacing(output, options.model, model.facts().fingerprint)
         for name, (samples, total) in opened.items():
             _evaluate_one(options, model, name, samples, total, outputs[name], left_out[name])
-    return max(tell_left_out(missed, f"samples of {name}") for name, missed in left_out.items())
+    return max(report_left_out(missed, f"samples of {name}") for name, missed in left_out.items())
 
 
 def _evaluate_videos(options: argparse.Namespace) -> int:
-    """Score a model on a dataset of videos, and write the report."""
     from maskselect.evaluation.videos import evaluate_videos, open_videos
-    from maskselect.reports.files import refuse_replacing_other, write_json
+    from maskselect.reports.files import write_json
     from maskselect.reports.table import print_video_report
 
     (name,), left_out = options.dataset, LeftOut()
-    own = {"dataset": name, "split": options.split, "model": options.model}
-    if not options.overwrite:
-        refuse_replacing_other(options.output, own, "the report of this model on this data")
+    entries = {"dataset": name, "split": options.split, "model": options.model}
+    _refuse_replacing(options, entries, "the report of this model on this data")
     samples = open_videos(name, options.root, options.split, options.limit)
     model = loading.load_model(options)
     report = evaluate_videos(
@@ -55,21 +54,22 @@ def _evaluate_videos(options: argparse.Namespace) -> int:
     write_json(report, options.output)
     print_video_report(report)
     print(f"report: {options.output}")
-    return tell_left_out(left_out, f"samples of {name}")
+    return report_left_out(left_out, f"samples of {name}")
 
 
 def _evaluate_one(
     options: argparse.Namespace,
-    model: Any,
+    model: "Model",
     name: str,
-    samples: "Iterator[Sample]",
+    samples: "Iterable[Sample]",
     total: int | None,
     output: Path,
     left_out: LeftOut,
 ) -> None:
-    """Scores what was not scored before, then writes report, samples, and page.
+    """Score the samples without a record, then write report, records and page.
 
-    Raises ValueError when no sample could be scored.
+    Raises:
+        ValueError: no sample could be scored.
     """
     from maskselect.evaluation.run import full_report, protocol_of
     from maskselect.evaluation.samples import score_samples
@@ -83,38 +83,38 @@ def _evaluate_one(
 
     protocol = options.protocol or protocol_of(name)
     settings = {"seed": options.seed, "with_gt": options.with_gt_candidates, "protocol": protocol}
-    settings |= {"rules": RULES_VERSION}  # samples scored by another rule are asked again
+    settings |= {"rules": RULES_VERSION}  # other rules score all samples again
     key = {"model": model.facts().fingerprint, "data": [name, str(options.root), options.split]} | settings
-    keeper, pictures, asked = CaseKeeper(), output.with_suffix(".cases.json"), set[str]()
+    keeper, pictures, ids = CaseKeeper(), output.with_suffix(".cases.json"), set[str]()
 
-    def noted() -> "Iterator[Sample]":
+    def unique() -> "Iterator[Sample]":
         for sample in samples:
-            if sample.sample_id in asked:
+            if sample.sample_id in ids:
                 left_out.add(f"another sample {sample.sample_id}", "two samples have one id; expected one each")
                 continue
-            asked.add(sample.sample_id)
+            ids.add(sample.sample_id)
             yield sample
 
     with RecordFile(records_path(output), key) as records:
         if records.rows and pictures.is_file():
             keeper.load(pictures)
-        done = [row.sample_id for row in records.rows]
+        scored = score_samples(
+            model,
+            unique(),
+            total=total,
+            what=f"{name} {options.split}",
+            with_gt=options.with_gt_candidates,
+            protocol=protocol,
+            done=[row.sample_id for row in records.rows],
+            watch=keeper.watch,
+            left_out=left_out,
+        )
         try:
-            for row in score_samples(
-                model,
-                noted(),
-                total=total,
-                what=f"{name} {options.split}",
-                with_gt=options.with_gt_candidates,
-                protocol=protocol,
-                done=done,
-                watch=keeper.watch,
-                left_out=left_out,
-            ):
+            for row in scored:
                 records.add(row)
         finally:
             keeper.save(pictures)
-    rows = [row for row in records.rows if row.sample_id in asked]
+    rows = [row for row in records.rows if row.sample_id in ids]
     report = full_report(
         model, rows, name, options.split, options.model, options.with_gt_candidates, protocol, options.seed, left_out
     )
@@ -125,46 +125,37 @@ def _evaluate_one(
 
 
 def _command(options: argparse.Namespace) -> str:
-    """The evaluation's own command line, for the page."""
-    words = [
-        "tools/evaluate.py",
-        "--model",
-        str(options.model),
-        "--dataset",
-        *options.dataset,
-        "--split",
-        options.split,
-    ]
-    for flag in ("root", "limit", "scenes", "seed", "protocol"):
-        value = getattr(options, flag)
-        words += [f"--{flag}", str(value)] if value not in (None, "") else []
+    """The command line of the evaluation, for the page."""
+    words = ["tools/evaluate.py", "--model", str(options.model), "--dataset", *options.dataset]
+    for name in ("split", "root", "limit", "scenes", "seed", "protocol"):
+        value = vars(options)[name]
+        words += [f"--{name}", str(value)] if value not in (None, "") else []
     return shlex.join(words + (["--with-gt-candidates"] if options.with_gt_candidates else []))
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Two evaluations of the same samples, paired."""
+    """Compare two evaluations of the same samples, in pairs."""
     from maskselect.reports.compare import compare, print_comparison
-    from maskselect.reports.files import refuse_replacing_other, write_json
+    from maskselect.reports.files import write_json
     from maskselect.reports.records import in_order, read_records
 
-    own = {"first": str(options.first), "second": str(options.second)}
-    if options.output is not None and not options.overwrite:
-        refuse_replacing_other(options.output, own, "a comparison of these two")
+    entries = {"first": str(options.first), "second": str(options.second)}
+    _refuse_replacing(options, entries, "a comparison of these two")
     first, second = in_order(read_records(options.first), read_records(options.second))
-    found = own | compare(first, second, options.cases)
-    print_comparison(found, str(options.first), str(options.second))
+    comparison = entries | compare(first, second, options.cases)
+    print_comparison(comparison, str(options.first), str(options.second))
     if options.output is not None:
-        write_json(found, options.output)
+        write_json(comparison, options.output)
     return 0
 
 
 def recall(options: argparse.Namespace) -> int:
-    """The ceiling of any selector over a proposer."""
+    """Measure the oracle and the recall of a proposer's candidates."""
     from maskselect.evaluation.leakage import candidates_overlaps
     from maskselect.evaluation.samples import measure_ceiling
     from maskselect.proposers.loading import load_proposer
     from maskselect.proposers.store import StoredProposer, proposer_key
-    from maskselect.reports.files import refuse_replacing_other, write_json
+    from maskselect.reports.files import write_json
     from maskselect.reports.table import print_ceiling
     from maskselect.structures.provenance import trained_on
 
@@ -177,45 +168,51 @@ def recall(options: argparse.Namespace) -> int:
             yield sample
 
     proposer = load_proposer(options.proposer, options.device)
-    what = {"dataset": options.dataset, "split": options.split, "proposer": proposer_key(proposer)}
+    entries = {"dataset": options.dataset, "split": options.split, "proposer": proposer_key(proposer)}
     if options.proposals is not None:
         proposer = StoredProposer(proposer, options.proposals)
-    if options.output is not None and not options.overwrite:
-        refuse_replacing_other(options.output, what, "the ceiling of this proposer on this data")
-    found = measure_ceiling(proposer, noted(), total, left_out)
+    _refuse_replacing(options, entries, "the ceiling of this proposer on this data")
+    ceiling = measure_ceiling(proposer, noted(), total, left_out)
     overlap = candidates_overlaps(trained_on(proposer), options.dataset, options.split, options.seed, images)
-    print_ceiling(found, f"{options.proposer} on {options.dataset} {options.split}")
+    print_ceiling(ceiling, f"{options.proposer} on {options.dataset} {options.split}")
     for sentence in overlap:
         print(f"Beware: {sentence}.")
     if options.output is not None:
-        write_json(what | found | {"overlap": overlap, "left_out": left_out.as_json()}, options.output)
-    return tell_left_out(left_out, "samples")
+        write_json(entries | ceiling | {"overlap": overlap, "left_out": left_out.as_json()}, options.output)
+    return report_left_out(left_out, "samples")
 
 
 def calibrate(options: argparse.Namespace) -> int:
-    """Choose a threshold on validation samples, and store it when asked."""
+    """Choose a threshold on validation samples, and store it with `--write`."""
     from maskselect.backends.checkpoints import change_card, find_checkpoint
     from maskselect.evaluation.calibration import choose, sweep
-    from maskselect.reports.files import refuse_replacing_other, write_json
+    from maskselect.reports.files import write_json
     from maskselect.reports.table import print_thresholds
 
-    own = {"model": str(options.model), "dataset": options.dataset, "split": options.split}
-    if options.output is not None and not options.overwrite:
-        refuse_replacing_other(options.output, own, "the thresholds of this model on this data")
+    entries = {"model": str(options.model), "dataset": options.dataset, "split": options.split}
+    _refuse_replacing(options, entries, "the thresholds of this model on this data")
     if options.write:
-        find_checkpoint(options.model)  # a card on the hub cannot be changed: better told before the work than after
+        find_checkpoint(options.model)  # fails before the work if the card is on the hub, where it cannot be changed
     left_out = LeftOut()
     samples, total = _samples(options, options.dataset, left_out)
-    found = sweep(loading.load_model(options), samples, total, left_out)
+    reports = sweep(loading.load_model(options), samples, total, left_out)
     if options.output is not None:
-        write_json({str(threshold): own | row for threshold, row in found.items()}, options.output)
-    chosen = choose(found, options.least_n_acc)
-    print_thresholds(found, chosen)
+        write_json({str(threshold): entries | row for threshold, row in reports.items()}, options.output)
+    chosen = choose(reports, options.least_n_acc)
+    print_thresholds(reports, chosen)
     if options.write:
-        source = {"dataset": options.dataset, "split": options.split, "samples": found[chosen]["samples"]}
+        source = {"dataset": options.dataset, "split": options.split, "samples": reports[chosen]["samples"]}
         rule = {"threshold_from": source | {"least_n_acc": options.least_n_acc}}
         print(f"threshold {chosen} -> {change_card(options.model, {'threshold': chosen} | rule)}")
-    return tell_left_out(left_out, "samples")
+    return report_left_out(left_out, "samples")
+
+
+def _refuse_replacing(options: argparse.Namespace, entries: Mapping[str, Any], what: str) -> None:
+    """Raise ValueError if `--output` holds something else; see `reports.files.refuse_replacing_other`."""
+    from maskselect.reports.files import refuse_replacing_other
+
+    if options.output is not None and not options.overwrite:
+        refuse_replacing_other(options.output, entries, what)
 
 
 def _samples(options: argparse.Namespace, name: str, left_out: LeftOut) -> "tuple[Iterator[Sample], int | None]":

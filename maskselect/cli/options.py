@@ -6,25 +6,28 @@ from typing import Any
 
 from maskselect.cli.building import add_recipes
 from maskselect.cli.parsing import Parser, add_device, fraction, local, positive, words
+from maskselect.cli.using import check_data, list_data
 
-PROPOSER_HELP = "a config, SAM by its checkpoint, or a model, which stands for its proposer (default: %(default)s)"
+PROPOSER_HELP = "a config, a checkpoint of SAM, or a model whose proposer is used (default: %(default)s)"
 
 
 def predict_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `predict`."""
     parser = Parser(prog=prog, description="Select the group of masks that answers a prompt.")
-    given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--image", nargs="+", action="extend", type=local, metavar="FILE_OR_DIR", help="may be repeated")
-    given.add_argument("--video", type=local, metavar="FILE_OR_FRAMES_DIR", help="a video file or a folder of frames")
-    prompt_help = "may hold <mask-ref> for things pointed at; may be repeated, and then answers are NAME.1.json, …"
+    visual = parser.add_mutually_exclusive_group(required=True)
+    visual.add_argument(
+        "--image", nargs="+", action="extend", type=local, metavar="FILE_OR_DIR", help="may be repeated"
+    )
+    visual.add_argument("--video", type=local, metavar="FILE_OR_FRAMES_DIR", help="a video file or a folder of frames")
+    prompt_help = "may hold <mask-ref> for references; may be repeated, with answers in NAME.1.json, NAME.2.json, …"
     parser.add_argument("--prompt", action="append", type=words, required=True, metavar="TEXT", help=prompt_help)
     parser.add_argument(
         "--reference",
         action="append",
         default=[],
         metavar="REF",
-        help="for the n-th <mask-ref>: a mask image (non-zero is inside), box:x0,y0,x1,y1 or point:x,y in pixels; of "
-        "several prompts one alone may have references",
+        help="for the n-th <mask-ref>: a mask image (non-zero is inside), box:x0,y0,x1,y1 or point:x,y in pixels; only "
+        "one of several prompts may have references",
     )
     parser.add_argument(
         "--reference-frame",
@@ -32,11 +35,11 @@ def predict_parser(prog: str) -> argparse.ArgumentParser:
         default=[],
         type=int,
         metavar="N",
-        help="of a video: the frame, from 0, on which the n-th --reference is given; default: the first",
+        help="number of the video frame, from 0, on which the n-th --reference is given; default: 0",
     )
     parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help="default: %(default)s/")
     parser.add_argument(
-        "--threshold", type=fraction, metavar="T", help="least score in [0, 1]; default: the model's own"
+        "--threshold", type=fraction, metavar="T", help="minimum score in [0, 1]; default: the model's own"
     )
     _add_proposals(parser)
     _add_model(parser)
@@ -45,9 +48,9 @@ def predict_parser(prog: str) -> argparse.ArgumentParser:
 
 def evaluate_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `evaluate`."""
-    parser = Parser(prog=prog, description="Measure a model through the same path that predict takes.")
+    parser = Parser(prog=prog, description="Evaluate a model through the same path as predict.")
     _add_samples(parser, "test", several=True)
-    protocol_help = "how the numbers are defined, see docs/guide/metrics.md; default: the data set's own"
+    protocol_help = "definition of the metrics, see docs/guide/metrics.md; default: the data set's own"
     parser.add_argument("--protocol", metavar="NAME", help=protocol_help)
     parser.add_argument("--with-gt-candidates", action="store_true", help="add the ground-truth masks to the pool")
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")
@@ -61,9 +64,9 @@ def calibrate_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `calibrate`."""
     parser = Parser(prog=prog, description="Choose the threshold of highest F1 on validation samples.")
     _add_samples(parser, "val")
-    n_acc_help = "percent; only thresholds whose N-acc is at least this"
+    n_acc_help = "minimum N-acc of the threshold, in percent"
     parser.add_argument("--least-n-acc", type=float, default=0.0, metavar="P", help=n_acc_help)
-    parser.add_argument("--output", type=Path, metavar="TABLE.json", help="what each threshold gives")
+    parser.add_argument("--output", type=Path, metavar="TABLE.json", help="write the metrics at each threshold")
     _add_overwrite(parser)
     parser.add_argument("--write", action="store_true", help="store the threshold in the checkpoint's card")
     _add_proposals(parser)
@@ -76,7 +79,13 @@ def compare_parser(prog: str) -> argparse.ArgumentParser:
     parser = Parser(prog=prog, description="Compare two evaluations sample by sample.")
     parser.add_argument("first", type=Path, metavar="A.json")
     parser.add_argument("second", type=Path, metavar="B.json")
-    parser.add_argument("--cases", type=positive, default=10, metavar="N", help="changed most (default: %(default)s)")
+    parser.add_argument(
+        "--cases",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="number of changed samples to print (default: %(default)s)",
+    )
     parser.add_argument("--output", type=Path, metavar="COMPARISON.json")
     _add_overwrite(parser)
     return parser
@@ -84,7 +93,7 @@ def compare_parser(prog: str) -> argparse.ArgumentParser:
 
 def recall_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `recall`."""
-    parser = Parser(prog=prog, description="The ceiling of any selector over a proposer's candidates.")
+    parser = Parser(prog=prog, description="Measure a proposer's candidates: oracle and recall.")
     _add_samples(parser, "test")
     parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help=PROPOSER_HELP)
     parser.add_argument("--output", type=Path, metavar="REPORT.json")
@@ -96,47 +105,48 @@ def recall_parser(prog: str) -> argparse.ArgumentParser:
 
 def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = False) -> None:
     dataset_help = (
-        "scenes, scenes-reasoning or scenes-unknown (generated where --root has none), or a name that `maskselect data "
-        "list` tells"
+        "scenes, scenes-reasoning or scenes-unknown (generated if --root is absent or empty), or a name that "
+        "`maskselect data list` prints"
     )
     count: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
     parser.add_argument("--dataset", required=True, metavar="NAME", help=dataset_help, **count)
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
     parser.add_argument("--split", default=split, metavar="S", help="default: %(default)s")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N samples")
-    parser.add_argument("--scenes", type=positive, metavar="N", help="generated scenes to ask about (default: 1000)")
+    parser.add_argument("--scenes", type=positive, metavar="N", help="number of generated scenes (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of generated scenes (default: %(default)s)")
-    parser.add_argument("--reference-column", metavar="NAME", help="column of the reference masks, if not mask_refs")
+    parser.add_argument("--reference-column", metavar="NAME", help="column of the reference masks; default: mask_refs")
 
 
 def propose_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `propose`."""
-    told = "Write candidate masks for the images of a data set, as parquet shards with one row an image."
-    parser = Parser(prog=prog, description=told)
-    wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument(
-        "--images", type=Path, metavar="DIR", help="of images, WebDataset shards (.tar) or .parquet; or one such shard"
-    )
-    dataset_help = "instead: scenes (generated where --root has none), or a name that `maskselect data list` tells"
-    wanted.add_argument("--dataset", metavar="NAME", help=dataset_help)
+    description = "Store candidates for the images of a data set, as parquet shards with one row per image."
+    parser = Parser(prog=prog, description=description)
+    images = parser.add_mutually_exclusive_group(required=True)
+    images_help = "folder of images, WebDataset shards (.tar) or .parquet; or one such shard"
+    images.add_argument("--images", type=Path, metavar="DIR", help=images_help)
+    dataset_help = "scenes (generated if --root is absent or empty), or a name that `maskselect data list` prints"
+    images.add_argument("--dataset", metavar="NAME", help=dataset_help)
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
     parser.add_argument("--split", metavar="S", help="of the data set")
-    parser.add_argument("--scenes", type=positive, default=1000, metavar="N", help="to generate (default: %(default)s)")
+    parser.add_argument(
+        "--scenes", type=positive, default=1000, metavar="N", help="number of generated scenes (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of generated scenes (default: %(default)s)")
-    image_help = "of parquet: bytes of pictures (default: image, or the only such column)"
+    image_help = "parquet column of encoded images (default: image, or the only such column)"
     parser.add_argument("--image-column", metavar="NAME", help=image_help)
-    key_help = "of parquet (default: key, __key__, image_id or id, or else file and row)"
+    key_help = "parquet column of keys (default: key, __key__, image_id or id; else file and row)"
     parser.add_argument("--key-column", metavar="NAME", help=key_help)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help=PROPOSER_HELP)
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: %(default)s")
     workers_help = (
-        "images in flight; with --engine ray processes, of which with --device cuda each takes a GPU "
+        "number of images in parallel; with --engine ray number of processes, each with its own GPU for --device cuda "
         "(default: %(default)s)"
     )
     parser.add_argument("--workers", type=positive, default=1, metavar="N", help=workers_help)
-    parser.add_argument("--resume", action="store_true", help="leave out images that have their candidates already")
-    shard_help = "images a shard, which is the most that a kill can lose (default: %(default)s)"
+    parser.add_argument("--resume", action="store_true", help="skip images whose candidates are stored")
+    shard_help = "images per shard; a killed run loses one shard at most (default: %(default)s)"
     parser.add_argument("--per-shard", type=positive, default=128, metavar="N", help=shard_help)
     add_device(parser)
     return parser
@@ -144,23 +154,24 @@ def propose_parser(prog: str) -> argparse.ArgumentParser:
 
 def data_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `data`."""
-    parser = Parser(prog=prog, description="Data sets: what there is, whether a copy is whole, and two that are built.")
-    verbs = parser.add_subparsers(dest="action", required=True, metavar="list|check|build", parser_class=Parser)
-    verbs.add_parser("list", help="the data sets that can be read, and where to get them")
-    add_recipes(verbs.add_parser("build", help="make a training set out of others"))
-    check = verbs.add_parser("check", help="walk a data set", description="Walk a data set; status 1 with problems.")
+    parser = Parser(prog=prog, description="List, check and build data sets.")
+    verbs = parser.add_subparsers(required=True)
+    listing = verbs.add_parser("list", help="the data sets that can be read, and where to get them")
+    listing.set_defaults(run=list_data)
+    add_recipes(verbs.add_parser("build", help="build a training set from others"))
+    check_text = "Read every sample of a data set; status 1 if there are problems."
+    check = verbs.add_parser("check", help="read every sample of a data set", description=check_text)
+    check.set_defaults(run=check_data)
     check.add_argument("name", metavar="NAME")
     check.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")
-    check.add_argument(
-        "--split", metavar="S", help="only this one; default: all of the published splits that are there"
-    )
+    check.add_argument("--split", metavar="S", help="only this split; default: all published splits that exist")
     check.add_argument("--limit", type=positive, metavar="N", help="only the first N samples of a split")
-    check.add_argument("--output", type=Path, metavar="REPORT.json", help="write the report too")
+    check.add_argument("--output", type=Path, metavar="REPORT.json", help="also write the report")
     return parser
 
 
 def scenes_parser(prog: str) -> argparse.ArgumentParser:
-    """Options of `scenes`."""
+    """Options of `make_scenes`."""
     parser = Parser(prog=prog, description="Generate scenes with prompts and ground truth, in MaskGroups-HQ's format.")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--split", required=True, metavar="S", help="train, val, test, test-words or test-look")
@@ -169,27 +180,26 @@ def scenes_parser(prog: str) -> argparse.ArgumentParser:
     size_help = "side, or height and width (default: 256)"
     parser.add_argument("--size", type=positive, nargs="+", default=[256], metavar="PX", help=size_help)
     parser.add_argument("--prompts-per-scene", type=positive, default=3, metavar="N", help="default: %(default)s")
-    reasoning_help = "and so many reasoning prompts, each followed by the same asked by name (default: 0)"
+    reasoning_help = "reasoning prompts per scene, each followed by its plain form (default: 0)"
     parser.add_argument("--reasoning-per-scene", type=positive, default=0, metavar="N", help=reasoning_help)
-    unknown_help = "and so many prompts that say a word which the scenes never show (default: 0)"
+    unknown_help = "prompts per scene with a word that the scenes never show (default: 0)"
     parser.add_argument("--unknown-per-scene", type=positive, default=0, metavar="N", help=unknown_help)
-    parser.add_argument("--proposer", metavar="CONFIG_OR_NAME", help="fill mask_pool with its candidates")
+    parser.add_argument("--proposer", metavar="CONFIG_OR_NAME", help="also write its candidates, in mask_pool")
     add_device(parser)
     return parser
 
 
 def _add_overwrite(parser: argparse.ArgumentParser) -> None:
-    overwrite_help = "replace what is at --output, even if it is of another model"
+    overwrite_help = "replace the file at --output, also that of another model"
     parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
 
 
 def _add_proposals(parser: argparse.ArgumentParser) -> None:
-    told = "read candidates that `propose` or an earlier command stored there for the same pictures, and add the others"
-    parser.add_argument("--proposals", "--keep-candidates", type=Path, metavar="DIR", help=told)
+    proposals_help = "store of proposals: read the candidates of images that are stored there, and add the others"
+    parser.add_argument("--proposals", "--keep-candidates", type=Path, metavar="DIR", help=proposals_help)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", default="ras", metavar="NAME_OR_PATH", help="shipped name, file, folder or hf://… (default: ras)"
-    )
+    model_help = "shipped name, file, folder or hf://… (default: %(default)s)"
+    parser.add_argument("--model", default="ras", metavar="NAME_OR_PATH", help=model_help)
     add_device(parser)

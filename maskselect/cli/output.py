@@ -1,4 +1,4 @@
-"""What commands print: it never decides whether they succeed, since what they do is done when they say so."""
+"""Output streams of the commands. A failing stream does not change a command's exit status."""
 
 import os
 import sys
@@ -9,20 +9,22 @@ from typing import Any, TextIO
 
 
 class PatientStream:
-    """A text stream that writes what it can: anything it cannot encode is escaped, and a broken device ends it quietly.
+    """A text stream that escapes what it cannot encode, and drops all output after its device fails.
 
-    Everything else is the stream's own.
+    Args:
+        stream: the wrapped stream.
+        name: its name in the warning about a failure.
     """
 
     def __init__(self, stream: TextIO, name: str) -> None:
-        self.stream, self.name_in_words = stream, name
+        self.stream, self.described = stream, name
         self.broken = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        """Write, escape or drop a text; its length."""
+        """Write, escape or drop a text. Returns its length."""
         if not self.broken:
             try:
                 self.stream.write(text)
@@ -34,12 +36,12 @@ class PatientStream:
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
-        """Write several."""
+        """Write several texts."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Bring everything to the device, if there still is one."""
+        """Flush the stream, unless its device failed."""
         if not self.broken:
             try:
                 self.stream.flush()
@@ -47,23 +49,20 @@ class PatientStream:
                 self._end(error)
 
     def _end(self, error: Exception) -> None:
-        """What is still buffered goes nowhere, or the interpreter would fail with it at its end."""
+        """Drop all output. The stream gets the null device, since the interpreter flushes its buffer at exit."""
         self.broken = True
         with suppress(OSError, ValueError, AttributeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
-        quiet = isinstance(error, ValueError | BrokenPipeError)  # it was closed, here or at its other end
+        quiet = isinstance(error, ValueError | BrokenPipeError)  # the stream or its reader was closed
         if not quiet and sys.stderr is not self:
-            print(f"warning: {self.name_in_words} cannot be written: {error}", file=sys.stderr)
+            print(f"warning: {self.described} cannot be written: {error}", file=sys.stderr)
 
 
 @contextmanager
 def patient_output(prog: str = "maskselect") -> Iterator[None]:
-    """Within, no printing raises an error, and our own warnings are one line each.
-
-    prog: what such a line begins with.
-    """
+    """A block in which printing raises no error, and a warning of this package is one line that begins with `prog`."""
     before = sys.stdout, sys.stderr, warnings.showwarning
 
     def show(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the commands' options share."""
+"""What the options of all commands share."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 
 class _Once(argparse.Action):
-    """Stores a value, and refuses a second one, which would take the place of the first without a word."""
+    """Stores a value, and refuses a second one, which would silently replace the first."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -24,7 +24,7 @@ class _Once(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaint is one sentence, without the usage above it. Options that take one value stand once."""
+    """argparse with one-sentence errors, without the usage. An option of one value may be given once."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -32,25 +32,25 @@ class Parser(argparse.ArgumentParser):
         self.register("action", "store", _Once)
 
     def error(self, message: str) -> NoReturn:
-        """Status 2 with the message alone."""
+        """Print the message and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """`--device`."""
+    """Add `--device`."""
     device_help = "auto, cpu, cuda or cuda:N (default: %(default)s)"
     parser.add_argument("--device", type=device, default="auto", metavar="NAME", help=device_help)
 
 
 def device(text: str) -> str:
-    """The name of a device that may be there."""
+    """The name of a device."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not supported; expected auto, cpu, cuda or cuda:N")
     return text
 
 
 def words(text: str) -> str:
-    """A text as it was typed: where the locale is ASCII, Python hides other bytes in it as lone surrogates."""
+    """A text in UTF-8, which Python decodes to lone surrogates in an ASCII locale."""
     try:
         return os.fsencode(text).decode()
     except UnicodeError:
@@ -58,7 +58,7 @@ def words(text: str) -> str:
 
 
 def local(text: str) -> Path:
-    """A file or folder."""
+    """A file or folder of this machine."""
     if "://" in text:
         raise argparse.ArgumentTypeError(f"{text} is a URL; expected a file or folder: download it first")
     return Path(text)
@@ -74,7 +74,12 @@ def fraction(text: str) -> float:
 
 def positive(text: str) -> int:
     """A whole number from 1."""
+    return natural(text, 1)
+
+
+def natural(text: str, least: int = 0) -> int:
+    """A whole number from 0."""
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
     return value

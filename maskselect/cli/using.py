@@ -1,25 +1,25 @@
-"""Commands that use what is there: predict, propose, data, scenes. Each imports what it needs when it runs."""
+"""Commands that use what exists: predict, propose, data, make_scenes. Each imports its parts when it runs."""
 
 import argparse
 import gc
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maskselect.backends.optional import require
 from maskselect.cli import loading
+from maskselect.cli.failures import report_left_out
+from maskselect.structures.left_out import LeftOut, one_line
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from maskselect.predictor import Model
     from maskselect.structures.references import Reference
-
-_TOLD = 20  # failures of a data set that are told one by one
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Everything that is cheap to check comes before the model is loaded."""
+    """Answer prompts about images or a video. Cheap checks come before the model is loaded."""
     _start_quickly()
     from maskselect.backends.devices import pick_device
     from maskselect.data.images import collect_images
@@ -33,24 +33,23 @@ def predict(options: argparse.Namespace) -> int:
     images = collect_images(options.image, options.output)
     refuse_overwriting(images, options.output, len(options.prompt))
     references = _references(options.prompt, options.reference)
-    everything = [reference for own in references for reference in own]
+    given = [reference for one in references for reference in one]
     with output_folder(options.output):
         if len(images) == 1 and not options.image[0].is_dir():
-            image = _read(images[0], everything)
+            image = _read(images[0], given)
             _answer(loading.load_model(options), image, images[0], options, references)
             return 0
-        model = loading.load_model(options)
-        failed: dict[Path, Exception] = {}
+        model, failed = loading.load_model(options), LeftOut()
         for path in images:
             try:
-                _answer(model, _read(path, everything), path, options, references)
+                _answer(model, _read(path, given), path, options, references)
             except (ValueError, OSError) as error:
-                failed[path] = error
-    return _tell_failed(failed, len(images))
+                reason = one_line(error)
+                failed.add(str(path), reason if str(path) in reason else f"{path}: {reason}")
+    return report_left_out(failed, f"of {len(images)} images", "failed", shown=len(images))
 
 
 def _predict_video(options: argparse.Namespace) -> int:
-    """Answers about one video. Everything that is cheap to check comes before the model is loaded."""
     from maskselect.data.clips import open_clip
     from maskselect.reports.clip_files import write_clip_answers
     from maskselect.reports.files import answer_stems, output_folder
@@ -60,10 +59,10 @@ def _predict_video(options: argparse.Namespace) -> int:
         raise ValueError(
             f"{len(options.reference)} --reference need as many --reference-frame, got {len(options.reference_frame)}"
         )
-    frames = [options.reference_frame or None if own else None for own in references]
-    require("av", "video")  # writes the overlay, of a folder of frames too
+    frames = [options.reference_frame or None if one else None for one in references]
+    require("av", "video")  # writes the overlay, also for a folder of frames
     clip = open_clip(options.video)
-    for reference in (reference for own in references for reference in own):
+    for reference in (reference for one in references for reference in one):
         reference.check(clip.size)
     stems = answer_stems(options.video, len(options.prompt))
     if any((options.output / stem).resolve() == options.video.resolve() for stem in stems):
@@ -73,26 +72,27 @@ def _predict_video(options: argparse.Namespace) -> int:
         groups = model.select_video_many(clip, options.prompt, references, frames, options.threshold)
         write_clip_answers(groups, options.output, options.video, options.model)
     for stem, group in zip(stems, groups, strict=True):
-        found = "nothing answers the prompt" if group.no_target else f"{len(group)} object(s)"
+        answer = "nothing answers the prompt" if group.no_target else f"{len(group)} object(s)"
         files = f"{options.output / stem}.json, .overlay.mp4, and masks in {options.output / stem}"
-        print(f"{options.video}: {found}, in {len(clip)} frames -> {files}", flush=True)
+        print(f"{options.video}: {answer}, in {len(clip)} frames -> {files}", flush=True)
     return 0
 
 
 def _start_quickly() -> None:
-    """Settings of a process that answers one prompt, made before it imports torch.
+    """Settings of a process that answers one prompt, made before torch is imported.
 
-    OpenMP's threads sleep while they wait: otherwise they spin, and on a busy machine take the processor from one
-    another. Imports make a million objects and no garbage, so the collector looks rarely.
+    OpenMP's waiting threads sleep, because spinning threads slow each other down on a busy machine. Imports create a
+    million objects and no garbage, so the collector runs rarely.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     gc.set_threshold(50_000)
 
 
 def _references(prompts: list[str], given: list[str]) -> "list[list[Reference]]":
-    """The references of each prompt: all belong to the one prompt that has any.
+    """The references of each prompt; all belong to the one prompt that has a `<mask-ref>`.
 
-    Raises ValueError when they do not fit the prompts, or one cannot be read.
+    Raises:
+        ValueError: they do not fit the prompts, or one cannot be read.
     """
     import torch
 
@@ -108,12 +108,12 @@ def _references(prompts: list[str], given: list[str]) -> "list[list[Reference]]"
     owner = pointing[0] if pointing else 0
     for number, text in enumerate(texts):
         count = len(given) if number == owner else 0
-        Prompt(text, torch.zeros(count, 1, 1, dtype=torch.bool))  # refuses what does not fit
+        Prompt(text, torch.zeros(count, 1, 1, dtype=torch.bool))  # refuses a wrong number of references
     return [[parse_reference(text) for text in given] if number == owner else [] for number in range(len(texts))]
 
 
 def _read(path: Path, references: "list[Reference]") -> "np.ndarray":
-    """The image, with the references checked against its size."""
+    """The image, after the references are checked against its size."""
     from maskselect.data.images import load_image
 
     image = load_image(path)
@@ -123,7 +123,11 @@ def _read(path: Path, references: "list[Reference]") -> "np.ndarray":
 
 
 def _answer(
-    model: Any, image: "np.ndarray", path: Path, options: argparse.Namespace, references: "list[list[Reference]]"
+    model: "Model",
+    image: "np.ndarray",
+    path: Path,
+    options: argparse.Namespace,
+    references: "list[list[Reference]]",
 ) -> None:
     from maskselect.reports.files import answer_stems, write_answers
 
@@ -133,30 +137,20 @@ def _answer(
         groups = model.select_many(image, options.prompt, references=references, threshold=options.threshold)
     write_answers(groups, options.output, path, options.model)
     for stem, group in zip(answer_stems(path, len(groups)), groups, strict=True):
-        found = "nothing answers the prompt" if group.no_target else f"{len(group)} mask(s)"
+        answer = "nothing answers the prompt" if group.no_target else f"{len(group)} mask(s)"
         files = f"{options.output / stem}.json, .mask.png, .overlay.png"
-        print(f"{path}: {found}, of {group.candidates} candidates -> {files}", flush=True)
-
-
-def _tell_failed(failed: dict[Path, Exception], count: int) -> int:
-    """Names the images of a batch that failed, and gives the exit status."""
-    if failed:
-        print(f"error: {len(failed)} of {count} images failed:", file=sys.stderr)
-    for path, error in failed.items():
-        text = sentence(error)
-        print(f"  {text}" if str(path) in text else f"  {path}: {text}", file=sys.stderr)
-    return 1 if failed else 0
+        print(f"{path}: {answer}, of {group.candidates} candidates -> {files}", flush=True)
 
 
 def propose(options: argparse.Namespace) -> int:
-    """Candidates for a data set; status 1 when some images failed."""
+    """Store the candidates of a data set's images; status 1 if some images failed."""
     from maskselect.recipes.image_sources import open_dataset, open_images
     from maskselect.recipes.proposals import ERRORS, NamedProposer, propose_images
     from maskselect.reports.files import output_folder
 
     require("pyarrow", "data")
     _refuse_unused(options)
-    place = Path.absolute if options.engine == "ray" else Path  # other processes may stand in other folders
+    place = Path.absolute if options.engine == "ray" else Path  # workers of Ray may run in other folders
     output, name = place(options.output), options.proposer
     if Path(name).suffix and Path(name).is_file():
         name = str(place(Path(name)))
@@ -168,7 +162,7 @@ def propose(options: argparse.Namespace) -> int:
         )
     )
     with output_folder(output):
-        made = propose_images(
+        proposed = propose_images(
             source,
             NamedProposer(name, options.device),
             output,
@@ -178,15 +172,13 @@ def propose(options: argparse.Namespace) -> int:
             1 if options.device.startswith("cuda") else 0,
             options.per_shard,
         )
-    told = f"{made.done} images done, {made.there} were there already"
-    print(
-        f"{told}, {made.masks:.1f} masks an image -> {options.output}" if made.done else f"{told} -> {options.output}"
-    )
-    return _tell_unproposed(made.failed, options.output / ERRORS)
+    masks = f", {proposed.masks:.1f} masks an image" if proposed.done else ""
+    print(f"{proposed.done} images done, {proposed.there} were there already{masks} -> {options.output}")
+    return report_left_out(LeftOut(proposed.failed), "images", f"failed, listed in {options.output / ERRORS}")
 
 
 def _refuse_unused(options: argparse.Namespace) -> None:
-    """Raises ValueError for options that would be passed over, or that lack another."""
+    """Raise ValueError for an option that has no effect, or lacks another one."""
     of_dataset = {"--root": options.root, "--split": options.split}
     of_parquet = {"--image-column": options.image_column, "--key-column": options.key_column}
     unused, needs = (of_dataset, "--dataset") if options.dataset is None else (of_parquet, "--images")
@@ -200,30 +192,26 @@ def _refuse_unused(options: argparse.Namespace) -> None:
         raise ValueError(f"--dataset {options.dataset} needs --split: the part whose images are wanted")
 
 
-def _tell_unproposed(failed: dict[str, str], file: Path) -> int:
-    """Names the first images that failed, and gives the exit status."""
-    if failed:
-        print(f"error: {len(failed)} images failed, listed in {file}:", file=sys.stderr)
-    for key, reason in list(failed.items())[:_TOLD]:
-        print(f"  {reason}" if key in reason else f"  {key}: {reason}", file=sys.stderr)
-    if len(failed) > _TOLD:
-        print(f"  and {len(failed) - _TOLD} more", file=sys.stderr)
-    return 1 if failed else 0
-
-
 def data(options: argparse.Namespace) -> int:
-    """The catalog, the check of one data set (status 1 when it has problems), or a builder."""
-    if options.action == "build":
-        from maskselect.cli.building import build
+    """Run a verb of `data`."""
+    status: int = options.run(options)
+    return status
 
-        return build(options)
-    from maskselect.data.catalog_others import EVERYTHING, find_any
-    from maskselect.reports.data import print_catalog, print_check
 
-    if options.action == "list":
-        print_catalog(EVERYTHING)
-        return 0
+def list_data(options: argparse.Namespace) -> int:
+    """Print the catalog."""
+    from maskselect.data.catalog_others import EVERYTHING
+    from maskselect.reports.data import print_catalog
+
+    print_catalog(EVERYTHING)
+    return 0
+
+
+def check_data(options: argparse.Namespace) -> int:
+    """Check one data set; status 1 if it has problems."""
+    from maskselect.data.catalog_others import find_any
     from maskselect.data.check import check
+    from maskselect.reports.data import print_check
     from maskselect.reports.files import write_json
 
     entry = find_any(options.name)
@@ -236,7 +224,7 @@ def data(options: argparse.Namespace) -> int:
 
 
 def scenes(options: argparse.Namespace) -> int:
-    """Generated scenes on disk."""
+    """Write generated scenes."""
     from maskselect.recipes.scene_files import write_scenes
     from maskselect.reports.files import output_folder
 
@@ -265,10 +253,3 @@ def scenes(options: argparse.Namespace) -> int:
     most = options.prompts_per_scene + 2 * options.reasoning_per_scene + options.unknown_per_scene
     print(f"{options.count} scenes with up to {most} prompts each -> {path}")
     return 0
-
-
-def sentence(error: BaseException) -> str:
-    """An error as one line."""
-    from maskselect.structures.left_out import one_line
-
-    return one_line(error)

@@ -8,9 +8,10 @@ _OURS = "maskselect.cli"
 
 
 def foreign_lightning(scripts: Path | None = None) -> str | None:
-    """A sentence where the installed script `lightning` starts another program; None where it is ours, or is not there.
+    """A sentence if the installed script `lightning` belongs to another package; None if it is ours or absent.
 
-    scripts: the folder of this environment's scripts, found by itself.
+    Args:
+        scripts: folder of scripts; None for that of this environment.
     """
     folder = Path(sysconfig.get_path("scripts")) if scripts is None else scripts
     file = next((file for file in (folder / "lightning", folder / "lightning.exe") if file.is_file()), None)

@@ -1,6 +1,11 @@
-"""Parameters of a system, part by part."""
+"""Parameters of a system, part by part, counted without weights.
+
+The classes of a config are built on the meta device, where tensors have no values. The same code as in training decides
+what is trained.
+"""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,8 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskselect.doctor.skeleton import Skeleton
-from maskselect.structures.features import FeatureInfo
+from maskselect.backends.building import make
+from maskselect.backends.config_tree import Node, rebuilt
+from maskselect.backends.precision import widen
+from maskselect.backends.weightless import weightless
+from maskselect.structures.protocols import Encoder
 
 _PARTS = (
     (r"proposer\.", "proposer"),
@@ -22,62 +30,112 @@ _PARTS = (
     (r".*language_model\.", "language model"),
     (r"scorer\.decoder\.", "decoder"),
 )
-"""Beginnings of parameter names, and the part that they belong to; the first that fits."""
+"""Prefixes of parameter names and the parts that they belong to. The first match counts."""
+_ORDER = ("vision tower", "image projector", "mask projector", "language model", "LoRA", "output layer", "decoder")
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-_SYSTEM = "reader."
-"""A task with parameters of such names is a system; what stands beside its parts are its heads."""
+_ABSENT = object()
+"""Stands for an object that could not be built."""
+
+
+@dataclass
+class Skeleton:
+    """The objects of a config that could be built on the meta device.
+
+    Args:
+        whole: the module at the top of the config; None if it could not be built.
+        parts: the largest objects that were built, by their place in the config.
+        reasons: why the others could not be built.
+    """
+
+    whole: nn.Module | None = None
+    parts: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Part:
-    """trained, frozen: parameters.  held: bytes of each dtype, those that train and those that do not together."""
+    """A part of a system: numbers of trained and frozen parameters, and the bytes of each dtype."""
 
     name: str
     trained: int = 0
     frozen: int = 0
-    held: dict[str, int] = field(default_factory=dict)
+    held: Counter[str] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
-        """Parameters, trained or not."""
+        """Number of parameters."""
         return self.trained + self.frozen
 
     def add(self, parameter: Tensor) -> None:
-        """One more tensor."""
+        """Add a tensor."""
         count = parameter.numel() * (2 if parameter.dtype == torch.uint8 else 1)  # 4-bit numbers, two in a byte
         if parameter.requires_grad:
             self.trained += count
         else:
             self.frozen += count
-        dtype = str(parameter.dtype).removeprefix("torch.")
-        self.held[dtype] = self.held.get(dtype, 0) + parameter.nbytes
+        self.held[str(parameter.dtype).removeprefix("torch.")] += parameter.nbytes
+
+
+def build_skeleton(config: Mapping[str, Any]) -> Skeleton:
+    """Build a config tree on the meta device, as far as sizes are known. Reads only configs and cards.
+
+    Raises:
+        ValueError, TypeError: a class refuses its arguments.
+    """
+    skeleton = Skeleton()
+
+    def build(node: Node) -> Any:
+        if _has_absent(node.arguments):
+            return _ABSENT
+        try:
+            if not node.path.startswith("maskselect."):
+                raise FileNotFoundError(f"{node.path} is not part of maskselect")
+            built = make(node)
+        except (FileNotFoundError, NotImplementedError) as error:
+            skeleton.reasons.append(" ".join(str(error).split()))
+            return _ABSENT
+        depth = len(node.keys)
+        skeleton.parts = {place: part for place, part in skeleton.parts.items() if place[:depth] != node.keys}
+        skeleton.parts[node.keys] = built
+        return built
+
+    with weightless():
+        top = rebuilt(dict(config), build)
+    if isinstance(top, nn.Module):
+        skeleton.whole = top
+        widen(top)  # as training does
+    return skeleton
+
+
+def _has_absent(value: Any) -> bool:
+    if isinstance(value, Mapping | list):
+        return any(_has_absent(one) for one in (value.values() if isinstance(value, Mapping) else value))
+    return value is _ABSENT
 
 
 def named_parameters(skeleton: Skeleton) -> dict[str, nn.Parameter]:
-    """Parameters by name, those of objects that are no modules too; of parts by their place in the config."""
-    found: dict[str, nn.Parameter] = {}
+    """All parameters by name, also those held by objects that are no modules.
+
+    Names begin with the place of their part; an encoder stands under its own name, as in the whole system.
+    """
+    parameters: dict[str, nn.Parameter] = {}
     known: set[int] = set()
     for place, part in skeleton.parts.items():
-        for prefix, module in _modules(part, [_named(place, part)] if place else [], set()):
+        top = f"{place[0]}.encoder_{part.info.name}" if place and isinstance(part, Encoder) else ".".join(place)
+        for prefix, module in _modules(part, [top] if place else [], set()):
             for name, parameter in module.named_parameters():
                 if id(parameter) not in known:
                     known.add(id(parameter))
-                    found[".".join((*prefix, name))] = parameter
-    return found
+                    parameters[".".join((*prefix, name))] = parameter
+    return parameters
 
 
-def _named(place: tuple[str, ...], part: Any) -> str:
-    """Where a part stands; an encoder of an ensemble under its name, as in the whole system."""
-    info = getattr(part, "info", None)
-    return f"{place[0]}.encoder_{info.name}" if isinstance(info, FeatureInfo) else ".".join(place)
-
-
-def _modules(value: Any, prefix: list[str], seen: set[int]) -> Iterator[tuple[list[str], nn.Module]]:
-    """The outermost modules that an object holds, and those that a module holds outside of its own submodules."""
-    if id(value) in seen:
+def _modules(value: Any, prefix: list[str], visited: set[int]) -> Iterator[tuple[list[str], nn.Module]]:
+    """The outermost modules that an object holds, and those that a module holds beside its submodules."""
+    if id(value) in visited:
         return
-    seen.add(id(value))
+    visited.add(id(value))
     inner: Mapping[str, Any] = {}
     if isinstance(value, nn.Module):
         yield prefix, value
@@ -87,44 +145,33 @@ def _modules(value: Any, prefix: list[str], seen: set[int]) -> Iterator[tuple[li
     elif isinstance(value, list | tuple):
         inner = {str(number): one for number, one in enumerate(value)}
     elif type(value).__module__.startswith("maskselect."):
-        inner = getattr(value, "__dict__", {})
+        inner = vars(value)
     for name, one in inner.items():
-        yield from _modules(one, [*prefix, str(name)], seen)
+        yield from _modules(one, [*prefix, str(name)], visited)
 
 
 def count(parameters: Mapping[str, nn.Parameter]) -> list[Part]:
-    """The parts of a system, in the order of their parameters, the proposer first and the heads last.
+    """The parts of a system: the proposer first, the heads last.
 
-    Tensors that two parts share are counted with the first. An output layer that shares its weight with the token
-    embeddings has none of its own.
+    A tensor that two parts share is counted with the first. So an output layer that is tied to the token embeddings is
+    no part of its own.
     """
-    is_system = any(name.startswith(_SYSTEM) for name in parameters)
+    is_system = any(name.startswith("reader.") for name in parameters)
     parts: dict[str, Part] = {}
     for name, parameter in parameters.items():
-        label = part_of(name, is_system)
+        matches = ((re.match(pattern, name), label) for pattern, label in _PARTS)
+        label = next((match.expand(label) for match, label in matches if match), None)
+        label = label or ("heads" if is_system else name.partition(".")[0])
         parts.setdefault(label, Part(label)).add(parameter)
-    known = ["proposer", *sorted(label for label in parts if label.startswith("encoder ")), *_order()]
-    return sorted(parts.values(), key=lambda part: known.index(part.name) if part.name in known else len(known))
-
-
-def part_of(name: str, is_system: bool) -> str:
-    """The part that a parameter belongs to."""
-    for pattern, label in _PARTS:
-        if found := re.match(pattern, name):
-            return found.expand(label)
-    return "heads" if is_system else name.partition(".")[0]
+    order = ["proposer", *sorted(label for label in parts if label.startswith("encoder ")), *_ORDER]
+    return sorted(parts.values(), key=lambda part: order.index(part.name) if part.name in order else len(order))
 
 
 def total(parts: Iterable[Part]) -> Part:
-    """All parts as one."""
+    """The sum of parts."""
     whole = Part("total")
     for part in parts:
         whole.trained += part.trained
         whole.frozen += part.frozen
-        for dtype, size in part.held.items():
-            whole.held[dtype] = whole.held.get(dtype, 0) + size
+        whole.held += part.held
     return whole
-
-
-def _order() -> list[str]:
-    return ["vision tower", "image projector", "mask projector", "language model", "LoRA", "output layer", "decoder"]

@@ -1,4 +1,4 @@
-"""What the trainer's settings ask of the machine, and how much memory its device has."""
+"""The devices and packages that a trainer's settings ask for, and the memory of the device."""
 
 import os
 from collections.abc import Mapping
@@ -12,22 +12,22 @@ from maskselect.backends.optional import installing
 from maskselect.structures.needs import Need
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
-_FURTHER = {
+_PACKAGES = {
     "deepspeed": ("deepspeed", "deepspeed", installing("deepspeed")),
     "transformer-engine": ("transformer_engine", "transformer-engine", "pip install transformer-engine"),
 }
-"""Part of a trainer's setting: module and package that it takes, and the command that installs it."""
+"""A word in the strategy or precision, and the module, package and install command that it takes."""
 
 
 def cuda_count() -> int:
-    """CUDA devices here."""
-    import torch  # noqa: PLC0415  of no use where no device is asked for
+    """Number of CUDA devices of this machine."""
+    import torch  # noqa: PLC0415  slow, and not needed without a device
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def strategy_name(trainer: Mapping[str, Any]) -> str:
-    """The strategy as text: its short name, or the import path and stage of its class."""
+    """The strategy as lower-case text: its short name, or the import path and stage of its class."""
     strategy = trainer.get("strategy") or ""
     if isinstance(strategy, Mapping):
         node = Node.of(strategy) or Node("", {})
@@ -37,49 +37,47 @@ def strategy_name(trainer: Mapping[str, Any]) -> str:
 
 
 def precision_name(trainer: Mapping[str, Any]) -> str:
-    """The precision as Lightning names it; that of DeepSpeed's own autocast too."""
-    own = _deepspeed_config(trainer).get("torch_autocast") or {}
-    if own.get("enabled"):
-        return "bf16-mixed" if own.get("dtype") == "bfloat16" else "16-mixed"
+    """The precision in Lightning's terms, also of DeepSpeed's own autocast."""
+    autocast = _deepspeed_config(trainer).get("torch_autocast") or {}
+    if autocast.get("enabled"):
+        return "bf16-mixed" if autocast.get("dtype") == "bfloat16" else "16-mixed"
     return str(trainer.get("precision") or "32-true")
 
 
 def _deepspeed_config(trainer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a config says to DeepSpeed itself; nothing where that is in a file of its own."""
+    """DeepSpeed's own config; empty if it is in another file."""
     config = arguments_of(trainer.get("strategy")).get("config")
     return config if isinstance(config, Mapping) else {}
 
 
 def trainer_needs(trainer: Mapping[str, Any]) -> list[Need]:
-    """A device that is not there, and packages of strategy and precision."""
+    """Missing packages of strategy and precision, and missing CUDA devices."""
     accelerator, devices = trainer.get("accelerator"), trainer.get("devices")
-    asked = f"{strategy_name(trainer)} {trainer.get('precision') or ''}"
-    found = [
+    settings = f"{strategy_name(trainer)} {trainer.get('precision') or ''}"
+    needs = [
         Need("package", f"{package}, for the trainer", command)
-        for word, (module, package, command) in _FURTHER.items()
-        if word in asked and not find_spec(module)
+        for word, (module, package, command) in _PACKAGES.items()
+        if word in settings and not find_spec(module)
     ]
-    if not _asks_for_cuda(trainer):
-        return found
-    there, wanted = cuda_count(), devices if isinstance(devices, int) and devices > 0 else 1
-    if there >= wanted:
-        return found
-    many = f"{wanted} CUDA devices" if wanted > 1 else "a CUDA device"
-    what = f"{many} for trainer.accelerator {accelerator}; here: {there or 'none'}"
-    less = f"--trainer.devices {there}" if there else "--trainer.accelerator cpu"
-    return [*found, Need("device", what, f"a machine with {'more' if there else 'one'}, or {less}")]
+    required = devices if isinstance(devices, int) and devices > 0 else 1
+    present = cuda_count()
+    if _uses_cuda(trainer) and present < required:
+        many = f"{required} CUDA devices" if required > 1 else "a CUDA device"
+        what = f"{many} for trainer.accelerator {accelerator}; here: {present or 'none'}"
+        less = f"--trainer.devices {present}" if present else "--trainer.accelerator cpu"
+        needs.append(Need("device", what, f"a machine with {'more' if present else 'one'}, or {less}"))
+    return needs
 
 
 def part_needs(node: Node) -> list[Need]:
-    """A part that is to run on CUDA where there is none."""
-    device = str(node.arguments.get("device", ""))
-    if not device.startswith("cuda") or cuda_count():
+    """The device of a part that asks for CUDA on a machine without."""
+    if not str(node.arguments.get("device", "")).startswith("cuda") or cuda_count():
         return []
     return [Need("device", f"CUDA for {'.'.join(node.keys)}", "a machine with one, or `device: cpu` there")]
 
 
-def _asks_for_cuda(trainer: Mapping[str, Any]) -> bool:
-    """Whether by name, or as Lightning's "gpu" where that is not Apple's."""
+def _uses_cuda(trainer: Mapping[str, Any]) -> bool:
+    """Whether the trainer asks for CUDA: by name, or as Lightning's "gpu" on a machine without Apple's GPU."""
     accelerator = trainer.get("accelerator")
     if accelerator != "gpu":
         return bool(accelerator == "cuda")
@@ -90,7 +88,7 @@ def _asks_for_cuda(trainer: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Room:
-    """Memory of one device. size: bytes, None where it is not here.  processes: how many of the run share it."""
+    """Memory of one device. size: bytes, None if it is not in this machine.  processes: how many share it."""
 
     name: str
     size: int | None
@@ -98,28 +96,22 @@ class Room:
 
 
 def device_room(trainer: Mapping[str, Any]) -> Room:
-    """Of the device that trains: the first CUDA device, or the machine's own memory for a run that asks for no GPU."""
+    """Memory of the device that trains: the first CUDA device, or the machine itself if the run uses no GPU."""
     if trainer.get("accelerator") != "cpu" and cuda_count():
         import torch  # noqa: PLC0415
 
-        told = torch.cuda.get_device_properties(0)
-        return Room(str(told.name), int(told.total_memory))
-    if _asks_for_cuda(trainer):
+        device = torch.cuda.get_device_properties(0)
+        return Room(str(device.name), int(device.total_memory))
+    if _uses_cuda(trainer):
         return Room("there is no CUDA device here", None, process_count(trainer)[0])
-    return Room("this machine's memory", _memory(), process_count(trainer)[0])
-
-
-def _memory() -> int:
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = _CGROUP.read_text().strip()
-    except OSError:
-        return whole
-    return min(whole, int(limit)) if limit.isdigit() else whole
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if _CGROUP.is_file() and (limit := _CGROUP.read_text().strip()).isdigit():
+        size = min(size, int(limit))
+    return Room("this machine's memory", size, process_count(trainer)[0])
 
 
 def process_count(trainer: Mapping[str, Any]) -> tuple[int, int]:
-    """Processes on this machine, and on all of them."""
+    """Number of training processes on this machine, and on all machines."""
     devices = trainer.get("devices")
     if isinstance(devices, str) and devices.isdigit():
         devices = int(devices)

@@ -1,4 +1,4 @@
-"""How a list of what is missing is told."""
+"""The list of what a run lacks, as text."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,48 +7,34 @@ from maskselect.structures.needs import KINDS, Kind, Need
 
 
 class MissingError(ValueError):
-    """A run lacks things. `listing` is for the terminal, one or two lines a thing."""
+    """A run lacks something; the message is the whole list, of several lines."""
 
     def __init__(self, needs: Sequence[Need]) -> None:
         self.needs = tuple(needs)
-        self.listing = listed(needs)
-        super().__init__(self.listing)
+        super().__init__(listed(needs))
 
 
 def merged(needs: Sequence[Need]) -> list[Need]:
-    """Each thing once, kind by kind; parts of one thing are joined."""
+    """Needs without repetition, sorted by kind. Needs that differ only in their part are joined."""
     parts: dict[Need, dict[str, None]] = {}
     for need in needs:
-        whole = replace(need, part="")
-        parts.setdefault(whole, {})[need.part] = None
-    joined = [replace(whole, part=", ".join(part for part in own if part)) for whole, own in parts.items()]
+        parts.setdefault(replace(need, part=""), {})[need.part] = None
+    joined = [replace(whole, part=", ".join(filter(None, names))) for whole, names in parts.items()]
     return sorted(joined, key=lambda need: KINDS.index(need.kind))
 
 
-FETCHED = "* comes by itself where there is a network"
-
-
-def grouped(needs: Sequence[Need]) -> list[tuple[Kind, list[str], str]]:
-    """Kind, names and help: things of one kind that the same command brings stand together.
-
-    Names of what comes by itself end in a star, which `FETCHED` explains.
-    """
-    found: dict[tuple[Kind, str], list[str]] = {}
-    for need in merged(needs):
-        part, itself = f" ({need.part})" if need.part else "", " *" if need.fetched else ""
-        found.setdefault((need.kind, need.help), []).append(need.what + part + itself)
-    return [(kind, names, text) for (kind, text), names in found.items()]
-
-
 def listed(needs: Sequence[Need]) -> str:
-    """A plain list: a line for each thing, and under those that belong together the command that brings them."""
-    groups = grouped(needs)
-    count = sum(len(names) for _, names, _ in groups)
+    """A line for each need. Needs of one kind and with one command share the line of the command."""
+    groups: dict[tuple[Kind, str], list[str]] = {}
+    for need in merged(needs):
+        part, star = f" ({need.part})" if need.part else "", " *" if need.fetched else ""
+        groups.setdefault((need.kind, need.help), []).append(need.what + part + star)
+    count = sum(map(len, groups.values()))
     lines = [f"{count} {'thing is' if count == 1 else 'things are'} missing:"]
     width = max(map(len, KINDS))
-    for kind, names, text in groups:
+    for (kind, command), names in groups.items():
         lines += [f"  {kind if number == 0 else '':{width}}  {name}" for number, name in enumerate(names)]
-        lines += [f"  {'':{width}}    {line}" for line in text.splitlines()]
+        lines += [f"  {'':{width}}    {line}" for line in command.splitlines()]
     if any(need.fetched for need in needs):
-        lines.append(f"  {FETCHED}")
+        lines.append("  * comes by itself where there is a network")
     return "\n".join(lines)

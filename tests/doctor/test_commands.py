@@ -96,7 +96,7 @@ def test_no_config_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "-c" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="0"):
         cli.main(["doctor", "--help"])
-    assert "asks no network" in " ".join(capsys.readouterr().out.split())
+    assert "uses no network" in " ".join(capsys.readouterr().out.split())
 
 
 class BuiltError(Exception):

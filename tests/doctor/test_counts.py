@@ -11,8 +11,7 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 from maskselect.backends.building import build
 from maskselect.backends.mobile_sam import build_mobile_sam
 from maskselect.backends.precision import widen
-from maskselect.doctor.counts import Part, count, named_parameters, total
-from maskselect.doctor.skeleton import Skeleton, build_skeleton
+from maskselect.doctor.counts import Part, Skeleton, build_skeleton, count, named_parameters, total
 from maskselect.lmm.llava import Llava
 from tests.doctor.machines import COMPACT, config_of, put_into_cache, saved
 from tests.proposers.tiny_networks import model_of

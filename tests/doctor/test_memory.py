@@ -10,11 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModel, LlamaConfig
 
 from maskselect.doctor import devices
-from maskselect.doctor.counts import Part, count, total
+from maskselect.doctor.counts import Part, build_skeleton, count, total
 from maskselect.doctor.devices import Room, device_room, precision_name, process_count, strategy_name
-from maskselect.doctor.examine import examine
+from maskselect.doctor.report import examine
 from maskselect.doctor.memory import Memory, count_tokens, estimate, layer_bytes
-from maskselect.doctor.skeleton import build_skeleton
 from maskselect.lmm.lora import LoraSettings, add_lora
 from maskselect.lmm.wrapped import recompute_activations
 from tests.doctor.machines import config_of
@@ -221,7 +220,7 @@ def test_tokens_of_other_tasks() -> None:
 def test_too_little_memory_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(trainer={"accelerator": "cpu", "devices": 2})
     assert examine(config).needs == []
-    monkeypatch.setattr("maskselect.doctor.examine.device_room", lambda trainer: Room("a toy", 10**6, 2))
+    monkeypatch.setattr("maskselect.doctor.report.device_room", lambda trainer: Room("a toy", 10**6, 2))
     found = examine(config)
     (need,) = found.needs
     assert need.kind == "memory" and "(an estimate); a toy has 0 GiB" in need.what

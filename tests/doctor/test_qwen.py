@@ -9,9 +9,8 @@ import torch
 from maskselect.backends.building import build
 from maskselect.backends.precision import widen
 from maskselect.doctor.check import missing
-from maskselect.doctor.counts import count, named_parameters, total
+from maskselect.doctor.counts import build_skeleton, count, named_parameters, total
 from maskselect.doctor.memory import count_tokens
-from maskselect.doctor.skeleton import build_skeleton
 from maskselect.lmm.qwen_vl import QwenVl
 from tests.doctor.machines import config_of, put_into_cache, saved
 from tests.systems.tiny import QWEN

@@ -18,8 +18,7 @@ from maskselect.backends.configs import BASE, read_configs
 from maskselect.cli import main
 from maskselect.data.catalog import CATALOG
 from maskselect.data.llava import SETS
-from maskselect.doctor.counts import count, named_parameters
-from maskselect.doctor.skeleton import build_skeleton
+from maskselect.doctor.counts import build_skeleton, count, named_parameters
 from maskselect.lmm.llava import VICUNA_SYSTEM
 from maskselect.training import cli
 from tests.training.paper_world import OVERLAYS, PAPER

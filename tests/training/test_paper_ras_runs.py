@@ -16,8 +16,7 @@ from maskselect.backends.checkpoints import read_card, read_tensors
 from maskselect.backends.configs import read_configs
 from maskselect.backends.hub_cache import open_clip_weights, timm_weights
 from maskselect.cli import main
-from maskselect.doctor.counts import named_parameters
-from maskselect.doctor.skeleton import build_skeleton
+from maskselect.doctor.counts import build_skeleton, named_parameters
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.encoders.frozen import merged
 from maskselect.encoders.open_clip import OpenClipEncoder
