@@ -1,6 +1,6 @@
 """Publishing a checkpoint: `maskselect.push_to_hub("runs/ras", "org/name", report="report.json")`.
 
-What is published is the safetensors file, its card, what its config needs of its own folder, and a model card.
+Published are the safetensors file, its card, the files of its folder that its config needs, and a model card.
 """
 
 import shutil
@@ -30,24 +30,32 @@ def push_to_hub(
     license: str | None = None,
     folder: str | Path | None = None,
 ) -> str:
-    """Publish a checkpoint with a model card, in one commit; gives the commit's page, or the folder written instead.
+    """Publish a checkpoint with a model card, in one commit.
 
-    checkpoint: shipped name, file or folder.  repository: `org/name` or `hf://org/name`, made where it is not there.
-    report: what `maskselect evaluate` wrote about this very checkpoint, one file or several.
-    private: of a repository that is made; None for the owner's default.  revision: a branch, made where it is not.
-    license: the hub's name of one, for the model card; None names none.
-    folder: write what would be uploaded there instead, whole or not at all; it must be absent or empty.
+    Args:
+        checkpoint: shipped name, file or folder.
+        repository: `org/name` or `hf://org/name`; created if it does not exist.
+        report: reports of `maskselect evaluate` on this checkpoint.
+        private: whether a new repository is private; None for the owner's default.
+        revision: a branch; created if it does not exist.
+        license: the hub's name of the licence, for the model card.
+        folder: write the files to this absent or empty folder instead of uploading them.
 
-    Raises FileNotFoundError when a file is not there; ValueError when checkpoint, card or report are damaged, the
-    report is of another model, the checkpoint is not one that `maskselect.load` takes or needs weights that are on this
-    machine alone, or the repository is not fit for it; PermissionError when the hub refuses, another OSError when it
-    cannot be reached. Nothing is uploaded then.
+    Returns:
+        The page of the commit, or the folder.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: checkpoint, card or report is damaged, the report is of another model, `maskselect.load` cannot
+            take the checkpoint or it needs weights of this machine alone, or the repository is not suitable.
+        PermissionError: the hub refuses.
+        OSError: the hub cannot be reached. After an error nothing is uploaded.
     """
     target = Repository.parse(repository)
     if revision is not None:
         target = replace(target, revision=revision)
     if folder is not None and private is not None:
-        raise ValueError("private has no meaning where a folder is written; expected one of the two")
+        raise ValueError("private has no effect with folder; expected one of the two")
     file = checkpoints.find_checkpoint(checkpoint)
     card = _loadable(file)
     reports = [report] if isinstance(report, str | Path) else list(report)
@@ -67,23 +75,23 @@ def push_to_hub(
 
 
 def _loadable(file: Path) -> dict[str, Any]:
-    """The card of a checkpoint that others can load."""
+    """The card of a checkpoint. Raises ValueError if others cannot load it."""
     card = checkpoints.read_card(file)
     answering_class(card, file)
     if arguments_of(card["config"]).get("stage") == 1:
         raise ValueError(f"checkpoint {file} is of stage 1, which captions; expected one of stage 2, as ras is")
-    own = named_weights(card["config"]).own
-    if own:
+    private = named_weights(card["config"]).own
+    if private:
         raise ValueError(
-            f"the card of {file} names {own[0]}, which is on this machine alone; expected weights that are shipped, on "
-            f"the hub, or in the checkpoint's own folder, named {BESIDE}/{Path(own[0]).name}"
+            f"the card of {file} names {private[0]}, which is on this machine alone; expected weights that are "
+            f"shipped, on the hub, or in the checkpoint's own folder, named {BESIDE}/{Path(private[0]).name}"
         )
     return card
 
 
 def _refuse_others(evaluations: Sequence[Evaluation], file: Path, target: Repository) -> None:
-    """Raises ValueError for a report of another model, and for two of the same samples."""
-    seen: dict[tuple[Any, ...], Path] = {}
+    """Raise ValueError for a report of another model, and for two reports of the same samples."""
+    paths: dict[tuple[Any, ...], Path] = {}
     for one in evaluations:
         if not _is_of(one, file, target):
             raise ValueError(
@@ -91,29 +99,28 @@ def _refuse_others(evaluations: Sequence[Evaluation], file: Path, target: Reposi
                 "and card; expected a report of the checkpoint that is published"
             )
         key = (one.report["dataset"], one.report["split"], one.seed, one.ground_truth_added)
-        if key in seen:
-            raise ValueError(f"reports {seen[key]} and {one.path} are of the same samples; expected one of them")
-        seen[key] = one.path
+        if key in paths:
+            raise ValueError(f"reports {paths[key]} and {one.path} are of the same samples; expected one of them")
+        paths[key] = one.path
 
 
 def _is_of(one: Evaluation, file: Path, target: Repository) -> bool:
-    """By the fingerprint of weights and card where it is known, by the name that was evaluated else."""
-    own = fingerprint(file)
+    """Whether a report is of a checkpoint: by its fingerprint, or by the evaluated name if that is unknown."""
     if one.fingerprint:
-        return one.fingerprint == own
-    named = str(one.report["model"])
-    if named.startswith("hf://"):
-        return Repository.parse(named).name == target.name
+        return one.fingerprint == fingerprint(file)
+    name = str(one.report["model"])
+    if name.startswith("hf://"):
+        return Repository.parse(name).name == target.name
     try:
-        found = checkpoints.find_checkpoint(named)
+        evaluated = checkpoints.find_checkpoint(name)
     except (FileNotFoundError, ValueError):
-        return Path(named).stem == file.stem
-    return fingerprint(found) == own
+        return Path(name).stem == file.stem
+    return fingerprint(evaluated) == fingerprint(file)
 
 
 def _beside(file: Path, card: Mapping[str, Any]) -> dict[str, Path]:
-    """The files that the config needs of the checkpoint's own folder, by their paths in it."""
-    found: dict[str, Path] = {}
+    """The files of the checkpoint's folder that its config needs, by their relative paths."""
+    needed: dict[str, Path] = {}
     for name in named_weights(card["config"]).beside:
         path = file.parent / name
         if name == "." or ".." in PurePosixPath(name).parts:
@@ -123,12 +130,12 @@ def _beside(file: Path, card: Mapping[str, Any]) -> dict[str, Path]:
         files = {at: one for at, one in files.items() if not any(part.startswith(".") for part in at.parts)}
         if not files:
             raise FileNotFoundError(f"{path} is not there, which the card of {file} names; expected it beside")
-        found |= {at.as_posix(): one for at, one in files.items()}
-    return found
+        needed |= {at.as_posix(): one for at, one in files.items()}
+    return needed
 
 
 def _write(folder: Path, files: Mapping[str, Path | bytes]) -> None:
-    """All files in a folder that appears whole or not at all."""
+    """Write all files into a folder, which appears whole or not at all."""
     with atomic_folder(folder, durable=True) as part:
         for name, source in files.items():
             path = part / name

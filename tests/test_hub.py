@@ -128,7 +128,7 @@ def test_weights_beside_the_checkpoint_come_along(hub: Hub, tmp_path: Path) -> N
     ]
     np.testing.assert_array_equal(scores(load(LINK)), scores(load(file)))
     readme = hub.files(NAME)["README.md"].decode()
-    assert "beside the checkpoint, and needed by it: `parts/llava.safetensors`, `parts/llava.json`" in readme
+    assert "beside the checkpoint, which needs them: `parts/llava.safetensors`, `parts/llava.json`" in readme
 
 
 def test_a_folder_beside_and_one_at_the_top(hub: Hub, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_folder_gets_what_would_be_uploaded(hub: Hub, checkpoint: Path, tmp_pa
     assert written == hub.files(NAME)
     np.testing.assert_array_equal(scores(load(folder)), scores(load(checkpoint)))
     refused(ValueError, "release is there already", checkpoint, LINK, folder=folder)
-    refused(ValueError, "private has no meaning", checkpoint, LINK, folder=tmp_path / "b", private=True)
+    refused(ValueError, "private has no effect", checkpoint, LINK, folder=tmp_path / "b", private=True)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["release"]
 
 

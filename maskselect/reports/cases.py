@@ -1,4 +1,4 @@
-"""The samples that say most about a model, as pictures: its best, its worst, and where it was surest and wrong."""
+"""Example pictures of an evaluation: the best answers, the worst, and wrong ones with the highest scores."""
 
 import base64
 import io
@@ -28,14 +28,14 @@ _TARGET, _ANSWER, _REFERENCE = (60, 220, 110), (255, 170, 40), (255, 0, 200)
 
 @dataclass(frozen=True)
 class Case:
-    """A sample with three pictures side by side, as a JPEG: targets, answer, candidates."""
+    """A sample, and a JPEG of up to three pictures side by side: targets, answer, candidates."""
 
     row: Scored
     jpeg: bytes
 
     @property
     def source(self) -> str:
-        """For the `src` of an HTML image."""
+        """The picture as `src` of an HTML image."""
         return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode()
 
 
@@ -56,13 +56,14 @@ RANKS: dict[str, Callable[[Scored], tuple[float, ...] | None]] = {
     "worst": _worst,
     "surest and wrong": _surely_wrong,
 }
-"""How good an example of its kind a sample is; None for no example at all."""
+"""For each kind of example the rank of a sample, higher is better; None if it is no example."""
 
 
 class CaseKeeper:
-    """Keeps the most telling samples of each kind while they pass by, and draws only those.
+    """Keeps and draws the best examples of each kind.
 
-    each: how many of each kind.
+    Args:
+        each: number of examples of each kind.
     """
 
     def __init__(self, each: int = 6) -> None:
@@ -70,24 +71,24 @@ class CaseKeeper:
         self._kept: dict[str, list[tuple[tuple[float, ...], Case]]] = {kind: [] for kind in RANKS}
 
     def watch(self, row: Scored, sample: Sample, answer: MaskGroup, pool: Tensor | None) -> None:
-        """A `Watcher` of `maskselect.evaluation.samples.score_samples`."""
-        drawn: Case | None = None
+        """See a scored sample; a `Watcher` of `maskselect.evaluation.samples.score_samples`."""
+        case: Case | None = None
         for kind, rank_of in RANKS.items():
             kept, rank = self._kept[kind], rank_of(row)
             if rank is None or (len(kept) >= self.each and rank <= kept[-1][0]):
                 continue
-            drawn = drawn or Case(row, _drawn(sample, answer, None if pool is None else pool.numpy()))
-            kept.append((rank, drawn))
+            case = case or Case(row, _draw(sample, answer, None if pool is None else pool.numpy()))
+            kept.append((rank, case))
             kept.sort(key=lambda one: one[0], reverse=True)
             del kept[self.each :]
 
     def save(self, path: Path) -> None:
-        """As JSON, for a run that goes on later."""
+        """Write the examples as JSON, for a resumed run."""
         kept = {kind: [[case.row.as_json(), case.source] for case in cases] for kind, cases in self.cases().items()}
         write_text(path, json.dumps(kept))
 
     def load(self, path: Path) -> None:
-        """What `save` wrote, instead of what is kept now. Raises ValueError when it is damaged."""
+        """Replace the examples by those that `save` wrote. Raises ValueError if the file is damaged."""
         try:
             for kind, cases in json.loads(path.read_text()).items():
                 loaded = [Case(Scored.from_json(row), base64.b64decode(source.split(",")[1])) for row, source in cases]
@@ -96,27 +97,24 @@ class CaseKeeper:
             raise ValueError(f"{path} is damaged ({error}); remove it to begin anew") from error
 
     def cases(self) -> dict[str, list[Case]]:
-        """By kind, the most telling first."""
+        """The examples of each kind, the best first."""
         return {kind: [case for _, case in kept] for kind, kept in self._kept.items()}
 
 
-def _drawn(sample: Sample, answer: MaskGroup, pool: np.ndarray | None) -> bytes:
+def _draw(sample: Sample, answer: MaskGroup, pool: np.ndarray | None) -> bytes:
     image = load_image(sample.image)
     factor = SIDE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
-    def scaled(masks: Iterable[np.ndarray]) -> list[np.ndarray]:
+    def resized(masks: Iterable[np.ndarray]) -> list[np.ndarray]:
         return [resize_nearest(torch.from_numpy(mask)[None], size[::-1])[0].numpy() for mask in masks]
 
-    references = scaled(sample.prompt.references.numpy())
-    targets = scaled(sample.gt_pool[list(sample.targets)].numpy())
-    panels = [
-        _tinted(small, targets, _TARGET, references),
-        _tinted(small, scaled(answer), _ANSWER, references),
-    ]
+    references = resized(sample.prompt.references.numpy())
+    targets = resized(sample.gt_pool[list(sample.targets)].numpy())
+    panels = [_tint(small, targets, _TARGET, references), _tint(small, resized(answer), _ANSWER, references)]
     if pool is not None:
-        panels.append(_outlined(small, scaled(pool)))
+        panels.append(_outline(small, resized(pool)))
     gap = np.full((small.shape[0], 6, 3), 255, np.uint8)
     strip = np.concatenate([part for panel in panels for part in (gap, panel)][1:], axis=1)
     data = io.BytesIO()
@@ -124,27 +122,27 @@ def _drawn(sample: Sample, answer: MaskGroup, pool: np.ndarray | None) -> bytes:
     return data.getvalue()
 
 
-def _tinted(
+def _tint(
     image: np.ndarray, masks: list[np.ndarray], colour: tuple[int, int, int], references: list[np.ndarray]
 ) -> np.ndarray:
     out = image.copy()
     for mask in masks:
         out[mask] = (0.5 * out[mask] + 0.5 * np.array(colour)).astype(np.uint8)
-    for shown, ink in ((masks, colour), (references, _REFERENCE)):
-        for mask in shown:
-            _draw_outline(out, mask, ink, 2)
+    for outlined, line in ((masks, colour), (references, _REFERENCE)):
+        for mask in outlined:
+            _draw_contours(out, mask, line, 2)
     return out
 
 
-def _outlined(image: np.ndarray, masks: list[np.ndarray]) -> np.ndarray:
+def _outline(image: np.ndarray, masks: list[np.ndarray]) -> np.ndarray:
     out = image.copy()
     for number, mask in enumerate(masks):
         hue = np.array([[[number * 47 % 180, 220, 255]]], np.uint8)
         red, green, blue = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
-        _draw_outline(out, mask, (red, green, blue), 1)
+        _draw_contours(out, mask, (red, green, blue), 1)
     return out
 
 
-def _draw_outline(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, outlines, -1, colour, width)
+def _draw_contours(canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, contours, -1, colour, width)

@@ -1,4 +1,4 @@
-"""Small charts as SVG text, for pages that need no file beside them."""
+"""Small charts as SVG text, for pages without other files."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from maskselect.reports.rendering import render
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 420, 190, 44, 34, 22
 _BASE = _HEIGHT - _BOTTOM
-_LEAST = 5  # samples of a bin whose share is drawn
+_LEAST = 5  # samples of a bin that is drawn
 
 
 def histogram(values: Sequence[float], title: str, bins: int = 20, unit: str = "IoU") -> Markup:
-    """Counts of values in [0, 1]; a value of 1 is in the last bin."""
+    """A histogram of values in [0, 1]; 1 is in the last bin."""
     counts = [0] * bins
     for value in values:
         counts[_bin(value, bins)] += 1
@@ -27,9 +27,9 @@ def histogram(values: Sequence[float], title: str, bins: int = 20, unit: str = "
 
 
 def reliability(scores: Sequence[float], right: Sequence[bool], title: str, bins: int = 10) -> Markup:
-    """Share of right ones among things of a score in [0, 1], beside the diagonal of a calibrated model.
+    """A reliability diagram: the share of right candidates by score in [0, 1], with the diagonal.
 
-    Bins of fewer than five are left out; a dot's area follows the number in its bin.
+    Bins of fewer than five candidates are left out; the area of a dot grows with the number in its bin.
     """
     dots = []
     for number in range(bins):

@@ -1,4 +1,4 @@
-"""The files that answer a prompt about a video: JSON, a mask a frame, and a video with the masks drawn in."""
+"""The files of an answer about a video: JSON, one mask per frame, and a video with the masks drawn in."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ from maskselect.structures.prediction import ClipGroup
 
 
 def write_clip_answers(groups: Sequence[ClipGroup], folder: Path, video: Path, model: str) -> None:
-    """For each prompt `NAME.json`, `NAME/00000.png …` (the union, 8-bit, 0 or 255) and `NAME.overlay.mp4`.
+    """Write for each prompt `NAME.json`, `NAME/00000.png …` (the union, 8-bit, 0 or 255) and `NAME.overlay.mp4`.
 
-    The JSON holds video, frames, fps, size, prompt, model, threshold, no_target, objects, and the text if there is one.
-    A folder of masks that is there already is replaced.
+    The JSON holds video, frames, fps, size, prompt, model, threshold, no_target, objects, and text and failure if any.
+    An existing folder of masks is replaced.
     """
     for stem, group in zip(answer_stems(video, len(groups)), groups, strict=True):
         with atomic_folder(folder / stem, replace=True) as masks:
@@ -26,18 +26,20 @@ def write_clip_answers(groups: Sequence[ClipGroup], folder: Path, video: Path, m
                 Image.fromarray(group.mask(number).view(np.uint8) * 255).save(masks / f"{number:05d}.png")
         write_video(folder / f"{stem}.overlay.mp4", drawn_frames(group), group.clip.fps)
         record = {"video": str(video), "model": model, "threshold": group.threshold, "no_target": group.no_target}
-        record |= {name: said for name, said in (("text", group.text), ("failure", group.failure)) if said is not None}
+        record |= {
+            name: value for name, value in (("text", group.text), ("failure", group.failure)) if value is not None
+        }
         with atomic_file(folder / f"{stem}.json") as part:
             part.write_text(json.dumps(record | group.to_dict()))
 
 
 def drawn_frames(group: ClipGroup) -> Iterator[np.ndarray]:
-    """Every frame with the objects tinted and numbered, (H', W, 3) uint8; H' is more than H by the caption."""
+    """Every frame with the objects tinted and numbered and a caption below, (H', W, 3) uint8."""
     count = f"{len(group)} object(s)" if len(group) else "nothing in the clip answers this"
     for number in range(len(group.clip)):
-        there = [(n, mask) for n, mask in enumerate(group.frame(number)) if mask.any()]
-        labels = [f"{n + 1}: {group.scores[n]:.2f}" for n, _ in there]
-        masks = [mask for _, mask in there]
+        visible = [(n, mask) for n, mask in enumerate(group.frame(number)) if mask.any()]
+        labels = [f"{n + 1}: {group.scores[n]:.2f}" for n, _ in visible]
+        masks = [mask for _, mask in visible]
         references = [
             mask for mask, frame in zip(group.references, group.reference_frames, strict=True) if frame == number
         ]

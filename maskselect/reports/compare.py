@@ -1,4 +1,4 @@
-"""Two evaluations of the same samples: what changed, by how much, and whether that could be chance."""
+"""Comparison of two evaluations of the same samples, with intervals of the differences."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,16 @@ from maskselect.structures.scored import Scored
 
 
 def compare(first: Sequence[Scored], second: Sequence[Scored], cases: int) -> dict[str, Any]:
-    """Mean difference of the IoU of each sample (second minus first, points) with its 95 % interval, for all samples,
-    with and without references, and by kind; then the `cases` samples that changed most.
+    """Compare the IoU of each sample, second minus first.
 
-    Below `LEAST_IMAGES` images there is neither an interval nor a verdict on whether that is beyond chance: null.
+    Args:
+        first: scored samples.
+        second: the same samples in the same order, see `maskselect.reports.records.in_order`.
+        cases: number of the most changed samples to return.
 
-    Both hold the same samples in the same order, see `maskselect.reports.records.in_order`.
+    Returns:
+        samples; differences: the mean in points with its 95 % interval, for all samples, with and without references,
+        and by kind (interval and verdict are null below `LEAST_IMAGES` images); changed_most: the most changed samples.
     """
     parts: dict[str, list[int]] = {"overall": list(range(len(first)))}
     for place, row in enumerate(first):
@@ -48,24 +52,24 @@ def compare(first: Sequence[Scored], second: Sequence[Scored], cases: int) -> di
     return {"samples": len(first), "differences": differences, "changed_most": changed}
 
 
-def print_comparison(found: dict[str, Any], first: str, second: str) -> None:
-    """As two tables."""
+def print_comparison(comparison: dict[str, Any], first: str, second: str) -> None:
+    """Print what `compare` returned, as two tables. first, second: names of the evaluations."""
     title = f"IoU of {second} minus {first}, points, paired"
     table = narrow_table("", "samples", "images", "difference", "95 % interval", "beyond chance")
-    rows = found["differences"]
+    rows = comparison["differences"]
     for name, row in rows.items():
-        shown = ("–", "–", "too few images")
+        cells = ("–", "–", "too few images")
         if row["interval"] is not None:
             low, high = row["interval"]
             sure = "yes" if row["beyond_chance"] else "no"
-            shown = (f"{row['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}", sure)
-        table.add_row(name, str(row["samples"]), str(row["images"]), *shown)
+            cells = (f"{row['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}", sure)
+        table.add_row(name, str(row["samples"]), str(row["images"]), *cells)
     print_table(table, title)
     if any(row["interval"] is None for row in rows.values()):
         console().print(f"Fewer than {LEAST_IMAGES} images: too few samples to show a difference.")
     cases = narrow_table("sample", "prompt", "targets", "IoU", "masks", words=2)
-    for case in found["changed_most"]:
+    for case in comparison["changed_most"]:
         iou, chosen = case["iou"], case["chosen"]
-        told = (f"{iou[0]:.2f} to {iou[1]:.2f}", f"{chosen[0]} to {chosen[1]}")
-        cases.add_row(escape(case["sample"]), escape(case["prompt"]), str(case["targets"]), *told)
+        changes = (f"{iou[0]:.2f} to {iou[1]:.2f}", f"{chosen[0]} to {chosen[1]}")
+        cases.add_row(escape(case["sample"]), escape(case["prompt"]), str(case["targets"]), *changes)
     print_table(cases, "changed most")

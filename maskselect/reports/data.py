@@ -1,4 +1,4 @@
-"""Data sets as tables for the terminal: what there is, and what a check found."""
+"""Data sets as tables for the terminal: the catalog, checks and builds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from maskselect.data.check import CheckReport
 
 
 def print_catalog(catalog: Mapping[str, CatalogEntry]) -> None:
-    """A few lines a data set: name, title, splits, page, licence."""
+    """Print name, title, splits, page and licence of each data set."""
     screen = console()
     for name, entry in catalog.items():
         screen.print(f"[bold]{name}[/]: {escape(entry.title)}")
@@ -21,7 +21,7 @@ def print_catalog(catalog: Mapping[str, CatalogEntry]) -> None:
 
 
 def print_check(name: str, entry: CatalogEntry, reports: Mapping[str, CheckReport], whole: bool) -> None:
-    """One row a split, then the problems with their first examples. whole: no limit was set, so counts compare."""
+    """Print one row per split, then the problems with examples. whole: no limit was set, so counts are comparable."""
     columns = ("split", "images", "samples", "published", "no target", "with references", "targets", "problems")
     table = narrow_table(*columns)
     for split, report in reports.items():
@@ -33,7 +33,7 @@ def print_check(name: str, entry: CatalogEntry, reports: Mapping[str, CheckRepor
     for split, report in reports.items():
         published = entry.samples.get(split)
         if whole and published is not None and published != report.samples:
-            screen.print(f"{split}: {report.samples} samples, {published} were published: a part is missing, or more")
+            screen.print(f"{split}: {report.samples} samples, {published} were published: samples are missing or added")
         for kind, count in report.problems.items():
             screen.print(f"{split}: {kind}: {count}", markup=False)
             for sentence in report.examples[kind]:
@@ -41,7 +41,7 @@ def print_check(name: str, entry: CatalogEntry, reports: Mapping[str, CheckRepor
 
 
 def print_composition(rows: Sequence[tuple[str, str, bool, int, int]], counts: Mapping[str, int]) -> None:
-    """Prompts of MaskGroups-2M by source and kind beside the paper's Table 2, then what else was counted."""
+    """Print the prompts of MaskGroups-2M by source and kind beside the paper's Table 2, then all other counts."""
     table = narrow_table("source", "kind", "reference", "built", "paper (thousands)", words=3)
     for source, kind, with_reference, built, paper in rows:
         table.add_row(source, kind, "with" if with_reference else "without", str(built), str(paper))
@@ -54,7 +54,7 @@ def print_composition(rows: Sequence[tuple[str, str, bool, int, int]], counts: M
 
 
 def print_questions(report: Mapping[str, Any]) -> None:
-    """A build of LLM-Seg40K: images by sort, questions by split, what was refused and why, images left out."""
+    """Print a build of LLM-Seg40K: images by kind, questions by split, rejected questions, images left out."""
     screen = console()
     sampled = narrow_table("images", "wanted", "found", "taken", "published")
     for name, tally in report["sampled"].items():
@@ -63,8 +63,8 @@ def print_questions(report: Mapping[str, Any]) -> None:
         )
     screen.print(sampled)
     splits = narrow_table("split", "images", "questions", "an image", "words", "categories")
-    for name, found in report["splits"].items():
-        splits.add_row(name, *(str(value) for value in found.values()))
+    for name, counts in report["splits"].items():
+        splits.add_row(name, *(str(value) for value in counts.values()))
     screen.print(splits)
     questions = report["questions"]
     screen.print(f"{questions['replies']} replies, {questions['offered']} questions offered, {questions['kept']} kept")

@@ -1,4 +1,4 @@
-"""An evaluation report as it lies on disk, with what is known of how it was made."""
+"""Evaluation reports on disk, with the settings that made them."""
 
 import json
 import shlex
@@ -21,50 +21,52 @@ _NEEDED = ("dataset", "split", "model", "samples", "images", "metrics")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A report.
+    """An evaluation report on disk.
 
-    path: its file.  report: what `maskselect.evaluation.samples.build_report` gives.
-    made: the key of the samples beside it, see `maskselect.reports.records`; empty where they are not there.
+    Args:
+        path: its file.
+        report: the content, see `maskselect.evaluation.samples.build_report`.
+        key: the key of its file of samples, see `maskselect.reports.records`; empty without that file.
     """
 
     path: Path
     report: Mapping[str, Any]
-    made: Mapping[str, Any]
+    key: Mapping[str, Any]
 
     @property
     def title(self) -> str:
-        """The data set's own title."""
+        """Title of the data set."""
         name = self.report["dataset"]
         return CATALOG[name].title if name in CATALOG else _TITLES.get(name, name)
 
     @property
     def fingerprint(self) -> str:
-        """Of the model that was asked, "" where it is not known."""
-        return str(self.made.get("model", ""))
+        """Fingerprint of the evaluated model, "" if unknown."""
+        return str(self.key.get("model", ""))
 
     @property
     def pool(self) -> str:
-        """Where the candidates came from."""
+        """Origin of the candidates, in words."""
         return str(self.report.get("protocol", {}).get("candidates", ""))
 
     @property
     def ground_truth_added(self) -> bool:
-        """Whether the ground-truth masks were among the candidates, which no model has in use."""
-        return bool(self.report.get("ground_truth_candidates", self.made.get("with_gt", False)))
+        """Whether the ground-truth masks were among the candidates."""
+        return bool(self.report.get("ground_truth_candidates", self.key.get("with_gt", False)))
 
     @property
     def seed(self) -> int | None:
-        """Of generated scenes; None where the report is of others, or it is not known."""
-        return self.made.get("seed") if self.report["dataset"] in GENERATED else None
+        """Seed of the generated scenes; None for other data, or if unknown."""
+        return self.key.get("seed") if self.report["dataset"] in GENERATED else None
 
     def command(self, model: str) -> str:
-        """What to type to get the same numbers of `model`.
+        """The command line that reproduces the numbers with `model`.
 
-        DIR stands for the folder of a data set, SEED for that of generated scenes where it is not known any more.
+        DIR stands for the folder of a data set, SEED for an unknown seed of generated scenes.
         """
         report, generated = self.report, self.report["dataset"] in GENERATED
         words = ["maskselect", "evaluate", "--model", model, "--dataset", report["dataset"], "--split", report["split"]]
-        if generated and str(self.made.get("data", [None, None])[1]) == "None":
+        if generated and str(self.key.get("data", [None, None])[1]) == "None":
             words += ["--scenes", str(report["images"])]
             words += ["--seed", "SEED" if self.seed is None else str(self.seed)]
         else:
@@ -77,9 +79,11 @@ class Evaluation:
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """What `maskselect evaluate` wrote to `path`, with the samples beside it where they are still there.
+    """Read a report of `maskselect evaluate`, and the key of its samples.
 
-    Raises FileNotFoundError when there is no such file, ValueError when it is damaged or is no report.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged or no report.
     """
     if not path.is_file():
         raise FileNotFoundError(f"report {path} is not there; expected what maskselect evaluate wrote")
@@ -87,18 +91,23 @@ def read_evaluation(path: Path) -> Evaluation:
         report = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"report {path} is not valid JSON: {error}") from error
-    lacks = [name for name in _NEEDED if not isinstance(report, dict) or name not in report]
-    if lacks or not isinstance(report["metrics"], dict) or "overall" not in report["metrics"]:
-        told = lacks[0] if lacks else "metrics of 'overall'"
-        raise ValueError(f"report {path} has no {told}; expected what maskselect evaluate wrote")
+    absent = [name for name in _NEEDED if not isinstance(report, dict) or name not in report]
+    if absent or not isinstance(report["metrics"], dict) or "overall" not in report["metrics"]:
+        what = absent[0] if absent else "metrics of 'overall'"
+        raise ValueError(f"report {path} has no {what}; expected what maskselect evaluate wrote")
     return Evaluation(path, report, _key(records_path(path)))
 
 
 def refuse_replacing(path: Path, model: str, fingerprint: str) -> None:
-    """Raises ValueError when `path`, or the samples beside it, is what another model's evaluation wrote, or no report.
+    """Refuse to replace the report of another model, its samples, or a file that is no report.
 
-    model: the name it was asked for by, which decides where no samples tell the weights.
-    fingerprint: of the weights; "" where they are not known.
+    Args:
+        path: the report to be written.
+        model: name of the model, which decides if the weights are unknown.
+        fingerprint: digest of the weights; "" if unknown.
+
+    Raises:
+        ValueError: `path` or the file of samples beside it belongs to something else.
     """
     remedy = "expected another --output, or --overwrite to replace it"
     try:
@@ -115,13 +124,13 @@ def refuse_replacing(path: Path, model: str, fingerprint: str) -> None:
 
 
 def _key(records: Path) -> Mapping[str, Any]:
-    """The first line of a file of samples. Raises ValueError when it is damaged."""
+    """The key in the first line of a file of samples, empty without the file. Raises ValueError if it is damaged."""
     if not records.is_file():
         return {}
     with records.open() as file:
         line = file.readline()
     try:
-        found: Mapping[str, Any] = json.loads(line)["key"]
+        key: Mapping[str, Any] = json.loads(line)["key"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{records} does not begin with a key; was it written by maskselect evaluate?") from error
-    return found
+    return key

@@ -1,7 +1,7 @@
-"""The model card of a checkpoint: the README.md of its repository on the hub, made of its own card and of reports.
+"""The model card of a checkpoint: the README.md of its repository on the hub, from the card and reports.
 
-What the hub reads stands in front as YAML, https://huggingface.co/docs/hub/model-cards: library, task, base model, and
-each report's numbers as `model-index`.
+It begins with YAML for the hub (https://huggingface.co/docs/hub/model-cards): library, task, base model, and the
+reports' numbers as `model-index`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ _TAGS = ("maskselect", "referring-image-segmentation", "mask-reference", "vision
 
 @runtime_checkable
 class Described(Protocol):
-    """A class of systems that describes itself: its name, the arXiv number of its paper, and how it works."""
+    """A class of systems that states its name, the arXiv number of its paper, and how it works."""
 
     title: str
     paper: str
@@ -44,18 +44,23 @@ def draw_model_card(
     evaluations: Sequence[Evaluation] = (),
     license: str | None = None,
 ) -> str:
-    """The model card, Markdown behind YAML.
+    """The model card as Markdown after YAML.
 
-    card, file: of the checkpoint.  name: of its repository, `org/name`.  link: what `maskselect.load` takes.
-    evaluations: of this checkpoint.  license: the hub's name of one; without it the model card names none.
+    Args:
+        card: the checkpoint's card.
+        file: the checkpoint.
+        name: its repository, `org/name`.
+        link: its name for `maskselect.load`.
+        evaluations: reports on this checkpoint.
+        license: the hub's name of the licence, if the model card shall name one.
     """
     config = card.get("config", {})
     weights = named_weights(config)
     node = Node.of(config)
     made = None if node is None else find_class(node.path)
-    titled, paper, works = card["system"], "", ""
+    title, paper, summary = card["system"], "", ""
     if isinstance(made, Described):
-        titled, paper, works = made.title, made.paper, made.summary
+        title, paper, summary = made.title, made.paper, made.summary
     source = f", of [arXiv {paper}](https://arxiv.org/abs/{paper})" if paper else ""
     data = ModelCardData(
         base_model=weights.hub or None,
@@ -67,11 +72,11 @@ def draw_model_card(
         pipeline_tag=_TASK,
         tags=[*_TAGS, card["system"], *([f"arxiv:{paper}"] if paper else [])],
     )
-    made = ModelCard.from_template(
+    model_card = ModelCard.from_template(
         data,
         template_path=str(_TEMPLATE),
         title=name,
-        about=f"A checkpoint of {titled}{source}" + (f": {works}." if works else "."),
+        about=f"A checkpoint of {title}{source}" + (f": {summary}." if summary else "."),
         made_with=f"written with version {version('maskselect')}",
         link=link,
         parts=describe_parts(config, file),
@@ -80,11 +85,11 @@ def draw_model_card(
         threshold=_threshold(card),
         evaluations=[_section(one, link) for one in evaluations],
     )
-    return str(made)
+    return str(model_card)
 
 
 def _results(one: Evaluation) -> list[EvalResult]:
-    """For the model-index: what was measured of all samples. What candidates allow at most is no merit of the model."""
+    """The metrics of all samples for the model-index, without the oracle, which measures the candidates."""
     overall = one.report["metrics"]["overall"]
     return [
         EvalResult(
@@ -106,12 +111,12 @@ def _results(one: Evaluation) -> list[EvalResult]:
 def _section(one: Evaluation, link: str) -> dict[str, Any]:
     report = one.report
     seed = f", seed {one.seed}" if one.seed is not None else ""
-    asked = f"{counted(report['samples'], 'sample')}, {counted(report['images'], 'image')}{seed}."
+    size = f"{counted(report['samples'], 'sample')}, {counted(report['images'], 'image')}{seed}."
     return {
         "title": f"{one.title}, `{report['split']}`",
-        "asked": asked + (f" Candidates: {one.pool}." if one.pool else ""),
+        "size": size + (f" Candidates: {one.pool}." if one.pool else ""),
         "table": _table(one),
-        "told": [*_intervals(one), *_leaks(one)],
+        "notes": [*_intervals(one), *_overlaps(one)],
         "command": one.command(link),
     }
 
@@ -121,13 +126,13 @@ def _measures(one: Evaluation) -> list[str]:
 
 
 def _table(one: Evaluation) -> str:
-    """A row for all samples, and one each for those without and with references."""
+    """A row for all samples, and one for those without and with references."""
     measures = _measures(one)
     lines = [_row(["", "samples", *measures]), "|---|" + "---:|" * (len(measures) + 1)]
-    for label, found in one.report["metrics"].items():
-        if found.get("samples"):
-            cells = [f"{found[name]:.1f}" if found.get(name) is not None else "–" for name in measures]
-            lines.append(_row([label, str(found["samples"]), *cells]))
+    for label, row in one.report["metrics"].items():
+        if row.get("samples"):
+            cells = [f"{row[name]:.1f}" if row.get(name) is not None else "–" for name in measures]
+            lines.append(_row([label, str(row["samples"]), *cells]))
     return "\n".join(lines)
 
 
@@ -137,44 +142,43 @@ def _row(cells: Sequence[str]) -> str:
 
 def _intervals(one: Evaluation) -> list[str]:
     edges = one.report.get("intervals", {}).get("overall", {})
-    told = [f"{name} {edges[name][0]:.1f} to {edges[name][1]:.1f}" for name in _measures(one) if edges.get(name)]
-    return [f"95 % intervals of all samples: {', '.join(told)}."] if told else []
+    ranges = [f"{name} {edges[name][0]:.1f} to {edges[name][1]:.1f}" for name in _measures(one) if edges.get(name)]
+    return [f"95 % intervals of all samples: {', '.join(ranges)}."] if ranges else []
 
 
-def _leaks(one: Evaluation) -> list[str]:
-    """What of this training may have seen."""
+def _overlaps(one: Evaluation) -> list[str]:
     if "overlap" not in one.report:
-        return ["Whether training saw any of this was not looked into."]
-    found = [f"**Beware: {sentence}.**" for sentence in one.report["overlap"]]
-    return found or ["Nothing is known of these samples or their pictures having been trained on."]
+        return ["The overlap of these samples with training data was not checked."]
+    warnings = [f"**Beware: {sentence}.**" for sentence in one.report["overlap"]]
+    return warnings or ["No overlap of these samples or their pictures with training data is known."]
 
 
 def _notes(weights: NamedWeights) -> list[str]:
-    """Where the weights are that are not the checkpoint's own."""
-    told = (
-        ("Come with the package `maskselect`, so they are not in this repository", weights.shipped),
-        ("In this repository beside the checkpoint, and needed by it", weights.beside),
+    """The places of weights that are not in the checkpoint."""
+    places = (
+        ("Part of the package `maskselect`, and not in this repository", weights.shipped),
+        ("In this repository beside the checkpoint, which needs them", weights.beside),
         ("Fetched from the hub when the model is loaded", weights.hub),
-        ("Not here; whoever loads the model puts them there, as seen from the working folder", weights.published),
+        ("Not in this repository; put them at these paths, relative to the working folder", weights.published),
     )
-    return [f"{text}: {', '.join(f'`{name}`' for name in names)}." for text, names in told if names]
+    return [f"{text}: {', '.join(f'`{name}`' for name in names)}." for text, names in places if names]
 
 
 def _threshold(card: Mapping[str, Any]) -> str:
     if "threshold" not in card:
-        return "The card names none; 0.5 is taken."
-    told = f"A candidate is in the group from a score of {card['threshold']} on."
+        return "The card names none; 0.5 is used."
+    text = f"A candidate is in the group from a score of {card['threshold']} on."
     source = card.get("threshold_from")
     if source:
-        told += f" Chosen for the highest F1 on {source['samples']} samples of `{source['dataset']}` {source['split']}"
-        told += f", with an N-acc of at least {source['least_n_acc']:g} %." if source.get("least_n_acc") else "."
+        text += f" Chosen for the highest F1 on {source['samples']} samples of `{source['dataset']}` {source['split']}"
+        text += f", with an N-acc of at least {source['least_n_acc']:g} %." if source.get("least_n_acc") else "."
     elif card.get("metrics"):
-        told += " Chosen by F1 on the validation samples of training."
-    return told
+        text += " Chosen by F1 on the validation samples of training."
+    return text
 
 
 def _training(card: Mapping[str, Any]) -> list[str]:
-    lines = [_told(one) for one in card_data(card)] or ["What it was trained on is not known."]
+    lines = [_describe_data(one) for one in card_data(card)] or ["The training data is unknown."]
     facts = {"steps": "{} steps of the last run", "minutes": "{} minutes of it", "commit": "code at commit `{}`"}
     lines += [text.format(card[name]) for name, text in facts.items() if card.get(name) is not None]
     if card.get("average_of"):
@@ -182,8 +186,8 @@ def _training(card: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _told(one: TrainingData) -> str:
-    """One line: data set, split, which part of it, and how often it was drawn."""
+def _describe_data(one: TrainingData) -> str:
+    """Data set, split, the part of it, and its share of draws."""
     title = "generated scenes"
     if one.dataset not in GENERATED:
         entry = EVERYTHING.get(one.dataset)

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs nothing beside it."""
+"""An evaluation as one HTML page without other files."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from maskselect.reports.table import SHOWN, counted, targets_label
 from maskselect.structures.scored import Scored
 
 LEAST_SCORES = 50
-"""The chart of the candidates' scores needs at least so many."""
+"""Minimum number of scores for the reliability diagram."""
 _SECTIONS = {"metrics": "", "by_kind": "By kind of prompt", "by_targets": "By number of targets", "by_size": "By size"}
 
 
@@ -24,10 +24,10 @@ def draw_page(
     """The page.
 
     Args:
-        report: what `maskselect.evaluation.samples.build_report` gives, of `rows`.
-        rows: one for each sample.
+        report: the report of `rows`, see `maskselect.evaluation.samples.build_report`.
+        rows: the scored samples.
         cases: from `CaseKeeper`.
-        command: what to type to get these numbers again.
+        command: the command line that reproduces the numbers.
     """
     dataset, split = report["dataset"], report["split"]
     return render(
@@ -57,15 +57,14 @@ def _columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 def _charts(rows: Sequence[Scored]) -> list[Markup]:
     scores = [score for row in rows for score in row.scores]
     right = [ok for row in rows for ok in row.right]
-    drawn = [
-        charts.histogram([row.iou for row in rows if not row.no_target], "IoU of the answer, samples with targets")
-    ]
+    ious = [row.iou for row in rows if not row.no_target]
+    figures = [charts.histogram(ious, "IoU of the answer, samples with targets")]
     if len(scores) >= LEAST_SCORES:
-        drawn.append(charts.reliability(scores, right, "Candidates: is a score of 0.8 right 8 times in 10?"))
-    return drawn
+        figures.append(charts.reliability(scores, right, "Candidates: is a score of 0.8 right 8 times in 10?"))
+    return figures
 
 
 def _answered(rows: Sequence[Scored], no_target: bool) -> tuple[int, int]:
-    """How many samples without or with targets were answered with nothing, and with masks."""
+    """The numbers of samples, without or with targets, that were answered with nothing and with masks."""
     some = [row for row in rows if row.no_target == no_target]
     return sum(row.chosen == 0 for row in some), sum(row.chosen > 0 for row in some)

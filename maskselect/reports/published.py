@@ -1,8 +1,7 @@
-"""Published figures, to stand beside ours: what a paper reports for a data set and split, and where.
+"""Published figures of papers for a data set and split, in percent, with their sources.
 
-Percent. Only figures that were read in the paper or in its code's own logs are here; other candidates, other sizes of
-image and other data for training make them a landmark, not a ranking. They are of whole splits, so they stand beside
-runs of whole splits only.
+They are copied from the papers or from the logs of their code. Because candidates, image sizes and training data
+differ, they are a landmark and no ranking. They hold for whole splits, so only runs of whole splits are compared.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from maskselect.data.catalog import CATALOG
 
 @dataclass(frozen=True)
 class Published:
-    """One system on one split. measures: by the names of our reports."""
+    """One system on one split. measures: by the names in our reports."""
 
     system: str
     measures: dict[str, float]
@@ -20,9 +19,9 @@ class Published:
 
 
 WHOLE = 0.9
-"""Of a split's published number of samples, which is second-hand for some: from here on a run counts as whole."""
+"""Share of a split's published number of samples, which is second-hand for some, from which a run counts as whole."""
 LEAST_SAMPLES = 500
-"""Where the number of samples of a split is not known."""
+"""Minimum for a whole split whose number of samples is unknown."""
 
 _RAS = "RAS, arXiv 2506.05342"
 _VGENT = "VGent, arXiv 2512.11099, after third parties"
@@ -102,7 +101,7 @@ PUBLISHED: dict[tuple[str, str], list[Published]] = {
 
 
 def lacking(dataset: str, split: str, samples: int) -> str:
-    """Why a run of so many samples cannot stand beside published figures, as a sentence; "" where it can."""
+    """A sentence if a run has too few samples to be compared with published figures, else ""."""
     entry = CATALOG.get(dataset)
     whole = (entry.samples.get(split) or entry.about.get(split)) if entry is not None else None
     if samples >= (LEAST_SAMPLES if whole is None else WHOLE * whole):

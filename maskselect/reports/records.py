@@ -1,4 +1,4 @@
-"""Scored samples on disk, one line each, so that an interrupted evaluation goes on and two can be compared."""
+"""Scored samples on disk, one per line, so that an interrupted evaluation can resume and two can be compared."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,48 +10,50 @@ from maskselect.structures.scored import Scored
 
 
 def records_path(report: Path) -> Path:
-    """Where the samples of a report lie: `NAME.samples.jsonl` beside `NAME.json`."""
+    """The file of a report's samples: `NAME.samples.jsonl` beside `NAME.json`."""
     return report.with_suffix(".samples.jsonl")
 
 
 class RecordFile:
-    """Lines of `Scored` under a key of model, data and settings; a file of another key is begun anew.
+    """A file of `Scored` under a key of model, data and settings. A file with another key is replaced.
 
-    A line that an interruption cut off is dropped, and its sample asked again.
+    A line that an interruption cut off is dropped, and its sample is scored again.
     """
 
     def __init__(self, path: Path, key: dict[str, Any]) -> None:
         self.path, self.key = path, key
-        found = list(_lines(path)) if path.is_file() else []
-        self.rows: list[Scored] = []
-        if found and found[0] == {"key": key}:
-            self.rows = [Scored.from_json(line) for line in found[1:]]
+        lines = list(_lines(path)) if path.is_file() else []
+        same = lines and lines[0] == {"key": key}
+        self.rows: list[Scored] = [Scored.from_json(line) for line in lines[1:]] if same else []
         self._file: TextIO | None = None
 
     def __enter__(self) -> "RecordFile":
-        """Opens it for writing, with what was there before."""
+        """Open the file for writing, with its present rows."""
         lines = [{"key": self.key}, *(row.as_json() for row in self.rows)]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines), durable=True)
         self._file = self.path.open("a")
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes it."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the file."""
+        assert self._file is not None
+        self._file.close()
 
     def add(self, row: Scored) -> None:
-        """One more sample, on disk at once."""
-        if self._file is None:
-            raise RuntimeError("the record file is not open")
+        """Add a sample and write it at once."""
+        assert self._file is not None
         self.rows.append(row)
         self._file.write(json.dumps(row.as_json()) + "\n")
         self._file.flush()
 
 
 def read_records(report: Path) -> list[Scored]:
-    """The samples of a report. Raises FileNotFoundError or ValueError, naming the file, when they cannot be had."""
+    """The samples of a report.
+
+    Raises:
+        FileNotFoundError: there is no file of samples beside the report.
+        ValueError: the file does not begin with a key.
+    """
     path = records_path(report)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; expected it beside {report}, where evaluate writes it")
@@ -62,7 +64,7 @@ def read_records(report: Path) -> list[Scored]:
 
 
 def in_order(first: Sequence[Scored], second: Sequence[Scored]) -> tuple[list[Scored], list[Scored]]:
-    """The samples that both have, in the order of the first. Raises ValueError when there is none."""
+    """The samples that both have, in the order of the first. Raises ValueError if there is none."""
     other = {row.sample_id: row for row in second}
     shared = [row for row in first if row.sample_id in other]
     if not shared:

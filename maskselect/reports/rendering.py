@@ -1,4 +1,4 @@
-"""Jinja templates of this folder, with everything that is inserted escaped."""
+"""The Jinja templates of this folder; inserted values are escaped."""
 
 from pathlib import Path
 from typing import Any
@@ -13,5 +13,5 @@ _TEMPLATES = Environment(
 
 
 def render(template: str, **values: Any) -> Markup:
-    """The text of a template, which others insert as it is."""
+    """The text of a template, which other templates insert unescaped."""
     return Markup(_TEMPLATES.get_template(template).render(values))

@@ -1,4 +1,4 @@
-"""An evaluation report as a table for the terminal."""
+"""Evaluation reports as tables for the terminal."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ def counted(number: float, one: str) -> str:
 
 
 def targets_label(bucket: str) -> str:
-    """Of a row of `by_targets`, whose names are numbers and ranges: "1 target", "2-5 targets"."""
+    """The label of a row of `by_targets`, whose names are numbers and ranges: "1 target", "2-5 targets"."""
     return "1 target" if bucket == "1" else f"{bucket} targets"
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Prints what `maskselect.evaluate` gives: one row a subset, then candidates and latency."""
+    """Print a report of `maskselect.evaluate`: one row per subset, then candidates and latency."""
     title = f"{report['model']} on {report['dataset']} {report['split']}: percent of n samples"
     names = [name.replace("@", "@\n").replace("_", "\n") for name in SHOWN]
     table = narrow_table("", "n", *names)
@@ -48,7 +48,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def print_video_report(report: dict[str, Any]) -> None:
-    """Print what `evaluation.videos.evaluate_videos` gives."""
+    """Print a report of `evaluation.videos.evaluate_videos`."""
     table = narrow_table("measure", "percent", words=0)
     for name, value in report["metrics"]["overall"].items():
         if name != "samples":
@@ -59,28 +59,28 @@ def print_video_report(report: dict[str, Any]) -> None:
         console().print(f"Beware: {report['undecoded']} % of the answers could not be decoded.")
 
 
-def print_thresholds(found: dict[float, dict[str, float | None]], chosen: float) -> None:
+def print_thresholds(reports: dict[float, dict[str, float | None]], chosen: float) -> None:
     """Print every fifth threshold of `evaluation.calibration.sweep`, and the chosen one with a mark."""
     columns = ("F1", "gIoU", "cIoU", "N-acc", "T-acc")
     table = narrow_table("threshold", *columns, words=0)
-    for threshold, row in found.items():
+    for threshold, row in reports.items():
         if round(100 * threshold) % 5 == 0 or threshold == chosen:
             mark = "* " if threshold == chosen else ""
             table.add_row(f"{mark}{threshold:.2f}", *(_cell(row[key]) for key in columns))
     print_table(table, "percent on the validation samples")
 
 
-def print_ceiling(found: dict[str, Any], title: str) -> None:
-    """Print what `evaluation.samples.measure_ceiling` gives: the oracle, and both forms of recall by IoU."""
-    asked = f"{counted(found['images'], 'image')}, {counted(found['samples'], 'sample')}"
+def print_ceiling(ceiling: dict[str, Any], title: str) -> None:
+    """Print what `evaluation.samples.measure_ceiling` returned: the oracle, and both forms of recall by IoU."""
+    counts = f"{counted(ceiling['images'], 'image')}, {counted(ceiling['samples'], 'sample')}"
     table = narrow_table("IoU at least", "any candidate", "one to one")
     for name in RECALL:
-        cells = (_cell(found[key]) for key in (name, f"matched_{name}"))
+        cells = (_cell(ceiling[key]) for key in (name, f"matched_{name}"))
         table.add_row(name.removeprefix("recall@").replace(".5:.95", "mean, 0.5 to 0.95"), *cells)
-    print_table(table, f"{title}: {asked} (percent)")
+    print_table(table, f"{title}: {counts} (percent)")
     console().print(
-        f"{counted(found['candidates_per_image'], 'candidate')} an image; oracle gIoU {_cell(found['oracle_gIoU'])}, "
-        f"cIoU {_cell(found['oracle_cIoU'])}"
+        f"{counted(ceiling['candidates_per_image'], 'candidate')} an image; oracle gIoU "
+        f"{_cell(ceiling['oracle_gIoU'])}, cIoU {_cell(ceiling['oracle_cIoU'])}"
     )
 
 

@@ -12,8 +12,8 @@ from transformers import AutoModel, LlamaConfig
 from maskselect.doctor import devices
 from maskselect.doctor.counts import Part, build_skeleton, count, total
 from maskselect.doctor.devices import Room, device_room, precision_name, process_count, strategy_name
-from maskselect.doctor.report import examine
 from maskselect.doctor.memory import Memory, count_tokens, estimate, layer_bytes
+from maskselect.doctor.report import examine
 from maskselect.lmm.lora import LoraSettings, add_lora
 from maskselect.lmm.wrapped import recompute_activations
 from tests.doctor.machines import config_of

@@ -104,7 +104,7 @@ def test_the_command_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_without_a_report(tmp_path: Path) -> None:
     card = pushed(tmp_path, write_ras(tmp_path, data={}, metrics={"val/f1@0.25": 0.5}))
     assert card.data.eval_results in (None, []) and card.data.license is None
-    assert "## Evaluation" not in card.text and "- What it was trained on is not known." in card.text
+    assert "## Evaluation" not in card.text and "- The training data is unknown." in card.text
     assert "Chosen by F1 on the validation samples of training." in card.text
 
 
@@ -117,17 +117,17 @@ def test_weights_from_elsewhere_are_told(tmp_path: Path) -> None:
     card = pushed(tmp_path, write_ras(tmp_path, config=made))
     assert card.data.base_model == ["llava-hf/llava-1.5-7b-hf"]
     assert "Fetched from the hub when the model is loaded: `llava-hf/llava-1.5-7b-hf`." in card.text
-    assert "as seen from the working folder: `weights/sam_vit_h.pth`." in card.text
+    assert "relative to the working folder: `weights/sam_vit_h.pth`." in card.text
     assert "`SamProposer` (model_type vit_h, checkpoint weights/sam_vit_h.pth) | – |" in card.text
 
 
 def test_the_shipped_model(tmp_path: Path) -> None:
     report = json.loads((DOCS / "reports" / "test.json").read_text())
     card = pushed(tmp_path, "ras", DOCS / "reports" / "test.json")
-    assert "Come with the package `maskselect`, so they are not in this repository: `sam`, `encoder_conv`" in card.text
+    assert "Part of the package `maskselect`, and not in this repository: `sam`, `encoder_conv`" in card.text
     assert "`SnappingProposer` of `SamProposer` (model_type compact, checkpoint sam, points_per_side 12" in card.text
     assert (
         " M (`sam`) |" in card.text and f"| overall | 3000 | {report['metrics']['overall']['gIoU']:.1f} |" in card.text
     )
-    assert "Whether training saw any of this was not looked into." in card.text or "overlap" in report
+    assert "The overlap of these samples with training data was not checked." in card.text or "overlap" in report
     assert (tmp_path / "out" / "ras.safetensors").read_bytes() == find_checkpoint("ras").read_bytes()
