@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes docs/guide/cli.md from the options of every verb. tests/test_docs.py fails when the page is out of date.
+"""Writes docs/guide/cli.md from the options of every verb. tests/test_docs.py fails if the page is out of date.
 
-The page is made from the parsers and not from the text of `--help`, whose layout depends on the version of Python.
+The source are the parsers, because the layout of `--help` depends on the version of Python.
 """
 
 import argparse
@@ -17,8 +17,8 @@ HEAD = """# Command line
 
 <!-- Written by tools/_write_cli_reference.py; do not edit. -->
 
-`maskselect VERB` and `lightning VERB` are the same program, and so is `python -m maskselect VERB`. `tools/predict.py`
-is the same as `maskselect predict`, and so for every script in `tools/`. `maskselect VERB --help` prints the options.
+`maskselect VERB`, `lightning VERB` and `python -m maskselect VERB` are the same program. A script in `tools/`, such as
+`tools/predict.py`, runs the verb of its name. `maskselect VERB --help` prints the options.
 
 Exit statuses: 0 done; 1 some images of a batch failed, or problems were found; 2 bad input, with one sentence on
 standard error. `maskselect --version` prints the version.
@@ -75,15 +75,15 @@ def _section(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:
-    """The program with what it requires; "[options]" stands for the rest."""
-    words, seen = [parser.prog], set[int]()
+    """The program with its required options; "[options]" stands for the rest."""
+    words, grouped = [parser.prog], set[int]()
     for group in parser._mutually_exclusive_groups:
         if group.required:
             words.append(f"({' | '.join(_names(action) for action in group._group_actions)})")
-        seen |= {id(action) for action in group._group_actions}
-    needed = [action for action in parser._actions if action.required and id(action) not in seen]
-    words += [_names(action) for action in needed if action.option_strings]
-    words += ["[options]"] + [_names(action) for action in needed if not action.option_strings]
+        grouped |= {id(action) for action in group._group_actions}
+    required = [action for action in parser._actions if action.required and id(action) not in grouped]
+    words += [_names(action) for action in required if action.option_strings]
+    words += ["[options]"] + [_names(action) for action in required if not action.option_strings]
     return " ".join(words)
 
 

@@ -1,11 +1,7 @@
 #!/usr/bin/env python3
-"""`maskselect calibrate` as a script. `--help` tells its options."""
+"""`maskselect calibrate` as a script. `--help` prints its options."""
 
-import sys
-
-import _environment  # noqa: F401  finds the repository's own environment
-
-from maskselect.cli import tool
+from _environment import run
 
 if __name__ == "__main__":
-    sys.exit(tool("calibrate"))
+    run("calibrate")

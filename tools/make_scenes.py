@@ -1,11 +1,7 @@
 #!/usr/bin/env python3
-"""`maskselect make_scenes` as a script. `--help` tells its options."""
+"""`maskselect make_scenes` as a script. `--help` prints its options."""
 
-import sys
-
-import _environment  # noqa: F401  finds the repository's own environment
-
-from maskselect.cli import tool
+from _environment import run
 
 if __name__ == "__main__":
-    sys.exit(tool("make_scenes"))
+    run("make_scenes")

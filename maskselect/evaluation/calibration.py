@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Protocol
 
-import numpy as np
 import torch
 
 from maskselect.backends.progress import track
-from maskselect.evaluation.samples import load_group, names_of
+from maskselect.evaluation.samples import Selector, load_group, names_of
 from maskselect.metrics.referring import ReferringMetrics
 from maskselect.structures.left_out import LeftOut, going_on
 from maskselect.structures.prediction import MaskGroup
@@ -18,24 +16,8 @@ THRESHOLDS = tuple(round(0.1 + 0.01 * step, 2) for step in range(90))
 """0.1 to 0.99 in hundredths."""
 
 
-class ThresholdSelector(Protocol):
-    """The part of `maskselect.predictor.Model` that calibration uses. threshold: None if the system uses none."""
-
-    threshold: float | None
-
-    def select_many(
-        self,
-        image: np.ndarray,
-        prompts: list[str],
-        references: list[list[np.ndarray]],
-        threshold: float,
-    ) -> list[MaskGroup]:
-        """One group per prompt: the masks of score at least `threshold`, by falling score."""
-        ...
-
-
 def sweep(
-    model: ThresholdSelector, samples: Iterable[Sample], total: int | None = None, left_out: LeftOut | None = None
+    model: Selector, samples: Iterable[Sample], total: int | None = None, left_out: LeftOut | None = None
 ) -> dict[float, dict[str, float | None]]:
     """Measure a model at each of `THRESHOLDS`, through the public predict path.
 

@@ -43,7 +43,9 @@ Watcher = Callable[[Scored, Sample, MaskGroup, Tensor | None], None]
 
 
 class Selector(Protocol):
-    """The part of `maskselect.predictor.Model` that the evaluator uses."""
+    """The part of `maskselect.predictor.Model` that the evaluator uses. threshold: None if the system uses none."""
+
+    threshold: float | None
 
     def facts(self) -> ModelFacts:
         """Name, fingerprint and training data."""
@@ -55,10 +57,14 @@ class Selector(Protocol):
         prompts: list[str],
         references: list[list[np.ndarray]] | None = None,
         *,
+        threshold: float | None = None,
         extra_candidates: np.ndarray | None = None,
         keep_pool: bool = False,
     ) -> list[MaskGroup]:
-        """One group per prompt. references: (H, W) bool masks of each prompt. extra_candidates: (K, H, W) bool."""
+        """One group per prompt: masks of score at least `threshold`, by falling score.
+
+        references: (H, W) bool masks of each prompt.  extra_candidates: (K, H, W) bool.
+        """
         ...
 
 

@@ -16,19 +16,9 @@ _ROLES = {"proposer": "candidates", "encoders": "encoder", "lmm": "language mode
 _LANGUAGE_MODEL = "reader.lmm."
 """Prefix of the language model's tensors in a system's checkpoint."""
 _SETTINGS = (
-    "model",
-    "model_type",
-    "checkpoint",
-    "base",
-    "image_size",
-    "grid",
-    "points_per_side",
-    "max_candidates",
-    "width",
-    "layers",
-    "heads",
-    "r",
-)
+    "model", "model_type", "checkpoint", "base", "image_size", "grid", "points_per_side", "max_candidates", "width",
+    "layers", "heads", "r",
+)  # fmt: skip
 """Arguments that are shown."""
 
 
