@@ -157,12 +157,12 @@ class Model:
         pixels = load_image(image)
         size, working = (pixels.shape[0], pixels.shape[1]), working_image(pixels)
         with self._computing():
-            asked = [
-                Prompt(text, self._reference_masks(given, size, [working] * len(given), working.shape[:2]))
-                for text, given in zip(texts, checked, strict=True)
+            resolved = [
+                Prompt(text, self._reference_masks(refs, size, [working] * len(refs), working.shape[:2]))
+                for text, refs in zip(texts, checked, strict=True)
             ]
-            answers = self.system.answer(self._read(working, extra), asked, cut)
-        return [_group(one, answer, cut, pixels, keep_pool) for one, answer in zip(asked, answers, strict=True)]
+            answers = self.system.answer(self._read(working, extra), resolved, cut)
+        return [_group(one, answer, cut, pixels, keep_pool) for one, answer in zip(resolved, answers, strict=True)]
 
     def select_video(
         self,
@@ -197,10 +197,10 @@ class Model:
         """Select one group for each prompt; every frame is read once. See `select_video`."""
         cut = self._threshold(threshold)
         texts, checked = _checked(prompts, references)
-        given = [None] * len(texts) if frames is None else list(frames)
-        if len(given) != len(texts):
-            raise ValueError(f"{len(texts)} prompts need as many lists of frames, got {len(given)}")
-        numbers = [_frame_numbers(one, refs) for one, refs in zip(given, checked, strict=True)]
+        frame_lists = [None] * len(texts) if frames is None else list(frames)
+        if len(frame_lists) != len(texts):
+            raise ValueError(f"{len(texts)} prompts need as many lists of frames, got {len(frame_lists)}")
+        numbers = [_frame_numbers(one, refs) for one, refs in zip(frame_lists, checked, strict=True)]
         if not texts:
             return []
         clip = open_clip(video)
@@ -209,11 +209,13 @@ class Model:
             if not 0 <= number < len(clip):
                 raise ValueError(f"reference on frame {number}: the clip has frames 0 to {len(clip) - 1}")
         with self._computing():
-            asked = []
+            resolved = []
             for text, refs, places in zip(texts, checked, numbers, strict=True):
                 images = [working[place] for place in places]
-                asked.append(Prompt(text, self._reference_masks(refs, clip.size, images, working.size), tuple(places)))
-            answers = self.system.answer(self.system.read(working), asked, cut)
+                resolved.append(
+                    Prompt(text, self._reference_masks(refs, clip.size, images, working.size), tuple(places))
+                )
+            answers = self.system.answer(self.system.read(working), resolved, cut)
         return [
             ClipGroup(
                 clip=clip,
@@ -226,7 +228,7 @@ class Model:
                 text=answer.text,
                 failure=answer.failure,
             )
-            for one, answer in zip(asked, answers, strict=True)
+            for one, answer in zip(resolved, answers, strict=True)
         ]
 
     def _threshold(self, threshold: float | None) -> float | None:
@@ -252,7 +254,7 @@ class Model:
         """Inference of one thread at a time, because proposers and language models keep state while they compute.
 
         Raises:
-            RuntimeError: the model is on CUDA, and this process was forked after the model was made.
+            RuntimeError: the model is on CUDA, and this process was forked after the model was created.
         """
         parameters = self.system.parameters() if isinstance(self.system, nn.Module) else iter(())
         if self._process != os.getpid() and any(parameter.is_cuda for parameter in parameters):
@@ -314,7 +316,7 @@ class Model:
                 mask = self.prompter.segment_point(image, (x * across, y * down))
             if not mask.any():
                 raise ValueError(
-                    f"reference {reference}: nothing is found there; expected it on a thing, or a mask instead"
+                    f"reference {reference}: nothing is found there; expected a place on an object, or a mask instead"
                 )
             masks.append(mask.bool().cpu()[None])
         return torch.cat(masks)
@@ -398,7 +400,7 @@ def _checked(
     texts = [prompt_text(text) for text in prompts]
     if isinstance(references, str | bytes | dict):
         raise TypeError(f"references are of type {type(references).__name__}; expected a list for each prompt")
-    checked = [as_references(given) for given in references] if references is not None else [[] for _ in texts]
+    checked = [as_references(refs) for refs in references] if references is not None else [[] for _ in texts]
     if len(checked) != len(texts):
         raise ValueError(f"{len(texts)} prompts need as many lists of references, got {len(checked)}")
     return texts, checked

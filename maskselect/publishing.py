@@ -80,11 +80,11 @@ def _loadable(file: Path) -> dict[str, Any]:
     answering_class(card, file)
     if arguments_of(card["config"]).get("stage") == 1:
         raise ValueError(f"checkpoint {file} is of stage 1, which captions; expected one of stage 2, as ras is")
-    private = named_weights(card["config"]).own
-    if private:
+    unavailable = named_weights(card["config"]).own
+    if unavailable:
         raise ValueError(
-            f"the card of {file} names {private[0]}, which is on this machine alone; expected weights that are "
-            f"shipped, on the hub, or in the checkpoint's own folder, named {BESIDE}/{Path(private[0]).name}"
+            f"the card of {file} names {unavailable[0]}, which is on this machine alone; expected weights that are "
+            f"shipped, on the hub, or in the checkpoint's own folder, named {BESIDE}/{Path(unavailable[0]).name}"
         )
     return card
 

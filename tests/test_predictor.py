@@ -256,7 +256,9 @@ class Blind(Quarters):  # a Prompter
 def test_a_box_or_point_where_nothing_is() -> None:
     model = Model(tiny_ras(Blind()), prompter=Blind())
     for reference, name in ((BoxRef((1, 1, 9, 9)), "box:1,1,9,9"), (PointRef((3, 4)), "point:3,4")):
-        with pytest.raises(ValueError, match=f"reference {name}: nothing is found there; expected it on a thing"):
+        with pytest.raises(
+            ValueError, match=f"reference {name}: nothing is found there; expected a place on an object"
+        ):
             model.select(_image(), "left of <mask-ref>", [reference])
 
 

@@ -33,16 +33,16 @@ def predict(options: argparse.Namespace) -> int:
     images = collect_images(options.image, options.output)
     refuse_overwriting(images, options.output, len(options.prompt))
     references = _references(options.prompt, options.reference)
-    given = [reference for one in references for reference in one]
+    flat = [reference for one in references for reference in one]
     with output_folder(options.output):
         if len(images) == 1 and not options.image[0].is_dir():
-            image = _read(images[0], given)
+            image = _read(images[0], flat)
             _answer(loading.load_model(options), image, images[0], options, references)
             return 0
         model, failed = loading.load_model(options), LeftOut()
         for path in images:
             try:
-                _answer(model, _read(path, given), path, options, references)
+                _answer(model, _read(path, flat), path, options, references)
             except (ValueError, OSError) as error:
                 reason = one_line(error)
                 failed.add(str(path), reason if str(path) in reason else f"{path}: {reason}")
@@ -79,7 +79,7 @@ def _predict_video(options: argparse.Namespace) -> int:
 
 
 def _start_quickly() -> None:
-    """Settings of a process that answers one prompt, made before torch is imported.
+    """Settings of a process that answers one prompt, set before torch is imported.
 
     OpenMP's waiting threads sleep, because spinning threads slow each other down on a busy machine. Imports create a
     million objects and no garbage, so the collector runs rarely.
@@ -88,7 +88,7 @@ def _start_quickly() -> None:
     gc.set_threshold(50_000)
 
 
-def _references(prompts: list[str], given: list[str]) -> "list[list[Reference]]":
+def _references(prompts: list[str], references: list[str]) -> "list[list[Reference]]":
     """The references of each prompt; all belong to the one prompt that has a `<mask-ref>`.
 
     Raises:
@@ -101,15 +101,15 @@ def _references(prompts: list[str], given: list[str]) -> "list[list[Reference]]"
 
     texts = [prompt_text(text) for text in prompts]
     pointing = [number for number, text in enumerate(texts) if MASK_REF in text]
-    if given and len(pointing) > 1:
+    if references and len(pointing) > 1:
         raise ValueError(
             f"{len(pointing)} of {len(texts)} prompts hold {MASK_REF}; expected one at most where --reference is given"
         )
     owner = pointing[0] if pointing else 0
     for number, text in enumerate(texts):
-        count = len(given) if number == owner else 0
+        count = len(references) if number == owner else 0
         Prompt(text, torch.zeros(count, 1, 1, dtype=torch.bool))  # refuses a wrong number of references
-    return [[parse_reference(text) for text in given] if number == owner else [] for number in range(len(texts))]
+    return [[parse_reference(text) for text in references] if number == owner else [] for number in range(len(texts))]
 
 
 def _read(path: Path, references: "list[Reference]") -> "np.ndarray":
@@ -182,14 +182,14 @@ def _refuse_unused(options: argparse.Namespace) -> None:
     of_dataset = {"--root": options.root, "--split": options.split}
     of_parquet = {"--image-column": options.image_column, "--key-column": options.key_column}
     unused, needs = (of_dataset, "--dataset") if options.dataset is None else (of_parquet, "--images")
-    if given := [name for name, value in unused.items() if value is not None]:
-        raise ValueError(f"{given[0]} belongs to {needs}, which is not given")
+    if names := [name for name, value in unused.items() if value is not None]:
+        raise ValueError(f"{names[0]} belongs to {needs}, which is not given")
     if options.engine == "ray" and options.device.startswith("cuda:"):
         raise ValueError(
             f"--device {options.device} is for --engine local; ray gives each worker a GPU of its own: cuda"
         )
     if options.dataset is not None and options.split is None:
-        raise ValueError(f"--dataset {options.dataset} needs --split: the part whose images are wanted")
+        raise ValueError(f"--dataset {options.dataset} needs --split: the split whose images are used")
 
 
 def data(options: argparse.Namespace) -> int:

@@ -28,8 +28,8 @@ def missing(config: Mapping[str, Any]) -> list[Need]:
     for node in walk({key: config[key] for key in ("model", "data") if key in config}):
         if not node.path.startswith("maskselect."):
             continue
-        made: object = find_class(node.path)
-        needs += made.needs(node.arguments) if isinstance(made, StatesNeeds) else []
+        kind: object = find_class(node.path)
+        needs += kind.needs(node.arguments) if isinstance(kind, StatesNeeds) else []
         needs += part_needs(node)
     path = str(config.get("ckpt_path") or "")
     if path:
@@ -38,7 +38,7 @@ def missing(config: Mapping[str, Any]) -> list[Need]:
     needs += trainer_needs(trainer) if isinstance(trainer, Mapping) else []
     if path.endswith(".ckpt") and "://" not in path and not Path(path).exists():  # else a URL, or a word of Lightning's
         what = f"{path}, the checkpoint to resume from (ckpt_path)"
-        needs.append(Need("weights", what, "leave it out to begin anew"))
+        needs.append(Need("weights", what, "leave it out to start from the beginning"))
     return merged(needs)
 
 

@@ -17,6 +17,7 @@ from maskselect.backends.building import make
 from maskselect.backends.config_tree import Node, rebuilt
 from maskselect.backends.precision import widen
 from maskselect.backends.weightless import weightless
+from maskselect.structures.features import FeatureInfo
 from maskselect.structures.protocols import Encoder
 
 _PARTS = (
@@ -122,7 +123,9 @@ def named_parameters(skeleton: Skeleton) -> dict[str, nn.Parameter]:
     parameters: dict[str, nn.Parameter] = {}
     known: set[int] = set()
     for place, part in skeleton.parts.items():
-        top = f"{place[0]}.encoder_{part.info.name}" if place and isinstance(part, Encoder) else ".".join(place)
+        top = ".".join(place)
+        if place and isinstance(part, Encoder) and isinstance(part.info, FeatureInfo):  # an ensemble has a list of them
+            top = f"{place[0]}.encoder_{part.info.name}"
         for prefix, module in _modules(part, [top] if place else [], set()):
             for name, parameter in module.named_parameters():
                 if id(parameter) not in known:

@@ -94,7 +94,7 @@ class CaseKeeper:
                 loaded = [Case(Scored.from_json(row), base64.b64decode(source.split(",")[1])) for row, source in cases]
                 self._kept[kind] = [(RANKS[kind](case.row) or (), case) for case in loaded]
         except (ValueError, KeyError, IndexError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); remove it to begin anew") from error
+            raise ValueError(f"{path} is damaged ({error}); remove it to start again") from error
 
     def cases(self) -> dict[str, list[Case]]:
         """The examples of each kind, the best first."""

@@ -57,10 +57,10 @@ def draw_model_card(
     config = card.get("config", {})
     weights = named_weights(config)
     node = Node.of(config)
-    made = None if node is None else find_class(node.path)
+    kind = None if node is None else find_class(node.path)
     title, paper, summary = card["system"], "", ""
-    if isinstance(made, Described):
-        title, paper, summary = made.title, made.paper, made.summary
+    if isinstance(kind, Described):
+        title, paper, summary = kind.title, kind.paper, kind.summary
     source = f", of [arXiv {paper}](https://arxiv.org/abs/{paper})" if paper else ""
     data = ModelCardData(
         base_model=weights.hub or None,
