@@ -13,7 +13,7 @@ import pytest
 from maskselect import cli
 from maskselect.data.catalog_others import EVERYTHING
 from maskselect.data.check import CheckReport
-from maskselect.metrics.rules import RECALL
+from maskselect.metrics.protocols import RECALL
 from maskselect.reports.compare import print_comparison
 from maskselect.reports.data import print_catalog, print_check, print_composition, print_questions
 from maskselect.reports.table import SHOWN, print_ceiling, print_report, print_thresholds

@@ -1,7 +1,7 @@
-"""F of DAVIS: how well the boundaries of two masks meet, within a tolerance that grows with the frame.
+"""F of DAVIS: agreement of two boundaries within a tolerance that grows with the frame.
 
-The rule is that of the DAVIS 2017 evaluation (arXiv 1704.00675): a pixel is boundary where it differs from its right,
-lower or lower right neighbour, and is met where the other boundary passes within a disk around it.
+The rule of the DAVIS 2017 evaluation (arXiv 1704.00675): a boundary pixel differs from its right, lower or lower right
+neighbour, and is matched if the other boundary passes within a disk around it.
 """
 
 import math
@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 
 TOLERANCE = 0.008
-"""Of the frame's diagonal."""
+"""Share of the frame's diagonal."""
 
 
 class Outline(NamedTuple):
-    """The boundary of one mask, the pixels within the tolerance around it, both (H, W) bool, and its length in pixels.
+    """The boundary of a mask, the pixels within the tolerance around it, both (H, W) bool, and its length in pixels.
 
-    Made once, and compared with as many others as there are: that is what an assignment of answers to objects asks for.
+    Computed once and compared with many others when answers are assigned to objects.
     """
 
     pixels: np.ndarray
@@ -28,7 +28,7 @@ class Outline(NamedTuple):
 def boundary_map(mask: np.ndarray) -> np.ndarray:
     """Pixels that differ from their right, lower or lower right neighbour: (H, W) bool to (H, W) bool.
 
-    The last row looks to the right only and the last column down only, so the lower right pixel is never boundary.
+    The last row has only a right neighbour, the last column only a lower one, so the lower right pixel is no boundary.
 
     >>> boundary_map(np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], bool)).astype(int)
     array([[1, 1, 0],
@@ -43,7 +43,7 @@ def boundary_map(mask: np.ndarray) -> np.ndarray:
 
 
 def tolerance_radius(height: int, width: int, tolerance: float = TOLERANCE) -> int:
-    """Radius in pixels for a frame: `tolerance` of its diagonal, rounded up; from 1 on, `tolerance` itself is pixels.
+    """Radius in pixels for a frame: `tolerance` of its diagonal, rounded up; 1 or more is the radius itself.
 
     >>> tolerance_radius(480, 854), tolerance_radius(480, 854, 3)
     (8, 3)
@@ -56,11 +56,16 @@ def boundary_f(
 ) -> float:
     """F of two masks of one frame in [0, 1]: harmonic mean of boundary precision and recall.
 
-    prediction, target: (H, W) bool.
-    void: (H, W) bool, pixels taken out of both masks before their boundaries are drawn.
+    Args:
+        prediction, target: (H, W) bool.
+        void: (H, W) bool, pixels that are removed from both masks first.
+        tolerance: see `tolerance_radius`.
 
-    1 where neither has a boundary (both empty, or both full), 0 where one has.
-    Raises ValueError when sizes differ.
+    Returns:
+        1 if neither mask has a boundary (both empty, or both full), 0 if only one has.
+
+    Raises:
+        ValueError: the sizes differ.
 
     >>> mask = np.zeros((480, 854), bool)
     >>> mask[100:200, 100:200] = True
@@ -68,19 +73,19 @@ def boundary_f(
     (1.0, 0.0)
     """
     if prediction.shape != target.shape or (void is not None and void.shape != target.shape):
-        shapes = [tuple(each.shape) for each in (prediction, target, void) if each is not None]
+        shapes = [tuple(mask.shape) for mask in (prediction, target, void) if mask is not None]
         raise ValueError(f"masks of one frame must share one size, got {shapes}")
     return outline_f(outline(prediction, void, tolerance), outline(target, void, tolerance))
 
 
 def outline(mask: np.ndarray, void: np.ndarray | None = None, tolerance: float = TOLERANCE) -> Outline:
-    """The boundary of an (H, W) bool mask, without the pixels of `void`, (H, W) bool, and what lies around it."""
+    """The `Outline` of an (H, W) bool mask without the pixels of `void`, (H, W) bool."""
     pixels = boundary_map(mask if void is None else mask & ~void)
     reach = np.zeros_like(pixels)
     if pixels.any():
         height, width = mask.shape
         radius = tolerance_radius(height, width, tolerance)
-        near = _window(pixels, radius)  # what lies farther off is not reached, and would only cost time
+        near = _window(pixels, radius)  # nothing is reached outside of it
         reach[near] = cv2.dilate(pixels[near].astype(np.uint8), _disk(radius)).astype(bool)
     return Outline(pixels, reach, int(pixels.sum()))
 
@@ -101,7 +106,7 @@ def _disk(radius: int) -> np.ndarray:
 
 
 def _window(pixels: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """The rows and columns that hold a pixel, and a margin around them."""
+    """Rows and columns of the box around all pixels, with a margin."""
     rows, columns = (np.flatnonzero(pixels.any(axis)) for axis in (1, 0))
     return (
         slice(max(int(rows[0]) - margin, 0), int(rows[-1]) + margin + 1),

@@ -1,7 +1,7 @@
-"""The classic protocol of Ref-DAVIS17: one mask an object, merged frame by frame, then matched with the true objects.
+"""The classic protocol of Ref-DAVIS17: answers are made disjoint in each frame, then matched with the true objects.
 
-All expressions of a video are answered, one an object; their soft masks share each frame out (`share_out`), and the
-unsupervised task of DAVIS 2017 (arXiv 1905.00737) looks for the best assignment of answers to objects (`match`).
+Each expression of a video describes one object. `share_out` assigns each pixel to one of the soft masks; `match` finds
+the best assignment of answers to objects, as the unsupervised task of DAVIS 2017 does (arXiv 1905.00737).
 """
 
 from typing import Literal
@@ -12,17 +12,20 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 MOST_OBJECTS = 20
-"""As many answers a video as DAVIS 2017 takes in its unsupervised task."""
+"""Largest number of answers per video in the unsupervised task of DAVIS 2017."""
 LEAST_SCORE, BACKGROUND = 0.5, 0.1
-"""ReferFormer: scores below the first become 0, and the background scores the second everywhere."""
+"""ReferFormer: scores below the first become 0; the second is the score of the background everywhere."""
 
 
 def share_out(scores: Tensor, background: Literal["constant", "product"] = "constant") -> Tensor:
-    """Gives each pixel to one object or to the background: (K, H, W) float in [0, 1] to (K, H, W) bool, disjoint.
+    """Assign each pixel to one object or to the background: (K, H, W) float in [0, 1] to (K, H, W) bool, disjoint.
 
-    background: "constant" is ReferFormer's: scores below 0.5 count as 0, and the background scores 0.1. "product" is
-        InstructSeg's: the background scores the product of (1 - score) over the objects.
-    Where two are equal the earlier one has the pixel, and the background before all objects.
+    Of equal scores the background wins, then the earlier object.
+
+    Args:
+        scores: soft masks of the objects.
+        background: "constant" (ReferFormer): scores below 0.5 count as 0, the background scores 0.1. "product"
+            (InstructSeg): the background scores the product of (1 - score) over the objects.
 
     >>> scores = torch.tensor([0.6, 0.4, 0.0]).view(3, 1, 1)
     >>> share_out(scores).flatten().tolist(), share_out(0.6 * scores, "product").flatten().tolist()
@@ -40,10 +43,13 @@ def share_out(scores: Tensor, background: Literal["constant", "product"] = "cons
 
 
 def match(j: np.ndarray, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The assignment of answers to objects of greatest summed mean of J and F.
+    """Assign answers to objects for the greatest summed J + F.
 
-    j, f: (K, G) float64, J and F of answer k against object g, each the mean over the frames.
-    Gives J and F of every object, (G,) float64 each; with fewer answers than objects, pad with empty answers before.
+    Args:
+        j, f: (K, G) float64, K >= G: J and F of answer k against object g, each the mean over the frames.
+
+    Returns:
+        J and F of every object, (G,) float64 each.
     """
     answers, objects = linear_sum_assignment(j + f, maximize=True)
     order = np.argsort(objects)

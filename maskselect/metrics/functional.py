@@ -30,7 +30,11 @@ class Overlap(NamedTuple):
 
 
 def intersection_union(prediction: Tensor, target: Tensor) -> tuple[int, int]:
-    """Pixels in both and in either of two (H, W) bool masks. Raises ValueError when their sizes differ."""
+    """Pixels in both and in either of two (H, W) bool masks.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
     if prediction.shape != target.shape:
         raise ValueError(f"masks must share one size, got {tuple(prediction.shape)} and {tuple(target.shape)}")
     return int((prediction & target).sum()), int((prediction | target).sum())
@@ -44,31 +48,24 @@ def overlap(
     empty_rule: EmptyRule = "gres",
     epsilon: float = 0.0,
 ) -> Overlap:
-    """What a sample counts for, with a rule for empty answers and empty ground truth.
+    """The contribution of a sample under a rule for empty answers and no-target prompts.
 
-    predicted_none, target_none: whether "nothing answers the prompt" was said, and whether it is true. Flags, because
-        the rule of GRES asks for the decision, not for pixels.
-    empty_rule: "gres" is the evaluator of gRefCOCO (ReLA): a right "nothing" is IoU 1 and adds nothing to the sums, a
-        wrong one is IoU 0, and an answer where nothing was asked for adds its pixels to the union. "gsva" differs for
-        a target wrongly rejected, whose mask still counts; "refzom" besides for an answer where nothing was asked for,
-        which adds nothing to the union. "lisa" looks at pixels alone and counts an empty union as 1; "zero" counts it
-        as 0, as the mean IoU of LAVT and RMSIN does.
-    epsilon: added to the union in the sample's IoU, unless the union is empty.
+    Args:
+        intersection, union: pixels of the united masks.
+        predicted_none, target_none: whether the answer is "nothing", and whether the prompt has no target. These are
+            flags because GRES counts the decision, not pixels.
+        empty_rule: "gres" is gRefCOCO's evaluator (ReLA): a right "nothing" has IoU 1 and adds nothing to the sums, a
+            wrong one has IoU 0, and a false alarm adds its pixels to the union. "gsva" also counts the mask of a
+            rejected target. "refzom" is "gsva", but a false alarm adds nothing to the union. "lisa" counts pixels
+            alone, an empty union as 1; "zero" counts it as 0 (mean IoU of LAVT and RMSIN).
+        epsilon: added to the union in the sample's IoU, unless the union is empty.
 
-    >>> overlap(0, 0, predicted_none=True, target_none=True)
-    Overlap(intersection=0, union=0, iou=1.0)
-    >>> overlap(0, 100, predicted_none=False, target_none=True)  # 100 pixels were answered, none was right
+    >>> overlap(0, 100, predicted_none=False, target_none=True)  # a false alarm of 100 pixels
     Overlap(intersection=0, union=100, iou=0.0)
-    >>> overlap(30, 60, predicted_none=True, target_none=False)  # the decision counts, its pixels only against it
+    >>> overlap(30, 60, predicted_none=True, target_none=False)  # the decision counts
     Overlap(intersection=0, union=60, iou=0.0)
     >>> overlap(30, 60, predicted_none=True, target_none=False, empty_rule="lisa")
     Overlap(intersection=30, union=60, iou=0.5)
-    >>> overlap(0, 0, predicted_none=True, target_none=True, empty_rule="zero")
-    Overlap(intersection=0, union=0, iou=0.0)
-    >>> overlap(30, 60, predicted_none=True, target_none=False, empty_rule="gsva")
-    Overlap(intersection=30, union=60, iou=0.5)
-    >>> overlap(0, 100, predicted_none=False, target_none=True, empty_rule="refzom")
-    Overlap(intersection=0, union=0, iou=0.0)
     """
     if empty_rule in ("gres", "gsva", "refzom"):
         if target_none and predicted_none:
@@ -82,10 +79,12 @@ def overlap(
 
 
 def canvas_intersection_union(prediction: Tensor, target: Tensor, side: int = CANVAS) -> tuple[int, int]:
-    """As `intersection_union` after both masks are brought to one square canvas, so that image size does not weigh.
+    """`intersection_union` after both masks are stretched to a square canvas, so that image size has no weight.
 
     Nearest neighbour, source index rounded down, aspect not kept (LLM-Seg's ncIoU).
-    Raises ValueError when their sizes differ.
+
+    Raises:
+        ValueError: the sizes differ.
     """
     if prediction.shape != target.shape:
         raise ValueError(f"masks must share one size, got {tuple(prediction.shape)} and {tuple(target.shape)}")
@@ -105,8 +104,10 @@ def box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
 def matched_overlaps(prediction: Tensor, targets: Tensor, by: F1Overlap = "box") -> Tensor:
     """IoU of each pair in the one-to-one assignment of greatest summed IoU (Hungarian): (min(M, G),) float32.
 
-    prediction: (M, H, W) bool.  targets: (G, H, W) bool.
-    by: IoU of the masks' boxes, or of the masks themselves.
+    Args:
+        prediction: (M, H, W) bool.
+        targets: (G, H, W) bool.
+        by: compare the boxes of the masks, or the masks.
     """
     if by == "box":
         pairs = box_iou(masks_to_boxes_xyxy(prediction), masks_to_boxes_xyxy(targets))
@@ -117,7 +118,7 @@ def matched_overlaps(prediction: Tensor, targets: Tensor, by: F1Overlap = "box")
 
 
 def f1(true_positives: Tensor, predicted: int, targets: int) -> Tensor:
-    """2 TP / (predicted + targets), any shape in [0, 1]; 1 where both are none.
+    """2 TP / (predicted + targets), any shape in [0, 1]; 1 if both counts are 0.
 
     >>> f1(torch.tensor([2.0, 1.0]), predicted=2, targets=2)
     tensor([1.0000, 0.5000])
@@ -130,12 +131,12 @@ def f1(true_positives: Tensor, predicted: int, targets: int) -> Tensor:
 
 
 def best_of(candidates: Tensor, intersection: Tensor, union: Tensor) -> Tensor:
-    """The best answer that a pool allows: for each target the candidate of highest IoU, united: (H, W) bool.
+    """The oracle: for each target the candidate of highest IoU, united (RAS, Table 6): (H, W) bool.
 
     Args:
         candidates: (N, H, W) bool.
-        intersection, union: (G, N) int64, the pixels of each pair of target and candidate, of `pairwise_counts`. A
-            target that no candidate touches gets none (RAS, Table 6).
+        intersection, union: (G, N) int64, the pixels of each pair of target and candidate, from `pairwise_counts`. A
+            target without an overlapping candidate contributes nothing.
     """
     if 0 in intersection.shape:
         return candidates.new_zeros(candidates.shape[1:])
@@ -144,9 +145,9 @@ def best_of(candidates: Tensor, intersection: Tensor, union: Tensor) -> Tensor:
 
 
 def best_overlaps(intersection: Tensor, union: Tensor) -> Tensor:
-    """IoU of each target with its best candidate, of `pairwise_counts`: (G, N) int64 each to (G,) float64 in [0, 1].
+    """IoU of each target with its best candidate: (G, N) int64 from `pairwise_counts` to (G,) float64 in [0, 1].
 
-    0 where there is no candidate. In float64, so that 3 pixels of 5 are an IoU of 0.6, and not a hair less.
+    0 without candidates. float64, because 3 of 5 pixels in float32 are slightly less than 0.6.
     """
     if intersection.shape[1] == 0:
         return torch.zeros(len(intersection), dtype=torch.float64, device=intersection.device)
@@ -154,13 +155,16 @@ def best_overlaps(intersection: Tensor, union: Tensor) -> Tensor:
 
 
 def matched_counts(intersection: Tensor, union: Tensor, limits: Sequence[float]) -> list[int]:
-    """How many targets have a candidate of their own at each limit of IoU, matched as COCO's evaluator matches.
+    """Number of targets that are matched to a candidate at each IoU limit, by the rule of COCO's evaluator.
 
-    intersection, union: of `pairwise_counts`, (G, N) int64 each, candidates best first.
-    Each candidate in turn takes, of the targets that are still free, the one of highest IoU, if it reaches the limit.
+    Each candidate in turn takes the free target of highest IoU, if the IoU reaches the limit.
+
+    Args:
+        intersection, union: (G, N) int64 from `pairwise_counts`, candidates best first.
+        limits: IoU limits.
 
     >>> shared, joined = torch.tensor([[8, 7], [6, 0]]), torch.tensor([[10, 10], [10, 10]])
-    >>> matched_counts(shared, joined, (0.5, 0.65))  # both targets like the first candidate best
+    >>> matched_counts(shared, joined, (0.5, 0.65))  # the first candidate is the best for both targets
     [1, 1]
     """
     iou = (intersection.double() / union.clamp(min=1)).T.cpu().numpy()
@@ -168,21 +172,25 @@ def matched_counts(intersection: Tensor, union: Tensor, limits: Sequence[float])
     for limit in limits:
         free = np.ones(iou.shape[1], bool)
         for overlaps in iou[(iou >= limit).any(axis=1)]:
-            offered = np.where(free, overlaps, -1.0)
-            if offered.max() >= limit:
-                free[offered.argmax()] = False
+            free_overlaps = np.where(free, overlaps, -1.0)
+            if free_overlaps.max() >= limit:
+                free[free_overlaps.argmax()] = False
         counts.append(int((~free).sum()))
     return counts
 
 
 def one_to_one(prediction: Tensor, targets: Tensor) -> list[tuple[int, int]]:
-    """Intersection and union of each pair, where answered and true masks are paired for the greatest summed IoU.
+    """Intersection and union of each pair in the one-to-one assignment of greatest summed IoU.
 
-    prediction: (M, H, W) bool.  targets: (G, H, W) bool.  Gives max(M, G) pairs: the smaller side is filled up with
-    empty masks, and two empty masks are an IoU of 1.
+    Args:
+        prediction: (M, H, W) bool.
+        targets: (G, H, W) bool.
+
+    Returns:
+        max(M, G) pairs. The smaller side is padded with empty masks; two empty masks have an IoU of 1.
     """
     size = max(len(prediction), len(targets))
-    sides = [torch.cat([each, each.new_zeros(size - len(each), *each.shape[1:])]) for each in (prediction, targets)]
+    sides = [torch.cat([side, side.new_zeros(size - len(side), *side.shape[1:])]) for side in (prediction, targets)]
     inter, union = pairwise_counts(sides[0], sides[1])
     iou = torch.where(union > 0, inter / union.clamp(min=1).double(), 1.0)
     rows, columns = linear_sum_assignment(iou.cpu().numpy(), maximize=True)

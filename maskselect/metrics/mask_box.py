@@ -1,4 +1,4 @@
-"""Acc@0.5 of box grounding from masks, by the rule of Text4Seg (arXiv 2410.09855): boxes through pixel indices."""
+"""Acc@0.5 of box grounding from masks, by the rule of Text4Seg (arXiv 2410.09855): boxes of pixel indices."""
 
 import math
 
@@ -9,10 +9,9 @@ HIT_ABOVE = 0.5
 
 
 def index_box(mask: Tensor) -> Box | None:
-    """Smallest and largest x and y that hold a pixel of an (H, W) bool mask, as (x0, y0, x1, y1); None without one.
+    """Box (x0, y0, x1, y1) from the first to the last pixel of an (H, W) bool mask; None for an empty mask.
 
-    The end is the last pixel itself, so the box is one shorter a side than the tight box with an exclusive end, and a
-    mask one pixel wide gives a box of no area.
+    The end is the last pixel itself, so a mask one pixel wide has a box without area.
     """
     rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
     if len(rows) == 0:
@@ -21,11 +20,11 @@ def index_box(mask: Tensor) -> Box | None:
 
 
 def index_box_iou(a: Box | None, b: Box | None) -> float:
-    """IoU of two boxes of `index_box`, in [0, 1]; 0 with an absent box, NaN where neither box has an area.
+    """IoU of two boxes of `index_box`, in [0, 1]; 0 if a box is None, NaN if neither box has an area.
 
     >>> index_box_iou((0, 0, 3, 3), (0, 0, 3, 1))
     0.3333333333333333
-    >>> index_box_iou((2, 2, 2, 2), (2, 2, 2, 2))  # one pixel each, and the same one
+    >>> index_box_iou((2, 2, 2, 2), (2, 2, 2, 2))  # the same single pixel
     nan
     """
     if a is None or b is None:
@@ -37,5 +36,5 @@ def index_box_iou(a: Box | None, b: Box | None) -> float:
 
 
 def is_hit(prediction: Tensor, target: Tensor) -> bool:
-    """Whether the boxes of two (H, W) bool masks have an IoU above 0.5, strictly; NaN and an empty mask are wrong."""
+    """Whether the boxes of two (H, W) bool masks have an IoU > 0.5; False for NaN and for an empty mask."""
     return index_box_iou(index_box(prediction), index_box(target)) > HIT_ABOVE

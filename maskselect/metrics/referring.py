@@ -1,8 +1,8 @@
 """`ReferringMetrics`: every measure of referring segmentation over a set of samples, in one pass.
 
-Definitions: gIoU, cIoU, N-acc, T-acc and Pr@X as in gRefCOCO's evaluator (ReLA, arXiv 2306.00968); ncIoU as in LLM-Seg;
-F1 as VGent reports it (arXiv 2512.11099), whose matching rule is not published; ours: `functional.matched_overlaps`.
-Where evaluators differ, a protocol of `maskselect.metrics.protocols` says how; docs/guide/metrics.md lists them.
+gIoU, cIoU, N-acc, T-acc and Pr@X are those of gRefCOCO's evaluator (ReLA, arXiv 2306.00968), ncIoU is LLM-Seg's. VGent
+(arXiv 2512.11099) reports F1 without its matching rule; ours is `functional.matched_overlaps`. The differences between
+evaluators are in `maskselect.metrics.protocols`; docs/guide/metrics.md lists them.
 """
 
 import math
@@ -21,9 +21,9 @@ from maskselect.ops.packed import pairwise_counts
 PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
 F1_AT = tuple(0.5 + 0.05 * step for step in range(10))
 RULES_VERSION = 2
-"""Goes up when a measure changes, so that samples scored by an older rule are not added to newer ones."""
+"""Increases when a measure changes, so that samples scored by older rules are not added to newer ones."""
 NEED_TARGETS = ("cIoU", "ncIoU", "oracle_cIoU")
-"""Shares of true pixels, which a report leaves out where no sample has a target."""
+"""Shares of true pixels: None in a report if no sample has a target."""
 _SCALARS = (
     "samples", "iou", "weight", "intersection", "union", "canvas_intersection", "canvas_union",
     "target_samples", "target_found", "none_samples", "none_found", "predicted", "targets",
@@ -33,26 +33,28 @@ _SCALARS = (
 
 
 class ReferringMetrics(Metric):
-    """State is sums only, so batches, processes and subsets add up exactly.
+    """Measures over samples. The state is sums only, so batches, processes and subsets add up exactly.
 
-    f1_overlap: match predicted and true masks by the IoU of their boxes, or of the masks.
-    protocol: whose rules to follow: a name of `maskselect.metrics.protocols.PROTOCOLS`, or a `Protocol` of your own.
+    `compute` returns the measures of the protocol as fractions in [0, 1], NaN if there was nothing to measure:
 
-    `compute` gives those of these that the protocol measures, as fractions in [0, 1], NaN where nothing was there to
-    measure; a protocol may change a rule:
-    gIoU: mean IoU of the united answer.  cIoU: summed intersection over summed union.  ncIoU: the same on one canvas.
-    N-acc: share of no-target samples answered with nothing.  T-acc: share of the others answered with something.
-    F1: per-sample F1 at IoU 0.5, then the mean.  F1@.5:.95: mean over ten thresholds.  F1 micro: counts summed first.
-    Pr@X: share of samples with a target whose IoU is at least X.
-    oracle_gIoU, oracle_cIoU: the same for the best choice from the candidates; of samples that came with candidates.
-    mIoU: mean IoU of the united answer by pixels alone, 0 for an empty union, whatever the protocol.
-    Acc@0.5: share of samples with a target whose box, through the mask, is hit; see `mask_box`.
-    recall@X: share of targets with a candidate of IoU at least X; of samples that came with candidates. One candidate
-        may serve several targets, so this is no average recall as COCO measures it.
-    matched_recall@X: the same where each candidate serves one target, matched as COCO's evaluator matches; its mean
-        over the thresholds is COCO's AR of a sample's targets, without a limit on the number of candidates.
+    - gIoU: mean IoU of the united masks. cIoU: summed intersection over summed union. ncIoU: cIoU on a canvas.
+    - N-acc: share of no-target samples with an empty answer. T-acc: share of the others with an answer.
+    - F1: mean of the per-sample F1 at IoU 0.5. F1@.5:.95: mean over ten limits. F1 micro: of the summed counts.
+    - Pr@X: share of samples with a target whose IoU is at least X.
+    - oracle_gIoU, oracle_cIoU: of the best choice from the candidates, over samples with candidates.
+    - mIoU: mean IoU by pixels alone, 0 for an empty union, under every protocol.
+    - Acc@0.5: share of samples with a target whose box matches, see `mask_box`.
+    - recall@X: share of targets with a candidate of IoU at least X, over samples with candidates. A candidate may serve
+      several targets, so the mean is not COCO's average recall.
+    - matched_recall@X: the same, with each candidate for one target, matched by COCO's rule. The mean over the limits
+      is COCO's AR without a limit on the number of candidates.
 
-    Raises ValueError when there is no protocol of that name.
+    Args:
+        f1_overlap: match predicted and true masks by the IoU of their boxes, or of the masks.
+        protocol: a name of `maskselect.metrics.protocols.PROTOCOLS`, or a `Protocol`.
+
+    Raises:
+        ValueError: no protocol has this name.
 
     >>> metrics = ReferringMetrics(protocol="lisa")
     >>> target = torch.ones(1, 4, 4, dtype=torch.bool)
@@ -93,16 +95,18 @@ class ReferringMetrics(Metric):
         ignore: Tensor | None = None,
         candidate_scores: Tensor | None = None,
     ) -> None:
-        """One sample.
+        """Add one sample.
 
-        prediction: (M, H, W) bool, the masks answered; none of them for "nothing".
-        targets: (G, H, W) bool, the true ones.
-        candidates: (N, H, W) bool, the pool that was chosen from, for the oracle.
-        predicted_none: the model's own decision; None where it has none, and the protocol reads the masks.
-        ignore: (H, W) bool, pixels that count neither for nor against, where the protocol knows such.
-        candidate_scores: (N,) float, by which matched recall takes candidates, best first; None where they come so.
+        Args:
+            prediction: (M, H, W) bool, the predicted masks; M = 0 for "nothing".
+            targets: (G, H, W) bool, the true masks.
+            candidates: (N, H, W) bool, the candidate pool, for the oracle and recall.
+            predicted_none: the model's decision that nothing answers the prompt; None to derive it from the masks.
+            ignore: (H, W) bool, pixels that are not counted, if the protocol supports them.
+            candidate_scores: (N,) float, the order of candidates in matched recall; None if they are sorted best first.
 
-        Raises ValueError when sizes or types differ.
+        Raises:
+            ValueError: sizes or types differ.
         """
         _check(prediction, targets, candidates, ignore, candidate_scores)
         own_size = self._kept(prediction, ignore).any(dim=0), self._kept(targets, ignore).any(dim=0)
@@ -117,11 +121,11 @@ class ReferringMetrics(Metric):
             self._add_oracle(self._scored(candidates, ignore), targets, target_none, order)
 
     def compute(self) -> dict[str, Tensor]:
-        """Fractions by name, see the class; in several processes those of all together."""
+        """Fractions by name, over all processes."""
         return self.fractions()
 
     def fractions(self) -> dict[str, Tensor]:
-        """Fractions by name out of the sums that this process holds, whether by `update` or set from elsewhere."""
+        """Fractions by name from the sums of this process."""
         per_sample, rule = self.f1_sums / self.samples, self.protocol
         counts, sums = rule.count_epsilon, rule.sum_epsilon
         result = {
@@ -146,13 +150,13 @@ class ReferringMetrics(Metric):
         return {name: result[name] for name in rule.measures}
 
     def report(self) -> dict[str, float | None]:
-        """`compute` in percent, two decimals, with None where nothing was there to measure, and the sample count.
+        """`compute` in percent, two decimals, None if there was nothing to measure; and the number of samples.
 
-        Shares of true pixels (`NEED_TARGETS`) are None where no sample has a target, even where an evaluator's epsilon
-        or a false alarm's pixels make `compute` 0.
+        Shares of true pixels (`NEED_TARGETS`) are None if no sample has a target, even if an epsilon or a false alarm
+        makes `compute` return 0.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of no update before compute: None says so, and merging is none
+            warnings.simplefilter("ignore")  # about compute before update: None reports it
             percent = {name: 100 * float(value) for name, value in self.compute().items()}
         absent = NEED_TARGETS if self.target_samples == 0 else ()
         return {
@@ -161,7 +165,7 @@ class ReferringMetrics(Metric):
         }
 
     def _scored(self, masks: Tensor, ignore: Tensor | None) -> Tensor:
-        """The masks as they are compared: without ignored pixels, at the protocol's size."""
+        """The masks without ignored pixels, at the protocol's size."""
         return self.protocol.to_canvas(self._kept(masks, ignore))
 
     def _kept(self, masks: Tensor, ignore: Tensor | None) -> Tensor:
@@ -184,7 +188,7 @@ class ReferringMetrics(Metric):
             self.at_least += torch.tensor(right, device=self.device)
 
     def _add_own_size(self, answer: Tensor, truth: Tensor, none: bool, target_none: bool) -> None:
-        """What is measured on masks of the image's size, whatever the protocol's: ncIoU's canvas, and boxes."""
+        """Add the measures that every protocol takes at the image's own size: ncIoU and boxes."""
         canvas = functional.canvas_intersection_union(answer, truth)
         inter, union, _ = functional.overlap(*canvas, none, target_none, self.protocol.empty_rule)
         self._increase(canvas_intersection=inter, canvas_union=union)
@@ -193,19 +197,19 @@ class ReferringMetrics(Metric):
 
     def _add_f1(self, prediction: Tensor, targets: Tensor) -> None:
         matched = functional.matched_overlaps(prediction, targets, self.f1_overlap).to(self.device, torch.float64)
-        # A hair of tolerance: a box of exactly half another's area is at the limit, whatever float32 makes of it.
+        # The tolerance covers float32 rounding: a box of exactly half the area of another reaches the limit.
         right = (matched[:, None] >= torch.tensor(F1_AT, device=self.device).double() - 1e-6).sum(0).double()
         self.f1_sums += functional.f1(right, len(prediction), len(targets))
         self.true_positives += right
         self._increase(predicted=len(prediction), targets=len(targets))
 
     def _add_oracle(self, candidates: Tensor, targets: Tensor, target_none: bool, order: Tensor | None) -> None:
-        # Where there is no target the best choice from any pool is to choose nothing: perfect.
+        # For a no-target prompt the best choice is to select nothing, which is perfect.
         counts = pairwise_counts(targets, candidates)
         united = functional.intersection_union(functional.best_of(candidates, *counts), targets.any(dim=0))
         inter, union, iou = self._overlaps([united], target_none, target_none)
         self._increase(oracle_samples=1, oracle_iou=iou, oracle_intersection=inter, oracle_union=union)
-        inter_of, union_of = (each[targets.flatten(1).any(1)] for each in counts)  # a target needs a pixel
+        inter_of, union_of = (count[targets.flatten(1).any(1)] for count in counts)  # without targets that are empty
         best = functional.best_overlaps(inter_of, union_of)
         self.recalled += (best[:, None].cpu() >= torch.tensor(RECALL_AT, dtype=torch.float64)).sum(0).to(self.device)
         ranked = (inter_of, union_of) if order is None else (inter_of[:, order], union_of[:, order])
@@ -213,12 +217,12 @@ class ReferringMetrics(Metric):
         self._increase(pool_targets=len(best))
 
     def _overlaps(self, counts: list[tuple[int, int]], none: bool, target_none: bool) -> Overlap:
-        """The sums of a sample over its pairs' intersections and unions, and their mean IoU."""
+        """Summed intersection and union, and mean IoU, over the pairs of a sample."""
         rule = self.protocol
-        counts = counts or [(0, 0)]  # neither an answer nor a target, where masks are paired: of no weight
-        each = [functional.overlap(*pair, none, target_none, rule.empty_rule, rule.iou_epsilon) for pair in counts]
-        iou = sum(one.iou for one in each) / len(each)
-        return Overlap(sum(one.intersection for one in each), sum(one.union for one in each), iou)
+        counts = counts or [(0, 0)]  # paired masks, but neither an answer nor a target: a sample without weight
+        pairs = [functional.overlap(*pair, none, target_none, rule.empty_rule, rule.iou_epsilon) for pair in counts]
+        iou = sum(pair.iou for pair in pairs) / len(pairs)
+        return Overlap(sum(pair.intersection for pair in pairs), sum(pair.union for pair in pairs), iou)
 
     def _increase(self, **amounts: float) -> None:
         for name, amount in amounts.items():
@@ -229,7 +233,7 @@ class ReferringMetrics(Metric):
         return value
 
     def _ratio(self, above: str, below: str, epsilon: float = 0.0, counted: str = "samples") -> Tensor:
-        """One sum over another, NaN where nothing was counted; with an epsilon 0 / 0 is 0, as protocols have it."""
+        """One sum over another; NaN if nothing was counted. With an epsilon, 0 / 0 is 0."""
         value = self._sum(above) / (self._sum(below) + epsilon)
         return torch.where(self._sum(counted) > 0, value, torch.nan)
 

@@ -1,7 +1,7 @@
-"""Scored samples to numbers: any part of them, with intervals.
+"""Metrics of scored samples or of any subset, with bootstrap intervals.
 
-Samples of one image are not independent, so the bootstrap draws images, with all of their samples, not samples. A few
-images tell nothing about others: below `LEAST_IMAGES` there is no interval, where a bootstrap would give a narrow one.
+Samples of one image are not independent, so the bootstrap draws images with all of their samples. Below `LEAST_IMAGES`
+images there is no interval, because a bootstrap of few images is too narrow.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,12 +19,12 @@ INTERVALS = ("gIoU", "cIoU", "F1", "N-acc", "T-acc")
 
 
 def sums_of(metrics: ReferringMetrics) -> dict[str, Any]:
-    """The state as plain numbers and lists."""
+    """The state of metrics as plain numbers and lists."""
     return {name: torch.as_tensor(value).tolist() for name, value in metrics.metric_state.items()}
 
 
 def add_up(rows: Iterable[Scored], make: Callable[[], ReferringMetrics]) -> ReferringMetrics:
-    """Metrics over scored samples, as if they had been measured together. make: an empty one of the same protocol."""
+    """Metrics of all scored samples. `make` returns empty metrics of the same protocol."""
     metrics = make()
     per_image = _per_image(list(rows), metrics)
     return _with_sums(metrics, {name: values.sum(0) for name, values in per_image.items()})
@@ -33,22 +33,23 @@ def add_up(rows: Iterable[Scored], make: Callable[[], ReferringMetrics]) -> Refe
 def intervals(
     rows: Sequence[Scored], make: Callable[[], ReferringMetrics], draws: int = DRAWS, seed: int = 0
 ) -> dict[str, list[float]]:
-    """95 % bootstrap intervals over images, percent: {measure: [low, high]}, of those that can be measured.
+    """95 % bootstrap intervals over images, in percent.
 
-    None of them below `LEAST_IMAGES` images.
+    Returns:
+        {measure: [low, high]} for each measure of `INTERVALS` that is defined; empty below `LEAST_IMAGES` images.
     """
     per_image = _per_image(rows, make())
     images = len(per_image.get("samples", ()))
     if images < LEAST_IMAGES:
         return {}
     weights = _draws(images, draws, seed)
-    # All draws at once: they are the last axis of every state, and the ratios are taken element by element.
+    # All draws are computed at once: they are the last axis of every state.
     drawn = {name: np.moveaxis(np.tensordot(weights, values, 1), 0, -1) for name, values in per_image.items()}
-    measured, whole = _with_sums(make(), drawn).fractions(), add_up(rows, make).report()
-    found = {name: 100 * measured[name].numpy() for name in INTERVALS if whole.get(name) is not None}
+    fractions, report = _with_sums(make(), drawn).fractions(), add_up(rows, make).report()
     return {
-        name: [round(float(edge), 2) for edge in np.nanpercentile(values, [2.5, 97.5])]
-        for name, values in found.items()
+        name: [round(float(edge), 2) for edge in np.nanpercentile(100 * fractions[name].numpy(), [2.5, 97.5])]
+        for name in INTERVALS
+        if report.get(name) is not None
     }
 
 
@@ -57,13 +58,13 @@ def paired_difference(
 ) -> tuple[float, tuple[float, float] | None]:
     """Mean difference of per-sample IoU, second minus first, in points, and its 95 % bootstrap interval over images.
 
-    Both hold the same samples in the same order. No interval (None) below `LEAST_IMAGES` images.
+    Both sequences hold the same samples in the same order. The interval is None below `LEAST_IMAGES` images.
     """
     images = {image: number for number, image in enumerate(dict.fromkeys(row.image_id for row in first))}
     sums, counts = np.zeros(len(images)), np.zeros(len(images))
-    for one, other in zip(first, second, strict=True):
-        sums[images[one.image_id]] += 100 * (other.iou - one.iou)
-        counts[images[one.image_id]] += 1
+    for row, other in zip(first, second, strict=True):
+        sums[images[row.image_id]] += 100 * (other.iou - row.iou)
+        counts[images[row.image_id]] += 1
     mean = float(sums.sum() / counts.sum())
     if len(images) < LEAST_IMAGES:
         return mean, None
@@ -73,12 +74,12 @@ def paired_difference(
 
 
 def _draws(images: int, draws: int, seed: int) -> np.ndarray:
-    """How often each image is in each draw: (draws, images) int64."""
+    """Number of times each image is in each draw: (draws, images) int64."""
     return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), draws)
 
 
 def _per_image(rows: Sequence[Scored], metrics: ReferringMetrics) -> dict[str, np.ndarray]:
-    """Every state summed over the samples of each image: (images, …) float64; none without rows."""
+    """Every state summed over the samples of each image: (images, …) float64; empty without rows."""
     if not rows:
         return {}
     images = {image: number for number, image in enumerate(dict.fromkeys(row.image_id for row in rows))}
@@ -86,7 +87,7 @@ def _per_image(rows: Sequence[Scored], metrics: ReferringMetrics) -> dict[str, n
     for row in rows:
         for name, values in sums.items():
             values[images[row.image_id]] += row.sums[name]
-    if metrics.protocol.paired:  # PixelLM counts the masks of an image's questions together
+    if metrics.protocol.paired:  # PixelLM adds up the masks of an image's questions
         sums["weight"] = np.maximum(sums["predicted"], sums["targets"])
     return sums
 

@@ -1,4 +1,4 @@
-"""`VideoMetrics`: J, F and J&F of referring video segmentation, and A and R where a protocol asks for them.
+"""`VideoMetrics`: J, F and J&F of referring video segmentation, and A and R if the protocol measures them.
 
 Shape letters: K answers, G objects, T frames, H W pixels.
 """
@@ -19,7 +19,7 @@ PNG_WHITE = 255
 
 
 def region_j(prediction: np.ndarray, target: np.ndarray, void: np.ndarray | None = None) -> np.ndarray:
-    """IoU of each frame, 1 where neither mask has a pixel: (T, H, W) bool, void likewise, to (T,) float64."""
+    """IoU of each frame, 1 if neither mask has a pixel: (T, H, W) bool, void likewise, to (T,) float64."""
     counted = np.True_ if void is None else ~void
     inter = (prediction & target & counted).sum((1, 2))
     union = ((prediction | target) & counted).sum((1, 2))
@@ -35,7 +35,9 @@ def boundary_fs(prediction: np.ndarray, target: np.ndarray, void: np.ndarray | N
 def accuracy(prediction: np.ndarray, target: np.ndarray, visa_compat: bool = False) -> np.ndarray:
     """Share of right pixels in each frame: (T, H, W) bool to (T,) float64 in [0, 1].
 
-    visa_compat: VISA compares PNGs of 0 and 255 with masks of 0 and 1, so that only background can agree.
+    Args:
+        prediction, target: masks.
+        visa_compat: VISA compares PNGs of 0 and 255 with masks of 0 and 1, so that only background can agree.
     """
     right = ~(prediction | target) if visa_compat else prediction == target
     return right.mean((1, 2))
@@ -46,8 +48,10 @@ def robustness(
 ) -> np.ndarray:
     """1 minus wrong pixels over foreground pixels, at least 0, for each frame: (T, H, W) bool to (T,) float64.
 
-    foreground: every annotated object of the frame; without any, R is 1 for an empty answer and 0 otherwise.
-    visa_compat: each wrong pixel counts 255 times, as where VISA and InstructSeg read PNGs of 0 and 255.
+    Args:
+        prediction, target: masks.
+        foreground: every annotated object of the frame. Without any, R is 1 for an empty answer, else 0.
+        visa_compat: count each wrong pixel 255 times, as VISA and InstructSeg do by reading PNGs of 0 and 255.
 
     >>> target, answer = np.zeros((1, 2, 4), bool), np.zeros((1, 2, 4), bool)
     >>> target[:, 0], answer[:, :, 0] = True, True  # 4 pixels of foreground, 1 wrong
@@ -59,15 +63,17 @@ def robustness(
 
 
 class VideoMetrics(Metric):
-    """State is sums only, one of each group, so batches, processes and subsets add up exactly.
+    """Measures over expressions of videos. The state is sums of each group, so subsets and processes add up exactly.
 
-    protocol: a name of `video_protocols.VIDEO_PROTOCOLS`, or a `VideoProtocol` of your own.
-    visa_compat: A and R as VISA and InstructSeg publish them, off by the 255 of their PNGs.
+    `compute` returns fractions in [0, 1], NaN if there was nothing to measure: J, F, J&F and, if the protocol measures
+    them, A and R; overall and, with several groups, for each group ("J referring").
 
-    `compute` gives fractions in [0, 1], NaN where nothing was there to measure: J, F, J&F and where the protocol knows
-    them A and R, overall and, with several groups, for each: "J referring".
+    Args:
+        protocol: a name of `video_protocols.VIDEO_PROTOCOLS`, or a `VideoProtocol`.
+        visa_compat: A and R as VISA and InstructSeg publish them, off by the 255 of their PNGs.
 
-    Raises ValueError when there is no protocol of that name.
+    Raises:
+        ValueError: no protocol has this name.
 
     >>> metrics = VideoMetrics(protocol="mevis")
     >>> clip = torch.eye(8, dtype=torch.bool)[None]
@@ -101,25 +107,28 @@ class VideoMetrics(Metric):
         void: Tensor | None = None,
         foreground: Tensor | None = None,
     ) -> None:
-        """One expression, or for a matched protocol one video with all its objects.
+        """Add one expression, or for a matched protocol one video with all its objects.
 
-        prediction: (T, H, W) bool; matched: (K, T, H, W) bool, disjoint, at most 20 answers.
-        target: (T, H, W) bool; matched: (G, T, H, W) bool.
-        group: number of the protocol's group: the type_id of ReVOS, the run of Ref-DAVIS17 from 0.
-        void: (T, H, W) bool, pixels that count nowhere.
-        foreground: (T, H, W) bool, every annotated object, for R.
+        Args:
+            prediction: (T, H, W) bool; matched: (K, T, H, W) bool, disjoint, at most 20 answers.
+            target: (T, H, W) bool; matched: (G, T, H, W) bool.
+            group: number of the protocol's group: the type_id of ReVOS, the run of Ref-DAVIS17 from 0.
+            void: (T, H, W) bool, pixels that are not counted.
+            foreground: (T, H, W) bool, every annotated object, for R.
 
-        Raises ValueError when sizes, types or the group are wrong, or foreground is missing where R is measured.
+        Raises:
+            ValueError: sizes, types or the group are wrong, or foreground is missing and R is measured.
         """
         _check(prediction, target, void, foreground, self.protocol)
         if self._is_left_out(group):
             return
         answer, truth = prediction.cpu().numpy(), target.cpu().numpy()
-        nowhere = None if void is None else void.cpu().numpy()
+        left_out = None if void is None else void.cpu().numpy()
         if self.protocol.matched:
-            scores = _matched(answer, truth, nowhere)
+            scores = _matched(answer, truth, left_out)
         else:
-            scores = np.array([[region_j(answer, truth, nowhere).mean()], [boundary_fs(answer, truth, nowhere).mean()]])
+            j, f = region_j(answer, truth, left_out), boundary_fs(answer, truth, left_out)
+            scores = np.array([[j.mean()], [f.mean()]])
         if self.protocol.robustness and foreground is not None:
             r = robustness(answer, truth, foreground.cpu().numpy(), self.visa_compat).mean()
             scores = np.concatenate([scores, [[accuracy(answer, truth, self.visa_compat).mean()], [r]]])
@@ -128,13 +137,8 @@ class VideoMetrics(Metric):
         self.sums[group] += torch.from_numpy(scores.sum(1)).to(self.device)
         self.counts[group] += scores.shape[1]
 
-    def fail(self, group: int = 0, count: int = 1) -> None:
-        """Counts `count` expressions (matched: objects) with no usable answer, which score 0 in everything."""
-        if not self._is_left_out(group):
-            self.counts[group] += count
-
     def compute(self) -> dict[str, Tensor]:
-        """Fractions by name, see the class."""
+        """Fractions by name, as the class describes them."""
         means = self.sums / self.counts[:, None]
         overall = means[self.counts > 0].mean(0) if bool((self.counts > 0).any()) else means[0]
         result = self._named(overall, "")
@@ -144,9 +148,9 @@ class VideoMetrics(Metric):
         return result
 
     def report(self) -> dict[str, float | None]:
-        """`compute` in percent, two decimals, with None where nothing was there to measure, and the sample count."""
+        """`compute` in percent, two decimals, None if there was nothing to measure; and the number of samples."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of no update before compute: None says so, and merging is none
+            warnings.simplefilter("ignore")  # about compute before update: None reports it
             percent = {name: 100 * float(value) for name, value in self.compute().items()}
         rounded = {name: None if math.isnan(value) else round(value, 2) for name, value in percent.items()}
         return {"samples": int(self.counts.sum()), **rounded}
@@ -170,12 +174,12 @@ def _matched(answers: np.ndarray, objects: np.ndarray, void: np.ndarray | None) 
     answers = np.concatenate([answers, np.zeros((missing, *answers.shape[1:]), bool)])
     j, f = np.zeros((2, len(answers), len(objects)))
     for row, answer in enumerate(answers):
-        for column, each in enumerate(objects):
-            j[row, column] = region_j(answer, each, void).mean()
+        for column, target in enumerate(objects):
+            j[row, column] = region_j(answer, target, void).mean()
     for frame in range(answers.shape[1]):
-        nowhere = None if void is None else void[frame]
-        drawn, true = ([outline(mask, nowhere) for mask in masks[:, frame]] for masks in (answers, objects))
-        f += [[outline_f(one, other) for other in true] for one in drawn] if true else 0.0
+        left_out = None if void is None else void[frame]
+        predicted, true = ([outline(mask, left_out) for mask in masks[:, frame]] for masks in (answers, objects))
+        f += [[outline_f(one, other) for other in true] for one in predicted] if true else 0.0
     return np.stack(match(j, f / answers.shape[1]))
 
 
@@ -189,9 +193,9 @@ def _check(
     size = tuple(target.shape[-3:])
     if size[0] == 0:
         raise ValueError("a video needs a frame to be scored, got none")
-    for name, other in {"prediction": prediction, "void": void, "foreground": foreground}.items():
-        if other is not None and (other.dtype != torch.bool or tuple(other.shape[-3:]) != size):
-            raise ValueError(f"{name} must be bool with frames {size}, got {tuple(other.shape)} {other.dtype}")
+    for name, optional in {"prediction": prediction, "void": void, "foreground": foreground}.items():
+        if optional is not None and (optional.dtype != torch.bool or tuple(optional.shape[-3:]) != size):
+            raise ValueError(f"{name} must be bool with frames {size}, got {tuple(optional.shape)} {optional.dtype}")
     if rule.matched and len(prediction) > MOST_OBJECTS:
         raise ValueError(f"DAVIS takes at most {MOST_OBJECTS} answers a video, got {len(prediction)}")
     if rule.robustness and foreground is None:

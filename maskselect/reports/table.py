@@ -3,7 +3,7 @@
 from typing import Any
 
 from maskselect.backends.terminal import console, narrow_table, print_table
-from maskselect.metrics.rules import RECALL
+from maskselect.metrics.protocols import RECALL
 
 SHOWN = ("gIoU", "cIoU", "ncIoU", "F1", "N-acc", "T-acc", "Pr@0.5", "Pr@0.9", "oracle_gIoU", "oracle_cIoU")
 

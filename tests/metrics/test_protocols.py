@@ -305,6 +305,31 @@ def test_parts_merge_into_the_whole(name: str) -> None:
     assert parts[0].report() == pytest.approx(whole.report())
 
 
+HALF = block(5, 10, size=(10, 10))
+SQUARE = torch.ones(1, 10, 10, dtype=torch.bool)
+DIFFERENCES = [
+    ("gsva-refzom", "gsva", "cIoU", [(SQUARE, SQUARE), (SQUARE, SQUARE[:0])], 100.0, 50.0),
+    ("segearth", "rmsin", "Pr@0.5", [(HALF, SQUARE)], 0.0, 100.0),
+    ("muse", "lisa", "gIoU", [(SQUARE, torch.cat([HALF, ~HALF]))], 25.0, 100.0),
+    ("muse", "lisa", "gIoU", [(SQUARE, torch.cat([HALF, ~HALF])), (SQUARE, SQUARE)], 50.0, 100.0),
+    ("llmseg-1024", "llmseg", "cIoU",
+     [(SQUARE[:, :8, :8], SQUARE[:, :8, :8]), (block(16, 32, size=(32, 32)), block(32, 32, size=(32, 32)))],
+     75.0, 52.94),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "other", "measure", "pairs", "value", "other_value"), DIFFERENCES)
+def test_where_two_protocols_differ(
+    name: str, other: str, measure: str, pairs: list, value: float, other_value: float
+) -> None:
+    assert [measured(rule, *pairs)[measure] for rule in (name, other)] == [value, other_value]
+
+
+def test_reasonseg_leaves_out_ignored_pixels() -> None:
+    assert measured("reasonseg", (SQUARE, HALF), ignore=~HALF[0])["gIoU"] == 100.0
+    assert measured("reasonseg", (SQUARE, HALF))["gIoU"] == 50.0
+
+
 def test_pixels_alone_ignore_the_decision() -> None:
     for name in (*PIXELS, "rmsin"):
         reports = [measured(name, (LEFT, TOP), predicted_none=said) for said in (True, False)]

@@ -92,15 +92,6 @@ def test_expressions_agree_with_visas_evaluator(name: str) -> None:
     assert got == pytest.approx(video.expressions(clips), abs=1e-12)
 
 
-def test_an_answer_that_failed_scores_nothing() -> None:
-    metrics = VideoMetrics("revos")
-    metrics.update(clip(LEFT), clip(LEFT), foreground=clip(LEFT), group=0)
-    metrics.fail(group=0)
-    metrics.fail(group=2)
-    report = metrics.report()
-    assert (report["samples"], report["J"], report["R"]) == (2, 50.0, 50.0)
-
-
 # ReVOS.
 def test_referring_and_reasoning_weigh_the_same() -> None:  # spec 3.7, number 9
     metrics = VideoMetrics("revos")
