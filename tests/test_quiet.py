@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from maskselect import cli
-from maskselect.data.catalog_others import EVERYTHING
+from maskselect.data.catalog import EVERYTHING
 from maskselect.data.check import CheckReport
 from maskselect.metrics.protocols import RECALL
 from maskselect.reports.compare import print_comparison

@@ -200,7 +200,7 @@ def data(options: argparse.Namespace) -> int:
 
 def list_data(options: argparse.Namespace) -> int:
     """Print the catalog."""
-    from maskselect.data.catalog_others import EVERYTHING
+    from maskselect.data.catalog import EVERYTHING
     from maskselect.reports.data import print_catalog
 
     print_catalog(EVERYTHING)
@@ -209,7 +209,7 @@ def list_data(options: argparse.Namespace) -> int:
 
 def check_data(options: argparse.Namespace) -> int:
     """Check one data set; status 1 if it has problems."""
-    from maskselect.data.catalog_others import find_any
+    from maskselect.data.catalog import find_any
     from maskselect.data.check import check
     from maskselect.reports.data import print_check
     from maskselect.reports.files import write_json

@@ -1,7 +1,7 @@
-"""Every data set that can be evaluated or checked, by name: reader, splits, where to get it, what was published of it.
+"""All data sets by name: reader, splits, source, licence and published counts.
 
-Counts come from the data sets' papers and pages; those under `about` are second-hand and only tell whether a copy is
-roughly whole.
+Counts come from the papers and pages of the data sets. Those under `about` are second-hand, and only good to see
+whether a copy is roughly complete.
 """
 
 import importlib
@@ -15,7 +15,11 @@ from maskselect.structures.sample import Sample
 
 
 class SampleReader(Protocol):
-    """What every reader of questions about images offers. Samples of one image follow each other."""
+    """A reader of questions about images. Samples of one image follow each other.
+
+    Readers raise FileNotFoundError if the layout, the split or an image does not exist, and ValueError, with file and
+    record, for damage.
+    """
 
     def __len__(self) -> int: ...
 
@@ -32,13 +36,17 @@ class SampleReader(Protocol):
 class CatalogEntry:
     """One data set.
 
-    reader: import path of the class; it is called with `arguments`, then root and split.
-    splits: those that the published files have.  page: where the data is had.
-    protocol: how its numbers are defined, see docs/guide/metrics.md.
-    pictures: whose they are, where several data sets share them: RefCOCO's validation and test pictures, for example,
-        are all in COCO's train2014, and so in train2017.
-    obtain: how to get it into the folder `{root}`, unless that is to download it from its page.
-    samples, about: published number of samples of a split, and numbers from other sources.
+    Attributes:
+        title: its name in prose.
+        reader: import path of the class; called with `arguments`, root and split.
+        splits: the published splits.
+        page: where to get the data.
+        protocol: how its metrics are defined, see docs/guide/metrics.md.
+        pictures: the origin of images that several data sets share. RefCOCO's validation and test images, for example,
+            are all in COCO's train2014, and so in train2017.
+        arguments: fixed arguments of the reader.
+        obtain: how to get it into the folder `{root}`, unless by a download from its page.
+        samples, about: published number of samples of a split, and numbers from other sources.
     """
 
     title: str
@@ -54,9 +62,9 @@ class CatalogEntry:
     about: Mapping[str, int] = field(default_factory=dict)
 
     def missing(self, name: str, root: Path, split: str) -> list[Need]:
-        """What is missing of a split of this data set, which is called `name`.
+        """What is missing of a split of this data set, whose key is `name`.
 
-        It is opened as training opens it, so every layout that its reader takes will do; pictures are not read.
+        The split is opened as for training, so every layout of its reader is accepted. Images are not read.
         """
         hub = "https://huggingface.co/datasets/"
         command = f"{self.page}{f' (pictures: {self.pictures})' if self.pictures else ''}"
@@ -73,35 +81,37 @@ class CatalogEntry:
         return []
 
     def open(self, root: Path, split: str, **settings: Any) -> SampleReader:
-        """The reader of one split, which has samples. settings: further arguments of the class.
+        """The reader of one split. `settings` are further arguments of the class.
 
-        Raises as the class does, and ValueError where a split has no sample.
+        Raises:
+            FileNotFoundError: the class does.
+            ValueError: the class does, or the split has no sample.
         """
         module, _, name = self.reader.rpartition(".")
-        made: SampleReader = getattr(importlib.import_module(module), name)(
-            **self.arguments, root=root, split=split, **settings
-        )
-        if len(made) == 0:
+        make = getattr(importlib.import_module(module), name)
+        reader: SampleReader = make(**self.arguments, root=root, split=split, **settings)
+        if len(reader) == 0:
             raise ValueError(f"{self.title} in {root} has no sample of split {split!r}; expected one or more")
-        return made
+        return reader
 
     def open_splits(self, root: Path, split: str | None = None) -> dict[str, SampleReader]:
-        """The readers of one split, or of every published split that is there.
+        """The readers of one split, or of every published split that exists.
 
-        Raises as the class does for the split that was asked for, or where none of them can be opened.
+        Raises:
+            FileNotFoundError, ValueError: the class does, for `split` or for every published split.
         """
         if split is not None:
             return {split: self.open(root, split)}
-        found: dict[str, SampleReader] = {}
-        refused: FileNotFoundError | None = None
+        readers: dict[str, SampleReader] = {}
+        errors: list[FileNotFoundError] = []
         for name in self.splits:
             try:
-                found[name] = self.open(root, name)
+                readers[name] = self.open(root, name)
             except FileNotFoundError as error:
-                refused = refused or error
-        if not found and refused is not None:
-            raise refused
-        return found
+                errors.append(error)
+        if not readers and errors:
+            raise errors[0]
+        return readers
 
 
 _REFER = "https://github.com/lichengunc/refer"
@@ -115,6 +125,7 @@ def _refer(name: str, title: str, splits: tuple[str, ...], **more: Any) -> Catal
 
 
 _AB, _ABC = ("train", "val", "testA", "testB"), ("train", "val", "testA", "testB", "testC")
+_SAIAPR = {"licence": "texts: Apache-2.0; pictures: SAIAPR TC-12's", "pictures": "SAIAPR TC-12"}
 
 CATALOG: Mapping[str, CatalogEntry] = {
     "own": CatalogEntry(
@@ -145,16 +156,8 @@ CATALOG: Mapping[str, CatalogEntry] = {
         obtain="maskselect data build maskgroups-2m --refer DIR --coco DIR --lvis DIR --vg DIR --output {root}",
         pictures="COCO",
     ),
-    "refclef": _refer(
-        "refclef", "RefCLEF (unc)", _ABC, licence="texts: Apache-2.0; pictures: SAIAPR TC-12's", pictures="SAIAPR TC-12"
-    ),
-    "refclef-berkeley": _refer(
-        "refclef-berkeley",
-        "RefCLEF (berkeley)",
-        ("train", "val", "test"),
-        licence="texts: Apache-2.0; pictures: SAIAPR TC-12's",
-        pictures="SAIAPR TC-12",
-    ),
+    "refclef": _refer("refclef", "RefCLEF (unc)", _ABC, **_SAIAPR),
+    "refclef-berkeley": _refer("refclef-berkeley", "RefCLEF (berkeley)", ("train", "val", "test"), **_SAIAPR),
     "refcoco": _refer(
         "refcoco",
         "RefCOCO (unc)",
@@ -164,16 +167,10 @@ CATALOG: Mapping[str, CatalogEntry] = {
     ),
     "refcoco-google": _refer("refcoco-google", "RefCOCO (google)", ("train", "val", "test")),
     "refcoco+": _refer(
-        "refcoco+",
-        "RefCOCO+ (unc)",
-        _AB,
-        about={"train": 120_191, "val": 10_758, "testA": 5_726, "testB": 4_889},
+        "refcoco+", "RefCOCO+ (unc)", _AB, about={"train": 120_191, "val": 10_758, "testA": 5_726, "testB": 4_889}
     ),
     "refcocog": _refer(
-        "refcocog",
-        "RefCOCOg (umd)",
-        ("train", "val", "test"),
-        about={"train": 80_512, "val": 4_896, "test": 9_602},
+        "refcocog", "RefCOCOg (umd)", ("train", "val", "test"), about={"train": 80_512, "val": 4_896, "test": 9_602}
     ),
     "refcocog-google": _refer("refcocog-google", "RefCOCOg (google)", ("train", "val")),
     "grefcoco": _refer(
@@ -337,8 +334,72 @@ CATALOG: Mapping[str, CatalogEntry] = {
 }
 
 
+OTHERS: Mapping[str, CatalogEntry] = {
+    "ref-youtube-vos": CatalogEntry(
+        "Ref-YouTube-VOS (videos)",
+        "maskselect.data.video.RefYoutubeVosDataset",
+        ("train", "valid", "test"),
+        "https://youtube-vos.org/dataset/rvos/",
+        "CC BY 4.0",
+        protocol="ref-youtube-vos",
+    ),
+    "ref-davis17": CatalogEntry(
+        "Ref-DAVIS17 (videos)",
+        "maskselect.data.video.RefDavis17Dataset",
+        ("train", "valid"),
+        "https://github.com/wjn922/ReferFormer",
+        "see its page",
+        protocol="davis",
+        about={"valid": 244},
+    ),
+    "revos": CatalogEntry(
+        "ReVOS (videos, reasoning)",
+        "maskselect.data.video.RevosDataset",
+        ("train", "valid"),
+        "https://github.com/cilinyan/ReVOS-api",
+        "CC BY-NC-SA 4.0",
+        protocol="revos",
+    ),
+    "mevis": CatalogEntry(
+        "MeViS (videos, by motion)",
+        "maskselect.data.video.MevisDataset",
+        ("train", "valid_u", "valid"),
+        "https://github.com/henghuiding/MeViS",
+        "CC BY-NC-SA 4.0",
+        protocol="mevis",
+    ),
+    "llava": CatalogEntry(
+        "LLaVA's captions and conversations (no masks)",
+        "maskselect.data.llava.LlavaDataset",
+        ("pretrain", "pretrain-cc3m", "instruct-150k", "mix-665k"),
+        "https://github.com/haotian-liu/LLaVA/blob/main/docs/Data.md",
+        "see its page",
+        protocol="",
+        about={"pretrain": 558_128, "pretrain-cc3m": 595_375, "instruct-150k": 157_712},
+    ),
+}
+"""Data sets without questions about single images, for `data list` and `data check`: videos, and LLaVA's texts."""
+
+EVERYTHING: Mapping[str, CatalogEntry] = {**CATALOG, **OTHERS}
+
+
 def find_entry(name: str) -> CatalogEntry:
-    """The entry of a name. Raises ValueError, listing those that there are: all that ask about one image."""
+    """The entry of a data set with questions about images.
+
+    Raises:
+        ValueError: there is none; the message lists the names.
+    """
     if name not in CATALOG:
         raise ValueError(f"unknown dataset {name!r}; expected one of {', '.join(CATALOG)}, scenes")
     return CATALOG[name]
+
+
+def find_any(name: str) -> CatalogEntry:
+    """The entry of any data set.
+
+    Raises:
+        ValueError: there is none; the message lists the names.
+    """
+    if name not in EVERYTHING:
+        raise ValueError(f"unknown dataset {name!r}; expected one of {', '.join(EVERYTHING)}")
+    return EVERYTHING[name]

@@ -13,8 +13,7 @@ from torch import Tensor
 from maskselect.data.images import image_size
 from maskselect.data.index import Index, Key, Record, Section, open_index
 from maskselect.data.json_text import kind_at
-from maskselect.data.keys import same_key
-from maskselect.data.values import flag_of, key_of, names_of, whole
+from maskselect.data.values import flag_of, key_of, names_of, same_key, whole
 from maskselect.ops import rle
 
 SECTIONS = {

@@ -1,7 +1,6 @@
-"""Annotation files that others wrote: read without running them, without leaving the folder, with one clear sentence.
+"""Reading files of data sets safely: JSON, pickles of plain containers, images in one of several folders, zips.
 
-JSON, Python pickles of plain containers, images in one of several folders, zips. Everything here raises ValueError or
-FileNotFoundError that names the file.
+Nothing in a file is executed, and no name in it leads out of its folder. Errors name the file.
 """
 
 import io
@@ -16,29 +15,21 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from maskselect.data.keys import by_key
-from maskselect.data.pointers import refuse_pointer
+from maskselect.data.values import by_key
 from maskselect.ops.atomic import atomic_file
 
-_PLAIN_OPCODES = frozenset({
-    "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "NONE", "NEWTRUE", "NEWFALSE", "INT",
-    "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
-    "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
-    "BINUNICODE8", "EMPTY_LIST", "APPEND", "APPENDS", "LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2",
-    "TUPLE3", "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "ADDITEMS", "FROZENSET", "GET",
-    "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE",
-})  # fmt: skip
-"""What lists, dicts, tuples, strings and numbers are made of. Everything that names, calls or builds is not here."""
-
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file, UTF-8 (with or without a byte order mark) or, as some published annotations are, Windows-1252.
+    """Read a JSON file in UTF-8, with or without a byte order mark, or in Windows-1252, as some annotations are.
 
-    Raises FileNotFoundError when there is no file, ValueError when it is not JSON.
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not JSON, or an object in it has a key twice.
     """
-    _there(path)
+    refuse_missing(path)
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -51,32 +42,31 @@ def read_json(path: Path) -> Any:
 
 
 def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError when it has a key twice, of which Python keeps the last."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        by_key(pairs, lambda pair: pair[0], path, "entry of an object,", "key")
-    return found
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        by_key(pairs, lambda pair: pair[0], path, "entry of an object,", "key")  # raises
+    return record
 
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """No class is plain; the opcodes that ask are refused before, so this is the second lock."""
+        """Refuse every class and function; without them a pickle cannot run anything."""
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """A pickle of lists, dicts, tuples, sets, strings and numbers, such as REFER's, without running anything in it.
+    """Read a pickle of lists, dicts, tuples, sets, strings and numbers, such as REFER's, without running anything.
 
-    The opcodes are read first: one that names a class or calls something, or a memo number beyond the file's length
-    (which would reserve memory for as many), is refused. Strings of Python 2 are read as Latin-1.
-    Raises FileNotFoundError when there is no file, ValueError for anything else than a plain pickle.
+    Strings of Python 2 are read as Latin-1.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is no plain pickle, or has a memo number beyond its length, which would reserve much memory.
     """
-    _there(path)
+    refuse_missing(path)
     data = path.read_bytes()
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name not in _PLAIN_OPCODES:
-                raise ValueError(f"it holds {opcode.name} {argument if argument is not None else ''}".rstrip())
             if opcode.name in ("PUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= len(data):
                 raise ValueError(f"it holds {opcode.name} {argument}")
         return _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
@@ -87,10 +77,10 @@ def read_plain_pickle(path: Path) -> Any:
 
 
 def inside(root: Path, name: str, what: str = "file") -> Path:
-    """`root / name`, where `name` comes out of an annotation. Raises ValueError when it leads out of `root`.
+    """`root / name` for a `name` from an annotation. Links on the disk are followed.
 
-    `name` is taken as written: absolute names, drive letters and `..` are refused without looking at the disk, links
-    that lead elsewhere are the user's own and are followed.
+    Raises:
+        ValueError: the name is empty, absolute, a web address, or has a drive letter or `..`.
     """
     parts = PurePosixPath(str(name).replace("\\", "/"))
     if not str(name).strip() or "\0" in str(name):
@@ -114,7 +104,8 @@ def _leads_out(name: str, parts: PurePosixPath) -> str:
 def find_one(root: Path, choices: Sequence[str], what: str, help_text: str) -> Path:
     """The first of `choices` (relative to root) that exists.
 
-    Raises FileNotFoundError naming what was looked for, where, and how to get it.
+    Raises:
+        FileNotFoundError: none exists; the message names them and has `help_text`, how to get the data.
     """
     for choice in choices:
         if (root / choice).exists():
@@ -124,9 +115,10 @@ def find_one(root: Path, choices: Sequence[str], what: str, help_text: str) -> P
 
 
 class Images:
-    """Images by name, in the first of several folders that holds it.
+    """Images by name, from the first of several folders that has the name.
 
-    Raises FileNotFoundError when none of the folders exists.
+    Raises:
+        FileNotFoundError: none of the folders exists.
     """
 
     def __init__(self, roots: Sequence[Path], help_text: str = "") -> None:
@@ -138,7 +130,9 @@ class Images:
     def find(self, name: str) -> Path:
         """The file of an image.
 
-        Raises FileNotFoundError when no folder has it, ValueError for a name that leads out.
+        Raises:
+            FileNotFoundError: no folder has it.
+            ValueError: the name leads out of the folder.
         """
         for root in self.roots:
             path = inside(root, name, "image")
@@ -148,14 +142,20 @@ class Images:
 
 
 def unpack(archive: Path, folder: Path, inner: str = "") -> list[Path]:
-    """Unpack a zip into a folder, files whole or not at all, skipping those that are there. Gives the files.
+    """Unpack a zip into a folder, each file whole or not at all. Files that exist are skipped.
 
-    inner: where the archive holds a folder of this name, only what is in it is unpacked, without the folder's name.
+    Args:
+        archive: the zip.
+        folder: the target.
+        inner: if the archive has a folder of this name, unpack only its content, without the folder's name.
 
-    Raises ValueError, before anything is written, when a member leads out of the folder or is a link, or the archive is
-    damaged.
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: a member is a link or leads out of the folder, or the archive is damaged. Nothing is written.
     """
-    _there(archive)
+    refuse_missing(archive)
     try:
         with zipfile.ZipFile(archive) as zipped:
             members = [m for m in zipped.infolist() if not m.is_dir()]
@@ -181,7 +181,24 @@ def _write_member(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path
         shutil.copyfileobj(source, sink, 1 << 20)
 
 
-def _there(path: Path) -> None:
+def refuse_missing(path: Path) -> None:
+    """Raise FileNotFoundError without the file, ValueError for a Git LFS pointer."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, or not a file")
     refuse_pointer(path, f"file {path}")
+
+
+def refuse_pointer(path: Path, name: str) -> None:
+    """Raise ValueError for a Git LFS pointer, the text in place of a large file until `git lfs pull` fetches it.
+
+    Args:
+        path: a file; one that cannot be opened passes.
+        name: the file's name in the message.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_POINTER))
+    except OSError:  # the error of the later reader is clearer
+        return
+    if head == _POINTER:
+        raise ValueError(f"{name} is a Git LFS pointer, not the file itself; run `git lfs pull` where it lies")

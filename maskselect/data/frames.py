@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from maskselect.data.files import refuse_pointer
 from maskselect.data.index import Index
-from maskselect.data.pointers import refuse_pointer
 from maskselect.ops import rle
 
 VOID = 255

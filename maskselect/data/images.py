@@ -1,4 +1,4 @@
-"""Pictures, masks and references as users have them, to arrays. The one place that reads image files."""
+"""Reading images, masks and references of any form to arrays."""
 
 import io
 import re
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from maskselect.data.pointers import refuse_pointer
+from maskselect.data.files import refuse_pointer
 from maskselect.data.tiff_header import unsupported
 from maskselect.ops.masks import binary
 from maskselect.structures.references import BoxRef, MaskRef, PointRef, Reference
@@ -19,30 +19,34 @@ ImageSource = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
 SUFFIXES = {
     ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 }  # fmt: skip
-"""What counts as an image in a folder."""
+"""Suffixes of the images of a folder."""
 
 _NEARLY_BLACK = 16  # of 255; 12-bit white in 16 bits reads as 16
 _URL = re.compile(r"(?i:https?|ftp|file|s3|gs|hf|data):")
-_ROWS = 1024  # rows converted at a time, so that a very large image is held once, not three times
+_ROWS = 1024  # rows converted at a time, to save memory with very large images
 _ORIENTATION = 0x0112  # EXIF tag
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError)
-"""What PIL's readers raise on damaged files (struct.error and zlib.error arrive as OSError or ValueError)."""
+"""Exceptions of PIL's readers for damaged files."""
 
 
 class DarkImageWarning(UserWarning):
-    """A picture reads nearly black, so most likely its values do not use the range of their type."""
+    """An image is nearly black, probably because its values do not use the range of their type."""
 
 
 def load_image(source: ImageSource) -> np.ndarray:
-    """Any image to (H, W, 3) uint8 RGB, writable, contiguous, in memory of its own.
+    """Read any image as (H, W, 3) uint8 RGB, writable and contiguous; the result shares no memory with the source.
 
-    source: a file, the bytes of one, a file opened for reading bytes, a PIL image, or an array (H, W, 3) uint8.
+    Images of any mode are accepted: 16-bit and float images are scaled to 8 bits, transparency is laid on white, the
+    EXIF orientation is applied, and of several frames the first is read. An image without a value above 16 of 255, as
+    of 10- or 12-bit values in 16 bits, gives a `DarkImageWarning`; an array does not.
 
-    Files are read in any mode: 16-bit and float images are scaled to 8 bits, transparency is laid on white, and the
-    EXIF orientation is applied. Of several frames the first is taken. A picture without a value above 16 of 255 gives a
-    `DarkImageWarning`, unless it is an array: 10- or 12-bit values in 16 bits look so.
-    Raises FileNotFoundError for a missing file, ValueError for one that is no image, truncated, empty or far too large,
-    and for a URL; TypeError for anything else.
+    Args:
+        source: a file, its bytes, a file opened for reading bytes, a PIL image, or an array (H, W, 3) uint8.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is a URL, no image, truncated, empty or far too large.
+        TypeError: the source is of another type.
     """
     if isinstance(source, np.ndarray):
         return _checked_array(source)
@@ -51,26 +55,23 @@ def load_image(source: ImageSource) -> np.ndarray:
         picture, name = _read(source, "image"), "the image"
     else:
         name = source_name(source, "image")
-        picture = _open(source, name)
-    return _bright(_to_rgb(_upright(picture)), name, picture)
-
-
-def _bright(pixels: np.ndarray, name: str, picture: Image.Image) -> np.ndarray:
-    """The pixels, after a warning where they are nearly black."""
-    top = int(pixels.max())
-    if top <= _NEARLY_BLACK:
+        picture = open_picture(source, name)
+    pixels = _to_rgb(_upright(picture))
+    if (top := int(pixels.max())) <= _NEARLY_BLACK:
         deep = picture.mode[:1] in ("I", "F")
         cause = "; 10- or 12-bit values in a wider type have to be scaled to its whole range first" if deep else ""
         warnings.warn(
-            f"{name} reads nearly black: no value is above {top} of 255{cause}", DarkImageWarning, stacklevel=3
+            f"{name} reads nearly black: no value is above {top} of 255{cause}", DarkImageWarning, stacklevel=2
         )
     return pixels
 
 
 def source_name(source: object, what: str) -> str:
-    """What messages call a source of an image, for example "image cup.jpg".
+    """The name of an image source in messages, for example "image cup.jpg".
 
-    Raises TypeError for what is no source, ValueError for a URL.
+    Raises:
+        TypeError: it is no image source.
+        ValueError: it is a URL.
     """
     if isinstance(source, str | Path):
         if _URL.match(str(source)):
@@ -89,13 +90,13 @@ def source_name(source: object, what: str) -> str:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(H, W) of an image file as `load_image` would give it, from its header alone. Raises as `load_image`."""
+    """(H, W) of the result of `load_image`, from the header alone. Raises the same errors."""
     with _opened(path, source_name(path, "image")) as picture:
         return (picture.width, picture.height) if _swaps_sides(picture) else (picture.height, picture.width)
 
 
 def is_turned(path: str | Path) -> bool:
-    """Whether the EXIF orientation of an image file swaps its sides. Raises as `load_image`."""
+    """Whether the EXIF orientation of an image file swaps its sides. Raises the errors of `load_image`."""
     with _opened(path, source_name(path, "image")) as picture:
         return _swaps_sides(picture)
 
@@ -105,49 +106,56 @@ def _swaps_sides(picture: Image.Image) -> bool:
 
 
 def collect_images(sources: Sequence[Path], output: Path) -> list[Path]:
-    """Files as they are and the images of folders, each once, in that order. A file need not exist yet to be listed.
+    """Files, which need not exist, and the images of folders, each once, in order.
 
-    Our own pictures from an earlier run are left out where a source is `output` itself.
-    Raises ValueError for a URL, and when two images have one stem, since their answers would have one name;
-    FileNotFoundError for an empty folder.
+    A source that is `output` itself is listed without the pictures that an earlier run wrote.
+
+    Raises:
+        ValueError: a source is a URL, or two images have one stem, so that their answers would have one name.
+        FileNotFoundError: a folder has no images.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     for source in sources:
         source_name(source, "image")  # refuses a URL
         files = list_images(source) if source.is_dir() else [source]
         ours = source.is_dir() and output.is_dir() and source.samefile(output)
-        found |= dict.fromkeys(f for f in files if not (ours and f.name.endswith((".mask.png", ".overlay.png"))))
+        images |= dict.fromkeys(f for f in files if not (ours and f.name.endswith((".mask.png", ".overlay.png"))))
     by_stem: dict[str, Path] = {}
-    for path in found:
+    for path in images:
         other = by_stem.setdefault(path.stem, path)
         if other is not path:
             raise ValueError(
                 f"images {other} and {path} share the stem {path.stem!r}, after which their answers would be named; "
                 "rename one, or run them apart"
             )
-    return list(found)
+    return list(images)
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Image files directly in a folder, by name. Raises FileNotFoundError when there is none, or no folder."""
+    """Image files directly in a folder, by name.
+
+    Raises:
+        FileNotFoundError: there is no folder, or no image in it.
+    """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"folder {folder} does not exist; expected a folder of images")
-    found = [p for p in sorted(Path(folder).iterdir()) if p.suffix.lower() in SUFFIXES and p.name[0] != "."]
-    if not found:
+    images = [p for p in sorted(Path(folder).iterdir()) if p.suffix.lower() in SUFFIXES and p.name[0] != "."]
+    if not images:
         raise FileNotFoundError(f"folder {folder} holds no image; expected files such as .png or .jpg in it")
-    return found
+    return images
 
 
 def load_mask(path: str | Path) -> np.ndarray:
-    """A mask image in any mode to (H, W) bool: non-zero is inside.
+    """Read a mask image of any mode as (H, W) bool: non-zero is inside.
 
-    A palette image counts by its index. With an alpha channel, what is fully transparent is outside; if nothing but
-    transparency tells the mask, transparency decides alone. Floats must be 0 and 1, or 0 and 255: probabilities are no
-    mask.
-    Raises FileNotFoundError or ValueError as `load_image`.
+    A palette image counts by its index. Fully transparent pixels are outside; if only the alpha channel shows the mask,
+    it decides alone. Floats must be 0 and 1, or 0 and 255: probabilities are no mask.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_image`.
     """
     name = source_name(path, "mask")
-    picture = _open(path, name)
+    picture = open_picture(path, name)
     if picture.mode == "F":
         return binary(np.asarray(picture), name)
     alpha = np.asarray(picture.getchannel("A")) > 0 if "A" in picture.getbands() else None
@@ -165,9 +173,11 @@ def load_mask(path: str | Path) -> np.ndarray:
 
 
 def parse_reference(text: str) -> Reference:
-    """`box:x0,y0,x1,y1`, `point:x,y` (pixels) or the path of a mask image, to what it means.
+    """Parse a reference: `box:x0,y0,x1,y1`, `point:x,y` (pixels) or the path of a mask image.
 
-    Raises ValueError when numbers are missing or the mask is empty, FileNotFoundError when the file is missing.
+    Raises:
+        ValueError: numbers are missing, or the mask is empty.
+        FileNotFoundError: the mask image does not exist.
     """
     kind, colon, numbers = text.partition(":")
     if colon and kind == "box":
@@ -202,7 +212,7 @@ def _check_side(size: tuple[int, int], name: str) -> None:
 
 
 def _opened(source: str | Path | bytes | BinaryIO, name: str) -> Image.Image:
-    """The file's header, read; pixels are read on demand. Errors as `load_image`, with the file's `name`."""
+    """Open an image without reading its pixels. Raises the errors of `load_image`, with the file's `name`."""
     file: Path | BinaryIO
     if isinstance(source, str | Path):
         file = Path(source)
@@ -217,7 +227,7 @@ def _opened(source: str | Path | bytes | BinaryIO, name: str) -> Image.Image:
         file = io.BytesIO(source if isinstance(source, bytes | bytearray) else _content(source, name))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of half-damaged metadata and of many pixels: both are dealt with
+            warnings.simplefilter("ignore")  # about damaged metadata and many pixels; both are handled
             picture = Image.open(file)
     except PermissionError as error:
         raise PermissionError(f"{name} cannot be read: permission denied") from error
@@ -242,14 +252,13 @@ def _content(file: BinaryIO, name: str) -> bytes:
     return content
 
 
-def _open(source: str | Path | bytes | BinaryIO, name: str) -> Image.Image:
-    """The file with its pixels read. Errors as `load_image`."""
+def open_picture(source: str | Path | bytes | BinaryIO, name: str) -> Image.Image:
+    """Read an image in its own mode, without orientation. Raises the errors of `load_image`, with the file's `name`."""
     with _opened(source, name) as picture:  # closes the file; the pixels stay
         return _read(picture, name)
 
 
 def _read(picture: Image.Image, name: str) -> Image.Image:
-    """The same picture, its pixels read."""
     try:
         picture.load()
     except _DAMAGE as error:
@@ -262,16 +271,16 @@ def _first_line(error: BaseException) -> str:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """With the EXIF orientation applied; unreadable EXIF is no reason to refuse a picture."""
+    """Apply the EXIF orientation. Unreadable EXIF is ignored."""
     try:
-        # Without an orientation exif_transpose would copy all pixels for nothing.
+        # exif_transpose copies all pixels even without an orientation.
         return ImageOps.exif_transpose(picture) if picture.getexif().get(_ORIENTATION, 1) != 1 else picture
     except _DAMAGE:
         return picture
 
 
 def _to_rgb(picture: Image.Image) -> np.ndarray:
-    """Any mode to (H, W, 3) uint8, some rows at a time."""
+    """Convert any mode to (H, W, 3) uint8, some rows at a time."""
     width, height = picture.size
     out = np.empty((height, width, 3), np.uint8)
     scale = _scale(picture)
@@ -287,7 +296,7 @@ def _rows_to_rgb(rows: Image.Image, scale: float | None) -> np.ndarray:
         return np.clip(values * scale + 0.5, 0, 255).astype(np.uint8)[..., None]
     if rows.mode == "RGB" and "transparency" not in rows.info:
         return np.asarray(rows)
-    if rows.mode == "La":  # the one mode that PIL cannot take to RGBA directly
+    if rows.mode == "La":  # PIL cannot convert it to RGBA directly
         rows = rows.convert("LA")
     if rows.has_transparency_data:
         rgba = rows.convert("RGBA")
@@ -297,10 +306,10 @@ def _rows_to_rgb(rows: Image.Image, scale: float | None) -> np.ndarray:
 
 
 def _scale(picture: Image.Image) -> float | None:
-    """Factor from the picture's values to 0..255, or None where they are of 8 bits already.
+    """Factor from the picture's values to 0..255; None for 8 bits.
 
-    16-bit values span 0..65535 whatever the picture holds, so that a dark one stays dark. Float pictures are taken to
-    span 0..1, 0..255 or 0..65535, whichever is the smallest that holds them; 32-bit integers likewise from 65535 up.
+    16-bit values always span 0..65535, so that a dark picture stays dark. Floats span the smallest of 0..1, 0..255 and
+    0..65535 that holds them; 32-bit integers span 0..65535 or 0..maximum.
     """
     if picture.mode.startswith("I;16"):
         return 255 / 65535

@@ -1,7 +1,7 @@
 """Records of large annotation files, read from an index beside the file instead of from memory.
 
-The first opening streams the file once (ijson) into an SQLite file; afterwards a record is one look-up, start-up takes
-no time, and processes share the pages of one file instead of holding a copy each.
+The first opening streams the file (ijson) into an SQLite file. Afterwards a record is one look-up, and processes share
+the pages of one file instead of a copy each.
 """
 
 import hashlib
@@ -16,10 +16,9 @@ from typing import Any
 from maskselect.backends.cache import places_beside
 from maskselect.backends.optional import lazy
 from maskselect.backends.progress import reading
-from maskselect.data.json_text import open_json
-from maskselect.data.keys import same_key
-from maskselect.data.pointers import refuse_pointer
-from maskselect.data.values import Key, key_of
+from maskselect.data.files import refuse_missing
+from maskselect.data.json_text import not_json, open_json
+from maskselect.data.values import Key, key_of, same_key
 from maskselect.ops.atomic import atomic_file
 
 ijson = lazy("ijson", "data")
@@ -33,14 +32,15 @@ __all__ = ["Index", "Key", "Record", "Section", "open_index"]
 class Section:
     """One list of records in a file.
 
-    path: where it is: "annotations" for a list under that key, "" where the file is the list itself.
-    key: field that names a record; None numbers them from 0. A key that two records have is refused.
-    group: field whose equal values belong together (an annotation's image), or None.
-    in_group: a key names a record within its group only, so that another group may have it too.
-    values: the section is an object, not a list: its values are the records, and its keys name them.
-    wrapped: as `values`, for values that are no objects: a record is {key: its key, "value": the value}.
-    partial: records without their key are left out instead of refused.
-    nameless: records without their key are kept; only their group finds them.
+    Attributes:
+        path: key of the list, such as "annotations"; "" if the file is the list itself.
+        key: field that identifies a record and must be unique; None numbers the records from 0.
+        group: field by which records are grouped, such as an annotation's image, or None.
+        in_group: keys are unique only within their group.
+        values: the section is an object instead of a list; its values are the records, named by its keys.
+        wrapped: as `values`, for values that are no objects: a record is {key: its key, "value": the value}.
+        partial: records without a key are left out instead of refused.
+        nameless: records without a key are kept, and found only through their group.
     """
 
     path: str
@@ -54,9 +54,11 @@ class Section:
 
 
 class Index:
-    """Look-ups in an indexed file. Cheap to pickle: a worker process opens the file anew.
+    """Look-ups in an index that `open_index` made. Cheap to pickle: a worker process opens the file again.
 
-    Made by `open_index`; `source` is the annotation file, which messages name.
+    Args:
+        file: the index.
+        source: the annotation file, for messages.
     """
 
     def __init__(self, file: Path, source: Path) -> None:
@@ -67,7 +69,7 @@ class Index:
         return {"file": self.file, "source": self.source, "_opened": None}
 
     def count(self, section: str) -> int:
-        """Records of a section."""
+        """Number of records in a section."""
         return int(self._one("SELECT count(*) FROM records WHERE section = ?", section)[0])
 
     def keys(self, section: str) -> list[Key]:
@@ -76,23 +78,27 @@ class Index:
         return [row[0] for row in rows]
 
     def groups(self, section: str) -> list[Key]:
-        """Distinct groups of a section, in the order in which the file first names them."""
+        """Distinct groups of a section, in the order of their first record."""
         query = "SELECT grp FROM records WHERE section = ? AND grp IS NOT NULL GROUP BY grp ORDER BY min(place)"
         return [row[0] for row in self._rows(query, section)]
 
     def get(self, section: str, key: Key) -> Record:
-        """One record. Raises ValueError, naming the file, when there is none."""
+        """One record.
+
+        Raises:
+            ValueError: there is none; the message names the file.
+        """
         row = self._one("SELECT record FROM records WHERE section = ? AND key = ?", section, key_of(key))
         if row is None:
             raise ValueError(f"{self.source} has no {section} with the id {key!r}")
         return json.loads(row[0])
 
     def has(self, section: str, key: Key) -> bool:
-        """Whether a section has a record of this key."""
+        """Whether a section has a record with this key."""
         return self._one("SELECT 1 FROM records WHERE section = ? AND key = ?", section, key_of(key)) is not None
 
     def of_group(self, section: str, group: Key) -> list[Record]:
-        """The records of a group, in the file's order; none for a group that is not there."""
+        """The records of a group, in the file's order; empty for an unknown group."""
         query = "SELECT record FROM records WHERE section = ? AND grp = ? ORDER BY place"
         return [json.loads(row[0]) for row in self._rows(query, section, key_of(group))]
 
@@ -121,18 +127,21 @@ def open_index(
     sections: Mapping[str, Section],
     parse: Callable[[Path], Mapping[str, Iterable[Record]]] | None = None,
 ) -> Index:
-    """The index of an annotation file, made when it is not there or the file has changed since.
+    """The index of an annotation file, built if it is missing or the file has changed.
 
-    sections: by the name under which they are asked for.
-    parse: reads files that are not JSON, giving the records of each section; they are held in memory once.
+    It is `NAME.index` beside the file, or in the user's cache if the folder is read-only, or in the folder of the
+    environment variable MASKSELECT_INDEX.
 
-    The index lies beside the file as `NAME.index`, or in the user's cache where the folder cannot be written, or in
-    the folder that the environment variable MASKSELECT_INDEX names.
-    Raises FileNotFoundError when there is no file, ValueError when it is damaged or not built as told.
+    Args:
+        source: the annotation file.
+        sections: by name.
+        parse: for files that are not JSON: returns the records of each section, which are then in memory at once.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is damaged, or a record does not fit its section.
     """
-    if not source.is_file():
-        raise FileNotFoundError(f"{source} is not there, or not a file")
-    refuse_pointer(source, f"file {source}")
+    refuse_missing(source)
     state = source.stat()
     stamp = json.dumps([_VERSION, state.st_size, state.st_mtime_ns, repr(sorted(sections.items()))])
     for place in _places(source):
@@ -160,11 +169,11 @@ def _is_current(place: Path, stamp: str) -> bool:
     try:
         connection = sqlite3.connect(f"{place.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
         try:
-            found = connection.execute("SELECT stamp FROM meta").fetchone()
+            row = connection.execute("SELECT stamp FROM meta").fetchone()
             with place.open("rb") as file:
                 pages = int.from_bytes(file.read(32)[28:], "big")
-            whole = pages * int(connection.execute("PRAGMA page_size").fetchone()[0]) == place.stat().st_size
-            return bool(found == (stamp,)) and whole
+            complete = pages * int(connection.execute("PRAGMA page_size").fetchone()[0]) == place.stat().st_size
+            return bool(row == (stamp,)) and complete
         finally:
             connection.close()
     except (sqlite3.DatabaseError, OSError):
@@ -185,8 +194,8 @@ def _build(
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute("CREATE TABLE records (section TEXT, place INTEGER, key, grp, record TEXT)")
         for name, section in sections.items():
-            found = _streamed(source, section) if parsed is None else iter(parsed.get(name, ()))
-            _fill(connection, name, section, found, source)
+            records = _streamed(source, section) if parsed is None else parsed.get(name, ())
+            _fill(connection, name, section, records, source)
         for name, section in sections.items():
             _refuse_same_keys(connection, name, section, source)
         connection.execute("CREATE INDEX by_key ON records (section, key)")
@@ -199,9 +208,9 @@ def _build(
         connection.close()
 
 
-def _fill(connection: sqlite3.Connection, name: str, section: Section, found: Iterator[Record], source: Path) -> None:
-    place, rows = 0, []
-    for place, record in enumerate(found):
+def _fill(connection: sqlite3.Connection, name: str, section: Section, records: Iterable[Record], source: Path) -> None:
+    rows = []
+    for place, record in enumerate(records):
         if not isinstance(record, dict):
             raise ValueError(f"{source}, {name} number {place} is {str(record)[:40]!r}; expected an object")
         if section.partial and section.key not in record:
@@ -230,7 +239,6 @@ def _key(record: Record, section: Section) -> Key | None:
 
 
 def _refuse_same_keys(connection: sqlite3.Connection, name: str, section: Section, source: Path) -> None:
-    """Raise ValueError when two records have one key."""
     if section.key is None:
         return
     within = ", grp" if section.in_group else ""
@@ -238,8 +246,8 @@ def _refuse_same_keys(connection: sqlite3.Connection, name: str, section: Sectio
         "SELECT key, min(place), max(place) FROM records WHERE section = ? AND key IS NOT NULL "
         f"GROUP BY key{within} HAVING count(*) > 1 ORDER BY min(place) LIMIT 1"
     )
-    if found := connection.execute(query, (name,)).fetchone():
-        key, first, second = found
+    if row := connection.execute(query, (name,)).fetchone():
+        key, first, second = row
         raise same_key(source, name, first, second, section.key or "id", key)
 
 
@@ -257,4 +265,4 @@ def _streamed(source: Path, section: Section) -> Iterator[Record]:
                 else:
                     yield {section.key or "id": name, **record} if isinstance(record, dict) else record
         except (ijson.JSONError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-            raise ValueError(f"{source} is truncated or not JSON: {' '.join(str(error).split())}") from error
+            raise not_json(source, error) from error

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from maskselect.backends.cache import places_beside
 from maskselect.backends.progress import track
-from maskselect.data.pointers import refuse_pointer
+from maskselect.data.files import refuse_pointer
 from maskselect.ops.atomic import write_text
 
 _VERSION = 1

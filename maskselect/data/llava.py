@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from maskselect.backends.config_tree import Arguments
-from maskselect.data.catalog_others import find_any
+from maskselect.data.catalog import find_any
 from maskselect.data.files import Images, find_one
 from maskselect.data.images import load_image
 from maskselect.data.index import Index, Record, Section, open_index

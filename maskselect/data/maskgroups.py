@@ -24,9 +24,8 @@ from torch import Tensor
 
 from maskselect.data.files import inside, unpack
 from maskselect.data.images import image_size
-from maskselect.data.keys import by_key
 from maskselect.data.rows import JsonRows, ParquetRows, Rows
-from maskselect.data.values import whole
+from maskselect.data.values import by_key, whole
 from maskselect.ops import masks, rle
 from maskselect.ops.atomic import atomic_folder
 from maskselect.structures.sample import MASK_REF, Prompt, Sample

@@ -8,8 +8,7 @@ from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, poly
 from maskselect.data.files import Images
 from maskselect.data.index import Key, Record, Section
 from maskselect.data.json_text import kind_at
-from maskselect.data.keys import same_key
-from maskselect.data.values import key_of
+from maskselect.data.values import key_of, same_key
 from maskselect.structures.sample import Prompt, Sample
 
 

@@ -9,11 +9,10 @@ import torch
 import yaml
 
 from maskselect.data.asked import Asked
-from maskselect.data.files import inside
+from maskselect.data.files import inside, refuse_pointer
 from maskselect.data.images import SUFFIXES, image_size
 from maskselect.data.index import Key
 from maskselect.data.own_files import LabelFiles, ask_by_name
-from maskselect.data.pointers import refuse_pointer
 from maskselect.data.values import whole
 from maskselect.ops import rle
 

@@ -27,11 +27,9 @@ from maskselect.backends.progress import track
 from maskselect.data.asked import Asked, Asks, ImageQuestions, Question, asked_of
 from maskselect.data.coco import by_category, coco_split, folders
 from maskselect.data.coco_file import size_of
-from maskselect.data.files import Images, find_one
+from maskselect.data.files import Images, find_one, refuse_pointer
 from maskselect.data.index import Key, Record, Section, open_index
-from maskselect.data.keys import by_key
-from maskselect.data.pointers import refuse_pointer
-from maskselect.data.values import flag_of, names_of
+from maskselect.data.values import by_key, flag_of, names_of
 
 _PAGE = "get it from https://cocodataset.org/#download"
 _PIX2CAP_PAGE = "get it from https://huggingface.co/datasets/geshang/Pix2Cap-COCO"

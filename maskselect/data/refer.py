@@ -26,8 +26,7 @@ from torch import Tensor
 from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, size_of
 from maskselect.data.files import Images, find_one, read_json, read_plain_pickle
 from maskselect.data.index import Key, Record, Section, open_index
-from maskselect.data.keys import by_key
-from maskselect.data.values import key_of
+from maskselect.data.values import by_key, key_of
 from maskselect.structures.sample import Prompt, Sample
 
 _COCO_FOLDERS = (

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from maskselect.backends.arrow import pa, pq
+from maskselect.data.files import refuse_pointer
 from maskselect.data.index import Record, Section, open_index
-from maskselect.data.pointers import refuse_pointer
 
 _KEPT_GROUPS = 4  # decoded row groups that a reader keeps
 

@@ -1,4 +1,4 @@
-"""Masks must be of the size of their picture: the check that training, evaluation and `data check` share."""
+"""The check of training, evaluation and `data check` that masks have the size of their image."""
 
 from pathlib import Path
 
@@ -7,12 +7,16 @@ from maskselect.structures.sample import Sample
 
 
 def refuse_other_size(sample: Sample, size: tuple[int, int]) -> None:
-    """Raise ValueError when a sample's masks are of another size than its picture.
+    """Refuse a sample whose masks have another size than its image.
 
-    The usual cause is a photograph that is turned by its EXIF orientation, labelled by a tool that does not turn it.
+    The usual cause is a photograph with an EXIF orientation, labelled by a tool that ignores it.
 
     Args:
-        size: (H, W) of the picture, upright.
+        sample: the sample.
+        size: (H, W) of the image, upright.
+
+    Raises:
+        ValueError: the sizes differ.
     """
     shape = (int(sample.gt_pool.shape[1]), int(sample.gt_pool.shape[2]))
     if shape == size:
@@ -20,10 +24,5 @@ def refuse_other_size(sample: Sample, size: tuple[int, int]) -> None:
     hint = ""
     if shape == size[::-1] and isinstance(sample.image, Path) and is_turned(sample.image):
         hint = "; its EXIF orientation turns it, and the masks are in the frame before: label the upright picture"
-    raise ValueError(
-        f"sample {sample.sample_id}: masks of {list(shape)}, image {_named(sample)} of {list(size)} (h, w){hint}"
-    )
-
-
-def _named(sample: Sample) -> str:
-    return str(sample.image) if isinstance(sample.image, Path) else sample.image_id
+    image = str(sample.image) if isinstance(sample.image, Path) else sample.image_id
+    raise ValueError(f"sample {sample.sample_id}: masks of {list(shape)}, image {image} of {list(size)} (h, w){hint}")

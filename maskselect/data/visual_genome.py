@@ -26,7 +26,7 @@ from maskselect.data.asked import Asked, Asks, ImageQuestions, Question, asked_o
 from maskselect.data.coco_file import size_of
 from maskselect.data.files import Images, find_one
 from maskselect.data.index import Index, Key, Record, Section, open_index
-from maskselect.data.keys import by_key
+from maskselect.data.values import by_key
 
 _PAGE = "get it from https://homes.cs.washington.edu/~ranjay/visualgenome/api.html"
 _SENTENCE_WORDS = 6  # of a predicate or name; what is longer is a sentence somebody typed into the field

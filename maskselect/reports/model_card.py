@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from maskselect.backends.building import find_class
 from maskselect.backends.config_tree import Node
 from maskselect.backends.training_data import card_data
-from maskselect.data.catalog_others import EVERYTHING
+from maskselect.data.catalog import EVERYTHING
 from maskselect.reports.evaluated import Evaluation
 from maskselect.reports.model_parts import describe_parts
 from maskselect.reports.table import SHOWN, counted

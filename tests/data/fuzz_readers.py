@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from maskselect.data.catalog_others import EVERYTHING
+from maskselect.data.catalog import EVERYTHING
 from maskselect.ops import rle
 from maskselect.structures.video import stacked
 from tests.data import (

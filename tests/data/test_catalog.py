@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from maskselect import cli
-from maskselect.data.catalog import CATALOG, find_entry
-from maskselect.data.catalog_others import EVERYTHING, find_any
+from maskselect.data.catalog import CATALOG, EVERYTHING, find_any, find_entry
 from maskselect.data.check import DAMAGED, EMPTY, MISSING, OTHER_SIZE, check
 from maskselect.metrics.protocols import PROTOCOLS
 from maskselect.metrics.video_protocols import VIDEO_PROTOCOLS

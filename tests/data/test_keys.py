@@ -12,7 +12,6 @@ from PIL import Image
 from maskselect.data.coco import CocoDataset
 from maskselect.data.files import read_json
 from maskselect.data.index import Section, open_index
-from maskselect.data.keys import by_key
 from maskselect.data.llm_seg40k import LlmSeg40kDataset
 from maskselect.data.maskgroups import MaskGroupsDataset
 from maskselect.data.maskgroups_writer import MaskGroupRow, write_maskgroups
@@ -20,6 +19,7 @@ from maskselect.data.muse import MuseDataset
 from maskselect.data.own import OwnDataset
 from maskselect.data.panoptic import PanopticDataset
 from maskselect.data.refer import ReferDataset
+from maskselect.data.values import by_key
 from maskselect.data.visual_genome import VisualGenome
 from maskselect.ops import rle
 
