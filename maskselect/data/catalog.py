@@ -38,7 +38,7 @@ class CatalogEntry:
 
     Attributes:
         title: its name in prose.
-        reader: import path of the class; called with `arguments`, root and split.
+        reader: import path of the class or function; called with `arguments`, root and split.
         splits: the published splits.
         page: where to get the data.
         protocol: how its metrics are defined, see docs/guide/metrics.md.
@@ -130,7 +130,7 @@ _SAIAPR = {"licence": "texts: Apache-2.0; pictures: SAIAPR TC-12's", "pictures":
 CATALOG: Mapping[str, CatalogEntry] = {
     "own": CatalogEntry(
         "your own: COCO, labelme or YOLO labels, and prompts",
-        "maskselect.data.own.OwnDataset",
+        "maskselect.data.own.open_own",
         ("train", "val", "test", "all"),
         "https://cocodataset.org/#format-data",
         "your own",

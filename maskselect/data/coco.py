@@ -1,11 +1,10 @@
-"""COCO instances and EntitySeg: categories of things, or everything that is there, asked for by name.
+"""COCO instances and EntitySeg: categories of things by name, or everything in the image.
 
 **COCO 2017** (https://cocodataset.org/#download): 118,287 images of train2017 and 5,000 of val2017, with about 860,000
 and 36,800 masks of 80 categories. Annotations CC BY 4.0, photographs under their Flickr terms. On disk, under the root
 or its `coco/`: `annotations/instances_{split}.json` and the images in `{split}/` or `images/{split}/`.
 Quirks: a crowd (`iscrowd`, run lengths instead of polygons) is not one thing, so it is neither in the pool nor a
-target; where its category is asked for, no measure counts its pixels (`ignore`). Images without annotations are asked
-nothing.
+target, and its pixels are ignored in questions about its category. Images without annotations have no questions.
 
 **EntitySeg** (https://github.com/adobe-research/EntitySeg-Dataset, release v1.0; images also on Hugging Face,
 `qqlu1992/Adobe_EntitySeg`): 33,227 images in three subsets of 11,580, 11,598 and 10,049. Adobe research licence,
@@ -13,8 +12,8 @@ non-commercial. On disk, under the root or its `entityseg/`:
 `annotations/entity_segmentation/entityv2_{subset}_entity_{split}.json` (or `…_lr.json`),
 `annotations/instance_segmentation/entityv2_01_instances_{split}.json`, and the images in `images/` (or `images_lr/`,
 the shorter side 800 pixels), in it `entity_01_11580/`, `entity_02_11598/`, `entity_03_10049/`.
-Quirks: entities are all that can be seen, things and stuff, and are asked for without their names; masks of 150 named
-categories are in a file of their own, for subset 01 alone, where an ending `_ot` means "other".
+Quirks: entities are all visible things and stuff, without names; masks of 150 named categories are in a separate file,
+for subset 01 only, where the ending `_ot` means "other".
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,26 +23,34 @@ from typing import NamedTuple
 from torch import Tensor
 
 from maskselect.backends.progress import track
-from maskselect.data.asked import Asked, Asks, ImageQuestions, Question, asked_of
 from maskselect.data.coco_file import CocoFile, decode_masks, size_of
 from maskselect.data.files import Images, find_one
 from maskselect.data.index import Key, Record, Section
+from maskselect.data.questions import ImageQuestions, ImageTags, Question, QuestionedImage, indexed_tags
 
 
 class CocoQuestions(ImageQuestions):
-    """Questions about the annotations of a COCO file; what is asked, a subclass says in `_questions`.
+    """Questions about the annotations of a COCO file. The pool is every annotation that is not a crowd.
 
-    wanted: tags of the questions that become samples.  part: only images whose `_part` this is.
+    A subclass defines the questions in `_questions`.
 
-    The pool is every annotation of the image that is not a crowd.
-    Raises ValueError when the file asks nothing.
+    Args:
+        file: the annotations.
+        images: where the images are.
+        tags: tags of the questions that become samples.
+        part: only images with this `_part`.
+        names: names of categories by id, instead of those in the file.
+        more: further sections of the file.
+
+    Raises:
+        ValueError: the file is damaged, or gives no question.
     """
 
     def __init__(
         self,
         file: Path,
         images: Images,
-        wanted: str = "c",
+        tags: str = "c",
         part: str | None = None,
         names: Mapping[Key, str] | None = None,
         more: Mapping[str, Section] | None = None,
@@ -52,8 +59,8 @@ class CocoQuestions(ImageQuestions):
         self.names = dict(names or {}) or self._readable()
         self.coco.refuse_same_names(self.names)
         stamp = f"1 {type(self).__name__} {list(self.names.items())}"
-        found = asked_of(self.coco.index, self._asks, stamp)
-        super().__init__(file, ((key, tags) for key, tags, own in found if part in (None, own)), wanted)
+        rows = indexed_tags(self.coco.index, self._all_tags, stamp)
+        super().__init__(file, ((key, letters) for key, letters, own in rows if part in (None, own)), tags)
         if not len(self):
             self.coco.need("annotation")
             chosen = "" if part is None else f" of the part {part!r}"
@@ -63,19 +70,19 @@ class CocoQuestions(ImageQuestions):
             )
 
     def picture(self, key: Key) -> Path:
-        """The file of an image. Raises FileNotFoundError when no folder has it."""
+        """The file of an image. Raises FileNotFoundError if no folder has it."""
         return self._picture(self.coco.image(key))
 
     def _readable(self) -> dict[Key, str]:
-        """Names of categories by id, as a person would write them."""
+        """Names of categories by id, as in a prompt."""
         return self.coco.category_names()
 
     def _part(self, image: Record) -> str:
-        """To which part of the data an image belongs, where one file holds several."""
+        """The part of the data to which an image belongs, if the file has several."""
         return ""
 
     def _questions(self, image: Record, annotations: list[Record], pool: int) -> list[Question]:
-        """What is asked of an image. annotations: those of the pool first, then the crowds."""
+        """The questions about an image. `annotations` has the `pool` ones first, then the crowds."""
         groups = by_category(annotations, pool, self.names)
         return [
             Question("c", str(key), self.names[key], tuple(group.places), unsure=tuple(group.crowds))
@@ -89,63 +96,70 @@ class CocoQuestions(ImageQuestions):
         name = image.get("file_name") or str(image.get("coco_url", "")).rpartition("/")[2]
         return self.images.find(str(name))
 
-    def _asks(self) -> Iterator[Asks]:
+    def _all_tags(self) -> Iterator[ImageTags]:
         keys = self.coco.index.keys("image")
         for key in track(keys, len(keys), f"Sorting {self.coco.path.name}", "images"):
             image = self.coco.image(key)
-            yield key, "".join(question.tag for question in self._told(image)[0]), self._part(image)
+            yield key, "".join(question.tag for question in self._described(image)[0]), self._part(image)
 
-    def _told(self, image: Record) -> tuple[list[Question], list[Record], int]:
-        found = self.coco.annotations(image["id"])
-        annotations = sorted(found, key=lambda annotation: bool(annotation["iscrowd"]))
-        pool = sum(not annotation["iscrowd"] for annotation in found)
+    def _described(self, image: Record) -> tuple[list[Question], list[Record], int]:
+        """The questions about an image, its annotations with the crowds last, and the size of the pool."""
+        annotations = sorted(self.coco.annotations(image["id"]), key=lambda annotation: bool(annotation["iscrowd"]))
+        pool = sum(not annotation["iscrowd"] for annotation in annotations)
         try:
             return self._questions(image, annotations, pool), annotations, pool
         except (ValueError, TypeError) as error:
             raise ValueError(f"image {image['id']!r} in {self.coco.path}: {error}") from error
 
-    def _read(self, key: Key) -> Asked:
+    def _read(self, key: Key) -> QuestionedImage:
         image = self.coco.image(key)
-        questions, annotations, pool = self._told(image)
+        questions, annotations, pool = self._described(image)
         try:
             picture = self._picture(image)
             masks = self._masks(annotations, size_of(image, picture))
-            return Asked(picture, str(key), masks, pool, questions)
+            return QuestionedImage(picture, str(key), masks, pool, questions)
         except ValueError as error:
             raise ValueError(f"image {key!r} in {self.coco.path}: {error}") from error
 
 
 class Group(NamedTuple):
-    """Annotations of one category in one image: places of those in the pool, and of the crowds."""
+    """Annotations of a category in an image: places in the pool, and places of crowds."""
 
     places: list[int]
     crowds: list[int]
 
 
 def by_category(annotations: list[Record], pool: int, names: Mapping[Key, str]) -> dict[Key, Group]:
-    """Annotations of an image by category, as the file names them first; without those that are only a crowd.
+    """Annotations of an image by category, in order of the first one; without categories that are only a crowd.
 
-    pool: how many of them are no crowd; the crowds come behind.
-    Raises ValueError for a category that `names` does not have.
+    Args:
+        annotations: crowds last.
+        pool: number of annotations that are no crowd.
+        names: names of categories.
+
+    Raises:
+        ValueError: a category is not in `names`.
     """
     groups: dict[Key, Group] = {}
     for place, annotation in enumerate(annotations):
         category = annotation.get("category_id")
         if not isinstance(category, int | str) or category not in names:
-            told = f"annotation {annotation.get('id')!r} has the category {str(category)[:40]}"
-            raise ValueError(f"{told}; expected one of the {len(names)} that the file lists")
+            raise ValueError(
+                f"annotation {annotation.get('id')!r} has the category {str(category)[:40]}; expected one of the "
+                f"{len(names)} that the file lists"
+            )
         group = groups.setdefault(category, Group([], []))
         (group.places if place < pool else group.crowds).append(place)
     return {category: group for category, group in groups.items() if group.places}
 
 
 def folders(root: Path, *names: str) -> list[Path]:
-    """Where images may lie: under the root, its `coco/`, or beside the root."""
+    """Possible image folders: under the root, its `coco/`, or beside the root."""
     return [base / name for base in (root, root / "coco", root.parent, root.parent / "coco") for name in names]
 
 
 def both_folders(*roots: Path) -> list[Path]:
-    """Where images of COCO 2017 may lie, of both splits: no name of one occurs in the other."""
+    """Possible folders of the images of both splits of COCO 2017. The splits share no file name."""
     years = ("train2017", "val2017", "images/train2017", "images/val2017")
     return [folder for root in roots for folder in folders(root, *years)]
 
@@ -156,11 +170,11 @@ def coco_split(split: str) -> str:
 
 
 class CocoDataset(CocoQuestions):
-    """Samples of COCO instances: one for each image and category, whose targets are all its instances.
+    """Samples of COCO instances: one per image and category, whose targets are all its instances.
 
-    root: see the top of the file.  split: train2017 or val2017, or short, train or val.
-
-    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    Args:
+        root: see the top of the file.
+        split: train2017 or val2017, or short, train or val.
     """
 
     def __init__(self, root: str | Path, split: str = "val2017") -> None:
@@ -171,13 +185,14 @@ class CocoDataset(CocoQuestions):
 
 
 class EntitySegDataset(CocoQuestions):
-    """Samples of EntitySeg: one an image, "everything", whose targets are all its entities.
+    """Samples of EntitySeg: one per image, "everything", whose targets are all its entities.
 
-    root: see the top of the file.  split: train or val.
-    named: instead one for each image and category of the 150 that are named, which subset 01 alone has.
-    low_resolution: the reduced images and their masks.
-
-    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    Args:
+        root: see the top of the file.
+        split: train or val.
+        subset: 01, 02, 03, or 010203 for all.
+        named: instead one per image and category of the 150 named ones, which only subset 01 has.
+        low_resolution: use the reduced images and their masks.
     """
 
     def __init__(
@@ -197,7 +212,7 @@ class EntitySegDataset(CocoQuestions):
         homes = [f"{home}{part}{name}" for home in ("", "entityseg/") for part in ("annotations/", "")]
         file = find_one(Path(root), homes, f"EntitySeg file of {split}", page)
         tops = [base / f"images{ending}" for base in (Path(root), Path(root) / "entityseg")]
-        # Released annotations name images with their folder; copies of single subsets do not.
+        # Released annotations name images with their folder, copies of single subsets without.
         inner = [folder for top in tops for folder in sorted(top.glob("entity_*"))]
         super().__init__(file, Images([*tops, *inner], page))
 

@@ -1,4 +1,4 @@
-"""A COCO annotation file: images, annotations and categories by id, masks decoded when asked for.
+"""A COCO annotation file: images, annotations and categories by id; masks are decoded on demand.
 
 The base of most data sets here: `instances.json` of COCO, RefCOCO and gRefCOCO, LVIS, PACO, EntitySeg.
 """
@@ -24,10 +24,15 @@ SECTIONS = {
 
 
 class CocoFile:
-    """Records of one file through its index.
+    """Records of a file through its index.
 
-    more: further sections of the file, to be asked for through `index`.
-    Raises FileNotFoundError when there is no file, ValueError when it is damaged or lacks a section.
+    Args:
+        path: the file.
+        more: further sections, available through `index`.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is damaged, or has no images.
     """
 
     def __init__(self, path: Path, more: Mapping[str, Section] | None = None) -> None:
@@ -36,32 +41,35 @@ class CocoFile:
         self.need("image")
 
     def need(self, section: str) -> None:
-        """Raises ValueError, which says what the file has instead, when a section has no record."""
+        """Raise ValueError if a section has no record; the message has what the file has instead."""
         if self.index.count(section) == 0:
             name = f"{section}s"
+            kind = kind_at(self.path, name)
             raise ValueError(
-                f"{self.path} has no {name}: that list is {_instead(self.path, name)}; "
+                f"{self.path} has no {name}: that list is {'empty' if kind == 'a list' else kind}; "
                 "expected a COCO file with lists of images, annotations and categories"
             )
 
     def image(self, key: Key) -> Record:
-        """The record of an image. Raises ValueError when there is none."""
+        """The record of an image. Raises ValueError if there is none."""
         return self.index.get("image", key)
 
     def annotations(self, image: Key) -> list[Record]:
-        """All annotations of an image, crowds too. Ids, categories and `iscrowd` are in one form, see `data.values`;
-        an annotation without id is named by its place.
+        """All annotations of an image, with crowds. Ids, categories and `iscrowd` are normalised by `data.values`.
 
-        Raises ValueError for an `iscrowd` that is no flag.
+        The id of an annotation without one is its place.
+
+        Raises:
+            ValueError: an `iscrowd` is no flag.
         """
-        found = self.index.of_group("annotation", image)
+        records = self.index.of_group("annotation", image)
         try:
-            return [_plain(record, f"{place} of image {image}") for place, record in enumerate(found)]
+            return [_normalised(record, f"{place} of image {image}") for place, record in enumerate(records)]
         except ValueError as error:
             raise ValueError(f"{self.path}, {error}") from error
 
     def category_names(self) -> dict[Key, str]:
-        """Names by id. Raises ValueError for a category without a name, and as `refuse_same_names`."""
+        """Names by id. Raises ValueError for a category without a name, and like `refuse_same_names`."""
         try:
             names = names_of(self.index.all("category"), "category")
         except ValueError as error:
@@ -70,57 +78,51 @@ class CocoFile:
         return names
 
     def refuse_same_names(self, names: Mapping[Key, str]) -> None:
-        """Raise ValueError when annotations have two categories of one name.
+        """Raise ValueError if two categories with annotations have the same name.
 
-        The same prompt would be asked twice, each time with a part of the targets. A category without annotations may
-        have a name that another has, as in exports of Roboflow.
+        They would give one prompt twice, each time with a part of the targets. A category without annotations may share
+        its name, as in exports of Roboflow.
         """
-        asked = {key: " ".join(name.lower().split()) for key, name in names.items()}
-        if len(set(asked.values())) == len(asked):
+        prompts = {key: " ".join(name.lower().split()) for key, name in names.items()}
+        if len(set(prompts.values())) == len(prompts):
             return
-        told = [record.get("category_id") for record in self.index.all("annotation")]
-        used = {str(value if whole(value) is None else whole(value)) for value in told}
+        values = [record.get("category_id") for record in self.index.all("annotation")]
+        used = {str(value if whole(value) is None else whole(value)) for value in values}
         first: dict[str, int] = {}
-        for place, (key, name) in enumerate(asked.items()):
+        for place, (key, name) in enumerate(prompts.items()):
             if str(key) in used and first.setdefault(name, place) != place:
                 raise same_key(self.path, "category", first[name], place, "name", names[key])
 
 
-def _instead(path: Path, name: str) -> str:
-    kind = kind_at(path, name)
-    return "empty" if kind == "a list" else kind
-
-
-def _plain(annotation: Record, name: str) -> Record:
-    """An annotation with its ids as `data.values` has them. name: its own where it has no id."""
+def _normalised(annotation: Record, name: str) -> Record:
     key = annotation.get("id")
-    plain = annotation | {"id": name if key is None else key_of(key)}
+    record = annotation | {"id": name if key is None else key_of(key)}
     try:
-        plain["iscrowd"] = flag_of(annotation.get("iscrowd"), "iscrowd")
+        record["iscrowd"] = flag_of(annotation.get("iscrowd"), "iscrowd")
     except ValueError as error:
-        raise ValueError(f"annotation {plain['id']!r}: {error}") from error
-    category = annotation.get("category_id")
-    if (number := whole(category)) is not None:
-        plain["category_id"] = number
-    return plain
+        raise ValueError(f"annotation {record['id']!r}: {error}") from error
+    if (number := whole(annotation.get("category_id"))) is not None:
+        record["category_id"] = number
+    return record
 
 
 def size_of(image: Record, picture: Path | None = None) -> tuple[int, int]:
-    """(H, W) of an image record. picture: its file, which is asked where the record says nothing.
+    """(H, W) of an image record, or of its file `picture` if the record has no size.
 
-    Raises ValueError when it is absent, not whole numbers, or absurd; as `image_size` for the picture.
+    Raises:
+        ValueError: the size is missing, not whole, or out of range; and like `image_size` for the picture.
     """
-    told = image.get("height"), image.get("width")
-    if told == (None, None) and picture is not None:
+    sides = image.get("height"), image.get("width")
+    if sides == (None, None) and picture is not None:
         return image_size(picture)
-    height, width = (whole(side) or 0 for side in told)
+    height, width = (whole(side) or 0 for side in sides)
     if not (0 < height <= rle.MAX_SIDE and 0 < width <= rle.MAX_SIDE):
-        raise ValueError(f"image {image.get('id')!r} has height and width {told}; expected 1 to {rle.MAX_SIDE}")
+        raise ValueError(f"image {image.get('id')!r} has height and width {sides}; expected 1 to {rle.MAX_SIDE}")
     return height, width
 
 
 def file_name_of(image: Record) -> str:
-    """The file name of an image record. Raises ValueError when there is none."""
+    """The file name of an image record. Raises ValueError if there is none."""
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
         raise ValueError(f"image {image.get('id')!r} has the file_name {str(name)[:40]!r}; expected a name")
@@ -128,29 +130,27 @@ def file_name_of(image: Record) -> str:
 
 
 def decode_masks(annotations: list[Record], size: tuple[int, int], field: str = "segmentation") -> Tensor:
-    """The masks of annotations, (G, H, W) bool; polygons that overlap are united, one without outline is empty.
+    """Masks of annotations, (G, H, W) bool. Polygons of an annotation are united; without an outline it is empty.
 
-    Raises ValueError, naming the annotation, for a segmentation that cannot be read or is of another size.
+    Raises:
+        ValueError: a segmentation cannot be read or has another size; the message names the annotation.
     """
     out = torch.zeros(len(annotations), *size, dtype=torch.bool)
     for row, annotation in zip(out, annotations, strict=True):
         try:
-            row[:] = torch.from_numpy(_decoded(annotation.get(field), size))
+            mask = rle.decode(polygons_of(annotation.get(field)), size)
+            if mask.shape != size:
+                raise ValueError(f"its RLE is of size {list(mask.shape)}, the image of {list(size)}")
+            row[:] = torch.from_numpy(mask)
         except ValueError as error:
             raise ValueError(f"annotation {annotation.get('id')!r}: {error}") from error
     return out
 
 
-def _decoded(segmentation: Any, size: tuple[int, int]) -> Any:
-    found = rle.decode(polygons_of(segmentation), size)
-    if found.shape != size:
-        raise ValueError(f"its RLE is of size {list(found.shape)}, the image of {list(size)}")
-    return found
-
-
 def polygons_of(segmentation: Any) -> Any:
-    """A segmentation whose polygons are lists x, y, x, y, …, whichever way they are written: one such list alone, or
-    corners as [x, y]. Run lengths stay as they are; None, no outline, is no polygon.
+    """A segmentation with polygons as lists x, y, x, y, …, from any form: one such list, or corners [x, y].
+
+    Run lengths stay unchanged; None becomes an empty list.
 
     >>> polygons_of([0, 0, 4, 0, 4, 4]), polygons_of([[0, 0], [4, 0], [4, 4]])
     ([[0, 0, 4, 0, 4, 4]], [[0, 0, 4, 0, 4, 4]])

@@ -2,12 +2,11 @@
 images, about 2,371 / 1,135 / 1,928 of train, val and test.
 
 On disk, under the root (or its `rs_reason_seg/RSReasonSeg`): `{split}/images`, `{split}/labels` (PNG, non-zero is the
-target) and `{split}/QAs` (JSON of `questions` and `answer`), whose files belong together in the order of their names.
+target) and `{split}/QAs` (JSON of `questions` and `answer`); files match by the order of their names.
 
-Quirks: an empty `answer` says that nothing in the image answers; the published loader asks the first question only.
+Quirks: an empty `answer` means that the prompt has no target; the published loader uses only the first question.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,18 @@ import torch
 
 from maskselect.data.files import find_one, read_json
 from maskselect.data.images import image_size, list_images, load_mask
+from maskselect.data.reader import Reader
 from maskselect.structures.sample import Prompt, Sample
 
 _HELP = "see https://huggingface.co/datasets/earth-insights/EarthReason"
 
 
-class EarthReasonDataset:
-    """Samples of one split: one an image, or with `paraphrases` one for each of its questions.
+class EarthReasonDataset(Reader[Sample]):
+    """Samples of one split: one per image, or with `paraphrases` one per question.
 
-    Raises FileNotFoundError when the layout is not there, ValueError when the three folders do not match.
+    Raises:
+        FileNotFoundError: the layout does not exist.
+        ValueError: the three folders have different numbers of files.
     """
 
     def __init__(self, root: str | Path, split: str, paraphrases: bool = False) -> None:
@@ -43,19 +45,13 @@ class EarthReasonDataset:
             for number in range(len(_record(file)["questions"]) if paraphrases else 1)
         ]
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[number] for number in range(len(self)))
-
     def __getitem__(self, number: int) -> Sample:
-        """Raises ValueError, naming the file, when a label is damaged or of another size than its image."""
+        """Decode one sample, see `Reader`."""
         place, which = self._rows[number]
         image, label, file = self._triples[place]
         record = _record(file)
         size = image_size(image)
-        mask = torch.from_numpy(_label(label, size))
+        mask = torch.from_numpy(_read_label(label, size))
         return Sample(
             image=image,
             image_id=image.stem,
@@ -78,7 +74,7 @@ def _record(file: Path) -> dict[str, Any]:
     return {"answer": [], **record}
 
 
-def _label(path: Path, size: tuple[int, int]) -> np.ndarray:
+def _read_label(path: Path, size: tuple[int, int]) -> np.ndarray:
     mask = load_mask(path)
     if mask.shape != size:
         raise ValueError(f"label {path} is of size {list(mask.shape)}, its image of {list(size)}")

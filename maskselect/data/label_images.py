@@ -1,7 +1,7 @@
-"""Label images, a class number for each pixel: reading them, and knowing which of a folder hold which classes.
+"""Label images, a class number for each pixel: reading them, and listing the classes of each image of a folder.
 
-A data set of such images has no list of what is in them, and decoding all takes minutes. So it is done once: what was
-found is kept in a file beside the folder, and an image that has changed since is read anew.
+These data sets have no such list, and decoding all images takes minutes. So the list is kept in a file beside the
+folder; only images that have changed are read again.
 """
 
 import hashlib
@@ -24,13 +24,15 @@ from maskselect.ops.atomic import write_text
 _VERSION = 1
 _THREADS = 4  # decoding does not hold Python's lock
 _LEFT_OUT = ("_labelTrainIds", "_instanceTrainIds")
-"""Endings of files in somebody else's numbering that lie beside the published ones."""
+"""Endings of files with another numbering beside the published ones."""
 
 
 def read_label(path: Path) -> np.ndarray:
-    """The value of each pixel of a label image, its index in a palette image: (H, W) uint8.
+    """The value of each pixel of a label image, for a palette image its index: (H, W) uint8.
 
-    Raises FileNotFoundError when it is not there, ValueError when it is truncated or has not one channel of 8 bits.
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is truncated, or has not one channel of 8 bits.
     """
     refuse_pointer(path, f"label {path}")
     try:
@@ -46,35 +48,35 @@ def read_label(path: Path) -> np.ndarray:
 
 
 def values_of(label: np.ndarray) -> list[int]:
-    """The values that an (H, W) uint8 label has, ascending."""
+    """The distinct values of an (H, W) uint8 label, ascending."""
     return [int(value) for value in np.flatnonzero(np.bincount(label.ravel(), minlength=256))]
 
 
 def present_values(folder: Path) -> dict[str, list[int] | None]:
-    """Of each label image of a folder, by its name without suffix and in that order, the values of its pixels; None for
-    a damaged one.
+    """The distinct values of each label image of a folder, by its stem, sorted; None for a damaged image.
 
-    Raises FileNotFoundError when the folder has no label images.
+    Raises:
+        FileNotFoundError: the folder has no label images.
     """
     stamps = _stamps(folder)
     if not stamps:
         raise FileNotFoundError(f"{folder} has no .png files; expected label images")
-    kept = _kept(folder)
-    found: dict[str, list[int] | None] = {
-        name: kept[name][1] for name, stamp in stamps.items() if name in kept and kept[name][0] == stamp
+    cached = _read_cache(folder)
+    values_by_name: dict[str, list[int] | None] = {
+        name: cached[name][1] for name, stamp in stamps.items() if name in cached and cached[name][0] == stamp
     }
-    missing = sorted(stamps.keys() - found.keys())
+    missing = sorted(stamps.keys() - values_by_name.keys())
     try:
-        for name, values in _scanned(folder, missing):
-            found[name] = values
-    finally:  # an interrupted scan goes on from here
+        values_by_name.update(_scanned(folder, missing))
+    finally:  # keep the results of an interrupted scan
         if missing:
-            _keep(folder, {name: [stamps[name], values] for name, values in found.items() if values is not None})
-    return {name: found[name] for name in sorted(stamps)}
+            known = {name: [stamps[name], values] for name, values in values_by_name.items() if values is not None}
+            _write_cache(folder, known)
+    return {name: values_by_name[name] for name in sorted(stamps)}
 
 
 def _stamps(folder: Path) -> dict[str, list[int]]:
-    """Size and time of each label image."""
+    """Size and modification time of each label image."""
     stamps = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -98,8 +100,8 @@ def _scanned(folder: Path, names: list[str]) -> Iterator[tuple[str, list[int] | 
         yield from track(pool.imap(scan, names, chunksize=8), len(names), f"Reading labels of {folder.name}", "labels")
 
 
-def _kept(folder: Path) -> dict[str, Any]:
-    """What was kept, by name: the stamp and the values; nothing where there is no file, or one of something else."""
+def _read_cache(folder: Path) -> dict[str, Any]:
+    """Stamp and values by name; empty without a valid cache file."""
     for place in _places(folder):
         try:
             content = json.loads(place.read_bytes())
@@ -115,8 +117,8 @@ def _is_row(row: Any) -> bool:
     return lists and all(isinstance(value, int) for part in row for value in part)
 
 
-def _keep(folder: Path, labels: dict[str, list[Any]]) -> None:
-    """Where neither place can be written, the labels are read again next time."""
+def _write_cache(folder: Path, labels: dict[str, list[Any]]) -> None:
+    """Write to the first place that is writable, if any."""
     for place in _places(folder):
         with suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +127,6 @@ def _keep(folder: Path, labels: dict[str, list[Any]]) -> None:
 
 
 def _places(folder: Path) -> list[Path]:
-    """As of the indexes of annotation files: beside it, or in the user's cache, or where MASKSELECT_INDEX says."""
+    """As for indexes of annotation files: beside the folder, in the user's cache, or in MASKSELECT_INDEX."""
     digest = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
     return places_beside(folder, ".classes.json", digest)

@@ -1,15 +1,14 @@
 """LLM-Seg40K (LLM-Seg, arXiv 2404.08767; https://github.com/wangjunchi/LLMSeg): about 11,000 / 1,000 / 2,000 images.
 
-On disk: `{train,validation,test}.json`, an object by image file name of `{from_dataset, qa_pairs}`, where the first is
-"coco" or "ego_objects" and the second a list of `{question, answer, rle_seg, segmentation_path}`; images in
-`coco/train2017` (or `train2017`) and `egoobjects/images` (or `images`). Masks of EgoObjects were made by SAM from boxes
-and are noisy; the pictures have COCO's and EgoObjects' own licences.
+On disk: `{train,validation,test}.json`, which maps an image's file name to `{from_dataset, qa_pairs}`: "coco" or
+"ego_objects", and a list of `{question, answer, rle_seg, segmentation_path}`; images in `coco/train2017` (or
+`train2017`) and `egoobjects/images` (or `images`). Masks of EgoObjects were made by SAM from boxes and are noisy; the
+images have COCO's and EgoObjects' own licences.
 
 Quirks: `answer` is a category; `rle_seg` is at the image's own size; the PNGs of `segmentation_path` are not in every
-release, so they are read only where there is no `rle_seg`.
+release, so they are read only without an `rle_seg`.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from maskselect.data.files import Images, find_one, inside
 from maskselect.data.images import image_size, load_mask
 from maskselect.data.index import Section, open_index
+from maskselect.data.reader import Reader
 from maskselect.ops import rle
 from maskselect.structures.sample import Prompt, Sample
 
@@ -29,13 +29,12 @@ _FOLDERS = {
 }
 
 
-class LlmSeg40kDataset:
-    """Samples of one split: one a question, those of an image behind each other.
+class LlmSeg40kDataset(Reader[Sample]):
+    """Samples of one split, one per question. The pool is the masks of all questions about the image.
 
-    root: see the top of the file.  split: train, validation (also "val") or test.
-
-    The pool is the masks of all questions of the image, its targets the question's own.
-    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    Args:
+        root: see the top of the file.
+        split: train, validation (also "val") or test.
     """
 
     def __init__(self, root: str | Path, split: str) -> None:
@@ -51,14 +50,8 @@ class LlmSeg40kDataset:
             for number in range(len(_pairs(self.file, record)))
         ]
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[number] for number in range(len(self)))
-
     def __getitem__(self, number: int) -> Sample:
-        """Raises FileNotFoundError when the picture is missing, ValueError, naming the image, for a damaged record."""
+        """Decode one sample, see `Reader`."""
         name, which = self._rows[number]
         record = self.index.get("image", name)
         image = self._picture(name, str(record.get("from_dataset")))
@@ -92,12 +85,12 @@ class LlmSeg40kDataset:
 
     def _mask(self, pair: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
         if pair.get("rle_seg"):
-            found = rle.decode(pair["rle_seg"])
+            mask = rle.decode(pair["rle_seg"])
         else:
-            found = load_mask(inside(self.root, str(pair["segmentation_path"]), "mask"))
-        if found.shape != size:
-            raise ValueError(f"a mask is of size {list(found.shape)}, the image of {list(size)}")
-        return found
+            mask = load_mask(inside(self.root, str(pair["segmentation_path"]), "mask"))
+        if mask.shape != size:
+            raise ValueError(f"a mask is of size {list(mask.shape)}, the image of {list(size)}")
+        return mask
 
 
 def _pairs(file: Path, record: dict[str, Any]) -> list[dict[str, Any]]:

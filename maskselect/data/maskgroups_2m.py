@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from maskselect.backends.arrow import pa, pq
-from maskselect.data.asked import Asked, ImageQuestions, Question
 from maskselect.data.files import Images, inside
 from maskselect.data.index import Key
 from maskselect.data.maskgroups import find_split
+from maskselect.data.questions import ImageQuestions, Question, QuestionedImage
 from maskselect.data.rows import ParquetRows
 from maskselect.ops import rle
 
@@ -86,7 +86,7 @@ class MaskGroups2MDataset(ImageQuestions):
     def _name(self, key: Key) -> str:
         return str(self._names[int(key)])
 
-    def _read(self, key: Key) -> Asked:
+    def _read(self, key: Key) -> QuestionedImage:
         row = self._table.row(int(key))
         size = (row["height"], row["width"])
         try:
@@ -97,7 +97,7 @@ class MaskGroups2MDataset(ImageQuestions):
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"image {row['image_id']!r} in {self.root}: {error}") from error
         path = inside(self.root / IMAGES, str(row["image"]), "image")
-        return Asked(path, str(row["image_id"]), masks, len(masks), asked)
+        return QuestionedImage(path, str(row["image_id"]), masks, len(masks), asked)
 
 
 def _asks(images: Sequence[str], asked: Sequence[int]) -> Iterator[tuple[Key, str]]:

@@ -6,11 +6,10 @@ records: `file_name` (train2014) or `coco_url` (train2017 or val2017), `height`,
 `questions`, `answers` (for each question a list of annotations with `segmentation`) and `text_answers`.
 Pictures in `coco/train2017`, `coco/val2017` or `coco/train2014`.
 
-Quirks: the text answer holds `{seg}` once for each mask; PixelLM throws a question away where the counts differ, and so
-do we; an absent text answer is no mistake.
+Quirks: the text answer contains `{seg}` once for each mask; questions with another count are dropped, as in PixelLM;
+the text answer may be absent.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,22 @@ import torch
 from maskselect.data.coco_file import decode_masks, size_of
 from maskselect.data.files import Images, find_one
 from maskselect.data.index import Record, Section, open_index
+from maskselect.data.reader import Reader
 from maskselect.structures.sample import Prompt, Sample
 
 _HELP = "the link is in https://github.com/MaverickRen/PixelLM"
 _FOLDERS = ("coco/{0}", "{0}", "coco/images/{0}")
 
 
-class MuseDataset:
-    """Samples of one split: one a question, those of an image behind each other.
+class MuseDataset(Reader[Sample]):
+    """Samples of one split, one per question. The pool is every mask of the answers about the image, each once.
 
-    root: see the top of the file.  split: train, val, test_less or test_many.
+    Args:
+        root: see the top of the file.
+        split: train, val, test_less or test_many.
 
-    The pool is every mask that answers any question of the image, each once; targets are those of the question.
-    `dropped` counts the questions that were thrown away.
-    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    Attributes:
+        dropped: number of dropped questions.
     """
 
     def __init__(self, root: str | Path, split: str) -> None:
@@ -45,20 +46,14 @@ class MuseDataset:
         self.dropped = 0
         for place, record in enumerate(self.index.all("image")):
             for number in range(len(_questions(self.file, place, record))):
-                if _is_whole(record, number):
+                if _has_all_masks(record, number):
                     self._rows.append((place, number))
                     self._names.append(_picture_name(record)[1])
                 else:
                     self.dropped += 1
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[number] for number in range(len(self)))
-
     def __getitem__(self, number: int) -> Sample:
-        """Raises FileNotFoundError when the picture is missing, ValueError, naming the record, for a damaged one."""
+        """Decode one sample, see `Reader`."""
         place, which = self._rows[number]
         record = self.index.get("image", place)
         folder, name = _picture_name(record)
@@ -80,7 +75,7 @@ class MuseDataset:
         )
 
     def image_ids(self) -> list[str]:
-        """The picture of each sample."""
+        """The image of each sample."""
         return list(self._names)
 
 
@@ -93,7 +88,7 @@ def _questions(file: Path, place: int, record: Record) -> list[str]:
     return questions
 
 
-def _is_whole(record: Record, number: int) -> bool:
+def _has_all_masks(record: Record, number: int) -> bool:
     """Whether the text answer has a `{seg}` for each mask."""
     texts = record.get("text_answers")
     text = texts[number] if isinstance(texts, list) and number < len(texts) else None
@@ -110,18 +105,18 @@ def _picture_name(record: Record) -> tuple[str, str]:
 
 
 def _pool(answers: list[list[dict[str, Any]]]) -> tuple[list[dict[str, Any]], list[tuple[int, ...]]]:
-    """Every annotation once, and for each question the places of its own."""
+    """Every annotation once, and for each question the places of its annotations."""
     pool: list[dict[str, Any]] = []
     known: dict[Any, int] = {}
-    found = []
+    places_of = []
     for answer in answers:
         places = []
         for annotation in answer:
-            # The answer of another question may hold the same annotation again; one id with another outline is another.
+            # Answers to several questions may share an annotation; one id with two outlines is two annotations.
             key = annotation.get("id"), str(annotation.get("segmentation"))
             if key not in known:
                 known[key] = len(pool)
                 pool.append(annotation)
             places.append(known[key])
-        found.append(tuple(dict.fromkeys(places)))
-    return pool, found
+        places_of.append(tuple(dict.fromkeys(places)))
+    return pool, places_of

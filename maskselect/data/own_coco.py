@@ -1,4 +1,4 @@
-"""Your own data as one COCO file, with prompts or without; `maskselect.data.own` says how it must look."""
+"""Your own data as one COCO file, with prompts or without; `maskselect.data.own` describes the form."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,33 +8,30 @@ from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, poly
 from maskselect.data.files import Images
 from maskselect.data.index import Key, Record, Section
 from maskselect.data.json_text import kind_at
+from maskselect.data.reader import Reader
 from maskselect.data.values import key_of, same_key
 from maskselect.structures.sample import Prompt, Sample
 
 
-class CocoPrompts:
-    """Samples of one file: one for each prompt or, without prompts, for each image and category.
+class CocoPrompts(Reader[Sample]):
+    """Samples of one file: one per prompt or, without prompts, per image and category. Crowds are objects, too.
 
-    file: of the annotations.  folders: where its pictures may lie.
-
-    Crowds are objects like all others: labelling tools write `iscrowd` for every object that was drawn with a brush.
-    Raises FileNotFoundError when no folder of pictures is there, ValueError for a file that is damaged or asks nothing.
+    Args:
+        file: the annotations.
+        folders: possible folders of the images.
+        help_text: end of the message if there is no folder of images.
     """
 
     def __init__(self, file: Path, folders: Sequence[Path], help_text: str = "") -> None:
         self.coco = CocoFile(file, {"prompt": Section("prompts", key=None, group="image_id")})
         self.images = Images(folders, help_text)
-        asked = self._count("prompt", "prompts")
-        annotated = self._count("annotation", "annotations")
-        if not asked and not annotated:
+        prompts, annotations = self._count("prompt"), self._count("annotation")
+        if not prompts and not annotations:
             self.coco.need("annotation")
-        self._rows = list(self._of_prompts() if asked else self._of_categories())
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        self._rows: list[tuple[str, Record]] = list(self._of_prompts() if prompts else self._of_categories())
 
     def __getitem__(self, number: int) -> Sample:
-        """Raises ValueError, naming the prompt, when it contradicts itself; FileNotFoundError without its picture."""
+        """Decode one sample, see `Reader`."""
         name, row = self._rows[number]
         image = self.coco.image(row["image_id"])
         try:
@@ -43,12 +40,12 @@ class CocoPrompts:
             raise ValueError(f"{name} in {self.coco.path}: {error}") from error
 
     def image_ids(self) -> list[str]:
-        """The picture of each sample."""
+        """The image of each sample."""
         return [str(row["image_id"]) for _, row in self._rows]
 
-    def _count(self, section: str, name: str) -> int:
-        """Records of a section that may be absent or empty, but not anything else than a list."""
-        count = self.coco.index.count(section)
+    def _count(self, section: str) -> int:
+        """Number of records in a section. Raises ValueError if it is something else than a list."""
+        name, count = f"{section}s", self.coco.index.count(section)
         if count == 0 and (kind := kind_at(self.coco.path, name)) not in ("absent", "a list", "null"):
             raise ValueError(f"{self.coco.path} has {kind} as {name}; expected a list")
         return count
@@ -60,7 +57,7 @@ class CocoPrompts:
                 yield f"prompt {row.get('id', f'{number} of image {image}')}", row | {"image_id": image}
 
     def _refuse_same_ids(self) -> None:
-        """Raise ValueError when two prompts have one id. Those without are named by their place."""
+        """Raise ValueError if two prompts have one id."""
         first: dict[str, int] = {}
         for place, row in enumerate(self.coco.index.all("prompt")):
             if "id" in row and first.setdefault(str(row["id"]), place) != place:
@@ -110,14 +107,16 @@ class CocoPrompts:
 
 
 def check_outline(annotation: Record, size: tuple[int, int]) -> None:
-    """Raises ValueError for an annotation without outline, or whose outline is in fractions of the image.
+    """Raise ValueError for an annotation without outline, or with an outline in fractions of the image.
 
-    size: (H, W) of the image.
+    Args:
+        annotation: the annotation.
+        size: (H, W) of the image.
     """
     name, outline = f"annotation {annotation.get('id')!r}", annotation.get("segmentation")
     if not outline:
-        has = "a box but no segmentation" if annotation.get("bbox") else "no segmentation"
-        raise ValueError(f"{name} has {has}; expected polygons or run lengths: export them instead of boxes")
+        content = "a box but no segmentation" if annotation.get("bbox") else "no segmentation"
+        raise ValueError(f"{name} has {content}; expected polygons or run lengths: export them instead of boxes")
     if isinstance(outline, dict):
         return
     lists = [part for part in polygons_of(outline) if isinstance(part, list)]
@@ -135,12 +134,12 @@ def _places(row: Record, field: str, places: dict[Any, int]) -> tuple[int, ...]:
     ids = row.get(field) or []
     if not isinstance(ids, list):
         raise ValueError(f"{field} are {str(ids)[:40]!r}; expected a list of annotation ids")
-    found = []
+    indices = []
     for one in ids:
         try:
-            found.append(places[key_of(one)])
+            indices.append(places[key_of(one)])
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"{field} name annotation {str(one)[:40]}, which image {row['image_id']!r} does not have"
             ) from error
-    return tuple(found)
+    return tuple(indices)

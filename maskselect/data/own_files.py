@@ -1,19 +1,23 @@
-"""What labelme's and YOLO's labels have in common: one label file a picture, whose objects have a name each."""
+"""The common part of labelme's and YOLO's labels: one label file per image, each object with a name."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from maskselect.data.asked import ImageQuestions, Question
+from maskselect.data.questions import ImageQuestions, Question
 
 
 class LabelFiles(ImageQuestions):
-    """Samples of label files: one for each picture and name; the targets are all objects of that name.
+    """Samples of label files, one for each image and name; the targets are all objects of that name.
 
-    source: what messages name.  keys: of the pictures; a subclass knows which label file belongs to which.
+    A damaged file beside good ones counts as one sample, which raises on access.
 
-    Raises ValueError when no file can be read or none has an object; a damaged file beside good ones counts as one
-    sample and is told of when that is asked for.
+    Args:
+        source: for messages.
+        keys: of the images.
+
+    Raises:
+        ValueError: no file can be read, or none has an object.
     """
 
     def __init__(self, source: Path, keys: Sequence[str]) -> None:
@@ -33,11 +37,11 @@ class LabelFiles(ImageQuestions):
 
     @abstractmethod
     def _names(self, key: str) -> list[str]:
-        """The name of each object of a picture. Raises ValueError, naming the file, when it cannot be read."""
+        """The name of each object of an image. Raises ValueError, with the file, for a damaged label file."""
 
 
-def ask_by_name(names: Iterable[str]) -> list[Question]:
-    """One question for each name, whose targets are the places that have it."""
+def questions_by_name(names: Iterable[str]) -> list[Question]:
+    """One question for each name; its targets are the places with the name."""
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         places.setdefault(name, []).append(place)

@@ -1,4 +1,4 @@
-"""Your own data as YOLO's segmentation labels; `maskselect.data.own` says how the folder must look."""
+"""Your own data as YOLO's segmentation labels; `maskselect.data.own` describes the folder."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -8,26 +8,29 @@ import numpy as np
 import torch
 import yaml
 
-from maskselect.data.asked import Asked
 from maskselect.data.files import inside, refuse_pointer
 from maskselect.data.images import SUFFIXES, image_size
 from maskselect.data.index import Key
-from maskselect.data.own_files import LabelFiles, ask_by_name
+from maskselect.data.own_files import LabelFiles, questions_by_name
+from maskselect.data.questions import QuestionedImage
 from maskselect.data.values import whole
 from maskselect.ops import rle
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "classes.txt")
-"""Files that name the classes; the first that is there counts."""
+"""Files with the names of the classes; the first that exists is used."""
 
-_SLACK = 0.01  # tools round, so that an outline may leave the image by a little
+_SLACK = 0.01  # tools round, so that an outline may be slightly outside of the image
 
 
 class YoloSamples(LabelFiles):
-    """Samples of YOLO labels: one for each picture and class; the targets are all objects of that class.
+    """Samples of YOLO labels, one per image and class; the targets are all objects of that class.
 
-    file: one of `NAMES`, in the folder of the data.  pictures: in that folder too.
+    The label of `images/a.jpg` is `labels/a.txt`; an image without one has no objects.
 
-    The label of `images/a.jpg` is `labels/a.txt`; a picture without one has no objects.
+    Args:
+        file: one of `NAMES`, in the folder of the data.
+        names: of the classes.
+        pictures: image files in that folder.
     """
 
     def __init__(self, file: Path, names: dict[int, str], pictures: Sequence[Path]) -> None:
@@ -37,7 +40,7 @@ class YoloSamples(LabelFiles):
     def _names(self, key: str) -> list[str]:
         return [self.names[line.category] for line in self._lines(key)]
 
-    def _read(self, key: Key) -> Asked:
+    def _read(self, key: Key) -> QuestionedImage:
         picture = self.root / str(key)
         height, width = image_size(picture)
         lines = self._lines(str(key))
@@ -45,7 +48,8 @@ class YoloSamples(LabelFiles):
         for mask, line in zip(masks, lines, strict=True):
             polygon = (line.corners * [width, height]).ravel()
             mask[:] = torch.from_numpy(rle.decode([[float(value) for value in polygon]], (height, width)))
-        return Asked(picture, str(key), masks, len(masks), ask_by_name(self.names[line.category] for line in lines))
+        questions = questions_by_name(self.names[line.category] for line in lines)
+        return QuestionedImage(picture, str(key), masks, len(masks), questions)
 
     def _lines(self, key: str) -> "list[_Line]":
         file = self.root / label_of(key)
@@ -56,14 +60,14 @@ class YoloSamples(LabelFiles):
             rows = file.read_text("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise ValueError(f"label {file} is not a text in UTF-8") from error
-        found = []
+        lines = []
         for number, row in enumerate(rows, 1):
             if row.strip():
                 try:
-                    found.append(_line(row.split(), self.names))
+                    lines.append(_line(row.split(), self.names))
                 except ValueError as error:
                     raise ValueError(f"label {file}, line {number} {error}") from error
-        return found
+        return lines
 
 
 class _Line(NamedTuple):
@@ -90,22 +94,28 @@ def _line(words: list[str], names: dict[int, str]) -> _Line:
 
 
 def find_yolo(root: Path, split: str) -> YoloSamples | None:
-    """The labels of a split, or None where the folder holds none of it.
+    """The labels of a split; None if the folder has none.
 
-    split: a key of data.yaml, or a folder in `images/`; "all" where `images/` itself holds the pictures.
-    Raises ValueError for a damaged file of names, FileNotFoundError when pictures or labels that it names are missing.
+    Args:
+        root: folder of the data.
+        split: a key of data.yaml, or a folder in `images/`; "all" if the images are directly in `images/`.
+
+    Raises:
+        ValueError: the file of names is damaged.
+        FileNotFoundError: images or labels of that file do not exist.
     """
     file = next((root / name for name in NAMES if (root / name).is_file()), None)
     if file is None:
         return None
-    names, told = _named(file)
-    listed = told.get(split)
+    names, config = _read_names(file)
+    listed = config.get(split)
     if listed is None:
-        found = [_pictures(root / "images" / split), _pictures(root / split / "images")]
-        whole = [path for path in _pictures(root / "images") if path.parent.name == "images"] if split == "all" else []
-        pictures = next(filter(None, (*found, whole)), [])
+        choices = [_pictures(root / "images" / split), _pictures(root / split / "images")]
+        if split == "all":
+            choices.append([path for path in _pictures(root / "images") if path.parent.name == "images"])
+        pictures = next(filter(None, choices), [])
     else:
-        entries, folder = listed if isinstance(listed, list) else [listed], str(told.get("path") or ".")
+        entries, folder = listed if isinstance(listed, list) else [listed], str(config.get("path") or ".")
         pictures = [picture for entry in entries for picture in _listed(file, folder, entry)]
     pictures = list(dict.fromkeys(pictures))
     labels = [root / label_of(picture.relative_to(root).as_posix()) for picture in pictures]
@@ -119,7 +129,7 @@ def find_yolo(root: Path, split: str) -> YoloSamples | None:
 
 
 def label_of(picture: str) -> str:
-    """The label's name: the last folder `images` becomes `labels`.
+    """The name of an image's label: the last folder `images` becomes `labels`.
 
     >>> label_of("images/train/a.b.jpg"), label_of("train/images/a.png"), label_of("a.jpg")
     ('labels/train/a.b.txt', 'train/labels/a.txt', 'a.txt')
@@ -132,33 +142,33 @@ def label_of(picture: str) -> str:
     return str(PurePosixPath(*parts))
 
 
-def _named(file: Path) -> tuple[dict[int, str], dict[str, Any]]:
-    """Names by class, and everything else that the file says."""
+def _read_names(file: Path) -> tuple[dict[int, str], dict[str, Any]]:
+    """Names by class, and the whole content of the file."""
     refuse_pointer(file, f"file {file}")
     try:
         text = file.read_text("utf-8-sig")
-        told = {"names": text.split("\n")} if file.suffix == ".txt" else yaml.safe_load(text)
+        config = {"names": text.split("\n")} if file.suffix == ".txt" else yaml.safe_load(text)
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{file} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
-    names = told.get("names") if isinstance(told, dict) else None
+    names = config.get("names") if isinstance(config, dict) else None
     if isinstance(names, list):
         last = max((place for place, name in enumerate(names) if str(name).strip()), default=-1)
         names = dict(enumerate(names[: last + 1]))
     if not isinstance(names, dict) or not names:
         raise ValueError(f"{file} has no names; expected a list of the classes' names, or an object by number")
-    found: dict[int, str] = {}
+    by_class: dict[int, str] = {}
     for key, name in names.items():
         number = whole(key)
         if number is None or not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
             raise ValueError(f"{file} has the name {str(name)[:40]!r} for class {str(key)[:40]!r}; expected a text")
-        found[number] = str(name).strip()
-    return found, told
+        by_class[number] = str(name).strip()
+    return by_class, config
 
 
 def _listed(file: Path, folder: str, entry: Any) -> list[Path]:
-    """The pictures of an entry of data.yaml: a folder, a text file that lists them, or a picture.
+    """The images of an entry of data.yaml: a folder, a text file that lists images, or an image.
 
-    folder: the file's `path`, which may be that of another machine.
+    `folder` is the `path` in the file, which may be that of another machine.
     """
     place = _below(file.parent, f"{folder}/{entry}") or _below(file.parent, entry)
     if place is None:
@@ -166,17 +176,17 @@ def _listed(file: Path, folder: str, entry: Any) -> list[Path]:
     if place.suffix != ".txt":
         return _pictures(place)
     rows = [row.strip() for row in place.read_text("utf-8-sig", errors="replace").splitlines()]
-    found = {row: _below(file.parent, row) for row in rows if row}
-    if missing := [row for row, path in found.items() if path is None]:
+    paths = {row: _below(file.parent, row) for row in rows if row}
+    if missing := [row for row, path in paths.items() if path is None]:
         raise FileNotFoundError(f"{place} lists {missing[0][:80]!r}, which is not below {file.parent}")
-    return [path for path in found.values() if path is not None]
+    return [path for path in paths.values() if path is not None]
 
 
 def _below(root: Path, entry: Any) -> Path | None:
-    """What an entry names, below the folder: a file or a folder, or None.
+    """The file or folder of an entry below the root, or None.
 
-    Tools write `../train/images` for `train/images`, and the path on the machine that exported. So `..` is left out,
-    and of an absolute folder its last two parts or more are looked for, of a file its last one or more.
+    Tools write `../train/images` for `train/images`, or an absolute path of the exporting machine. So `..` is removed,
+    and leading parts are dropped until a path exists: down to one part for a file, two for an absolute folder.
     """
     plain = PurePosixPath(str(entry).replace("\\", "/"))
     parts = [part for part in plain.parts if part not in ("..", ".", "/") and not part.endswith(":")]

@@ -1,4 +1,4 @@
-"""PACO-LVIS and PASCAL-Part: objects, their parts, and what they look like.
+"""PACO-LVIS and PASCAL-Part: objects, their parts and attributes.
 
 **PACO-LVIS** (https://github.com/facebookresearch/paco, annotations at
 https://dl.fbaipublicfiles.com/paco/annotations/paco_lvis_v1.zip, licence in the repository; images COCO's):
@@ -6,9 +6,9 @@ https://dl.fbaipublicfiles.com/paco/annotations/paco_lvis_v1.zip, licence in the
 395,071 / 20,945 / 86,041 of 456 kinds of parts; 55 attributes. On disk, under the root, its `annotations/`,
 `paco/annotations/` or `vlpart/paco/annotations/` (LISA's layout): `paco_lvis_v1_{split}.json`; an image's `file_name`
 holds its folder (`train2017/….jpg`) and is looked for in `coco/` of the root and of the folders above it.
-Quirks: a category is `object` or `object:part`, with senses in brackets, which are left out. Attributes were told for
-some of the masks only: where one is asked for, no measure counts the masks of which it was not told (`unknown_…`, or no
-attribute of that sort). Attributes called `other(…)` are not asked for.
+Quirks: a category is `object` or `object:part`, with senses in brackets, which are removed. Only some masks have
+attributes: a question about an attribute ignores masks for which it is unknown (`unknown_…`, or no attribute of that
+type). Attributes called `other(…)` give no question.
 
 **PASCAL-Part** as VLPart makes it (https://github.com/facebookresearch/VLPart, from
 https://roozbehm.info/pascal-parts/pascal-parts.html; images PASCAL VOC 2010, under their Flickr terms): the training
@@ -18,18 +18,19 @@ Quirks: every category is `object:part`, objects themselves have no masks; VOC w
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from maskselect.data.asked import Question
 from maskselect.data.coco import CocoQuestions, both_folders, by_category
 from maskselect.data.files import Images, find_one
 from maskselect.data.index import Key, Record, Section
+from maskselect.data.questions import Question
 from maskselect.data.values import key_of, names_of
 
 _PACO_PAGE = "get it from https://dl.fbaipublicfiles.com/paco/annotations/paco_lvis_v1.zip"
 _PASCAL_PAGE = "it is made by tools/pascal_part_mat2json.py of https://github.com/facebookresearch/VLPart"
 _WORDS = {"pottedplant": "potted plant", "tvmonitor": "tv monitor", "diningtable": "dining table"}
-_SORTS: Mapping[str, frozenset[str]] = {
+_TYPES: Mapping[str, frozenset[str]] = {
     "pattern_marking": frozenset({
         "plain", "striped", "dotted", "checkered", "woven", "studded", "perforated", "floral", "logo", "text",
         "other(pattern_marking)",
@@ -40,11 +41,11 @@ _SORTS: Mapping[str, frozenset[str]] = {
     }),
     "transparency": frozenset({"opaque", "translucent", "transparent", "other(transparency)"}),
 }  # fmt: skip
-"""Attributes of PACO by sort; all others are colours."""
+"""Attributes of PACO by type; all others are colours."""
 
 
 def phrase(category: str) -> str:
-    """A category as it is asked for.
+    """A category as a prompt.
 
     >>> phrase("remote_control:back_cover"), phrase("car_(automobile):wheel"), phrase("tape_(sticky_cloth_or_paper)")
     ('the back cover of the remote control', 'the wheel of the car', 'tape')
@@ -54,7 +55,7 @@ def phrase(category: str) -> str:
 
 
 def phrase_with(category: str, attribute: str) -> str:
-    """A category with an attribute.
+    """A category with an attribute as a prompt.
 
     >>> phrase_with("mug", "dark_blue"), phrase_with("mug:handle", "red"), phrase_with("mug:handle", "logo")
     ('dark blue mug', 'the red handle of the mug', 'the handle with a logo of the mug')
@@ -72,13 +73,13 @@ def _plain(name: str) -> str:
 
 
 class PacoDataset(CocoQuestions):
-    """Samples of PACO-LVIS: for each image one a category of objects ("mug"), one a category of parts ("the handle of
-    the mug"), and one a category and attribute ("red mug", "the red handle of the mug").
+    """Samples of PACO-LVIS: one per image and category of objects (kind "category": "mug"), category of parts (kind
+    "part": "the handle of the mug"), and category with an attribute (kind "attribute": "red mug").
 
-    root: see the top of the file.  split: train, val or test.  attributes: with those of the third sort.
-
-    Kinds are "category", "part" and "attribute".
-    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    Args:
+        root: see the top of the file.
+        split: train, val or test.
+        attributes: include those of kind "attribute".
     """
 
     def __init__(self, root: str | Path, split: str = "val", attributes: bool = True) -> None:
@@ -89,37 +90,38 @@ class PacoDataset(CocoQuestions):
         super().__init__(file, images, "cpa" if attributes else "cp", more={"attribute": Section("attributes")})
 
     def _readable(self) -> dict[Key, str]:
-        # The raw names are needed for phrases with an attribute, so they are made readable only when asked.
+        # Phrases with an attribute need the raw names of categories.
         self.attributes = names_of(self.coco.index.all("attribute"), f"{self.coco.path}: attribute")
         return super()._readable()
 
     def _questions(self, image: Record, annotations: list[Record], pool: int) -> list[Question]:
         groups = by_category(annotations, pool, self.names)
-        found = []
+        questions = []
         for key, group in groups.items():
             name, places = self.names[key], tuple(group.places)
             kind = "part" if ":" in name else "category"
-            found.append(Question(kind[0], str(key), phrase(name), places, kind, tuple(group.crowds)))
+            questions.append(Question(kind[0], str(key), phrase(name), places, kind, tuple(group.crowds)))
         for key, group in groups.items():
-            found += self._of_attributes(key, annotations, group.places)
-        return found
+            questions += self._about_attributes(key, annotations, group.places)
+        return questions
 
     def _picture(self, image: Record) -> Path:
         return self.images.find(str(image.get("file_name") or "").rpartition("/")[2])
 
-    def _of_attributes(self, category: Key, annotations: list[Record], places: list[int]) -> list[Question]:
+    def _about_attributes(self, category: Key, annotations: list[Record], places: list[int]) -> list[Question]:
         """One question for each attribute that an annotation of the category has."""
-        told = {place: self._attributes(annotations[place]) for place in places}
-        found = []
-        for attribute in dict.fromkeys(one for own in told.values() for one in own):
+        attributes = {place: self._attributes(annotations[place]) for place in places}
+        questions = []
+        for attribute in dict.fromkeys(key for keys in attributes.values() for key in keys):
             name = self.attributes[attribute]
             if name.startswith("other("):
                 continue
-            targets = tuple(place for place in places if attribute in told[place])
-            unsure = tuple(place for place in places if not self._tells(annotations[place], told[place], _sort(name)))
+            kind = _type(name)
+            targets = tuple(place for place in places if attribute in attributes[place])
+            unsure = tuple(p for p in places if not self._is_known(annotations[p], attributes[p], kind))
             text = phrase_with(self.names[category], name)
-            found.append(Question("a", f"{category}:{attribute}", text, targets, "attribute", unsure))
-        return found
+            questions.append(Question("a", f"{category}:{attribute}", text, targets, "attribute", unsure))
+        return questions
 
     def _attributes(self, annotation: Record) -> list[Key]:
         listed = annotation.get("attribute_ids") or []
@@ -130,21 +132,21 @@ class PacoDataset(CocoQuestions):
             raise ValueError(f"annotation {annotation.get('id')!r} has the attribute {unknown[0]!r}, which has no name")
         return keys
 
-    def _tells(self, annotation: Record, attributes: list[Key], sort: str) -> bool:
-        """Whether it was told which attributes of a sort an annotation has."""
-        return not annotation.get(f"unknown_{sort}") and any(_sort(self.attributes[one]) == sort for one in attributes)
+    def _is_known(self, annotation: Record, attributes: list[Key], kind: str) -> bool:
+        """Whether an annotation is labelled with attributes of a type."""
+        return not annotation.get(f"unknown_{kind}") and any(_type(self.attributes[one]) == kind for one in attributes)
 
 
-def _sort(attribute: str) -> str:
-    return next((sort for sort, names in _SORTS.items() if attribute in names), "color")
+def _type(attribute: str) -> str:
+    return next((kind for kind, names in _TYPES.items() if attribute in names), "color")
 
 
 class PascalPartDataset(CocoQuestions):
-    """Samples of PASCAL-Part: one for each image and kind of part ("the leg of the dog"), kind "part".
+    """Samples of PASCAL-Part: one per image and category of parts ("the leg of the dog"), kind "part".
 
-    root: see the top of the file.  split: train.
-
-    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    Args:
+        root: see the top of the file.
+        split: train.
     """
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
@@ -158,7 +160,4 @@ class PascalPartDataset(CocoQuestions):
         return {key: phrase(name) for key, name in super()._readable().items()}
 
     def _questions(self, image: Record, annotations: list[Record], pool: int) -> list[Question]:
-        return [
-            Question(one.tag, one.key, one.text, one.targets, "part", one.unsure)
-            for one in super()._questions(image, annotations, pool)
-        ]
+        return [replace(question, kind="part") for question in super()._questions(image, annotations, pool)]

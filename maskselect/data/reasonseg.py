@@ -2,16 +2,15 @@
 val and test.
 
 On disk, under the root (or its `reason_seg/ReasonSeg`): `{split}/NAME.jpg` with `{split}/NAME.json`:
-`text` (a list of paraphrases; evaluation asks the first), `is_sentence` (a long question, or a short phrase) and
+`text` (a list of paraphrases; evaluation uses the first), `is_sentence` (a long question, or a short phrase) and
 `shapes` of `{label, points}` in pixels. Images are OpenImages and ScanNet pictures under their own licences.
 
-Quirks: a shape labelled "flag" is no mask; one whose label holds "ignore" is left out of every measure; shapes are
-painted from the largest to the smallest, so a smaller one cuts a hole into what it lies on; of two shapes with the same
-area the earlier one lies on top, since the official reader (`utils/data_processing.py`, `get_mask_from_json`, commit
+Quirks: a shape labelled "flag" is no mask; pixels of a shape whose label contains "ignore" are ignored; shapes are
+painted from the largest to the smallest, so a smaller one cuts a hole into a larger one; of two shapes with the same
+area the earlier one is on top, because the official reader (`utils/data_processing.py`, `get_mask_from_json`, commit
 6f95195) reverses an ascending sort; some files are in Windows-1252.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +20,35 @@ import torch
 
 from maskselect.data.files import find_one, read_json
 from maskselect.data.images import image_size
+from maskselect.data.reader import Reader
 from maskselect.structures.sample import Prompt, Sample
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _HELP = "the link is in https://github.com/dvlab-research/LISA"
 
 
-class ReasonSegDataset:
-    """Samples of one split: one an image, or with `paraphrases` one for each of its texts.
-
-    root: see the top of the file.  split: train, val or test.
-    paraphrases: all texts instead of the first; by default in train alone, as is published.
+class ReasonSegDataset(Reader[Sample]):
+    """Samples of one split: one per image, or with `paraphrases` one per text.
 
     The targets of a sample are its painted shapes; their union is the published mask.
-    Raises FileNotFoundError when the layout is not there.
+
+    Args:
+        root: see the top of the file.
+        split: train, val or test.
+        paraphrases: all texts instead of the first; by default in train only, as published.
     """
 
     def __init__(self, root: str | Path, split: str, paraphrases: bool | None = None) -> None:
-        self.folder = find_one(
-            Path(root),
-            [split, f"ReasonSeg/{split}", f"reason_seg/ReasonSeg/{split}"],
-            f"folder of split {split!r}",
-            _HELP,
-        )
+        choices = [split, f"ReasonSeg/{split}", f"reason_seg/ReasonSeg/{split}"]
+        self.folder = find_one(Path(root), choices, f"folder of split {split!r}", _HELP)
         files = sorted(self.folder.glob("*.json"))
         if not files:
             raise FileNotFoundError(f"{self.folder} has no .json files; expected NAME.json beside NAME.jpg; {_HELP}")
         every = split == "train" if paraphrases is None else paraphrases
         self._rows = [(file, n) for file in files for n in range(len(_texts(file, read_json(file))) if every else 1)]
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[number] for number in range(len(self)))
-
     def __getitem__(self, number: int) -> Sample:
-        """Raises FileNotFoundError when the picture is missing, ValueError, naming the file, for damage."""
+        """Decode one sample, see `Reader`."""
         file, which = self._rows[number]
         record = read_json(file)
         text = _texts(file, record)[which]
@@ -81,13 +72,17 @@ class ReasonSegDataset:
 
 
 def paint(shapes: list[tuple[str, np.ndarray]], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Shapes, painted from the largest to the smallest, of equal ones the last first: targets (K, H, W) bool, without
-    those that were painted over entirely, and ignored pixels (H, W) bool.
+    """Paint shapes from the largest to the smallest, of equal ones the last first.
 
-    shapes: label and (P, 2) float points (x, y) in pixels, whose fractions are cut off as in the published code.
+    Args:
+        shapes: label and (P, 2) float points (x, y) in pixels, whose fractions are cut off as in the published code.
+        size: (H, W).
+
+    Returns:
+        Targets (K, H, W) bool, without those that are entirely covered, and ignored pixels (H, W) bool.
     """
     drawn = [(label, _drawn(points, size)) for label, points in shapes if label.lower() != "flag"]
-    # Reversed as a whole, and not sorted by falling area: that would leave equal shapes in the file's order.
+    # A sort by falling area would keep equal shapes in the order of the file; the official reader reverses them.
     drawn = sorted(drawn, key=lambda shape: int(shape[1].sum()))[::-1]
     owner = np.full(size, -1, np.int32)
     for place, (_, mask) in enumerate(drawn):
@@ -116,11 +111,11 @@ def _texts(file: Path, record: Any) -> list[str]:
 
 
 def _shapes(file: Path, record: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
-    shapes = record.get("shapes")
-    if not isinstance(shapes, list):
+    records = record.get("shapes")
+    if not isinstance(records, list):
         raise ValueError(f"{file} has no list of shapes")
-    found = []
-    for number, shape in enumerate(shapes):
+    shapes = []
+    for number, shape in enumerate(records):
         try:
             points = np.asarray(shape["points"], np.float64)
             label = str(shape["label"])
@@ -128,8 +123,8 @@ def _shapes(file: Path, record: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
             raise ValueError(f"{file}, shape {number} has no label and points as [[x, y], ...]: {error}") from error
         if points.ndim != 2 or points.shape[1] != 2 or not (np.abs(points) < 1e6).all():
             raise ValueError(f"{file}, shape {number} has points of shape {points.shape}; expected (P, 2) pixels")
-        found.append((label, points))
-    return found
+        shapes.append((label, points))
+    return shapes
 
 
 def _picture(file: Path) -> Path:

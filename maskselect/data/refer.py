@@ -10,8 +10,8 @@ On disk, under the root (or its `refer_seg/`, as LISA lays it out):
 - `{folder}/instances.json`: a COCO file.
 - images in one of several folders, see `IMAGE_FOLDERS`.
 
-Quirks: `file_name` of a reference carries an annotation's suffix and is not used; polygons of one object overlap; some
-annotations have no outline (an empty mask); gRefCOCO's `ann_id` is a list, [-1] (in Ref-ZOM []) where nothing answers.
+Quirks: `file_name` of a reference has an annotation's suffix and is not used; polygons of one object overlap; some
+annotations have no outline (an empty mask); gRefCOCO's `ann_id` is a list, [-1] (in Ref-ZOM []) without a target.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, size_of
 from maskselect.data.files import Images, find_one, read_json, read_plain_pickle
 from maskselect.data.index import Key, Record, Section, open_index
+from maskselect.data.reader import Reader
 from maskselect.data.values import by_key, key_of
 from maskselect.structures.sample import Prompt, Sample
 
@@ -43,15 +43,18 @@ IMAGE_FOLDERS: Mapping[str, Sequence[str]] = {
     "saiapr": ("images/saiapr_tc-12", "refer_seg/images/saiapr_tc-12", "saiapr_tc-12"),
     "rrsisd": ("images/rrsisd/JPEGImages", "rrsisd/images/rrsisd/JPEGImages", "rrsisd/JPEGImages", "JPEGImages"),
 }
-"""Where images are looked for, under the root and the folder above it."""
+"""Possible image folders, under the root and the folder above it."""
 
 
 @dataclass(frozen=True)
 class Variant:
     """One data set of the family.
 
-    folder: of its annotations.  by: whose split.  images: key into `IMAGE_FOLDERS`.
-    many: a reference may have many objects or none.
+    Attributes:
+        folder: folder of the annotations.
+        by: author of the split.
+        images: key into `IMAGE_FOLDERS`.
+        many: a reference may have many objects or none.
     """
 
     folder: str
@@ -75,11 +78,15 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 class ReferFiles:
-    """The annotations of one data set of the family, of all splits.
+    """The annotations of one data set of the family, with all splits.
 
-    name: one of `VARIANTS`.  root: see the top of the file.
+    Args:
+        name: one of `VARIANTS`.
+        root: see the top of the file.
 
-    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    Raises:
+        FileNotFoundError: the layout does not exist.
+        ValueError: the name is unknown, or a file is damaged.
     """
 
     def __init__(self, name: str, root: str | Path) -> None:
@@ -97,18 +104,17 @@ class ReferFiles:
         self.refs = open_index(self._refs_file, {"ref": Section("", key="ref_id", group="image_id")}, _parse_refs)
 
     def evaluation_images(self) -> set[Key]:
-        """Images with a reference outside the training split."""
+        """Keys of images with a reference outside the training split."""
         return {ref["image_id"] for ref in self.refs.all("ref") if ref.get("split") != "train"}
 
 
-class ReferDataset(ReferFiles):
-    """Samples of one split: one for each sentence, those of an image behind each other.
+class ReferDataset(ReferFiles, Reader[Sample]):
+    """Samples of one split, one per sentence. The pool is every annotation of the image that is not a crowd.
 
-    name: one of `VARIANTS`.  root: see the top of the file.  split: train, val, test, testA, testB or testC.
-
-    The ground-truth pool of a sample is every annotation of its image that is not a crowd; its targets are the
-    reference's.
-    Raises FileNotFoundError when the layout or the split is not there, ValueError for a damaged file.
+    Args:
+        name: one of `VARIANTS`.
+        root: see the top of the file.
+        split: train, val, test, testA, testB or testC.
     """
 
     def __init__(self, name: str, root: str | Path, split: str) -> None:
@@ -118,14 +124,8 @@ class ReferDataset(ReferFiles):
         self.images = Images([base / f for base in (self.root, self.root.parent) for f in folders])
         self._rows = self._of_split()
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[number] for number in range(len(self)))
-
     def __getitem__(self, number: int) -> Sample:
-        """One sentence. Raises ValueError, naming the reference, when it contradicts itself or the annotations."""
+        """Decode one sentence, see `Reader`."""
         key, which = self._rows[number]
         ref = self.refs.get("ref", key)
         image = self.coco.image(ref["image_id"])
@@ -136,34 +136,35 @@ class ReferDataset(ReferFiles):
             targets = self._targets(ref, annotations)
             sentence = ref["sentences"][which]
             by_key([one for one in ref["sentences"] if "sent_id" in one], _sent_id, "sentences", "sentence", "sent_id")
-            prompt = Prompt(_told(sentence), torch.zeros(0, *size).bool())
+            prompt = Prompt(_text(sentence), torch.zeros(0, *size).bool())
         return Sample(
             image=picture,
             image_id=str(ref["image_id"]),
             sample_id=f"{key}:{sentence.get('sent_id', which)}",
             prompt=prompt,
-            gt_pool=self._pool(annotations, size),
+            gt_pool=decode_masks(annotations, size),
             targets=targets,
         )
 
     def image_ids(self) -> list[str]:
         """The image of each sample."""
-        found = {key: str(self.refs.get("ref", key)["image_id"]) for key in dict.fromkeys(k for k, _ in self._rows)}
-        return [found[key] for key, _ in self._rows]
+        images = {key: str(self.refs.get("ref", key)["image_id"]) for key in dict.fromkeys(k for k, _ in self._rows)}
+        return [images[key] for key, _ in self._rows]
 
     def sentences_of(self, image: Key) -> list[tuple[str, list[Key]]]:
-        """The sentences of this split about an image, each with the ids of the annotations that answer it.
+        """The sentences of this split about an image, each with the ids of its target annotations.
 
-        Raises ValueError, naming the reference, when it contradicts itself or the annotations.
+        Raises:
+            ValueError: a reference contradicts itself or the annotations.
         """
         annotations = [a for a in self.coco.annotations(image) if not a["iscrowd"]]
-        found: list[tuple[str, list[Key]]] = []
+        sentences: list[tuple[str, list[Key]]] = []
         for ref in self.refs.of_group("ref", image):
             if in_split(str(ref.get("split")), self.split):
                 with self._naming(ref["ref_id"]):
                     ids = [annotations[place]["id"] for place in self._targets(ref, annotations)]
-                    found += [(_told(sentence), ids) for sentence in ref["sentences"]]
-        return found
+                    sentences += [(_text(sentence), ids) for sentence in ref["sentences"]]
+        return sentences
 
     @contextmanager
     def _naming(self, key: Key) -> Iterator[None]:
@@ -174,25 +175,25 @@ class ReferDataset(ReferFiles):
 
     def _of_split(self) -> list[tuple[Any, int]]:
         """(reference, number of the sentence) of each sample, by image."""
-        found, splits = [], set()
+        by_image: dict[str, list[tuple[Any, int]]] = {}
+        splits = set()
         for ref in self.refs.all("ref"):
-            own = str(ref.get("split"))
-            splits.add(own)
-            if in_split(own, self.split):
-                count = len(ref["sentences"]) if isinstance(ref.get("sentences"), list) else 0
-                found += [(str(ref["image_id"]), ref["ref_id"], number) for number in range(count)]
-        if not found:
-            told = ", ".join(sorted(splits)) or "none"
-            raise FileNotFoundError(f"{self._refs_file} has no reference in split {self.split!r}; it has {told}")
-        order = {image: place for place, image in enumerate(dict.fromkeys(image for image, _, _ in found))}
-        return [(key, which) for image, key, which in sorted(found, key=lambda row: order[row[0]])]
+            splits.add(split := str(ref.get("split")))
+            sentences = ref.get("sentences")
+            if in_split(split, self.split) and isinstance(sentences, list) and sentences:
+                rows = by_image.setdefault(str(ref["image_id"]), [])
+                rows += [(ref["ref_id"], number) for number in range(len(sentences))]
+        if not by_image:
+            known = ", ".join(sorted(splits)) or "none"
+            raise FileNotFoundError(f"{self._refs_file} has no reference in split {self.split!r}; it has {known}")
+        return [row for rows in by_image.values() for row in rows]
 
     def _targets(self, ref: Record, annotations: list[Record]) -> tuple[int, ...]:
-        wanted = ref.get("ann_id")
-        listed = wanted if isinstance(wanted, list) else [wanted]
+        value = ref.get("ann_id")
+        listed = value if isinstance(value, list) else [value]
         ids = [key for key in (key_of(one) for one in listed if one is not None) if key != -1]
         places = {annotation["id"]: place for place, annotation in enumerate(annotations)}
-        # Loaders of gRefCOCO leave crowds out, and so do we; an id that no annotation has is a mistake of the file.
+        # Crowds are left out, as in loaders of gRefCOCO; an unknown id is an error in the file.
         known = {annotation["id"] for annotation in self.coco.annotations(ref["image_id"])}
         if missing := [one for one in ids if one not in known]:
             raise ValueError(f"annotation {missing[0]!r} is not among those of image {ref['image_id']!r}")
@@ -200,24 +201,24 @@ class ReferDataset(ReferFiles):
             raise ValueError("it has no annotation; expected one")
         return tuple(places[one] for one in ids if one in places)
 
-    def _pool(self, annotations: list[Record], size: tuple[int, int]) -> Tensor:
-        return decode_masks(annotations, size)
-
 
 def _sent_id(sentence: Record) -> Any:
     return sentence["sent_id"]
 
 
-def _told(sentence: Record) -> str:
+def _text(sentence: Record) -> str:
     return str(sentence.get("sent") or sentence.get("raw")).strip()
 
 
-def in_split(own: str, asked: str) -> bool:
-    """REFER's rule: train and val by name; testA, testB and testC by their letter, so that "testAB" is both; "test" is
-    every one that holds the word."""
-    if asked in ("testA", "testB", "testC"):
-        return asked[-1] in own
-    return "test" in own if asked == "test" else own == asked
+def in_split(own: str, split: str) -> bool:
+    """Whether the split `own` of a reference belongs to `split`, by REFER's rule.
+
+    train and val match by name; testA, testB and testC by their letter, so "testAB" is both; "test" matches every name
+    that contains it.
+    """
+    if split in ("testA", "testB", "testC"):
+        return split[-1] in own
+    return "test" in own if split == "test" else own == split
 
 
 def _refs_names(variant: Variant) -> list[str]:

@@ -1,8 +1,8 @@
 """ADE20K, COCO-Stuff and Mapillary Vistas: a class for each pixel, as LISA trains on them.
 
-One sample for each image and class that it has. A mask is a class, all its instances in one; the pool is every class of
-the image, and `ignore` its pixels without one. Which image has which classes is found at the first opening, from the
-labels themselves, and kept beside their folder (`NAME.classes.json`), or in the user's cache.
+One sample per image and class. A mask is a class with all its instances; the pool is every class of the image; pixels
+without a class are ignored. The classes of each image are read from the labels at the first opening and kept beside
+their folder (`NAME.classes.json`), or in the user's cache.
 
 **ADE20K** (ADEChallengeData2016, https://groups.csail.mit.edu/vision/datasets/ADE20K/; BSD-3 for the annotations,
 images for research only): about 20,210 training and 2,000 validation images, 150 classes. On disk, under the root, its
@@ -13,14 +13,14 @@ Quirks: 0 is unlabelled (in LISA 255), n is the n-th class.
 the images of COCO 2017, 182 classes of which 171 occur. On disk, under the root, its `cocostuff/` or `stuffthingmaps/`:
 `{split}/*.png`; the images in `coco/{split}` or `{split}`.
 Quirks: the pixel n is the class n + 1 of the published list, whose 0 is "unlabeled"; 255 is unlabelled. Classes with a
-dash in their name (`wall-brick`, `water-other`) are left out, as LISA does: their pixels are ignored. Files ending on
-`_labelTrainIds.png` are somebody else's numbering and are passed over.
+dash in their name (`wall-brick`, `water-other`) are ignored, as in LISA. Files ending in `_labelTrainIds.png` have
+another numbering and are skipped.
 
 **Mapillary Vistas v2.0** (https://www.mapillary.com/dataset/vistas; research licence): about 18,000 / 2,000 / 5,000
 images of training, validation and testing (without labels), 124 classes. On disk, under the root or its `mapillary/`:
 `config_v2.0.json`, `{split}/images/*.jpg` and `{split}/v2.0/labels/*.png`.
 Quirks: a label is a palette image whose index is the place in the configuration's list; 255 is never a class. Classes
-that Vistas does not evaluate ("unlabeled", "ego vehicle") are ignored; LISA asks for these too (`every=True`).
+that Vistas does not evaluate ("unlabeled", "ego vehicle") are ignored; LISA uses them (`every=True`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,12 +29,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maskselect.data.asked import Asked, ImageQuestions, Question
 from maskselect.data.coco import coco_split, folders
 from maskselect.data.files import Images, find_one, read_json
 from maskselect.data.images import image_size
 from maskselect.data.index import Key
 from maskselect.data.label_images import present_values, read_label, values_of
+from maskselect.data.questions import ImageQuestions, Question, QuestionedImage
 
 _ADE_PAGE = "get ADEChallengeData2016 from https://groups.csail.mit.edu/vision/datasets/ADE20K/"
 _STUFF_PAGE = "get stuffthingmaps_trainval2017.zip from https://github.com/nightrome/cocostuff"
@@ -57,7 +57,7 @@ ADE20K = (
     "dishwasher", "screen", "blanket", "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan",
     "pier", "crt screen", "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
 )  # fmt: skip
-"""Classes of ADE20K: the pixel n is the n-th of them."""
+"""Classes of ADE20K; the pixel n is the n-th class, from 1."""
 
 COCO_STUFF = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
@@ -80,40 +80,43 @@ COCO_STUFF = (
     "wall-panel", "wall-stone", "wall-tile", "wall-wood", "water-other", "waterdrops", "window-blind", "window-other",
     "wood",
 )  # fmt: skip
-"""Classes of COCO-Stuff in the order of its list, without "unlabeled": the pixel 0 is the first."""
+"""Classes of COCO-Stuff in the order of its list, without "unlabeled"; the pixel 0 is the first."""
 
 
 class SemanticDataset(ImageQuestions):
-    """Samples of one folder of label images: one for each of them and class that it has.
+    """Samples of a folder of label images: one per image and class. A damaged label raises on access.
 
-    labels: folder of 8-bit images.  images: where the pictures lie, `.jpg` or `.png` of the same stem.
-    names: what a pixel's value is called; values of one name are one class.  void: values that no measure counts.
+    Args:
+        labels: folder of 8-bit images.
+        images: where the images are, `.jpg` or `.png` of the same stem.
+        names: names of pixel values; values of one name are one class.
+        void: values that are ignored.
 
-    Raises FileNotFoundError when there are no labels; one that is damaged is told of when it is asked for.
+    Raises:
+        FileNotFoundError: there are no labels.
     """
 
     def __init__(self, labels: Path, images: Images, names: Mapping[int, str], void: Iterable[int]) -> None:
         self.images, self.names, self.void = images, dict(names), frozenset(void)
         values = present_values(labels)
-        # A damaged label counts as one sample, so that a walk through the data meets it.
-        asks = ((stem, "c" * (1 if own is None else len(self._questions(own)))) for stem, own in values.items())
+        # A damaged label counts as one sample, so that `data check` finds it.
+        asks = ((stem, "c" * (1 if found is None else len(self._questions(found)))) for stem, found in values.items())
         super().__init__(labels, asks, "c")
 
     def _questions(self, values: Iterable[int]) -> list[Question]:
-        """One for each name, in the order of the smallest value that has it; its places are those in `_classes`."""
-        return [
-            Question("c", str(own[0]), self.names[own[0]], (place,)) for place, own in enumerate(self._classes(values))
-        ]
+        """One question per class; its target is the place in `_classes`."""
+        classes = enumerate(self._classes(values))
+        return [Question("c", str(same[0]), self.names[same[0]], (place,)) for place, same in classes]
 
     def _classes(self, values: Iterable[int]) -> list[list[int]]:
-        """Values by name."""
-        found: dict[str, list[int]] = {}
+        """The values of each class, by the smallest value."""
+        classes: dict[str, list[int]] = {}
         for value in sorted(values):
             if value in self.names and value not in self.void:
-                found.setdefault(self.names[value], []).append(value)
-        return list(found.values())
+                classes.setdefault(self.names[value], []).append(value)
+        return list(classes.values())
 
-    def _read(self, key: Key) -> Asked:
+    def _read(self, key: Key) -> QuestionedImage:
         path = self.source / f"{key}.png"
         label = read_label(path)
         values = values_of(label)
@@ -124,26 +127,28 @@ class SemanticDataset(ImageQuestions):
             raise ValueError(f"label {path} is of size {list(label.shape)}, its image of {list(size)}")
         classes = self._classes(values)
         masks = torch.zeros(len(classes), *label.shape, dtype=torch.bool)
-        for mask, own in zip(masks, classes, strict=True):
-            mask[:] = torch.from_numpy(np.isin(label, own))
+        for mask, same in zip(masks, classes, strict=True):
+            mask[:] = torch.from_numpy(np.isin(label, same))
         void = torch.from_numpy(np.isin(label, list(self.void)))
-        return Asked(image, str(key), masks, len(masks), self._questions(values), void)
+        return QuestionedImage(image, str(key), masks, len(masks), self._questions(values), void)
 
     def _picture(self, stem: str) -> Path:
         try:
             return self.images.find(f"{stem}.jpg")
         except FileNotFoundError:
-            # Where labels and images share a folder, the .png there is the label.
-            found = next((root / f"{stem}.png" for root in self.images.roots if root != self.source), None)
-            if found is None or not found.is_file():
+            # If labels and images share a folder, the .png there is the label.
+            path = next((root / f"{stem}.png" for root in self.images.roots if root != self.source), None)
+            if path is None or not path.is_file():
                 raise
-            return found
+            return path
 
 
 class Ade20kDataset(SemanticDataset):
-    """Samples of ADE20K. root: see the top of the file.  split: training or validation, or short, train or val.
+    """Samples of ADE20K.
 
-    Raises FileNotFoundError when the layout is not there.
+    Args:
+        root: see the top of the file.
+        split: training or validation, or short, train or val.
     """
 
     def __init__(self, root: str | Path, split: str = "validation") -> None:
@@ -155,9 +160,11 @@ class Ade20kDataset(SemanticDataset):
 
 
 class CocoStuffDataset(SemanticDataset):
-    """Samples of COCO-Stuff. root: see the top of the file.  split: train2017 or val2017, or short, train or val.
+    """Samples of COCO-Stuff.
 
-    Raises FileNotFoundError when the layout is not there.
+    Args:
+        root: see the top of the file.
+        split: train2017 or val2017, or short, train or val.
     """
 
     def __init__(self, root: str | Path, split: str = "val2017") -> None:
@@ -174,11 +181,12 @@ class CocoStuffDataset(SemanticDataset):
 
 
 class VistasDataset(SemanticDataset):
-    """Samples of Mapillary Vistas v2.0. root: see the top of the file.  split: training or validation (train, val).
+    """Samples of Mapillary Vistas v2.0.
 
-    every: ask for the classes too that Vistas does not evaluate.
-
-    Raises FileNotFoundError when the layout is not there, ValueError for a damaged configuration.
+    Args:
+        root: see the top of the file.
+        split: training or validation, or short, train or val.
+        every: include the classes that Vistas does not evaluate.
     """
 
     def __init__(self, root: str | Path, split: str = "validation", every: bool = False) -> None:
@@ -186,8 +194,8 @@ class VistasDataset(SemanticDataset):
         config = find_one(Path(root), [name, f"mapillary/{name}"], f"configuration {name}", _VISTAS_PAGE)
         home = config.parent / split
         labels = find_one(home, ["v2.0/labels"], f"Vistas labels of {split}", _VISTAS_PAGE)
-        names, unjudged = _vistas_classes(config)
-        void = (_UNLABELLED,) if every else (*unjudged, _UNLABELLED)
+        names, not_evaluated = _vistas_classes(config)
+        void = (_UNLABELLED,) if every else (*not_evaluated, _UNLABELLED)
         super().__init__(labels, Images([home / "images"], _VISTAS_PAGE), names, void)
 
 
@@ -196,7 +204,7 @@ def _long_split(split: str) -> str:
 
 
 def _vistas_classes(config: Path) -> tuple[dict[int, str], list[int]]:
-    """Names by place in the configuration, and the places of those that are not evaluated."""
+    """Names by place in the configuration, and places of the classes that are not evaluated."""
     content = read_json(config)
     listed = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(listed, list) or not all(isinstance(one, dict) and one.get("readable") for one in listed):

@@ -116,7 +116,7 @@ def test_opening_again_does_not_go_through_the_annotations(tmp_path: Path, monke
     def refused(self: Any) -> Iterator[Any]:
         raise AssertionError("the questions were sorted again")
 
-    monkeypatch.setattr(CocoDataset, "_asks", refused)
+    monkeypatch.setattr(CocoDataset, "_all_tags", refused)
     assert [s.sample_id for s in CocoDataset(tmp_path)] == ["7:18", "7:1", "3:18"]
     monkeypatch.undo()
     write(tmp_path, "annotations/instances_val2017.json", content(annotations=ANNOTATIONS[:1]))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskselect.data.catalog import SampleReader
 from maskselect.data.coco import CocoDataset
 from maskselect.data.files import read_json
 from maskselect.data.index import Section, open_index
@@ -16,7 +17,7 @@ from maskselect.data.llm_seg40k import LlmSeg40kDataset
 from maskselect.data.maskgroups import MaskGroupsDataset
 from maskselect.data.maskgroups_writer import MaskGroupRow, write_maskgroups
 from maskselect.data.muse import MuseDataset
-from maskselect.data.own import OwnDataset
+from maskselect.data.own import open_own
 from maskselect.data.panoptic import PanopticDataset
 from maskselect.data.refer import ReferDataset
 from maskselect.data.values import by_key
@@ -52,10 +53,10 @@ def pictures(folder: Path) -> None:
         Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(folder / f"{number}.png")
 
 
-def own(root: Path, data: Data) -> OwnDataset:
+def own(root: Path, data: Data) -> SampleReader:
     pictures(root / "images")
     (root / "train.json").write_text(json.dumps(data))
-    return OwnDataset(root)
+    return open_own(root)
 
 
 def changed(section: str, place: int, **values: Any) -> Data:

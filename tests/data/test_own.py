@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from maskselect.data.groups import DatasetGroups
-from maskselect.data.own import OwnDataset
+from maskselect.data.own import open_own
 
 
 def _box(number: int, image: int, x: int) -> dict[str, Any]:
@@ -41,16 +41,16 @@ PROMPTS = [
 
 
 def test_prompts_name_annotations(tmp_path: Path) -> None:
-    samples = list(OwnDataset(_own(tmp_path, PROMPTS)))
+    samples = list(open_own(_own(tmp_path, PROMPTS)))
     assert [s.sample_id for s in samples] == ["a", "prompt 1 of image 1", "prompt 0 of image 2"]
     first, everything, none = samples
     assert (first.targets, first.reference_ids) == ((1, 0), (2,)) and none.targets == ()
     assert torch.equal(first.prompt.references[0], first.gt_pool[2]) and int(first.target_mask.sum()) == 18
-    assert everything.kind == "category" and OwnDataset(tmp_path).image_ids() == ["1", "1", "2"]
+    assert everything.kind == "category" and open_own(tmp_path).image_ids() == ["1", "1", "2"]
 
 
 def test_categories_stand_in_for_prompts(tmp_path: Path) -> None:
-    samples = list(OwnDataset(_own(tmp_path)))
+    samples = list(open_own(_own(tmp_path)))
     assert [(s.image_id, s.prompt.text, s.targets) for s in samples] == [
         ("1", "mug", (0, 2)), ("1", "plate", (1,)), ("2", "mug", (0,)),
     ]  # fmt: skip
@@ -69,7 +69,7 @@ def test_categories_stand_in_for_prompts(tmp_path: Path) -> None:
 )
 def test_prompts_that_contradict_themselves(tmp_path: Path, prompt: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        list(OwnDataset(_own(tmp_path, [prompt])))
+        list(open_own(_own(tmp_path, [prompt])))
 
 
 def test_a_category_that_is_none(tmp_path: Path) -> None:
@@ -77,12 +77,12 @@ def test_a_category_that_is_none(tmp_path: Path) -> None:
     data["annotations"][0]["category_id"] = [1]
     (tmp_path / "train.json").write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"annotation 10 in .* has the category_id '\[1\]'"):
-        OwnDataset(tmp_path)
+        open_own(tmp_path)
 
 
 def test_layout(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"looked for val\.json or annotations/val\.json"):
-        OwnDataset(tmp_path, "val")
+        open_own(tmp_path, "val")
 
 
 def test_groups_hold_each_mask_once(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from maskselect.cli import program
 from maskselect.data.catalog import CATALOG
-from maskselect.data.own import OwnDataset
+from maskselect.data.own import open_own
 
 SIZE = (8, 12)
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -57,7 +57,7 @@ def write(root: Path, data: Any, name: str = "train.json", encoding: str = "utf-
 
 def masks_of(root: Path, split: str = "train") -> dict[str, list[np.ndarray]]:
     """By prompt the masks of its targets."""
-    return {s.prompt.text: [s.gt_pool[place].numpy() for place in s.targets] for s in OwnDataset(root, split)}
+    return {s.prompt.text: [s.gt_pool[place].numpy() for place in s.targets] for s in open_own(root, split)}
 
 
 def _without(record: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def test_a_byte_order_mark(tmp_path: Path) -> None:
     assert np.array_equal(masks_of(root)["mug"][0], filled(1, 2))
     write(root, export(annotation()), encoding="utf-16")
     with pytest.raises(ValueError, match="is in UTF-16; expected UTF-8"):
-        OwnDataset(root)
+        open_own(root)
 
 
 def test_words_in_texts_stay(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_prompts_name_ids_in_any_form(tmp_path: Path) -> None:
     several = [annotation(id=str(n), segmentation=[box(4 * n, 2)]) for n in (0, 1)]
     prompts = [{"image_id": "1", "text": "right of <mask-ref>", "references": [0], "targets": [1.0], "kind": None}]
     root = write(tmp_path, export(*several, prompts=prompts))
-    sample = OwnDataset(root)[0]
+    sample = open_own(root)[0]
     assert (sample.image_id, sample.targets, sample.reference_ids, sample.kind) == ("1", (1,), (0,), "")
     assert np.array_equal(sample.target_mask.numpy(), filled(4, 2))
 
@@ -191,7 +191,7 @@ AT_ONCE = {
 def test_files_that_are_refused(tmp_path: Path, data: Any, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = write(tmp_path, data)
     with pytest.raises(ValueError, match=told):
-        OwnDataset(root)
+        open_own(root)
     assert program.main(["data", "check", "own", "--root", str(root)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -215,7 +215,7 @@ ONE_BY_ONE = {
 def test_samples_that_are_refused(tmp_path: Path, data: Any, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = write(tmp_path, data)
     picture(tmp_path.parent / "a.png")
-    samples = OwnDataset(root)
+    samples = open_own(root)
     assert len(samples) == 1
     with pytest.raises(ValueError, match=told):
         samples[0]

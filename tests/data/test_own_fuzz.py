@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from maskselect.data.own import OwnDataset
+from maskselect.data.own import open_own
 from tests.data.test_own import PROMPTS, _own
 
 CASES = 120
@@ -60,7 +60,7 @@ def test_damage_gives_samples_or_one_sentence(tmp_path: Path, prompts: list[dict
 def _read(folder: Path) -> str:
     """What became of it. Raises whatever the reader raises that is no sentence."""
     try:
-        samples = OwnDataset(folder)
+        samples = open_own(folder)
         assert len(samples) == len(samples.image_ids()) > 0
     except ValueError as error:
         _check_sentence(error)

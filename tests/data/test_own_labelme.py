@@ -12,7 +12,7 @@ from PIL import Image
 
 from maskselect.cli import program
 from maskselect.data.groups import DatasetGroups
-from maskselect.data.own import OwnDataset
+from maskselect.data.own import open_own
 
 SIZE = (8, 12)
 
@@ -55,7 +55,7 @@ def write(folder: Path, *shapes: dict[str, Any], name: str = "a", **change: Any)
 
 def only(root: Path, split: str = "train") -> np.ndarray:
     """The one mask of the one sample."""
-    (sample,) = OwnDataset(root, split)
+    (sample,) = open_own(root, split)
     assert sample.gt_pool.shape[0] == 1 and sample.targets == (0,)
     return sample.gt_pool[0].numpy()
 
@@ -98,7 +98,7 @@ def test_labels_are_asked_for_and_groups_are_one_object(tmp_path: Path) -> None:
         shape("plate", right, group_id=1),
         shape("mug", SQUARE, group_id=1),
     )
-    samples = {sample.prompt.text: sample for sample in OwnDataset(tmp_path)}
+    samples = {sample.prompt.text: sample for sample in open_own(tmp_path)}
     assert [(text, sample.targets) for text, sample in samples.items()] == [("mug", (0, 2, 3)), ("plate", (1,))]
     assert np.array_equal(
         samples["plate"].target_mask.numpy(), filled(slice(2, 5), slice(1, 4)) | filled(slice(2, 5), slice(6, 9))
@@ -120,7 +120,7 @@ def test_layouts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert only(apart, "val").sum() == 9
     assert only(tmp_path / "beside", "val").sum() == only(tmp_path / "flat", "all").sum() == 9
     with pytest.raises(FileNotFoundError, match="are not divided: take all of them with --split all"):
-        OwnDataset(tmp_path / "flat", "train")
+        open_own(tmp_path / "flat", "train")
     assert program.main(["data", "check", "own", "--root", str(tmp_path / "flat")]) == 0
     assert "all" in capsys.readouterr().out
 
@@ -128,9 +128,9 @@ def test_layouts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_embedded_picture(tmp_path: Path) -> None:
     pixels = np.arange(8 * 12 * 3, dtype=np.uint8).reshape(8, 12, 3)
     root = write(tmp_path / "train", shape("mug", SQUARE), imageData=coded(pixels)).parent
-    assert OwnDataset(root)[0].image == root / "train" / "a.png"
+    assert open_own(root)[0].image == root / "train" / "a.png"
     (root / "train" / "a.png").unlink()
-    assert np.array_equal(OwnDataset(root)[0].image, pixels)
+    assert np.array_equal(open_own(root)[0].image, pixels)
     assert program.main(["data", "check", "own", "--root", str(root)]) == 0
     groups = DatasetGroups("own", root)
     before = groups.version(0)
@@ -167,7 +167,7 @@ def test_a_picture_of_another_size_is_told_of(tmp_path: Path, capsys: pytest.Cap
 def test_damage(tmp_path: Path, drawn: dict[str, Any], change: dict[str, Any], told: str) -> None:
     root = write(tmp_path / "train", drawn, **change).parent
     with pytest.raises(ValueError, match=told) as caught:
-        OwnDataset(root)[0]
+        open_own(root)[0]
     assert "a.json" in str(caught.value) or "a.png" in str(caught.value)
 
 
@@ -185,9 +185,9 @@ def test_a_missing_picture(tmp_path: Path) -> None:
     root = write(tmp_path / "train", shape("mug", SQUARE)).parent
     (root / "train" / "a.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"image 'a.png' of .*a\.json is missing.*imageData is null"):
-        OwnDataset(root)[0]
+        open_own(root)[0]
 
 
 def test_pictures_without_objects_alone_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no labelled object in any of its 1 label files"):
-        OwnDataset(write(tmp_path / "train").parent)
+        open_own(write(tmp_path / "train").parent)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from maskselect.cli import program
 from maskselect.data.catalog import CATALOG
-from maskselect.data.own import OwnDataset
+from maskselect.data.own import open_own
 
 SIZE = (10, 20)
 MUG = "0 0.1 0.2 0.4 0.2 0.4 0.6 0.1 0.6"
@@ -38,7 +38,7 @@ def write(root: Path, place: str, text: str, names: str | None = NAMES, stem: st
 
 
 def found(root: Path, split: str = "train") -> dict[str, np.ndarray]:
-    return {sample.prompt.text: sample.target_mask.numpy() for sample in OwnDataset(root, split)}
+    return {sample.prompt.text: sample.target_mask.numpy() for sample in open_own(root, split)}
 
 
 def same(masks: dict[str, np.ndarray]) -> bool:
@@ -75,7 +75,7 @@ def test_a_divided_folder_is_not_read_as_a_whole(tmp_path: Path) -> None:
     write(root, "images/val", MUG)
     assert list(CATALOG["own"].open_splits(root)) == ["train", "val"]
     with pytest.raises(FileNotFoundError, match="no labels of split 'all'"):
-        OwnDataset(root, "all")
+        open_own(root, "all")
 
 
 def test_a_list_of_pictures(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_list_of_pictures(tmp_path: Path) -> None:
     root = write(tmp_path, "images/train", f"{MUG}\n{PLATE}", "path: ./\ntrain: train.txt\n" + NUMBERED)
     write(root, "images/train", MUG, None, "b")
     (root / "train.txt").write_text("data/images/train/a.jpg\n")
-    assert same(found(root)) and len(OwnDataset(root)) == 2
+    assert same(found(root)) and len(open_own(root)) == 2
 
 
 def test_label_studio(tmp_path: Path) -> None:
@@ -96,11 +96,11 @@ def test_pictures_without_objects_ask_nothing(tmp_path: Path) -> None:
     root = write(tmp_path, "images/train", f"\ufeff{MUG}\n\n{PLATE}\n")
     write(root, "images/train", "", None, "empty")
     Image.new("RGB", (4, 4)).save(root / "images" / "train" / "unlabelled.jpg")
-    assert same(found(root)) and OwnDataset(root).image_ids() == ["images/train/a.jpg"] * 2
+    assert same(found(root)) and open_own(root).image_ids() == ["images/train/a.jpg"] * 2
 
 
 def test_several_objects_of_a_class(tmp_path: Path) -> None:
-    (sample,) = OwnDataset(write(tmp_path, "images/train", f"{MUG}\n{MUG}"))
+    (sample,) = open_own(write(tmp_path, "images/train", f"{MUG}\n{MUG}"))
     assert sample.targets == (0, 1) and sample.kind == "category"
 
 
@@ -118,7 +118,7 @@ def test_several_objects_of_a_class(tmp_path: Path) -> None:
 def test_damage(tmp_path: Path, text: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = write(tmp_path, "images/train", text)
     with pytest.raises(ValueError, match=told):
-        OwnDataset(root)
+        open_own(root)
     assert program.main(["data", "check", "own", "--root", str(root)]) == 2
     write(root, "images/train", MUG, None, "good")
     capsys.readouterr()
@@ -137,14 +137,14 @@ def test_damage(tmp_path: Path, text: str, told: str, capsys: pytest.CaptureFixt
 )
 def test_names_that_are_refused(tmp_path: Path, names: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        OwnDataset(write(tmp_path, "images/train", MUG, names))
+        open_own(write(tmp_path, "images/train", MUG, names))
 
 
 def test_folders_that_are_not_there(tmp_path: Path) -> None:
     root = write(tmp_path, "images/other", MUG, "train: ../train/images\n" + NAMES)
     with pytest.raises(FileNotFoundError, match=r"looks for pictures in '\.\./train/images', which is not below"):
-        OwnDataset(root)
+        open_own(root)
     (root / "train" / "images").mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(root / "train" / "images" / "a.jpg")
     with pytest.raises(FileNotFoundError, match=r"names 1 pictures of train, none with a label such as .*a\.txt"):
-        OwnDataset(root)
+        open_own(root)

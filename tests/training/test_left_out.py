@@ -12,7 +12,7 @@ import yaml
 from maskselect import cli
 from maskselect.data.check import OTHER_SIZE, check
 from maskselect.data.groups import DatasetGroups
-from maskselect.data.own import OwnDataset
+from maskselect.data.own import open_own
 from maskselect.structures.left_out import LeftOut
 from maskselect.training.substitutes import UnusableImageError
 from tests.broken_images import GOOD, REASONS, write_own
@@ -26,7 +26,7 @@ def test_training_does_not_stretch_masks_of_another_frame(tmp_path: Path) -> Non
     for read in (source.load, source.version):
         with pytest.raises(ValueError, match=r"masks of \[8, 12\], image .*4\.jpg of \[12, 8\] .*EXIF orientation"):
             read(1)
-    found = check(OwnDataset(tmp_path))
+    found = check(open_own(tmp_path))
     assert found.problems == {OTHER_SIZE: 1} and "EXIF orientation" in found.examples[OTHER_SIZE][0]
 
 
