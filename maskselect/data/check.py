@@ -1,4 +1,4 @@
-"""Walks a data set and says what is in it and what is wrong with it, before anybody trains or measures on it."""
+"""`data check`: counts the content and the problems of a data set."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -14,7 +14,7 @@ from maskselect.structures.sample import Sample
 from maskselect.structures.video import VideoSample
 
 EXAMPLES = 5
-"""Problems of one kind that are told one by one."""
+"""Number of problems of one kind that a report describes."""
 
 MISSING, DAMAGED, NOTHING = "image missing", "annotation or image damaged", "no sample"
 EMPTY, OTHER_SIZE = "target mask empty or outside the image", "image of another size than its masks"
@@ -22,7 +22,7 @@ EMPTY, OTHER_SIZE = "target mask empty or outside the image", "image of another 
 
 @dataclass
 class CheckReport:
-    """What was found. problems: how often each kind occurred; examples: the first few of each, in a sentence."""
+    """Counts of a data set. `problems` has the number of each kind, `examples` the first few as sentences."""
 
     samples: int = 0
     images: int = 0
@@ -33,7 +33,7 @@ class CheckReport:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, kind: str, sentence: str) -> None:
-        """Counts a problem, and keeps it as an example while there are few."""
+        """Count a problem, and keep it as an example if there are few."""
         self.problems[kind] += 1
         if len(self.examples.setdefault(kind, [])) < EXAMPLES:
             self.examples[kind].append(sentence)
@@ -52,9 +52,9 @@ class _Reader(Protocol):
 
 
 def check(reader: _Reader, limit: int | None = None) -> CheckReport:
-    """Everything that a reader has (the first `limit`) decoded once; what raises is counted, and the walk goes on.
+    """Decode every item of a reader, or the first `limit`, and count errors.
 
-    Of videos, `images` counts videos, and of LLaVA's records those that have a picture.
+    `images` is the number of videos for video data, and of records with an image for LLaVA's.
     """
     report = CheckReport()
     total = len(reader) if limit is None else min(limit, len(reader))
@@ -64,7 +64,7 @@ def check(reader: _Reader, limit: int | None = None) -> CheckReport:
     for number in track(range(total), total, "Checking", "samples"):
         report.samples += 1
         try:
-            _look(report, reader[number])
+            _count_item(report, reader[number])
         except FileNotFoundError as error:
             report.note(MISSING, str(error))
         except (ValueError, OSError) as error:
@@ -73,37 +73,36 @@ def check(reader: _Reader, limit: int | None = None) -> CheckReport:
 
 
 def _image_ids(reader: Any) -> list[str]:
-    names = [name for name in ("image_ids", "video_ids") if hasattr(reader, name)]
-    return getattr(reader, names[0])() if names else []
+    ids = getattr(reader, "image_ids", None) or getattr(reader, "video_ids", list)
+    return ids()
 
 
-def _look(report: CheckReport, item: Sample | VideoSample | Conversation) -> None:
+def _count_item(report: CheckReport, item: Sample | VideoSample | Conversation) -> None:
     if isinstance(item, VideoSample):
-        _look_at_video(report, item)
+        _count_video(report, item)
     elif isinstance(item, Conversation):
         if item.image is not None:
             image_size(item.image)
             report.images += 1
     else:
         size = item.image.shape[:2] if isinstance(item.image, np.ndarray) else image_size(item.image)
-        _count(report, item, (int(size[0]), int(size[1])))
+        _count_sample(report, item, (int(size[0]), int(size[1])))
 
 
-def _look_at_video(report: CheckReport, sample: VideoSample) -> None:
+def _count_video(report: CheckReport, sample: VideoSample) -> None:
     sizes = {image_size(frame) for frame in sample.frames}
     if sizes != {sample.size}:
-        told = f"masks of {list(sample.size)}, frames of {sorted(sizes)}"
-        report.note(OTHER_SIZE, f"sample {sample.sample_id}: {told}")
+        report.note(OTHER_SIZE, f"sample {sample.sample_id}: masks of {list(sample.size)}, frames of {sorted(sizes)}")
     if sample.masks is None:
         return
     report.targets += len(sample.object_ids)
     report.no_target += not sample.object_ids
-    seen = [bool(sample.masks[frame].any()) for frame in range(len(sample.masks))]
-    if sample.object_ids and not any(seen):
-        report.note(EMPTY, f"sample {sample.sample_id}: its objects are to be seen in none of {len(seen)} frames")
+    visible = [bool(sample.masks[frame].any()) for frame in range(len(sample.masks))]
+    if sample.object_ids and not any(visible):
+        report.note(EMPTY, f"sample {sample.sample_id}: its objects are visible in none of {len(visible)} frames")
 
 
-def _count(report: CheckReport, sample: Sample, size: tuple[int, int]) -> None:
+def _count_sample(report: CheckReport, sample: Sample, size: tuple[int, int]) -> None:
     report.targets += len(sample.targets)
     report.no_target += not sample.targets
     report.with_references += len(sample.prompt.references) > 0

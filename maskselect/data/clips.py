@@ -1,4 +1,4 @@
-"""Clips: video files through PyAV, folders of frames, and frames in memory, all read on demand; a writer of videos."""
+"""Clips from video files (PyAV), folders of frames and frames in memory, and a writer of videos."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ ClipSource = str | Path | Sequence[np.ndarray] | Clip
 
 FRAME_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FOLDER_FPS = 24.0
-"""Frames a second of a folder or of frames in memory, which do not say."""
+"""Frames per second of a folder or of frames in memory."""
 
 
 class FramesClip:
@@ -29,10 +29,10 @@ class FramesClip:
 
     Args:
         frames: image files, or (H, W, 3) uint8 arrays, which are copied.
-        fps: frames a second.
+        fps: frames per second.
 
     Raises:
-        ValueError: for no frames.
+        ValueError: there are no frames.
     """
 
     def __init__(self, frames: Sequence[Path | np.ndarray], fps: float = FOLDER_FPS) -> None:
@@ -47,7 +47,7 @@ class FramesClip:
         return len(self.frames)
 
     def __getitem__(self, frame: int) -> np.ndarray:
-        """(H, W, 3) uint8. Raises ValueError for a frame of another size than the first."""
+        """(H, W, 3) uint8. Raises ValueError if its size differs from the first frame."""
         pixels = load_image(self.frames[frame])
         if pixels.shape[:2] != self.size:
             name = self.frames[frame] if isinstance(self.frames[frame], Path) else f"number {frame}"
@@ -58,14 +58,14 @@ class FramesClip:
 
 
 class FileClip:
-    """A video file. Frames are decoded in order; going back seeks to the key frame before and decodes from there.
+    """A video file. Frames are decoded in order; an earlier frame is decoded from the key frame before it.
 
     Args:
-        path: of a file that PyAV (FFmpeg) reads.
+        path: a file that PyAV (FFmpeg) can read.
 
     Raises:
-        FileNotFoundError: without the file.
-        ValueError: for a file without a video stream or a readable frame, and without the package `av`.
+        FileNotFoundError: the file does not exist.
+        ValueError: it has no video stream or no readable frame, or the package `av` is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,7 +108,7 @@ class FileClip:
         return len(self._times)
 
     def __getitem__(self, frame: int) -> np.ndarray:
-        """(H, W, 3) uint8. Raises IndexError beyond the last frame, ValueError for one that cannot be decoded."""
+        """(H, W, 3) uint8. Raises IndexError beyond the last frame, ValueError if it cannot be decoded."""
         if not 0 <= frame < len(self):
             raise IndexError(f"frame {frame} of {self.path}; expected 0 to {len(self) - 1}")
         try:
@@ -137,7 +137,7 @@ class FileClip:
 
 
 class WorkingClip:
-    """A clip whose frames are scaled down to the working size; the last frame is kept.
+    """A clip whose frames are scaled down to the working size.
 
     Args:
         clip: the clip.
@@ -162,9 +162,9 @@ def open_clip(source: ClipSource) -> Clip:
     """Open a clip from a video file, a folder of frames (in natural order of their names), or frames in memory.
 
     Raises:
-        FileNotFoundError: when there is no such file or folder.
-        ValueError: when it has no frames or cannot be read.
-        TypeError: for a source of another type.
+        FileNotFoundError: the file or folder does not exist.
+        ValueError: it has no frames or cannot be read.
+        TypeError: the source is of another type.
     """
     if isinstance(source, str | Path):
         path = Path(source)
@@ -189,7 +189,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Write frames (H, W, 3) uint8 as an MP4 file, whole or not at all; odd sizes lose their last row or column.
 
     Raises:
-        ValueError: without the package `av`.
+        ValueError: the package `av` is missing.
     """
     with atomic_file(path) as part, av.open(str(part), "w", format="mp4") as container:
         stream = None
@@ -207,11 +207,11 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 
 
 def _upright(pixels: np.ndarray, rotation: int) -> np.ndarray:
-    """A frame turned as the file says: counterclockwise by `rotation` degrees, a multiple of 90."""
+    """Rotate a frame counterclockwise by `rotation` degrees, a multiple of 90."""
     return np.rot90(pixels, rotation // 90 % 4) if rotation % 360 else pixels
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """A sort key by which frame_2 comes before frame_10."""
+    """A sort key that puts frame_2 before frame_10."""
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]

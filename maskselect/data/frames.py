@@ -1,26 +1,29 @@
-"""Masks of video frames, read one at a time: out of index PNGs, or of a file of run lengths."""
+"""Masks of video frames, read one at a time, from index PNGs or from a file of run lengths."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from maskselect.data.files import refuse_pointer
+from maskselect.data.images import open_picture
 from maskselect.data.index import Index
 from maskselect.ops import rle
 
 VOID = 255
-"""Index of DAVIS' pixels that count nowhere."""
+"""Index of DAVIS' void pixels."""
 
 
 @dataclass(frozen=True)
 class PngMasks:
-    """Where a PNG holds one of some indices, DAVIS' and YouTube-VOS' way.
+    """Masks of objects by their index in PNGs, as in DAVIS and YouTube-VOS.
 
-    files: one a frame.  indices: of the objects; one that a frame lacks is not to be seen there.
+    Attributes:
+        files: one per frame.
+        indices: of the objects; a frame without an index does not show the object.
+        size: (H, W).
     """
 
     files: tuple[Path, ...]
@@ -31,17 +34,9 @@ class PngMasks:
         return len(self.files)
 
     def __getitem__(self, frame: int) -> np.ndarray:
-        """(H, W) bool. Raises FileNotFoundError without the file, ValueError when it is no index image of this size."""
+        """(H, W) bool. Raises FileNotFoundError without the file, ValueError if it is no index image of this size."""
         file = self.files[frame]
-        if not file.is_file():
-            raise FileNotFoundError(f"mask {file} is not there")
-        refuse_pointer(file, f"mask {file}")
-        try:
-            with Image.open(file) as picture:
-                # A palette image is its indices; converting it would give colours.
-                values = np.array(picture)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-            raise ValueError(f"mask {file} is damaged: {' '.join(str(error).split())}") from error
+        values = np.array(open_picture(file, f"mask {file}"))  # of a palette image the indices
         if values.shape != self.size or values.dtype != np.uint8:
             raise ValueError(
                 f"mask {file} is {list(values.shape)} {values.dtype}; expected indices of {list(self.size)}"
@@ -51,18 +46,22 @@ class PngMasks:
 
 @dataclass
 class RleMasks:
-    """The union of some annotations' run lengths, ReVOS' and MeViS' way: for each of them a list with one RLE a frame,
-    or null where it is not to be seen.
+    """The union of annotations as run lengths, as in ReVOS and MeViS.
 
-    index: of the file.  keys: of the annotations in it.  read: a record to its list.
+    Attributes:
+        index: index of the file.
+        keys: keys of the annotations.
+        frames: number of frames.
+        size: (H, W).
+        field: field of a record with its list of one RLE per frame, null if the frame does not show it.
     """
 
     index: Index
     keys: tuple[str, ...]
     frames: int
     size: tuple[int, int]
-    read: Callable[[dict[str, Any]], Any]
-    _lists: list[Sequence[Any]] = field(default_factory=list, repr=False)
+    field: str
+    _lists: list[Sequence[Any]] = dataclasses.field(default_factory=list, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_lists": []}
@@ -71,7 +70,7 @@ class RleMasks:
         return self.frames
 
     def __getitem__(self, frame: int) -> np.ndarray:
-        """(H, W) bool. Raises ValueError, naming file, annotation and frame, when it cannot be read."""
+        """(H, W) bool. Raises ValueError, with file, annotation and frame, if it cannot be read."""
         if not self._lists:
             self._lists = [self._listed(key) for key in self.keys]
         union = np.zeros(self.size, bool)
@@ -81,19 +80,19 @@ class RleMasks:
         return union
 
     def _listed(self, key: str) -> Sequence[Any]:
-        listed = self.read(self.index.get("mask", key))
+        listed = self.index.get("mask", key).get(self.field)
         if not isinstance(listed, list) or len(listed) != self.frames:
-            told = f"{len(listed)} masks" if isinstance(listed, list) else repr(str(listed)[:40])
+            content = f"{len(listed)} masks" if isinstance(listed, list) else repr(str(listed)[:40])
             expected = f"expected one for each of {self.frames} frames"
-            raise ValueError(f"annotation {key} in {self.index.source} has {told}; {expected}")
+            raise ValueError(f"annotation {key} in {self.index.source} has {content}; {expected}")
         return listed
 
     def _decoded(self, code: Any, key: str, frame: int) -> np.ndarray:
+        name = f"annotation {key} in {self.index.source}, frame {frame}"
         try:
-            found = rle.decode(code, self.size)
+            mask = rle.decode(code, self.size)
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"annotation {key} in {self.index.source}, frame {frame}: {error}") from error
-        if found.shape != self.size:
-            sizes = f"is of size {list(found.shape)}; expected {list(self.size)}"
-            raise ValueError(f"annotation {key} in {self.index.source}, frame {frame}, {sizes}")
-        return found
+            raise ValueError(f"{name}: {error}") from error
+        if mask.shape != self.size:
+            raise ValueError(f"{name}, is of size {list(mask.shape)}; expected {list(self.size)}")
+        return mask

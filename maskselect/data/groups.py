@@ -1,4 +1,4 @@
-"""Datasets as training groups: one image with many prompts, so that what is frozen or shared is computed once."""
+"""Data sets as training groups: one image with many prompts, so that frozen features are computed once per image."""
 
 import hashlib
 import json
@@ -19,12 +19,12 @@ from maskselect.structures.provenance import TrainingData
 
 
 class DatasetGroups:
-    """Any data set of the catalog: the prompts are its samples.
+    """A `GroupSource` of any data set with questions about images; its samples are the prompts.
 
     Args:
         dataset: name in `maskselect.data.catalog`.
         root, split: see its reader.
-        limit: only the first so many samples.
+        limit: number of first samples to use; None for all.
     """
 
     def __init__(self, dataset: str, root: Path, split: str = "train", limit: int | None = None) -> None:
@@ -39,13 +39,13 @@ class DatasetGroups:
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:
-        """The split. Raises ValueError for a data set that the catalog does not have."""
+        """The split. Raises ValueError for an unknown data set."""
         name, split = str(arguments["dataset"]), str(arguments.get("split", "train"))
         return find_entry(name).missing(name, Path(arguments["root"]), split)
 
     @classmethod
     def training_data(cls, arguments: Arguments) -> list[TrainingData]:
-        """The split that it opens."""
+        """The split."""
         kept = {name: arguments[name] for name in ("split", "limit") if arguments.get(name) is not None}
         root = None if arguments.get("root") is None else str(arguments["root"])
         return [TrainingData(str(arguments["dataset"]), root=root, **kept)]
@@ -54,18 +54,20 @@ class DatasetGroups:
         return len(self.images)
 
     def image_id(self, item: int) -> str:
-        """The data set's name and the image's."""
+        """Name of the data set and id of the image."""
         return f"{self.dataset}/{self.images[item]}"
 
     def prompts_of(self, item: int) -> int:
-        """Samples on the image."""
+        """Number of samples on the image."""
         return len(self._numbers[item])
 
     def version(self, item: int) -> str:
-        """A digest of the annotations that are used of the image, and of the size of its file; read once."""
+        """A digest of the image's annotations and of the size of its file; computed once."""
         if item not in self._versions:
-            image, masks, asked = self._annotations(item)
-            digest = hashlib.sha256(repr((tuple(masks.shape), _bytes_of(image))).encode() + asked)
+            image, masks, prompts = self._annotations(item)
+            # The size of the file, or a checksum of the pixels, detects a changed image.
+            state = image.stat().st_size if isinstance(image, Path) else zlib.crc32(image.tobytes())
+            digest = hashlib.sha256(repr((tuple(masks.shape), state)).encode() + prompts)
             digest.update(np.packbits(masks.numpy()).tobytes())
             self._versions[item] = digest.hexdigest()[:16]
         return self._versions[item]
@@ -73,24 +75,26 @@ class DatasetGroups:
     def load(self, item: int) -> Annotated:
         """The image and all masks of its samples, each pool and each reference once.
 
-        extra: "queries", the prompts as JSON in (K,) uint8, with numbers of these masks.
+        `extra["queries"]` has the prompts, with places of these masks, as JSON in (K,) uint8.
         """
-        image, masks, asked = self._annotations(item)
-        extra = {"queries": torch.frombuffer(bytearray(asked), dtype=torch.uint8)}
+        image, masks, prompts = self._annotations(item)
+        extra = {"queries": torch.frombuffer(bytearray(prompts), dtype=torch.uint8)}
         return Annotated(load_image(image), masks, extra)
 
     def _annotations(self, item: int) -> tuple[Path | np.ndarray, Tensor, bytes]:
-        """The picture, masks (M, H, W) bool, and the prompts with numbers of masks, as JSON.
+        """The image, masks (M, H, W) bool, and the prompts with places of masks, as JSON.
 
-        Raises ValueError, naming the picture, when masks are of another size; FileNotFoundError without the picture.
+        Raises:
+            ValueError: masks have another size than the image.
+            FileNotFoundError: the image does not exist.
         """
         samples = [self.samples[number] for number in self._numbers[item]]
         picture = samples[0].image
         size = image_size(picture) if isinstance(picture, Path) else (picture.shape[0], picture.shape[1])
         for sample in samples:
             refuse_other_size(sample, size)
-        masks = _Numbered()
-        asked = []
+        masks = _Stacks()
+        prompts = []
         for sample in samples:
             pool = masks.add(sample.gt_pool)
             known = sample.reference_ids or (-1,) * len(sample.prompt.references)
@@ -98,34 +102,29 @@ class DatasetGroups:
                 pool + number if number >= 0 else masks.add(mask[None])
                 for number, mask in zip(known, sample.prompt.references, strict=True)
             ]
-            asked.append([sample.prompt.text, references, [pool + target for target in sample.targets]])
-        return samples[0].image, masks.joined(), json.dumps(asked).encode()
+            prompts.append([sample.prompt.text, references, [pool + target for target in sample.targets]])
+        return samples[0].image, masks.joined(), json.dumps(prompts).encode()
 
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
         """A random choice of the image's samples."""
-        asked = json.loads(bytes(extra["queries"].numpy()))
-        chosen = rng.permutation(len(asked))[:count]
-        return [Query(text, tuple(refs), tuple(targets)) for text, refs, targets in (asked[n] for n in chosen)]
+        prompts = json.loads(bytes(extra["queries"].numpy()))
+        chosen = rng.permutation(len(prompts))[:count]
+        return [Query(text, tuple(refs), tuple(targets)) for text, refs, targets in (prompts[n] for n in chosen)]
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
-        """Samples have no captions."""
+        """Raises ValueError: samples have no captions."""
         raise ValueError(f"{self.dataset} has no captions; train stage 1 on scenes or LLaVA-Pretrain")
 
 
-def _bytes_of(image: Path | np.ndarray) -> int:
-    """What tells a changed picture from the one before: the size of its file, or a checksum of its pixels."""
-    return image.stat().st_size if isinstance(image, Path) else zlib.crc32(image.tobytes())
-
-
-class _Numbered:
-    """Stacks of masks behind each other; a stack that is there already is not added again."""
+class _Stacks:
+    """A list of mask stacks without duplicates."""
 
     def __init__(self) -> None:
         self._stacks: list[tuple[int, Tensor]] = []
         self._count = 0
 
     def add(self, stack: Tensor) -> int:
-        """The number of the stack's first mask."""
+        """Add a stack, unless an equal one exists, and return the place of its first mask."""
         for start, known in self._stacks:
             if known.shape == stack.shape and torch.equal(known, stack):
                 return start

@@ -10,14 +10,14 @@ Source: https://github.com/haotian-liu/LLaVA (docs/Data.md); the texts are made 
 - `mix-665k`: the same page, `llava_v1_5_mix665k.json`; images under `coco/train2017`, `gqa/images`, `ocr_vqa/images`,
   `textvqa/train_images`, `vg/VG_100K` and `vg/VG_100K_2`, named with the folder.
 
-A record is `{id, image, conversations: [{from: "human" | "gpt", value}]}`. Quirks: `<image>` stands once in the first
-human turn, before or behind the text, on a line of its own; in mix-665k some records have no image; a conversation may
-begin with a turn of the model, which answers nothing and is left out; ids are not unique (mix-665k), so a record is
-named by its place too; OCR-VQA's images must all have been saved as `.jpg`.
+A record is `{id, image, conversations: [{from: "human" | "gpt", value}]}`. Quirks: `<image>` is once in the first human
+turn, before or after the text, on its own line; in mix-665k some records have no image; a conversation may begin with a
+turn of the model, which is left out; ids are not unique (mix-665k), so messages also have a record's place; all images
+of OCR-VQA must be saved as `.jpg`.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ from maskselect.data.catalog import find_any
 from maskselect.data.files import Images, find_one
 from maskselect.data.images import load_image
 from maskselect.data.index import Index, Record, Section, open_index
+from maskselect.data.reader import Reader
 from maskselect.structures.groups import Annotated, Query
 from maskselect.structures.needs import Need
 from maskselect.structures.provenance import TrainingData
@@ -41,7 +42,7 @@ _IMAGE = "<image>"
 
 
 class _Set(NamedTuple):
-    """file: of the records.  folders: of their images, under the root.  texts: some records have no image."""
+    """File of the records, folders of their images under the root, and whether some records have no image."""
 
     file: str
     folders: tuple[str, ...]
@@ -57,7 +58,7 @@ SETS: Mapping[str, _Set] = {
 
 
 class Turn(NamedTuple):
-    """A question and its answer, without the image's placeholder."""
+    """A question and its answer, without `<image>`."""
 
     question: str
     answer: str
@@ -67,8 +68,11 @@ class Turn(NamedTuple):
 class Conversation:
     """One record.
 
-    conversation_id: as published.  image: its file, or None for a text alone.
-    turns: at least one.  image_first: whether the image stands before the first question's text.
+    Attributes:
+        conversation_id: as published.
+        image: its file; None for a record without an image.
+        turns: at least one.
+        image_first: whether the image is before the text of the first question.
     """
 
     conversation_id: str
@@ -77,14 +81,13 @@ class Conversation:
     image_first: bool = True
 
 
-class LlavaDataset:
-    """Conversations of one of `SETS`, one at a time on access.
+class LlavaDataset(Reader[Conversation]):
+    """Conversations of one of `SETS`.
 
-    root: folder of the file (or its `llava/`, `LLaVA-Pretrain/`, `llava_dataset/`) and of the images.
-    split: which set.
-    with_image: leave out the records that have no image.
-
-    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file or an unknown set.
+    Args:
+        root: folder of the file (or its `llava/`, `LLaVA-Pretrain/`, `llava_dataset/`) and of the images.
+        split: key of `SETS`.
+        with_image: leave out records without an image.
     """
 
     def __init__(self, root: str | Path, split: str = "pretrain", with_image: bool = True) -> None:
@@ -96,18 +99,12 @@ class LlavaDataset:
         bases = dict.fromkeys((root, self.file.parent))
         self.images = Images([base / folder for base in bases for folder in chosen.folders], _PAGE)
         self.index = open_index(self.file, {"record": Section("", key=None)})
-        places: Sequence[int] = range(self.index.count("record"))
-        self._places = _pictured(self.index) if chosen.texts and with_image else places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __iter__(self) -> Iterator[Conversation]:
-        return (self[number] for number in range(len(self)))
+        every = range(self.index.count("record"))
+        self._rows = _places_with_image(self.index) if chosen.texts and with_image else every
 
     def __getitem__(self, number: int) -> Conversation:
-        """One conversation. Raises ValueError, naming the record, FileNotFoundError without its image."""
-        place = self._places[number]
+        """Decode one conversation, see `Reader`."""
+        place = self._rows[number]
         record = self.index.get("record", place)
         try:
             turns, first = _turns(record.get("conversations"))
@@ -118,24 +115,25 @@ class LlavaDataset:
         return Conversation(str(record.get("id", place)), image, turns, first)
 
     def caption(self, number: int) -> str:
-        """The answer to the only question of a record: in the pretraining sets, the caption of the image.
+        """The answer to the only question of a record: in the pretraining sets the caption of the image.
 
-        Raises ValueError for a conversation of several turns.
+        Raises:
+            ValueError: the conversation has several turns.
         """
-        found = self[number]
-        if len(found.turns) != 1:
+        record = self[number]
+        if len(record.turns) != 1:
             raise ValueError(
-                f"record {found.conversation_id!r} in {self.file} has {len(found.turns)} turns; expected 1"
+                f"record {record.conversation_id!r} in {self.file} has {len(record.turns)} turns; expected 1"
             )
-        return found.turns[0].answer
+        return record.turns[0].answer
 
 
 class CaptionGroups:
-    """Captioned images as a source of groups, for stage 1; nothing is asked of them.
+    """A `GroupSource` of images with captions and without prompts, for stage 1.
 
     Args:
         root, split: see `LlavaDataset`.
-        limit: only the first so many.
+        limit: number of first images to use; None for all.
     """
 
     def __init__(self, root: Path, split: str = "pretrain", limit: int | None = None) -> None:
@@ -143,7 +141,7 @@ class CaptionGroups:
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:
-        """The texts."""
+        """The records of the split."""
         entry, split = find_any("llava"), str(arguments.get("split", "pretrain"))
         if split == "pretrain":
             entry = replace(entry, obtain=_PRETRAIN)
@@ -151,32 +149,32 @@ class CaptionGroups:
 
     @classmethod
     def training_data(cls, arguments: Arguments) -> list[TrainingData]:
-        """The captions that it opens."""
+        """The captions."""
         return [TrainingData("llava", arguments.get("split", "pretrain"), limit=arguments.get("limit"))]
 
     def __len__(self) -> int:
         return len(self.captions) if self.limit is None else min(self.limit, len(self.captions))
 
     def image_id(self, item: int) -> str:
-        """The file's name with its folder, which several records may share."""
+        """The file's name with its folder; several records may share it."""
         image = self._image(item)
         return f"llava/{image.parent.name}/{image.name}"
 
     def version(self, item: int) -> str:
-        """The size of the file, in bytes; nothing else is kept."""
+        """The size of the file in bytes."""
         return str(self._image(item).stat().st_size)
 
     def prompts_of(self, item: int) -> int:
-        """None."""
+        """0."""
         return 0
 
     def load(self, item: int) -> Annotated:
-        """The image; it has no annotated masks."""
+        """The image, without masks."""
         image = load_image(self._image(item))
         return Annotated(image, torch.zeros(0, *image.shape[:2], dtype=torch.bool))
 
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
-        """None."""
+        """An empty list."""
         return []
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
@@ -189,13 +187,13 @@ class CaptionGroups:
 
     def _image(self, item: int) -> Path:
         image = self.captions[item].image
-        if image is None:  # cannot be: records without one were left out
+        if image is None:  # impossible, as records without an image are left out
             raise ValueError(f"record {item} of {self.captions.file} has no image")
         return image
 
 
-def _pictured(index: Index) -> Sequence[int]:
-    """Places of the records with an image, kept in a small index beside the large one."""
+def _places_with_image(index: Index) -> Sequence[int]:
+    """Places of the records with an image, kept in a small index beside `index`."""
 
     def rows(_: Path) -> dict[str, Iterable[Record]]:
         every = enumerate(index.all("record"))
@@ -205,20 +203,20 @@ def _pictured(index: Index) -> Sequence[int]:
     return array("i", (record["place"] for record in open_index(index.file, {"place": section}, rows).all("place")))
 
 
-def _turns(told: Any) -> tuple[tuple[Turn, ...], bool]:
-    """Questions with their answers, and whether the image stands before the text."""
-    if not isinstance(told, list) or not all(isinstance(turn, dict) for turn in told):
-        raise ValueError(f"conversations is {str(told)[:40]!r}; expected a list of turns")
-    spoken = [(turn.get("from"), turn.get("value")) for turn in told]
-    if spoken and spoken[0][0] == "gpt":
-        spoken = spoken[1:]
-    for place, (who, value) in enumerate(spoken):
+def _turns(records: Any) -> tuple[tuple[Turn, ...], bool]:
+    """Questions with their answers, and whether the image is before the text."""
+    if not isinstance(records, list) or not all(isinstance(turn, dict) for turn in records):
+        raise ValueError(f"conversations is {str(records)[:40]!r}; expected a list of turns")
+    turns = [(turn.get("from"), turn.get("value")) for turn in records]
+    if turns and turns[0][0] == "gpt":
+        turns = turns[1:]
+    for place, (speaker, value) in enumerate(turns):
         expected = "gpt" if place % 2 else "human"
-        if who != expected or not isinstance(value, str):
-            raise ValueError(f"turn {place} is {who!r}: {str(value)[:40]!r}; expected {expected!r} and a text")
-    if len(spoken) < 2 or len(spoken) % 2:
-        raise ValueError(f"it has {len(spoken)} turns; expected questions with their answers")
-    texts = [str(value) for _, value in spoken]
+        if speaker != expected or not isinstance(value, str):
+            raise ValueError(f"turn {place} is {speaker!r}: {str(value)[:40]!r}; expected {expected!r} and a text")
+    if len(turns) < 2 or len(turns) % 2:
+        raise ValueError(f"it has {len(turns)} turns; expected questions with their answers")
+    texts = [str(value) for _, value in turns]
     first = not texts[0].strip().endswith(_IMAGE) or texts[0].strip() == _IMAGE
     clean = [text.replace(_IMAGE, "").strip() for text in texts]
     return tuple(Turn(*pair) for pair in zip(clean[::2], clean[1::2], strict=True)), first

@@ -1,14 +1,13 @@
-"""MaskGroups-2M's form, ours: parquet shards with a row an image, which `maskselect data build maskgroups-2m` writes.
+"""MaskGroups-2M in our own form: parquet shards with one row per image, from `data build maskgroups-2m`.
 
-MaskGroups-2M (RAS, arXiv 2506.05342, section 4.1) is not published; the paper tells how to make it. Two million rows
-in MaskGroups-HQ's form would hold every mask of an image once a prompt, so here the masks of an image stand in one row
-with all that is asked of it.
+MaskGroups-2M (RAS, arXiv 2506.05342, section 4.1) is not published, but the paper describes how to make it. Two million
+rows in MaskGroups-HQ's form would repeat every mask of an image for each prompt, so here a row has the masks and all
+prompts of an image.
 
-On disk: `train-00000-of-00012.parquet`, ..., and `images/`, in which links lead to the folders of the source images.
-An image of which two sources know something has a row for each. Columns: `image` (file name within `images/`),
-`image_id` ("coco/139"), `source` ("coco", "vg" or "refer"), `height`, `width`, `masks` (COCO RLE), `asked` (how many
-prompts), `prompts`: list of {`text` with a `<mask-ref>` for each reference, `kind`, `references`, `targets`: places
-among the masks}.
+On disk: `train-00000-of-00012.parquet`, ..., and `images/` with links to the folders of the source images. An image of
+two sources has a row for each. Columns: `image` (file name within `images/`), `image_id` ("coco/139"), `source`
+("coco", "vg" or "refer"), `height`, `width`, `masks` (COCO RLE), `asked` (number of prompts), `prompts`: list of
+{`text` with a `<mask-ref>` for each reference, `kind`, `references`, `targets`: places among the masks}.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,7 @@ from maskselect.data.rows import ParquetRows
 from maskselect.ops import rle
 
 IMAGES = "images"
-_ROWS_PER_GROUP = 16  # what is read and decompressed for one image
+_ROWS_PER_GROUP = 16  # read and decompressed for one image
 
 
 @cache
@@ -52,12 +51,12 @@ def _schema() -> "pa.Schema":
 
 
 class ImageRows:
-    """How a shard is stored; see the top of the file."""
+    """The form of a shard, see the top of the file."""
 
     suffix = "parquet"
 
     def write(self, path: Path, records: list[dict[str, Any]]) -> None:
-        """One file."""
+        """Write one file."""
         rows = iter(records)
         with pq.ParquetWriter(path, _schema(), compression="zstd") as writer:
             while group := list(islice(rows, _ROWS_PER_GROUP)):
@@ -65,11 +64,11 @@ class ImageRows:
 
 
 class MaskGroups2MDataset(ImageQuestions):
-    """Samples of what was built, those of an image behind each other; masks are read when they are asked for.
+    """Samples of the built set; masks are read on demand.
 
-    root: see the top of the file.  split: "train".
-
-    Raises FileNotFoundError when the layout is not there, ValueError for a damaged file.
+    Args:
+        root: see the top of the file.
+        split: "train".
     """
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
@@ -78,10 +77,11 @@ class MaskGroups2MDataset(ImageQuestions):
         self.images = Images([self.root / IMAGES], "it is made beside the shards")
         self._table = ParquetRows(self.files)
         if missing := sorted(set(_schema().names) - self._table.columns):
-            what = "expected what data build maskgroups-2m writes"
-            raise ValueError(f"{self.files[0]} has no column(s) {', '.join(missing)}; {what}")
+            raise ValueError(
+                f"{self.files[0]} has no column(s) {', '.join(missing)}; expected what data build maskgroups-2m writes"
+            )
         self._names = self._table.column("image_id")
-        super().__init__(self.root, _asks(self._names, self._table.column("asked")), "p")
+        super().__init__(self.root, _tags(self._names, self._table.column("asked")), "p")
 
     def _name(self, key: Key) -> str:
         return str(self._names[int(key)])
@@ -91,30 +91,30 @@ class MaskGroups2MDataset(ImageQuestions):
         size = (row["height"], row["width"])
         try:
             masks = _decoded(row["masks"], size)
-            asked = [
-                _question(f"{row['source']}:{number}", told, len(masks)) for number, told in enumerate(row["prompts"])
+            questions = [
+                _question(f"{row['source']}:{number}", prompt, len(masks))
+                for number, prompt in enumerate(row["prompts"])
             ]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"image {row['image_id']!r} in {self.root}: {error}") from error
         path = inside(self.root / IMAGES, str(row["image"]), "image")
-        return QuestionedImage(path, str(row["image_id"]), masks, len(masks), asked)
+        return QuestionedImage(path, str(row["image_id"]), masks, len(masks), questions)
 
 
-def _asks(images: Sequence[str], asked: Sequence[int]) -> Iterator[tuple[Key, str]]:
-    """The number of each row, and a letter for each of its prompts; rows of one image behind each other."""
+def _tags(images: Sequence[str], prompts: Sequence[int]) -> Iterator[tuple[Key, str]]:
+    """The number of each row, and a letter for each of its prompts; rows of one image follow each other."""
     first: dict[str, int] = {}
     for number, image in enumerate(images):
         first.setdefault(image, number)
     order = sorted(range(len(images)), key=lambda number: first[images[number]])
-    return ((number, "p" * asked[number]) for number in order)
+    return ((number, "p" * prompts[number]) for number in order)
 
 
-def _question(key: str, told: dict[str, Any], pool: int) -> Question:
-    """key: unique among the prompts of an image, which may have a row of each source."""
-    targets, references = tuple(told["targets"]), tuple(told["references"])
+def _question(key: str, prompt: dict[str, Any], pool: int) -> Question:
+    targets, references = tuple(prompt["targets"]), tuple(prompt["references"])
     if wrong := [place for place in targets + references if not 0 <= place < pool]:
-        raise ValueError(f"prompt {key} speaks of mask {wrong[0]} of {pool}")
-    return Question("p", key, told["text"], targets, told["kind"] or "", references=references)
+        raise ValueError(f"prompt {key} refers to mask {wrong[0]} of {pool}")
+    return Question("p", key, prompt["text"], targets, prompt["kind"] or "", references=references)
 
 
 def _decoded(codes: list[rle.Rle], size: tuple[int, int]) -> Tensor:

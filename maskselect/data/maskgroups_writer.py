@@ -1,11 +1,10 @@
-"""Writes MaskGroups-HQ's format, which `maskselect.data.maskgroups` describes and reads."""
+"""A writer of MaskGroups-HQ's format as parquet; `maskselect.data.maskgroups` describes and reads it."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from maskselect.backends.arrow import pa, pq
 from maskselect.data.maskgroups import REFERENCE_COLUMN
@@ -13,21 +12,24 @@ from maskselect.ops.atomic import atomic_file
 from maskselect.ops.rle import Rle
 from maskselect.structures.sample import MASK_REF
 
-FileFormat = Literal["parquet", "jsonl", "json"]
-_ROWS_PER_GROUP = 256  # what is held in memory while writing, and read at a time for candidates
+_ROWS_PER_GROUP = 256  # in memory while writing
 
 
 @dataclass(frozen=True)
 class MaskGroupRow:
-    """One question as it is stored.
+    """One question.
 
-    image: file name within the image folder.
-    query: the prompt, with `<mask-ref>` for each of `references`.
-    gt_mask_pool, references, mask_pool: COCO RLE whose counts are str.
-    targets: indices into gt_mask_pool.
-    image_size: (H, W).
+    Attributes:
+        sample_id: as published.
+        image: file name within the image folder.
+        query: the prompt, with `<mask-ref>` for each of `references`.
+        gt_mask_pool, references, mask_pool: COCO RLE whose counts are str.
+        targets: indices into gt_mask_pool.
+        image_size: (H, W).
+        kind: kind of the prompt.
 
-    Raises ValueError at construction when references and placeholders, or targets and pool, do not fit together.
+    Raises:
+        ValueError: references do not match the placeholders, or targets are not in the pool.
     """
 
     sample_id: str
@@ -52,46 +54,13 @@ class MaskGroupRow:
             )
 
 
-def write_maskgroups(
-    root: Path,
-    split: str,
-    rows: Iterable[MaskGroupRow],
-    reference_column: str = REFERENCE_COLUMN,
-    form: FileFormat = "parquet",
-) -> Path:
-    """Writes `root/{split}.{form}`, whole or not at all, and gives its path. Images are the caller's business.
+def write_maskgroups(root: Path, split: str, rows: Iterable[MaskGroupRow]) -> Path:
+    """Write `root/{split}.parquet`, whole or not at all, and return its path. The caller writes the images.
 
-    `rows` may be a generator: parquet and JSON lines are written as it goes.
+    `rows` may be a generator; it is not held in memory.
     """
     root.mkdir(parents=True, exist_ok=True)
-    path = root / f"{split}.{form}"
-    records = (_record(row, reference_column) for row in rows)
-    with atomic_file(path) as part:
-        if form == "parquet":
-            _write_parquet(part, records, reference_column)
-        elif form == "jsonl":
-            with part.open("w") as file:
-                file.writelines(json.dumps(record) + "\n" for record in records)
-        else:
-            part.write_text(json.dumps(list(records)))
-    return path
-
-
-def _record(row: MaskGroupRow, reference_column: str) -> dict[str, Any]:
-    return {
-        "id": row.sample_id,
-        "image": row.image,
-        "conversations": [{"from": "human", "value": f"<image>\n<mask_pool>\n{row.query}"}],
-        "mask_pool": row.mask_pool,
-        "gt_mask_pool": row.gt_mask_pool,
-        "gt_mask_group": [list(row.targets)],
-        reference_column: row.references,
-        "kind": row.kind,
-        "image_size": list(row.image_size),
-    }
-
-
-def _write_parquet(path: Path, records: Iterator[dict[str, Any]], reference_column: str) -> None:
+    path, records = root / f"{split}.parquet", map(as_record, rows)
     rle = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
     schema = pa.schema(
         [
@@ -101,11 +70,27 @@ def _write_parquet(path: Path, records: Iterator[dict[str, Any]], reference_colu
             ("mask_pool", pa.list_(rle)),
             ("gt_mask_pool", pa.list_(rle)),
             ("gt_mask_group", pa.list_(pa.list_(pa.int32()))),
-            (reference_column, pa.list_(rle)),
+            (REFERENCE_COLUMN, pa.list_(rle)),
             ("kind", pa.string()),
             ("image_size", pa.list_(pa.int32())),
         ]
     )
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with atomic_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         while group := list(islice(records, _ROWS_PER_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema))
+    return path
+
+
+def as_record(row: MaskGroupRow) -> dict[str, Any]:
+    """The columns of a row."""
+    return {
+        "id": row.sample_id,
+        "image": row.image,
+        "conversations": [{"from": "human", "value": f"<image>\n<mask_pool>\n{row.query}"}],
+        "mask_pool": row.mask_pool,
+        "gt_mask_pool": row.gt_mask_pool,
+        "gt_mask_group": [list(row.targets)],
+        REFERENCE_COLUMN: row.references,
+        "kind": row.kind,
+        "image_size": list(row.image_size),
+    }

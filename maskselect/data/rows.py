@@ -1,8 +1,8 @@
-"""Rows of a table on disk, parquet or JSON, read where they are asked for. Nothing large stays in memory."""
+"""Rows of a table in parquet or JSON files, read on demand."""
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,30 +12,30 @@ from maskselect.backends.arrow import pa, pq
 from maskselect.data.files import refuse_pointer
 from maskselect.data.index import Record, Section, open_index
 
-_KEPT_GROUPS = 4  # decoded row groups that a reader keeps
+_KEPT_GROUPS = 4  # decoded row groups in memory
 
 
 class Rows(Protocol):
-    """The rows of a split in whatever file format. Nested values may be kept as JSON text."""
+    """The rows of a split in any file format. Nested values may be JSON text."""
 
     columns: set[str]
 
     def __len__(self) -> int: ...
 
     def row(self, number: int, columns: frozenset[str] | None = None) -> Record:
-        """One row, all columns or some."""
+        """One row with all columns, or with some."""
         ...
 
     def column(self, name: str) -> list[Any]:
-        """One column, whole."""
+        """All values of a column."""
         ...
 
 
 class ParquetRows:
-    """Rows over several parquet files with the same columns.
+    """Rows of several parquet files with the same columns. The last row groups stay decoded in memory.
 
-    A row is found by its row group, which is read as a whole, and kept until others are asked for.
-    Raises ValueError for a damaged file, or one that lacks columns of the first.
+    Raises:
+        ValueError: a file is damaged, or lacks columns of the first.
     """
 
     def __init__(self, files: list[Path]) -> None:
@@ -44,75 +44,70 @@ class ParquetRows:
         starts, self._groups, before = [], [], 0
         for number, file in enumerate(files):
             opened = _opened(file)
-            own = set(opened.schema_arrow.names)
-            self.columns = self.columns or own
-            if missing := sorted(self.columns - own):
+            columns = set(opened.schema_arrow.names)
+            self.columns = self.columns or columns
+            if missing := sorted(self.columns - columns):
                 raise ValueError(f"{file} has no column(s) {', '.join(missing)}, which {files[0].name} has")
             for group in range(opened.num_row_groups):
                 starts.append(before)
                 self._groups.append((number, group))
                 before += opened.metadata.row_group(group).num_rows
         self._starts, self._count = np.array(starts), before
-        self._kept: OrderedDict[tuple[int, frozenset[str]], pa.Table] = OrderedDict()
+        self._cached: OrderedDict[tuple[int, frozenset[str]], pa.Table] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": OrderedDict()}
+        return self.__dict__ | {"_cached": OrderedDict()}
 
     def __len__(self) -> int:
         return self._count
 
     def row(self, number: int, columns: frozenset[str] | None = None) -> Record:
-        """One row, all columns or some."""
+        """One row with all columns, or with some."""
         place = int(np.searchsorted(self._starts, number, side="right")) - 1
         table = self._group(place, frozenset(self.columns) if columns is None else columns)
-        found: Record = table.slice(number - int(self._starts[place]), 1).to_pylist()[0]
-        return found
+        row: Record = table.slice(number - int(self._starts[place]), 1).to_pylist()[0]
+        return row
 
     def column(self, name: str) -> list[Any]:
-        """One column, whole."""
+        """All values of a column."""
         return [
             value for file in self.files for value in _reading(file, lambda f: f.read([name])).column(0).to_pylist()
         ]
 
     def _group(self, place: int, columns: frozenset[str]) -> "pa.Table":
         key = (place, columns)
-        if key not in self._kept:
+        if key not in self._cached:
             file, group = self._groups[place]
-            self._kept[key] = _reading(self.files[file], lambda f: f.read_row_group(group, sorted(columns)))
-            if len(self._kept) > _KEPT_GROUPS:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+            self._cached[key] = _reading(self.files[file], lambda f: f.read_row_group(group, sorted(columns)))
+            if len(self._cached) > _KEPT_GROUPS:
+                self._cached.popitem(last=False)
+        self._cached.move_to_end(key)
+        return self._cached[key]
 
 
 class JsonRows:
-    """Rows of a JSON list, or of JSON lines, by way of an index beside the file.
+    """Rows of a JSON list or of JSON lines, through an index beside the file.
 
-    Raises ValueError for a damaged file.
+    Raises:
+        ValueError: the file is damaged.
     """
 
     def __init__(self, file: Path) -> None:
         lines = file.suffix == ".jsonl"
         sections = {"row": Section("", key=None)}
         self._index = open_index(file, sections, (lambda path: {"row": _lines(path)}) if lines else None)
-
-        def columns(_: Path) -> dict[str, Iterable[Record]]:
-            names = dict.fromkeys(name for record in self._index.all("row") for name in record)
-            return {"column": ({"name": name} for name in names)}
-
-        found = open_index(self._index.file, {"column": Section("columns of rows", key="name")}, columns)
-        self.columns = {str(name) for name in found.keys("column")}
+        self.columns = {name for record in self._index.all("row") for name in record}
 
     def __len__(self) -> int:
         return self._index.count("row")
 
     def row(self, number: int, columns: frozenset[str] | None = None) -> Record:
-        """One row, all columns or some."""
+        """One row with all columns, or with some."""
         record = self._index.get("row", number)
         return record if columns is None else {name: record[name] for name in columns if name in record}
 
     def column(self, name: str) -> list[Any]:
-        """One column, whole; None where a row lacks it."""
+        """All values of a column; None for a row without it."""
         return [record.get(name) for record in self._index.all("row")]
 
 

@@ -1,6 +1,6 @@
-"""Answers for Ref-YouTube-VOS' and MeViS' servers and ReVOS' evaluator: a PNG a frame, 0 and 255, and the zip of them.
+"""Answers for the servers of Ref-YouTube-VOS and MeViS and the evaluator of ReVOS: PNGs of 0 and 255, and their zip.
 
-On disk: `Annotations/{video}/{expression}/{frame}.png`; MeViS' server wants them without the `Annotations/`.
+On disk: `Annotations/{video}/{expression}/{frame}.png`; without `Annotations/` for the server of MeViS.
 """
 
 import zipfile
@@ -17,42 +17,51 @@ from maskselect.structures.video import VideoSample
 
 
 class AnswerWriter:
-    """Writes the answers of one split, an expression at a time, each whole or not at all.
+    """Writes the answers of one split by expression, each whole or not at all.
 
-    root: folder that gets them.  inner: the folder in it, "" for none.
+    Args:
+        root: the target folder.
+        inner: the folder in it, "" for none.
     """
 
     def __init__(self, root: str | Path, inner: str = "Annotations") -> None:
         self.root, self.top = Path(root), Path(root) / inner
 
     def folder(self, sample: VideoSample) -> Path:
-        """Of the frames of an expression. Raises ValueError when its name, or its video's, leads anywhere else.
+        """The folder of an expression's frames, which `write` replaces.
 
-        Both come out of an annotation file, and what lies there is deleted before it is written anew.
+        Raises:
+            ValueError: the name of the expression or of its video leads elsewhere.
         """
-        top = self.top
-        video = inside(top, sample.video_id, "video")
+        video = inside(self.top, sample.video_id, "video")
         key = sample.sample_id.removeprefix(f"{sample.video_id}/")
         folder = inside(video, key, "expression")
-        if video == top or folder.parent != video:
-            raise ValueError(f"expression {sample.sample_id!r} cannot name a folder under {top}")
+        if video == self.top or folder.parent != video:
+            raise ValueError(f"expression {sample.sample_id!r} cannot name a folder under {self.top}")
         return folder
 
     def is_done(self, sample: VideoSample) -> bool:
-        """Whether an expression was answered already, on every frame."""
+        """Whether an expression has an answer on every frame."""
         return all(file.is_file() for file in self._files(sample))
 
     def write(self, sample: VideoSample, masks: np.ndarray) -> Path:
-        """The folder of an expression, written anew. masks: (T, H, W) bool, one for each of the sample's frames.
+        """Write or replace the answer to an expression.
 
-        Raises ValueError, before anything is written, for masks of another number, size or type, and for a name that
-        leads out.
+        Args:
+            sample: the expression.
+            masks: (T, H, W) bool, one for each of its frames.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: masks have another number, size or type, or a name leads out. Nothing is written.
         """
         expected = (len(sample.frame_names), *sample.size)
         if not isinstance(masks, np.ndarray) or masks.shape != expected or masks.dtype != np.bool_:
             is_array = isinstance(masks, np.ndarray)
-            told = f"{list(masks.shape)} {masks.dtype}" if is_array else f"a {type(masks).__name__}"
-            raise ValueError(f"the answer to {sample.sample_id} is {told}; expected {list(expected)} bool, of numpy")
+            form = f"{list(masks.shape)} {masks.dtype}" if is_array else f"a {type(masks).__name__}"
+            raise ValueError(f"the answer to {sample.sample_id} is {form}; expected {list(expected)} bool, of numpy")
         folder, files = self.folder(sample), self._files(sample)
         with atomic_folder(folder, replace=True) as part:
             for file, mask in zip(files, masks, strict=True):
@@ -60,9 +69,10 @@ class AnswerWriter:
         return folder
 
     def pack(self, samples: Iterable[VideoSample], archive: str | Path) -> Path:
-        """The zip that is handed in, with every frame of every sample.
+        """Write the zip for the server, with every frame of every sample, and return its path.
 
-        Raises FileNotFoundError, and writes nothing, when one of them is missing.
+        Raises:
+            FileNotFoundError: a frame has no answer. Nothing is written.
         """
         archive = Path(archive)
         files = [file for sample in samples for file in self._files(sample)]
@@ -75,7 +85,7 @@ class AnswerWriter:
         return archive
 
     def _files(self, sample: VideoSample) -> list[Path]:
-        """One a frame. Raises ValueError for a name that is not one file in the expression's folder."""
+        """One file per frame. Raises ValueError for a name that is no file in the expression's folder."""
         folder = self.folder(sample)
         files = [inside(folder, f"{name}.png", "frame") for name in sample.frame_names]
         if wrong := [file for file in files if file.parent != folder]:

@@ -49,7 +49,7 @@ ODD: list[Any] = [
 
 def _write_maskgroups(folder: Path) -> None:
     rows = test_maskgroups.rows(test_maskgroups.three_masks())
-    test_maskgroups.write_maskgroups(test_maskgroups.folder(folder), "val", rows, form="json")
+    test_maskgroups.write_in_form(test_maskgroups.folder(folder), "val", rows, "json")
 
 
 def _build_maskgroups(folder: Path) -> None:

@@ -15,7 +15,7 @@ from maskselect.data.files import read_json
 from maskselect.data.index import Section, open_index
 from maskselect.data.llm_seg40k import LlmSeg40kDataset
 from maskselect.data.maskgroups import MaskGroupsDataset
-from maskselect.data.maskgroups_writer import MaskGroupRow, write_maskgroups
+from maskselect.data.maskgroups_writer import MaskGroupRow
 from maskselect.data.muse import MuseDataset
 from maskselect.data.own import open_own
 from maskselect.data.panoptic import PanopticDataset
@@ -23,6 +23,7 @@ from maskselect.data.refer import ReferDataset
 from maskselect.data.values import by_key
 from maskselect.data.visual_genome import VisualGenome
 from maskselect.ops import rle
+from tests.data.test_maskgroups import write_in_form
 
 Data = dict[str, Any]
 
@@ -142,9 +143,9 @@ def test_maskgroups(form: Any, tmp_path: Path) -> None:
     pictures(tmp_path / "images")
     codes = rle.encode(np.ones((1, 8, 12), bool))
     rows = [MaskGroupRow(name, "1.png", "all", codes, (0,), (8, 12)) for name in ("a", "b", "a")]
-    write_maskgroups(tmp_path, "train", rows[:2], form=form)
+    write_in_form(tmp_path, "train", rows[:2], form)
     assert len(MaskGroupsDataset(tmp_path, "train")) == 2
-    write_maskgroups(tmp_path, "train", rows, form=form)
+    write_in_form(tmp_path, "train", rows, form)
     with pytest.raises(ValueError, match=rf"train\.{form}, row number 0 and row number 2 have the same id 'a'"):
         MaskGroupsDataset(tmp_path, "train")
 

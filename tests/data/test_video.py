@@ -251,7 +251,7 @@ def test_frames_and_index_pngs_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is damaged"):
         sample.masks[0]
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"00000\.png is not there"):
+    with pytest.raises(FileNotFoundError, match=r"00000\.png does not exist"):
         sample.masks[0]
     (root / "train/JPEGImages/a/00005.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"frame .*00005\.jpg is not there"):
