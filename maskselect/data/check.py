@@ -73,8 +73,8 @@ def check(reader: _Reader, limit: int | None = None) -> CheckReport:
 
 
 def _image_ids(reader: Any) -> list[str]:
-    ids = getattr(reader, "image_ids", None) or getattr(reader, "video_ids", list)
-    return ids()
+    names = [name for name in ("image_ids", "video_ids") if hasattr(reader, name)]
+    return getattr(reader, names[0])() if names else []
 
 
 def _count_item(report: CheckReport, item: Sample | VideoSample | Conversation) -> None:

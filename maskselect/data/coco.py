@@ -9,11 +9,9 @@ target, and its pixels are ignored in questions about its category. Images witho
 **EntitySeg** (https://github.com/adobe-research/EntitySeg-Dataset, release v1.0; images also on Hugging Face,
 `qqlu1992/Adobe_EntitySeg`): 33,227 images in three subsets of 11,580, 11,598 and 10,049. Adobe research licence,
 non-commercial. On disk, under the root or its `entityseg/`:
-`annotations/entity_segmentation/entityv2_{subset}_entity_{split}.json` (or `…_lr.json`),
-`annotations/instance_segmentation/entityv2_01_instances_{split}.json`, and the images in `images/` (or `images_lr/`,
-the shorter side 800 pixels), in it `entity_01_11580/`, `entity_02_11598/`, `entity_03_10049/`.
-Quirks: entities are all visible things and stuff, without names; masks of 150 named categories are in a separate file,
-for subset 01 only, where the ending `_ot` means "other".
+`annotations/entity_segmentation/entityv2_010203_entity_{split}.json`, and the images in `images/`, in it
+`entity_01_11580/`, `entity_02_11598/`, `entity_03_10049/`.
+Quirks: entities are all visible things and stuff, without names.
 """
 
 from collections.abc import Iterator, Mapping
@@ -172,9 +170,7 @@ def coco_split(split: str) -> str:
 class CocoDataset(CocoQuestions):
     """Samples of COCO instances: one per image and category, whose targets are all its instances.
 
-    Args:
-        root: see the top of the file.
-        split: train2017 or val2017, or short, train or val.
+    Splits: train2017 or val2017, or short, train or val.
     """
 
     def __init__(self, root: str | Path, split: str = "val2017") -> None:
@@ -185,47 +181,18 @@ class CocoDataset(CocoQuestions):
 
 
 class EntitySegDataset(CocoQuestions):
-    """Samples of EntitySeg: one per image, "everything", whose targets are all its entities.
+    """Samples of EntitySeg: one per image, "everything", whose targets are all its entities. Splits: train or val."""
 
-    Args:
-        root: see the top of the file.
-        split: train or val.
-        subset: 01, 02, 03, or 010203 for all.
-        named: instead one per image and category of the 150 named ones, which only subset 01 has.
-        low_resolution: use the reduced images and their masks.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "val",
-        subset: str = "010203",
-        named: bool = False,
-        low_resolution: bool = False,
-    ) -> None:
-        self.named = named
-        ending = "_lr" if low_resolution else ""
-        name = f"entity_segmentation/entityv2_{subset}_entity_{split}{ending}.json"
-        if named:
-            name = f"instance_segmentation/entityv2_01_instances_{split}{ending}.json"
+    def __init__(self, root: str | Path, split: str = "val") -> None:
+        name = f"entity_segmentation/entityv2_010203_entity_{split}.json"
         page = "get it from https://github.com/adobe-research/EntitySeg-Dataset"
         homes = [f"{home}{part}{name}" for home in ("", "entityseg/") for part in ("annotations/", "")]
         file = find_one(Path(root), homes, f"EntitySeg file of {split}", page)
-        tops = [base / f"images{ending}" for base in (Path(root), Path(root) / "entityseg")]
+        tops = [base / "images" for base in (Path(root), Path(root) / "entityseg")]
         # Released annotations name images with their folder, copies of single subsets without.
         inner = [folder for top in tops for folder in sorted(top.glob("entity_*"))]
         super().__init__(file, Images([*tops, *inner], page))
 
-    def _readable(self) -> dict[Key, str]:
-        return {key: _entity_name(name) for key, name in super()._readable().items()}
-
     def _questions(self, image: Record, annotations: list[Record], pool: int) -> list[Question]:
-        if self.named:
-            return super()._questions(image, annotations, pool)
         targets, crowds = tuple(range(pool)), tuple(range(pool, len(annotations)))
         return [Question("c", "", "everything", targets, kind="", unsure=crowds)] if pool else []
-
-
-def _entity_name(name: str) -> str:
-    words = name.strip().removesuffix("_ot").replace("_", " ")
-    return f"other {words}" if name.strip().endswith("_ot") else words

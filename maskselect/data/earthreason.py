@@ -22,14 +22,14 @@ _HELP = "see https://huggingface.co/datasets/earth-insights/EarthReason"
 
 
 class EarthReasonDataset(Reader[Sample]):
-    """Samples of one split: one per image, or with `paraphrases` one per question.
+    """Samples of one split: one per image.
 
     Raises:
         FileNotFoundError: the layout does not exist.
         ValueError: the three folders have different numbers of files.
     """
 
-    def __init__(self, root: str | Path, split: str, paraphrases: bool = False) -> None:
+    def __init__(self, root: str | Path, split: str) -> None:
         home = find_one(Path(root), [split, f"rs_reason_seg/RSReasonSeg/{split}"], f"folder of split {split!r}", _HELP)
         for part in ("images", "labels", "QAs"):
             find_one(home, [part], f"folder {part}", _HELP)
@@ -38,25 +38,19 @@ class EarthReasonDataset(Reader[Sample]):
         if not len(images) == len(labels) == len(questions):
             counts = f"{len(images)} images, {len(labels)} labels and {len(questions)} question files"
             raise ValueError(f"{home} has {counts}; expected one of each for every image")
-        self._triples = list(zip(images, labels, questions, strict=True))
-        self._rows = [
-            (place, number)
-            for place, (_, _, file) in enumerate(self._triples)
-            for number in range(len(_record(file)["questions"]) if paraphrases else 1)
-        ]
+        self._rows = list(zip(images, labels, questions, strict=True))
 
     def __getitem__(self, number: int) -> Sample:
         """Decode one sample, see `Reader`."""
-        place, which = self._rows[number]
-        image, label, file = self._triples[place]
+        image, label, file = self._rows[number]
         record = _record(file)
         size = image_size(image)
         mask = torch.from_numpy(_read_label(label, size))
         return Sample(
             image=image,
             image_id=image.stem,
-            sample_id=f"{image.stem}:{which}",
-            prompt=Prompt(str(record["questions"][which]).strip(), torch.zeros(0, *size, dtype=torch.bool)),
+            sample_id=f"{image.stem}:0",
+            prompt=Prompt(str(record["questions"][0]).strip(), torch.zeros(0, *size, dtype=torch.bool)),
             gt_pool=mask[None],
             targets=(0,) if record["answer"] and mask.any() else (),
             kind="reasoning",
@@ -64,7 +58,7 @@ class EarthReasonDataset(Reader[Sample]):
 
     def image_ids(self) -> list[str]:
         """The image of each sample."""
-        return [self._triples[place][0].stem for place, _ in self._rows]
+        return [image.stem for image, _, _ in self._rows]
 
 
 def _record(file: Path) -> dict[str, Any]:

@@ -32,9 +32,7 @@ _FOLDERS = {
 class LlmSeg40kDataset(Reader[Sample]):
     """Samples of one split, one per question. The pool is the masks of all questions about the image.
 
-    Args:
-        root: see the top of the file.
-        split: train, validation (also "val") or test.
+    Splits: train, validation (also "val") or test.
     """
 
     def __init__(self, root: str | Path, split: str) -> None:

@@ -91,9 +91,7 @@ class LvisDataset(CocoQuestions):
 class EgoObjectsDataset(CocoQuestions):
     """Samples of EgoObjects: one per image and category. The masks are filled boxes.
 
-    Args:
-        root: see the top of the file.
-        split: train, val or test; eval is val and test.
+    Splits: train, val or test; eval is val and test.
     """
 
     def __init__(self, root: str | Path, split: str = "val") -> None:

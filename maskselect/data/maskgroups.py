@@ -14,7 +14,6 @@ On disk: `{split}.parquet`, `.json` or `.jsonl` (or parquet shards `{split}-*.pa
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from torch import Tensor
 
 from maskselect.data.files import inside, unpack
 from maskselect.data.images import image_size
-from maskselect.data.rows import JsonRows, ParquetRows, Rows
+from maskselect.data.reader import Reader
+from maskselect.data.rows import JsonRows, ParquetRows
 from maskselect.data.values import by_key, whole
 from maskselect.ops import masks, rle
 from maskselect.ops.atomic import atomic_folder
@@ -37,7 +37,7 @@ _POOL = "mask_pool"
 _NEEDED = {"id", "image", "conversations", "gt_mask_pool", "gt_mask_group"}
 
 
-class MaskGroupsDataset:
+class MaskGroupsDataset(Reader[Sample]):
     """Samples of one split, decoded on access.
 
     Args:
@@ -54,16 +54,11 @@ class MaskGroupsDataset:
         self.root, self.split, self.reference_column = Path(root), split, reference_column
         files = find_split(self.root, split)
         self._images = _find_images(self.root)
-        self._rows: Rows = ParquetRows(files) if files[0].suffix == ".parquet" else JsonRows(files[0])
+        self._table = ParquetRows(files) if files[0].suffix == ".parquet" else JsonRows(files[0])
+        self._rows = range(len(self._table))
         self._check_columns(files[0])
-        ids = self._rows.column("id") if "id" in self._rows.columns else []
+        ids = self._table.column("id") if "id" in self._table.columns else []
         by_key(ids, str, files[0] if len(files) == 1 else f"{files[0]} and its further shards", "row")
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Sample:
         """Decode one sample. Masks of another size than the image are resized by nearest neighbour.
@@ -72,10 +67,8 @@ class MaskGroupsDataset:
             ValueError: it contradicts itself; the message names the sample.
             FileNotFoundError: its image does not exist.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)}")
-        columns = frozenset(self._rows.columns - {_POOL})  # the candidates are most of the bytes
-        row = {name: _plain(value) for name, value in self._rows.row(index % len(self), columns).items()}
+        columns = frozenset(self._table.columns - {_POOL})  # the candidates are most of the bytes
+        row = {name: _plain(value) for name, value in self._table.row(self._rows[index], columns).items()}
         try:
             path = inside(self._images, str(row["image"]), "image")
             size = row.get("image_size")
@@ -86,7 +79,7 @@ class MaskGroupsDataset:
 
     def image_ids(self) -> list[str]:
         """The image of each sample."""
-        return [str(image) for image in self._rows.column("image")]
+        return [str(image) for image in self._table.column("image")]
 
     def _sample(self, row: dict[str, Any], path: Path, size: tuple[int, int]) -> Sample:
         pool_codes, reference_codes = row["gt_mask_pool"] or [], row.get(self.reference_column) or []
@@ -104,12 +97,12 @@ class MaskGroupsDataset:
         )
 
     def _check_columns(self, file: Path) -> None:
-        columns = self._rows.columns
-        if len(self._rows) and (missing := sorted(_NEEDED - columns)):
+        columns = self._table.columns
+        if len(self) and (missing := sorted(_NEEDED - columns)):
             raise ValueError(f"{file} has no column(s) {', '.join(missing)}; found {', '.join(sorted(columns))}")
         if self.reference_column in columns:
             return
-        for conversations in self._rows.column("conversations"):
+        for conversations in self._table.column("conversations"):
             if MASK_REF in _text(conversations):
                 raise ValueError(
                     f"{file} has prompts with {MASK_REF} but no column {self.reference_column!r} of reference masks; "

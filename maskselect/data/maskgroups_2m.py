@@ -64,12 +64,7 @@ class ImageRows:
 
 
 class MaskGroups2MDataset(ImageQuestions):
-    """Samples of the built set; masks are read on demand.
-
-    Args:
-        root: see the top of the file.
-        split: "train".
-    """
+    """Samples of the built set; masks are read on demand. Splits: "train"."""
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root = Path(root)

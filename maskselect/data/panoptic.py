@@ -107,9 +107,7 @@ class PanopticQuestions(ImageQuestions):
 class PanopticDataset(PanopticQuestions):
     """Samples of COCO panoptic: one per image and category, things and stuff; the targets are all its segments.
 
-    Args:
-        root: see the top of the file.
-        split: train2017 or val2017, or short, train or val.
+    Splits: train2017 or val2017, or short, train or val.
     """
 
     def __init__(self, root: str | Path, split: str = "val2017") -> None:
@@ -118,20 +116,12 @@ class PanopticDataset(PanopticQuestions):
 
 
 class Pix2CapDataset(PanopticQuestions):
-    """Samples of Pix2Cap-COCO: one per segment, with its description as prompt.
+    """Samples of Pix2Cap-COCO: one per segment, with its description as prompt. Splits: train or val."""
 
-    Args:
-        root: see the top of the file.
-        split: train or val.
-        whole: leave out images with a description of fewer than three characters; by default in train only, as
-            published. Otherwise the name of the category replaces an empty description.
-    """
-
-    def __init__(self, root: str | Path, split: str = "val", whole: bool | None = None) -> None:
+    def __init__(self, root: str | Path, split: str = "val") -> None:
         root, short = Path(root), split.removesuffix("2017")
-        self.whole = short == "train" if whole is None else whole
         file = _find(root, f"pix2cap_coco_{short}.json", _PIX2CAP_PAGE)
-        super().__init__(file, root, coco_split(short), "d" if self.whole else "dx")
+        super().__init__(file, root, coco_split(short), "d" if short == "train" else "dx")
 
     def _questions(self, segments: list[Record], pool: int) -> list[Question]:
         by_category(segments, pool, self.names)  # raises for an unknown category

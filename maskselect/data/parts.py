@@ -144,9 +144,7 @@ def _type(attribute: str) -> str:
 class PascalPartDataset(CocoQuestions):
     """Samples of PASCAL-Part: one per image and category of parts ("the leg of the dog"), kind "part".
 
-    Args:
-        root: see the top of the file.
-        split: train.
+    Splits: train.
     """
 
     def __init__(self, root: str | Path, split: str = "train") -> None:

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 Item_co = TypeVar("Item_co", covariant=True)
 
 
@@ -14,7 +16,7 @@ class Reader(ABC, Generic[Item_co]):
     damaged file. A subclass sets `_rows`, one entry for each item.
     """
 
-    _rows: Sequence[Any]
+    _rows: Sequence[Any] | np.ndarray
 
     def __len__(self) -> int:
         return len(self._rows)

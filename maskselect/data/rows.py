@@ -4,7 +4,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,22 +13,6 @@ from maskselect.data.files import refuse_pointer
 from maskselect.data.index import Record, Section, open_index
 
 _KEPT_GROUPS = 4  # decoded row groups in memory
-
-
-class Rows(Protocol):
-    """The rows of a split in any file format. Nested values may be JSON text."""
-
-    columns: set[str]
-
-    def __len__(self) -> int: ...
-
-    def row(self, number: int, columns: frozenset[str] | None = None) -> Record:
-        """One row with all columns, or with some."""
-        ...
-
-    def column(self, name: str) -> list[Any]:
-        """All values of a column."""
-        ...
 
 
 class ParquetRows:

@@ -20,7 +20,7 @@ another numbering and are skipped.
 images of training, validation and testing (without labels), 124 classes. On disk, under the root or its `mapillary/`:
 `config_v2.0.json`, `{split}/images/*.jpg` and `{split}/v2.0/labels/*.png`.
 Quirks: a label is a palette image whose index is the place in the configuration's list; 255 is never a class. Classes
-that Vistas does not evaluate ("unlabeled", "ego vehicle") are ignored; LISA uses them (`every=True`).
+that Vistas does not evaluate ("unlabeled", "ego vehicle") are ignored; LISA uses them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -144,12 +144,7 @@ class SemanticDataset(ImageQuestions):
 
 
 class Ade20kDataset(SemanticDataset):
-    """Samples of ADE20K.
-
-    Args:
-        root: see the top of the file.
-        split: training or validation, or short, train or val.
-    """
+    """Samples of ADE20K. Splits: training or validation, or short, train or val."""
 
     def __init__(self, root: str | Path, split: str = "validation") -> None:
         split = _long_split(split)
@@ -160,12 +155,7 @@ class Ade20kDataset(SemanticDataset):
 
 
 class CocoStuffDataset(SemanticDataset):
-    """Samples of COCO-Stuff.
-
-    Args:
-        root: see the top of the file.
-        split: train2017 or val2017, or short, train or val.
-    """
+    """Samples of COCO-Stuff. Splits: train2017 or val2017, or short, train or val."""
 
     def __init__(self, root: str | Path, split: str = "val2017") -> None:
         root, split = Path(root), coco_split(split)
@@ -181,22 +171,15 @@ class CocoStuffDataset(SemanticDataset):
 
 
 class VistasDataset(SemanticDataset):
-    """Samples of Mapillary Vistas v2.0.
+    """Samples of Mapillary Vistas v2.0. Splits: training or validation, or short, train or val."""
 
-    Args:
-        root: see the top of the file.
-        split: training or validation, or short, train or val.
-        every: include the classes that Vistas does not evaluate.
-    """
-
-    def __init__(self, root: str | Path, split: str = "validation", every: bool = False) -> None:
+    def __init__(self, root: str | Path, split: str = "validation") -> None:
         split, name = _long_split(split), "config_v2.0.json"
         config = find_one(Path(root), [name, f"mapillary/{name}"], f"configuration {name}", _VISTAS_PAGE)
         home = config.parent / split
         labels = find_one(home, ["v2.0/labels"], f"Vistas labels of {split}", _VISTAS_PAGE)
         names, not_evaluated = _vistas_classes(config)
-        void = (_UNLABELLED,) if every else (*not_evaluated, _UNLABELLED)
-        super().__init__(labels, Images([home / "images"], _VISTAS_PAGE), names, void)
+        super().__init__(labels, Images([home / "images"], _VISTAS_PAGE), names, (*not_evaluated, _UNLABELLED))
 
 
 def _long_split(split: str) -> str:

@@ -103,12 +103,7 @@ class VideoDataset(Reader[VideoSample]):
 
 
 class RefYoutubeVosDataset(VideoDataset):
-    """Samples of Ref-YouTube-VOS.
-
-    Args:
-        root: see the top of the file.
-        split: train, valid or test.
-    """
+    """Samples of Ref-YouTube-VOS. Splits: train, valid or test."""
 
     def __init__(self, root: str | Path, split: str = "valid") -> None:
         page = "get it from https://youtube-vos.org/dataset/rvos/"
@@ -154,12 +149,7 @@ class RefDavis17Dataset(VideoDataset):
 
 
 class RevosDataset(VideoDataset):
-    """Samples of ReVOS.
-
-    Args:
-        root: see the top of the file.
-        split: train or valid.
-    """
+    """Samples of ReVOS. Splits: train or valid."""
 
     def __init__(self, root: str | Path, split: str = "valid") -> None:
         page = "get it from https://github.com/cilinyan/ReVOS-api"
@@ -193,12 +183,7 @@ class RevosDataset(VideoDataset):
 
 
 class MevisDataset(VideoDataset):
-    """Samples of MeViS.
-
-    Args:
-        root: see the top of the file.
-        split: train, valid_u or valid, whose masks are not public.
-    """
+    """Samples of MeViS. Splits: train, valid_u or valid, whose masks are not public."""
 
     def __init__(self, root: str | Path, split: str = "valid_u") -> None:
         page = "get it from https://github.com/henghuiding/MeViS"

@@ -129,16 +129,11 @@ class VisualGenome:
 
 
 class VisualGenomeDataset(ImageQuestions):
-    """Samples of Visual Genome. The masks are filled boxes.
-
-    Args:
-        root: see the top of the file.
-        split: "all".
-        ask: any of "c", each name of an image with all its objects; "a", each attribute of a name; "r", each
-            relationship, "the man holding the umbrella", with all its subjects.
+    """Samples of Visual Genome, split "all": one for each name of an image with all its objects, each attribute of a
+    name, and each relationship, "the man holding the umbrella", with all its subjects. The masks are filled boxes.
     """
 
-    def __init__(self, root: str | Path, split: str = "all", ask: str = "car") -> None:
+    def __init__(self, root: str | Path, split: str = "all") -> None:
         if split != "all":
             raise ValueError(f"Visual Genome has no split {split!r}; expected all")
         self.genome = VisualGenome(root)
@@ -148,7 +143,7 @@ class VisualGenomeDataset(ImageQuestions):
         states = [(file.name, file.stat()) for file in others if file.is_file()]
         stamp = f"1 {[(name, state.st_size, state.st_mtime_ns) for name, state in states]}"
         rows = indexed_tags(self.genome.objects, self._all_tags, stamp)
-        super().__init__(source, ((key, tags) for key, tags, _ in rows), ask)
+        super().__init__(source, ((key, tags) for key, tags, _ in rows), "car")
 
     def _all_tags(self) -> Iterator[ImageTags]:
         ids = self.genome.image_ids()

@@ -1,4 +1,4 @@
-"""`Answer`: what a system says to one prompt, at the working size.
+"""`Answer`: the answer of a system to one prompt, at the working size.
 
 Shape letters: M masks of the group, N candidates, T frames, h w working pixels.
 """
@@ -14,14 +14,15 @@ from maskselect.structures.masks import MaskSet
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Answer(ByValue):
-    """The masks of one prompt by falling score, and what they were chosen from or decoded from.
+    """The masks of one prompt by falling score, with the pool or the text from which they come.
 
-    masks: (M, h, w) bool of a picture, or `ClipMasks` of a clip; M = 0 where nothing answers the prompt.
-    scores: (M,) float32 in [0, 1].
-    pool: the candidates that were scored, (N, h, w); None where the system has none, and for clips.
-    pool_scores: (N,) float32, the score of every candidate; None without a pool.
-    text: what the language model wrote; None where it writes nothing.
-    failure: why `text` could not be decoded to masks, one sentence; None where it could, or there is none.
+    Attributes:
+        masks: (M, h, w) bool of a picture, or `ClipMasks` of a clip; M = 0 for a no-target prompt.
+        scores: (M,) float32 in [0, 1].
+        pool: the scored candidates, (N, h, w); None if the system has none, and for clips.
+        pool_scores: (N,) float32, the score of every candidate; None without a pool.
+        text: the text of the language model; None if it writes none.
+        failure: why `text` could not be decoded to masks, as one sentence; None if it could, or there is none.
     """
 
     masks: Tensor | ClipMasks

@@ -1,4 +1,4 @@
-"""Arguments of calls, checked before any work is done."""
+"""Checks of arguments before any work."""
 
 from numbers import Real
 
@@ -9,7 +9,7 @@ from maskselect.ops.masks import binary
 
 
 def checked_threshold(threshold: object) -> float:
-    """A number in [0, 1]. Raises TypeError or ValueError for anything else."""
+    """The threshold as float in [0, 1]. Raises TypeError or ValueError for anything else."""
     if isinstance(threshold, bool) or not isinstance(threshold, Real):
         raise TypeError(f"threshold is of type {type(threshold).__name__}; expected a number between 0 and 1")
     value = float(threshold)
@@ -19,8 +19,8 @@ def checked_threshold(threshold: object) -> float:
 
 
 def checked_extra(masks: object) -> np.ndarray:
-    """Masks that join the proposed ones: (K, H, W) bool in memory of their own. Raises TypeError or ValueError."""
+    """A copy of extra candidates as (K, H, W) bool. Raises TypeError or ValueError for anything else."""
     if not isinstance(masks, np.ndarray | Tensor) or masks.ndim != 3:
-        found = tuple(getattr(masks, "shape", ())) or type(masks).__name__
-        raise TypeError(f"extra_candidates must be an array (K, H, W) bool, got {found}")
+        form = tuple(getattr(masks, "shape", ())) or type(masks).__name__
+        raise TypeError(f"extra_candidates must be an array (K, H, W) bool, got {form}")
     return binary(np.asarray(masks), "extra_candidates")

@@ -8,14 +8,14 @@ import numpy as np
 from torch import Tensor
 
 _SHOWN = 6
-"""Members of a list or mapping that `repr` shows."""
+"""Number of members of a list or mapping in a `repr`."""
 
 
 class ByValue:
-    """Equality by value, a hash that fits it, and a short `repr` without pixels.
+    """Equality by value, a matching hash, and a short `repr` without pixels.
 
-    Derive with `@dataclass(eq=False, repr=False)`. Two objects are equal when they are of one class and all fields that
-    take part in comparison are equal; arrays are, when shape, dtype and every value are.
+    Derive with `@dataclass(eq=False, repr=False)`. Objects are equal if they have the same class and all compared
+    fields are equal; arrays are equal if shape, dtype and all values are.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -34,7 +34,7 @@ class ByValue:
 
 
 def same_values(a: Any, b: Any) -> bool:
-    """Whether two values are equal, arrays and containers of arrays among them."""
+    """Whether two values are equal; arrays and containers of arrays are supported."""
     if isinstance(a, Tensor | np.ndarray) or isinstance(b, Tensor | np.ndarray):
         if type(a) is not type(b) or a.shape != b.shape or a.dtype != b.dtype:
             return False
@@ -47,13 +47,13 @@ def same_values(a: Any, b: Any) -> bool:
 
 
 def short(value: Any) -> str:
-    """A value in a few words: of an array dtype and shape, of containers the first members."""
+    """A short text for a value: dtype and shape of an array, the first members of a container."""
     if isinstance(value, Tensor | np.ndarray):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     if isinstance(value, dict):
-        parts = [f"{key!r}: {short(one)}" for key, one in list(value.items())[:_SHOWN]]
+        parts = [f"{key!r}: {short(item)}" for key, item in list(value.items())[:_SHOWN]]
         return "{" + ", ".join(parts + ["…"] * (len(value) > _SHOWN)) + "}"
     if isinstance(value, list | tuple):
-        parts = [short(one) for one in value[:_SHOWN]] + ["…"] * (len(value) > _SHOWN)
+        parts = [short(item) for item in value[:_SHOWN]] + ["…"] * (len(value) > _SHOWN)
         return f"[{', '.join(parts)}]" if isinstance(value, list) else f"({', '.join(parts)})"
     return repr(value)

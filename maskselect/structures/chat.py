@@ -1,18 +1,20 @@
-"""`ChatIds`: what the chat template of a language model puts around what a user gives."""
+"""`ChatIds`: the tokens of a language model's chat template around the input."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ChatIds:
-    """Token ids of a template, in the order in which they are read; any may be empty.
+    """Token ids of a template in reading order; any may be empty.
 
         begin [image tokens] image_end [candidates] after [prompt] closing [answer]
 
-    begin: the system's text, and what opens the user's turn and the image.
-    image_end: right behind the image.  after: between candidates and prompt.
-    closing: behind the prompt, up to where the answer begins.
-    before_caption: behind candidates, in the place of all that follows, where a caption is to follow.
+    Attributes:
+        begin: the system text, and the start of the user's turn and of the image.
+        image_end: after the image.
+        after: between candidates and prompt.
+        closing: between prompt and answer.
+        before_caption: after the candidates, in place of all that follows, if a caption follows.
     """
 
     begin: list[int]

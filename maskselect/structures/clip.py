@@ -15,9 +15,11 @@ from maskselect.structures.packed_masks import PackedMasks
 
 @runtime_checkable
 class Clip(Protocol):
-    """A video whose frames are decoded when they are asked for, so that memory does not grow with its length.
+    """A video whose frames are decoded on demand, so that memory does not grow with its length.
 
-    fps: frames a second.  size: (H, W) of every frame.
+    Attributes:
+        fps: frames per second.
+        size: (H, W) of every frame.
     """
 
     fps: float
@@ -26,7 +28,7 @@ class Clip(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, frame: int) -> np.ndarray:
-        """(H, W, 3) uint8. Raises IndexError beyond the last frame, ValueError for a frame that cannot be decoded."""
+        """(H, W, 3) uint8. Raises IndexError beyond the last frame, ValueError if it cannot be decoded."""
         ...
 
 
@@ -72,8 +74,7 @@ class ClipMasks:
         """Masks of all objects in a frame: (M, H, W) bool, all False where an object is absent."""
         masks = np.zeros((len(self), *self.shown), bool)
         for number in range(len(self)):
-            mask = self.get(number, frame)
-            if mask is not None:
+            if (mask := self.get(number, frame)) is not None:
                 masks[number] = mask
         return masks
 
@@ -93,5 +94,5 @@ class ClipMasks:
     def shown_at(self, shown: tuple[int, int]) -> "ClipMasks":
         """The same masks, returned at another size (H, W)."""
         out = ClipMasks(self.frames, self.size, shown)
-        out._objects = [{t: packed.at(shown) for t, packed in own.items()} for own in self._objects]
+        out._objects = [{t: packed.at(shown) for t, packed in masks.items()} for masks in self._objects]
         return out

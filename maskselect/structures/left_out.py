@@ -1,4 +1,4 @@
-"""What a long run goes on without: samples and images that cannot be read, each with the reason."""
+"""Samples and images that cannot be read and that a long run leaves out, with the reasons."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 class LeftOut:
     """Samples or images that were left out.
 
-    reasons: by name, one sentence each.
+    Attributes:
+        reasons: one sentence by name.
     """
 
     reasons: dict[str, str] = field(default_factory=dict)
@@ -18,15 +19,15 @@ class LeftOut:
         return len(self.reasons)
 
     def add(self, name: str, error: BaseException | str) -> None:
-        """One more."""
+        """Add a name with its error."""
         self.reasons[name] = error if isinstance(error, str) else one_line(error)
 
     def by_reason(self) -> dict[str, list[str]]:
-        """The names that each reason holds for."""
-        found: dict[str, list[str]] = {}
+        """The names of each reason."""
+        names: dict[str, list[str]] = {}
         for name, reason in self.reasons.items():
-            found.setdefault(reason, []).append(name)
-        return found
+            names.setdefault(reason, []).append(name)
+        return names
 
     def as_json(self) -> dict[str, object]:
         """`count`, and `reasons`: a list of {reason, names}."""
@@ -35,7 +36,7 @@ class LeftOut:
 
 @contextmanager
 def going_on(left_out: LeftOut | None, *names: str) -> Iterator[None]:
-    """A block after whose ValueError or OSError the run goes on without `names`; without `left_out` it raises."""
+    """Catch a ValueError or OSError of the block and add `names` to `left_out`; raise it if `left_out` is None."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -10,14 +10,16 @@ from maskselect.structures.by_value import ByValue
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaskSet(ByValue):
-    """N masks of one image with one score each, and whatever else their source knows, kept in step.
+    """N masks of one image with scores and further columns of their source.
 
-    masks: (N, H, W) bool.
-    scores: (N,) float32, higher is better; what it means belongs to the source (predicted IoU for SAM).
-    source: who proposed them, for example "sam".
-    columns: further (N, ...) tensors, filtered and concatenated together with the masks.
+    Attributes:
+        masks: (N, H, W) bool.
+        scores: (N,) float32, higher is better; the source defines the meaning (predicted IoU for SAM).
+        source: the proposer, for example "sam".
+        columns: further (N, ...) tensors, filtered and concatenated together with the masks.
 
-    Raises ValueError at construction when lengths or types disagree.
+    Raises:
+        ValueError: lengths or types disagree.
     """
 
     masks: Tensor
@@ -47,19 +49,20 @@ class MaskSet(ByValue):
         return cls(torch.zeros(0, *image_size, dtype=torch.bool), torch.zeros(0, dtype=torch.float32), source)
 
     def copy(self) -> "MaskSet":
-        """The same set in memory of its own."""
+        """A copy that shares no memory."""
         columns = {name: column.clone() for name, column in self.columns.items()}
         return MaskSet(self.masks.clone(), self.scores.clone(), self.source, columns)
 
     def keep(self, index: Tensor) -> "MaskSet":
-        """The rows that `index` names, (K,) int64 or (N,) bool, in that order, all columns together."""
+        """The rows of `index`, (K,) int64 or (N,) bool, in its order, with all columns."""
         columns = {name: column[index] for name, column in self.columns.items()}
         return MaskSet(self.masks[index], self.scores[index], self.source, columns)
 
     def concat(self, other: "MaskSet") -> "MaskSet":
-        """Both sets, self first. Only columns that both have are kept.
+        """Both sets, self first, with the columns that both have.
 
-        Raises ValueError when the image sizes differ.
+        Raises:
+            ValueError: the image sizes differ.
         """
         if self.image_size != other.image_size:
             raise ValueError(f"cannot join masks of sizes {self.image_size} and {other.image_size}")

@@ -1,4 +1,4 @@
-"""What a class needs and this machine does not have. A class states it by a classmethod `needs`."""
+"""`Need`: weights, data or packages that a class needs and this machine lacks. The classmethod `needs` states them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 Kind = Literal["weights", "data", "package", "device", "memory"]
 KINDS: tuple[Kind, ...] = ("weights", "data", "package", "device", "memory")
-"""In the order in which they are listed."""
+"""In the order of a listing."""
 
 Arguments = Mapping[str, Any]
 """The arguments of a class in a config, without those that are None; nested classes are config trees."""
@@ -16,11 +16,11 @@ Arguments = Mapping[str, Any]
 class Need:
     """Something that is missing.
 
-    Args:
-        kind: what kind of thing it is.
-        what: its name, and what it is for.
-        help: how to get it; commands where there are some, one per line.
-        part: for example the split of a data set. Needs that differ in it alone are listed as one.
+    Attributes:
+        kind: its kind.
+        what: its name and purpose.
+        help: how to get it, if possible commands, one per line.
+        part: for example the split of a data set. Needs that differ only in it are listed as one.
         fetched: it is downloaded while the run is built, if there is a network.
         resumable: a run that continues from a checkpoint gets it from there.
     """
@@ -39,9 +39,10 @@ class StatesNeeds(Protocol):
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:
-        """What is missing for an object of the class with these arguments. Nothing is built, no network is asked.
+        """What is missing for an object of the class with these arguments, without building it and without network.
 
-        Raises ValueError for arguments that name something that does not exist anywhere.
+        Raises:
+            ValueError: an argument names something that does not exist.
         """
         ...
 
@@ -55,5 +56,5 @@ class CountsTokens(Protocol):
     """A task with a language model `lmm`, whose memory in training can be estimated."""
 
     def step_tokens(self, images: int, prompts: int, candidates: int) -> int:
-        """How many tokens the language model reads in a training step; of each image at most `candidates`."""
+        """Number of tokens of the language model in a training step, with at most `candidates` per image."""
         ...

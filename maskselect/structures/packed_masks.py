@@ -1,4 +1,4 @@
-"""`PackedMasks`: masks in little memory, made whole when they are looked at."""
+"""`PackedMasks`: masks in packed form, expanded on access."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,22 +9,21 @@ from maskselect.ops.masks import resize_smooth
 
 
 class PackedMasks:
-    """M masks, one bit a pixel, each within its own box, at the size at which they were decided.
-
-    A look at a mask gives a new array at `size`, so what is done to that changes nothing here.
+    """M masks, one bit per pixel within their boxes. Each access returns a new array at `size`.
 
     Args:
         masks: (M, h, w) bool; they are copied.
-        size: (H, W) of the masks that are given; (h, w) where it is None. See `ops.masks.resize_smooth`.
+        size: (H, W) of the returned masks, see `ops.masks.resize_smooth`; None for (h, w).
 
-    Raises ValueError for an array of another kind.
+    Raises:
+        ValueError: the array has another shape or dtype.
     """
 
     def __init__(self, masks: np.ndarray, size: tuple[int, int] | None = None) -> None:
         if masks.ndim != 3 or masks.dtype != np.bool_:
             raise ValueError(f"masks must be (M, H, W) bool, got {masks.shape} {masks.dtype}")
-        self.decided: tuple[int, int] = masks.shape[1], masks.shape[2]
-        self.size = self.decided if size is None else (int(size[0]), int(size[1]))
+        self.stored: tuple[int, int] = masks.shape[1], masks.shape[2]
+        self.size = self.stored if size is None else (int(size[0]), int(size[1]))
         self._parts = [_pack(mask) for mask in masks]
 
     def __len__(self) -> int:
@@ -33,13 +32,13 @@ class PackedMasks:
     def __getitem__(self, number: int) -> np.ndarray:
         """One mask: (H, W) bool."""
         y0, y1, x0, x1, bits = self._parts[number]
-        mask = np.zeros(self.decided, bool)
+        mask = np.zeros(self.stored, bool)
         inside = np.unpackbits(bits, count=(y1 - y0) * (x1 - x0)).view(np.bool_)
         mask[y0:y1, x0:x1] = inside.reshape(y1 - y0, x1 - x0)
-        return mask if self.size == self.decided else resize_smooth(mask, self.size)
+        return mask if self.size == self.stored else resize_smooth(mask, self.size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """One after another, so that a single one is whole at a time."""
+        """One mask at a time, to save memory."""
         return map(self.__getitem__, range(len(self)))
 
     def __eq__(self, other: Any) -> bool:
@@ -55,13 +54,13 @@ class PackedMasks:
         return f"bool {(len(self), *self.size)}"
 
     def at(self, size: tuple[int, int]) -> "PackedMasks":
-        """The same masks, returned at another size (H, W); they share memory with these, which never changes."""
-        other = PackedMasks(np.zeros((0, *self.decided), bool), size)
+        """The same masks, returned at another size (H, W); the packed bits are shared and never change."""
+        other = PackedMasks(np.zeros((0, *self.stored), bool), size)
         other._parts = self._parts
         return other
 
     def dense(self) -> np.ndarray:
-        """All at once: (M, H, W) bool."""
+        """All masks: (M, H, W) bool."""
         out = np.zeros((len(self), *self.size), bool)
         for number, mask in enumerate(self):
             out[number] = mask
@@ -76,7 +75,7 @@ class PackedMasks:
 
 
 def _pack(mask: np.ndarray) -> tuple[int, int, int, int, np.ndarray]:
-    """y0, y1, x0, x1 of the box around a mask, ends exclusive, and its bits row by row."""
+    """y0, y1, x0, x1 of the box around a mask, ends exclusive, and its bits in row-major order."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:
         return 0, 0, 0, 0, np.zeros(0, np.uint8)
@@ -85,13 +84,13 @@ def _pack(mask: np.ndarray) -> tuple[int, int, int, int, np.ndarray]:
 
 
 class Expanded:
-    """A dataclass field of masks: set with an array (M, H, W) bool or `PackedMasks`, kept packed, got as an array."""
+    """A dataclass field of masks: set as an array (M, H, W) bool or `PackedMasks`, stored packed, read as an array."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
     def __get__(self, holder: Any, owner: type | None = None) -> np.ndarray:
-        if holder is None:  # what makes the field one without a default
+        if holder is None:  # so that the dataclass field has no default
             raise AttributeError(self.name)
         packed: PackedMasks = vars(holder)[self.name]
         return packed.dense()

@@ -39,18 +39,18 @@ class MaskGroup(ByValue):
         prompt: the text.
         masks: (M, H, W) bool.
         scores: (M,) float32 in [0, 1].
-        candidates: how many candidates were scored; None if the system has none.
+        candidates: number of scored candidates; None if the system has none.
         threshold: selection threshold, in [0, 1]; None if the system uses none.
         references: (R, H, W) bool, the reference masks of the prompt.
         candidate_scores: (N,) float32, the score of every candidate in the order of the pool; None if unknown.
-        pool: the candidates at the working size, if they were asked for.
-        text: what the language model wrote; None if it writes nothing.
+        pool: the candidates at the working size, if the call requested them.
+        text: the text of the language model; None if it writes none.
         failure: why the text could not be decoded to masks; None if it could, or there is none.
     """
 
     image: np.ndarray
     prompt: str
-    masks: Expanded = Expanded()  # noqa: RUF009  a descriptor, which has to stand in the class; it is no default
+    masks: Expanded = Expanded()  # noqa: RUF009  a descriptor, not a default
     scores: np.ndarray  # type: ignore[misc]
     candidates: int | None  # type: ignore[misc]
     threshold: float | None  # type: ignore[misc]
@@ -71,7 +71,7 @@ class MaskGroup(ByValue):
         return f"MaskGroup({self.prompt!r}, {len(self)} masks of {self.size}, scores {scores})"
 
     def _repr_png_(self) -> bytes:
-        """What notebooks show."""
+        """The picture in notebooks."""
         return _png(self.overlay())
 
     @property
@@ -110,10 +110,9 @@ class MaskGroup(ByValue):
     def polygons(self) -> list[list[np.ndarray]]:
         """Outlines of each mask: a list of polygons a mask, each (P, 2) int32 x, y in pixels.
 
-        Corners are centres of pixels of the mask. A mask has one polygon for each connected part and one for each hole;
-        a polygon within another one of the same mask is the outline of a hole. Filled together by the even-odd rule, as
-        `cv2.fillPoly` does, they give exactly the mask; filled one by one, they close the holes. A thin part may give a
-        polygon of one or two points.
+        Corners are centres of pixels. A mask has one polygon for each connected part and one for each hole; the outline
+        of a hole is within another polygon of the mask. Filled together by the even-odd rule, as by `cv2.fillPoly`,
+        they are exactly the mask; filled separately, they close the holes. A thin part may have only one or two points.
         """
         return [_polygons(mask) for mask in self]
 
@@ -126,14 +125,13 @@ class MaskGroup(ByValue):
         """The masks as COCO results.
 
         Args:
-            image_id: stands in each record if given. `pycocotools.coco.COCO.loadRes` needs it.
-            category_id: stands in each record if given. `loadRes` needs it, too.
+            image_id, category_id: added to each record. `pycocotools.coco.COCO.loadRes` needs them.
 
         Returns:
-            One record a mask: `segmentation` (compressed RLE), `score`, `bbox` [x, y, w, h] and `area` in pixels.
+            One record per mask: `segmentation` (compressed RLE), `score`, `bbox` [x, y, w, h] and `area` in pixels.
         """
         ids = {"image_id": image_id, "category_id": category_id}
-        given = {name: value for name, value in ids.items() if value is not None}
+        present = {name: value for name, value in ids.items() if value is not None}
         records = []
         for mask, score in zip(self, self.scores, strict=True):
             x0, y0, x1, y1 = _box(mask)
@@ -143,7 +141,7 @@ class MaskGroup(ByValue):
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "area": int(np.count_nonzero(mask)),
             }
-            records.append(given | record)
+            records.append(present | record)
         return records
 
     def to_supervision(self) -> "Detections":
@@ -167,7 +165,7 @@ class MaskGroup(ByValue):
         )
 
     def to_json(self, image: str | None = None, model: str | None = None) -> dict[str, Any]:
-        """The group as `predict` writes it.
+        """The group in the form of `predict`.
 
         Args:
             image: file of the image.
@@ -185,7 +183,7 @@ class MaskGroup(ByValue):
             "threshold": self.threshold,
             "no_target": self.no_target,
             "candidates": self.candidates,
-            **{name: said for name, said in (("text", self.text), ("failure", self.failure)) if said is not None},
+            **{name: text for name, text in (("text", self.text), ("failure", self.failure)) if text is not None},
             "masks": self.to_coco(),
         }
 
@@ -193,11 +191,11 @@ class MaskGroup(ByValue):
         """Write the group to a file.
 
         Args:
-            path: ends in `.png` for the union of the masks (8-bit, 0 or 255), or in `.json` for what `to_json` gives.
+            path: ends in `.png` for the union of the masks (8-bit, 0 or 255), or in `.json` for `to_json`.
                 For a picture of the image with the masks see `overlay`.
 
         Raises:
-            ValueError: the path ends otherwise.
+            ValueError: the path has another suffix.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in (".png", ".json"):
@@ -212,10 +210,10 @@ class MaskGroup(ByValue):
         return _png(Image.fromarray(union))
 
     def overlay(self, path: str | Path | None = None) -> Image.Image:
-        """The image with each mask tinted and labelled with its score, the references outlined, and the prompt below.
+        """The image with tinted masks and their scores, outlined references, and the prompt below.
 
         Args:
-            path: also write it there, in the format of the suffix.
+            path: also write the picture there, in the format of the suffix.
         """
         first, *rest = self.prompt.split(MASK_REF)
         caption = first + "".join(f"<ref{number}>{part}" for number, part in enumerate(rest, start=1))
@@ -227,11 +225,11 @@ class MaskGroup(ByValue):
         return picture
 
     def _outcome(self) -> str:
-        found = "nothing in the image answers this" if self.no_target else f"{len(self)} mask(s)"
+        outcome = "nothing in the image answers this" if self.no_target else f"{len(self)} mask(s)"
         if self.candidates is None or self.threshold is None:
-            return self.failure or found
-        of = f"{self.candidates} candidates, threshold {self.threshold:.2f}"
-        return f"{found} ({of})" if self.no_target else f"{len(self)} of {of}"
+            return self.failure or outcome
+        pool = f"{self.candidates} candidates, threshold {self.threshold:.2f}"
+        return f"{outcome} ({pool})" if self.no_target else f"{len(self)} of {pool}"
 
 
 def _png(picture: Image.Image) -> bytes:
@@ -252,11 +250,14 @@ class ClipGroup(ByValue):
 
     `len` is the number of objects. Masks are kept packed; `frame` expands those of one frame, `masks` all of them.
 
-    clip: the clip, whose frames are decoded again when they are asked for. Groups that differ in it alone are equal.
-    scores: (M,) float32 in [0, 1], of each object the mean over the frames in which it is present.
-    threshold: as of `MaskGroup`.
-    references: (R, H, W) bool, and reference_frames: the frames on which they were given.
-    text, failure: as of `MaskGroup`.
+    Attributes:
+        clip: the clip, whose frames are decoded on demand. It is not compared.
+        prompt: the text.
+        objects: the masks.
+        scores: (M,) float32 in [0, 1], for each object the mean over the frames in which it is present.
+        references: (R, H, W) bool.
+        reference_frames: the frame of each reference.
+        threshold, text, failure: as in `MaskGroup`.
     """
 
     clip: Clip = field(compare=False)
@@ -277,7 +278,7 @@ class ClipGroup(ByValue):
 
     @property
     def no_target(self) -> bool:
-        """True when nothing in the clip answers the prompt."""
+        """True if nothing in the clip answers the prompt."""
         return len(self) == 0
 
     @property
@@ -294,7 +295,7 @@ class ClipGroup(ByValue):
         return np.asarray(self.frame(number).any(0))
 
     def to_dict(self) -> dict[str, Any]:
-        """The clip's answer as JSON: frames, fps, size [H, W], prompt, and objects with one RLE or None a frame."""
+        """The group for JSON: frames, fps, size [H, W], prompt, and objects with one RLE or None per frame."""
         objects = []
         for number, score in enumerate(self.scores):
             masks = [self.objects.get(number, frame) for frame in range(len(self.clip))]

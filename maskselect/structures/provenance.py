@@ -1,4 +1,4 @@
-"""What weights learned from, so that a report can say when they have seen the pictures it is about."""
+"""The training data of weights, so that a report can warn if they were trained on its images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from maskselect.structures.protocols import Proposer
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A split of a data set that weights learned from.
+    """A split of a data set on which weights were trained.
 
-    Args:
+    Attributes:
         dataset: its name in the catalog; "scenes" for generated scenes.
         split: the name of the split.
         seed, count: of generated scenes.
-        root, limit: the folder of the data set, and how many of its first samples were used; None for all.
-        share: of the draws of training.
+        root, limit: the folder of the data set, and the number of its first samples; None for all.
+        share: share of the draws of training.
     """
 
     dataset: str
@@ -32,9 +32,9 @@ class TrainingData:
 class Provenance:
     """The training data of some weights.
 
-    Args:
-        weights: what they are, as a sentence names them, for example "Co-DETR's published COCO weights".
-        data: what they learned from.
+    Attributes:
+        weights: their name in a sentence, for example "Co-DETR's published COCO weights".
+        data: their training data.
     """
 
     weights: str
@@ -42,36 +42,36 @@ class Provenance:
 
     @classmethod
     def of_dataset(cls, weights: str, dataset: str, split: str) -> "Provenance":
-        """Of a split of a data set of the catalog. dataset, split: its name and the split's there."""
+        """The provenance of weights that were trained on one split of a data set of the catalog."""
         return cls(weights, (TrainingData(dataset, split),))
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Provenance":
-        """Of what `dataclasses.asdict` gave. Raises KeyError, TypeError or ValueError for anything else."""
-        return cls(record["weights"], tuple(TrainingData(**one) for one in record["data"]))
+        """The inverse of `dataclasses.asdict`. Raises KeyError, TypeError or ValueError for other records."""
+        return cls(record["weights"], tuple(TrainingData(**data) for data in record["data"]))
 
 
 @runtime_checkable
 class StatesProvenance(Protocol):
-    """A proposer that knows what its weights learned from."""
+    """A proposer that states the training data of its weights."""
 
     trained_on: Sequence[Provenance]
 
 
 def trained_on(proposer: object) -> list[Provenance]:
-    """What the weights of a proposer and of all proposers that it holds learned from, each once.
+    """The provenance of a proposer and of the proposers in its attributes, at any depth; each once.
 
-    Inner proposers are found in its attributes, alone or in lists and mappings, at any depth.
+    Inner proposers may be attributes, or members of lists and mappings.
     """
-    found = list(proposer.trained_on) if isinstance(proposer, StatesProvenance) else []
-    for inner in _held(proposer):
-        found += (one for one in trained_on(inner) if one not in found)
-    return found
+    provenances = list(proposer.trained_on) if isinstance(proposer, StatesProvenance) else []
+    for inner in _inner_proposers(proposer):
+        provenances += (provenance for provenance in trained_on(inner) if provenance not in provenances)
+    return provenances
 
 
-def _held(proposer: object) -> Iterator[Proposer]:
+def _inner_proposers(proposer: object) -> Iterator[Proposer]:
     for value in vars(proposer).values():
         members = value.values() if isinstance(value, Mapping) else value
-        for one in members if isinstance(value, Mapping | list | tuple) else (value,):
-            if isinstance(one, Proposer):
-                yield one
+        for member in members if isinstance(value, Mapping | list | tuple) else (value,):
+            if isinstance(member, Proposer):
+                yield member

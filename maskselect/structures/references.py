@@ -1,4 +1,4 @@
-"""`MaskRef`, `BoxRef` and `PointRef`: the three ways to point at something in an image instead of describing it."""
+"""`MaskRef`, `BoxRef` and `PointRef`: the three forms of a reference."""
 
 import math
 from collections.abc import Iterable
@@ -18,10 +18,12 @@ from maskselect.structures.by_value import ByValue
 class MaskRef(ByValue):
     """A reference mask.
 
-    mask: (H, W) bool, 0 and 1, or 0 and 255; it is copied, and kept as bool.
-    origin: where it came from, for error messages.
+    Attributes:
+        mask: (H, W) bool, 0 and 1, or 0 and 255; it is copied to bool.
+        origin: its name in error messages.
 
-    Raises ValueError at construction when it has another shape or other values, or holds no pixel.
+    Raises:
+        ValueError: the mask has another shape or other values, or is empty.
     """
 
     mask: np.ndarray
@@ -35,7 +37,7 @@ class MaskRef(ByValue):
             raise ValueError(f"{self.origin} is empty: all of its pixels are zero; expected some non-zero ones")
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises ValueError when the mask is not of `image_size`, (H, W)."""
+        """Raise ValueError if the mask does not have `image_size`, (H, W)."""
         if self.mask.shape != image_size:
             height, width = self.mask.shape
             raise ValueError(
@@ -46,11 +48,13 @@ class MaskRef(ByValue):
 
 @dataclass(frozen=True)
 class BoxRef:
-    """A box around the thing meant.
+    """A box around the referenced object.
 
-    box_xyxy: x0, y0, x1, y1 in pixels, right and bottom exclusive.
+    Attributes:
+        box_xyxy: x0, y0, x1, y1 in pixels, right and bottom exclusive.
 
-    Raises ValueError at construction when it encloses nothing, is not finite, or holds other than four numbers.
+    Raises:
+        ValueError: the box is empty or not finite, or has not four numbers.
     """
 
     box_xyxy: tuple[float, float, float, float]
@@ -65,7 +69,7 @@ class BoxRef:
         return "box:" + ",".join(f"{value:g}" for value in self.box_xyxy)
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises ValueError when the box reaches outside an image of `image_size`, (H, W)."""
+        """Raise ValueError if the box extends beyond an image of `image_size`, (H, W)."""
         (x0, y0, x1, y1), (height, width) = self.box_xyxy, image_size
         if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
             raise ValueError(
@@ -76,11 +80,13 @@ class BoxRef:
 
 @dataclass(frozen=True)
 class PointRef:
-    """A point on the thing meant.
+    """A point on the referenced object.
 
-    point_xy: x, y in pixels.
+    Attributes:
+        point_xy: x, y in pixels.
 
-    Raises ValueError at construction when it is not finite or holds other than two numbers.
+    Raises:
+        ValueError: the point is not finite, or has not two numbers.
     """
 
     point_xy: tuple[float, float]
@@ -94,7 +100,7 @@ class PointRef:
         return "point:" + ",".join(f"{value:g}" for value in self.point_xy)
 
     def check(self, image_size: tuple[int, int]) -> None:
-        """Raises ValueError when the point lies outside an image of `image_size`, (H, W)."""
+        """Raise ValueError if the point is outside an image of `image_size`, (H, W)."""
         (x, y), (height, width) = self.point_xy, image_size
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(
@@ -118,36 +124,40 @@ def _floats(values: Any, form: str, count: int) -> tuple[float, ...]:
     return numbers
 
 
-def as_reference(given: object) -> Reference:
-    """A reference as a caller gives it: one of the three, or a mask as array, tensor or PIL image.
+def as_reference(value: object) -> Reference:
+    """A reference from any accepted form: one of the three classes, or a mask as array, tensor or PIL image.
 
-    Raises TypeError for anything else, ValueError as `MaskRef` does.
+    Raises:
+        TypeError: it is of another type.
+        ValueError: as `MaskRef`.
     """
-    if isinstance(given, MaskRef | BoxRef | PointRef):
-        return given
-    if isinstance(given, Tensor):
-        given = (given.float() if given.dtype == torch.bfloat16 else given).detach().cpu().numpy()
-    elif isinstance(given, Image.Image):
-        given = np.asarray(given)
-    if not isinstance(given, np.ndarray):
+    if isinstance(value, MaskRef | BoxRef | PointRef):
+        return value
+    if isinstance(value, Tensor):
+        value = (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy()
+    elif isinstance(value, Image.Image):
+        value = np.asarray(value)
+    if not isinstance(value, np.ndarray):
         raise TypeError(
-            f"a reference is of type {type(given).__name__}; expected a mask (H, W) bool, BoxRef((x0, y0, x1, y1)) or "
+            f"a reference is of type {type(value).__name__}; expected a mask (H, W) bool, BoxRef((x0, y0, x1, y1)) or "
             "PointRef((x, y))"
         )
-    return MaskRef(given)
+    return MaskRef(value)
 
 
-def as_references(given: object) -> list[Reference]:
-    """The references of one prompt: None for none, or a list, tuple or stack (R, H, W) of what `as_reference` takes.
+def as_references(values: object) -> list[Reference]:
+    """The references of one prompt from None, or a list, tuple or stack (R, H, W) of what `as_reference` accepts.
 
-    Raises TypeError and ValueError as `as_reference` does, and TypeError for what is no list.
+    Raises:
+        TypeError: it is no list; and as `as_reference`.
+        ValueError: as `as_reference`.
     """
-    if given is None:
+    if values is None:
         return []
-    single = isinstance(given, str | bytes | dict | Image.Image) or getattr(given, "ndim", 3) != 3
-    if single or not isinstance(given, Iterable):
+    single = isinstance(values, str | bytes | dict | Image.Image) or getattr(values, "ndim", 3) != 3
+    if single or not isinstance(values, Iterable):
         raise TypeError(
-            f"references are of type {type(given).__name__}; expected a list with one reference for each <mask-ref>, "
+            f"references are of type {type(values).__name__}; expected a list with one reference for each <mask-ref>, "
             "for example references=[mask]"
         )
-    return [as_reference(one) for one in given]
+    return [as_reference(value) for value in values]

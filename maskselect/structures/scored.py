@@ -1,4 +1,4 @@
-"""`Scored`: what an evaluation keeps of one sample, so that it never has to be asked again."""
+"""`Scored`: the result of one sample that an evaluation stores, so that it can continue later."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,12 +8,16 @@ from typing import Any
 class Scored:
     """One answered sample.
 
-    sums: states of `ReferringMetrics` after this sample alone, by name: numbers or lists of numbers.
-    iou: of the united answer and the united targets, in [0, 1].
-    target_share: share of the image that the targets cover, in [0, 1].
-    scores, right: for each candidate its score and whether it matches a target (IoU at least 0.5).
-    candidates: how many were scored, None without a pool.  seconds: the answer's part of its image's time.
-    failure: why the text could not be decoded.
+    Attributes:
+        sample_id, image_id, prompt, kind: of the sample.
+        references, targets, chosen: numbers of reference masks, targets and selected masks.
+        target_share: share of the image in the targets, in [0, 1].
+        iou: of the united answer and the united targets, in [0, 1].
+        candidates: number of scored candidates; None without a pool.
+        seconds: the sample's part of the time of its image.
+        sums: state of `ReferringMetrics` after this sample alone, by name: numbers or lists of numbers.
+        scores, right: for each candidate its score, and whether it matches a target (IoU at least 0.5).
+        failure: why the text could not be decoded.
     """
 
     sample_id: str
@@ -34,7 +38,7 @@ class Scored:
 
     @property
     def no_target(self) -> bool:
-        """Whether nothing in the image answers the prompt."""
+        """Whether the prompt has no target."""
         return self.targets == 0
 
     def as_json(self) -> dict[str, Any]:
@@ -43,11 +47,11 @@ class Scored:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Scored":
-        """What `as_json` gave. Raises ValueError for anything else."""
+        """The inverse of `as_json`. Raises ValueError for other records."""
         try:
-            made = cls(**record)
+            scored = cls(**record)
         except TypeError as error:
             raise ValueError(f"not a scored sample: {error}") from error
-        object.__setattr__(made, "scores", tuple(made.scores))
-        object.__setattr__(made, "right", tuple(made.right))
-        return made
+        object.__setattr__(scored, "scores", tuple(scored.scores))
+        object.__setattr__(scored, "right", tuple(scored.right))
+        return scored

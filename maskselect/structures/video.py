@@ -1,4 +1,4 @@
-"""`VideoSample`: an expression about a video, with masks that are read frame by frame."""
+"""`VideoSample`: an expression about a video, with masks that are read by frame."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class FrameMasks(Protocol):
-    """One mask a frame, read when it is asked for. Cheap to pickle."""
+    """One mask per frame, read on demand. Cheap to pickle."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, frame: int) -> np.ndarray:
-        """(H, W) bool. Raises ValueError or FileNotFoundError, naming file and frame, when it cannot be read."""
+        """(H, W) bool. Raises ValueError or FileNotFoundError, with file and frame, if it cannot be read."""
         ...
 
 
@@ -23,14 +23,17 @@ class FrameMasks(Protocol):
 class VideoSample:
     """One expression.
 
-    video_id, sample_id: identity as published; the latter is "video/expression".
-    frames: image files in order.  frame_names: their names without the ending, under which answers are handed in.
-    size: (H, W).
-    kind: "referring", "reasoning" or "none" where the data set tells (ReVOS), else "".
-    object_ids: what answers, as the annotations number it.
-    masks: of the objects together; None where the truth is not public.
-    foreground: every annotated object of the video, for R; None where nobody measures it.
-    void: pixels that count nowhere, or None.
+    Attributes:
+        video_id, sample_id: as published; the latter is "video/expression".
+        prompt: the expression.
+        frames: image files in order.
+        frame_names: their names without suffix, for submitted answers.
+        size: (H, W).
+        kind: "referring", "reasoning" or "none" in ReVOS, else "".
+        object_ids: ids of the target objects.
+        masks: of the objects together; None if they are not public.
+        foreground: every annotated object of the video, for R; None in data sets without R.
+        void: pixels that are not counted, or None.
     """
 
     video_id: str

@@ -211,8 +211,7 @@ def entity_root(root: Path, **change: Any) -> Path:
     images = [{**image, "file_name": f"entity_01_11580/{image['id']}.jpg"} for image in IMAGES]
     categories = [{"id": 1, "name": "man"}, {"id": 2, "name": "utility_ot"}, {"id": 18, "name": "street_light"}]
     data = content(images=images, categories=categories, **change)
-    write(root, "annotations/entity_segmentation/entityv2_010203_entity_val.json", data, Path("images"))
-    return write(root, "annotations/instance_segmentation/entityv2_01_instances_val.json", data)
+    return write(root, "annotations/entity_segmentation/entityv2_010203_entity_val.json", data, Path("images"))
 
 
 def test_entities_are_asked_for_without_their_names(tmp_path: Path) -> None:
@@ -226,22 +225,9 @@ def test_entities_are_asked_for_without_their_names(tmp_path: Path) -> None:
     assert str(samples[0].image).endswith("images/entity_01_11580/7.jpg")
 
 
-def test_entities_by_name_reduced_and_of_one_subset(tmp_path: Path) -> None:
-    root = entity_root(tmp_path)
-    annotations = [*ANNOTATIONS[:1], {**ANNOTATIONS[0], "id": 32, "category_id": 2}]
-    entity_root(tmp_path, annotations=annotations)
-    named = EntitySegDataset(root, "val", named=True)
-    assert [s.prompt.text for s in named] == ["street light", "other utility"]
-    assert [s.sample_id for s in named] == ["3:18", "3:2"]
-    # Reduced images lie elsewhere, and one subset's names may come without its folder.
-    reduced = content(images=[{**IMAGES[1], "file_name": "a.jpg"}], annotations=annotations)
-    name = "annotations/entity_segmentation/entityv2_01_entity_val_lr.json"
-    write(root, name, reduced, Path("images_lr/entity_01_11580"))
-    found = EntitySegDataset(root, "val", subset="01", low_resolution=True)
-    assert [s.targets for s in found] == [(0, 1)]
-    assert found[0].image == root / "images_lr/entity_01_11580/a.jpg"
+def test_entities_of_a_missing_split(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no EntitySeg file of train in .*entityv2_010203_entity_train.json"):
-        EntitySegDataset(root, "train")
+        EntitySegDataset(entity_root(tmp_path), "train")
 
 
 def test_all_of_coco128(shared_data: Path) -> None:

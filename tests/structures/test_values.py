@@ -135,7 +135,7 @@ def test_many_masks_of_a_large_picture_take_little_memory() -> None:
     held = sum(part[-1].nbytes for packed in groups for part in packed._parts)
     assert held < 16 * 2**20
     assert sum(len(pickle.dumps(packed)) for packed in groups) < 17 * 2**20
-    assert groups[0].size == (9000, 9000) and groups[0].decided == (1024, 1024)
+    assert groups[0].size == (9000, 9000) and groups[0].stored == (1024, 1024)
 
 
 @pytest.mark.parametrize("size", [(1300, 1300), (1500, 1300), (1025, 1100), (3000, 2000)])
