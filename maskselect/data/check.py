@@ -54,7 +54,7 @@ class _Reader(Protocol):
 def check(reader: _Reader, limit: int | None = None) -> CheckReport:
     """Decode every item of a reader, or the first `limit`, and count errors.
 
-    `images` is the number of videos for video data, and of records with an image for LLaVA's.
+    `images` is the number of videos for video data, and of records for LLaVA's.
     """
     report = CheckReport()
     total = len(reader) if limit is None else min(limit, len(reader))
@@ -81,9 +81,8 @@ def _count_item(report: CheckReport, item: Sample | VideoSample | Conversation) 
     if isinstance(item, VideoSample):
         _count_video(report, item)
     elif isinstance(item, Conversation):
-        if item.image is not None:
-            image_size(item.image)
-            report.images += 1
+        image_size(item.image)
+        report.images += 1
     else:
         size = item.image.shape[:2] if isinstance(item.image, np.ndarray) else image_size(item.image)
         _count_sample(report, item, (int(size[0]), int(size[1])))

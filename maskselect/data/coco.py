@@ -41,7 +41,7 @@ class CocoQuestions(ImageQuestions):
         more: further sections of the file.
 
     Raises:
-        ValueError: the file is damaged, or gives no question.
+        ValueError: the file is damaged, or has no question.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CocoQuestions(ImageQuestions):
         self.coco.refuse_same_names(self.names)
         stamp = f"1 {type(self).__name__} {list(self.names.items())}"
         rows = indexed_tags(self.coco.index, self._all_tags, stamp)
-        super().__init__(file, ((key, letters) for key, letters, own in rows if part in (None, own)), tags)
+        super().__init__(file, ((key, letters) for key, letters, its_part in rows if part in (None, its_part)), tags)
         if not len(self):
             self.coco.need("annotation")
             chosen = "" if part is None else f" of the part {part!r}"

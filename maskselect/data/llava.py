@@ -70,27 +70,24 @@ class Conversation:
 
     Attributes:
         conversation_id: as published.
-        image: its file; None for a record without an image.
+        image: its file.
         turns: at least one.
-        image_first: whether the image is before the text of the first question.
     """
 
     conversation_id: str
-    image: Path | None
+    image: Path
     turns: tuple[Turn, ...]
-    image_first: bool = True
 
 
 class LlavaDataset(Reader[Conversation]):
-    """Conversations of one of `SETS`.
+    """Conversations of one of `SETS`. Records without an image are left out.
 
     Args:
         root: folder of the file (or its `llava/`, `LLaVA-Pretrain/`, `llava_dataset/`) and of the images.
         split: key of `SETS`.
-        with_image: leave out records without an image.
     """
 
-    def __init__(self, root: str | Path, split: str = "pretrain", with_image: bool = True) -> None:
+    def __init__(self, root: str | Path, split: str = "pretrain") -> None:
         if split not in SETS:
             raise ValueError(f"LLaVA's data has no set {split!r}; expected one of {', '.join(SETS)}")
         root, chosen = Path(root), SETS[split]
@@ -99,20 +96,20 @@ class LlavaDataset(Reader[Conversation]):
         bases = dict.fromkeys((root, self.file.parent))
         self.images = Images([base / folder for base in bases for folder in chosen.folders], _PAGE)
         self.index = open_index(self.file, {"record": Section("", key=None)})
-        every = range(self.index.count("record"))
-        self._rows = _places_with_image(self.index) if chosen.texts and with_image else every
+        self._rows = _places_with_image(self.index) if chosen.texts else range(self.index.count("record"))
 
     def __getitem__(self, number: int) -> Conversation:
         """Decode one conversation, see `Reader`."""
         place = self._rows[number]
         record = self.index.get("record", place)
         try:
-            turns, first = _turns(record.get("conversations"))
-            name = record.get("image")
-            image = None if name is None else self.images.find(str(name))
+            turns = _turns(record.get("conversations"))
+            if record.get("image") is None:
+                raise ValueError("it has no image")
+            image = self.images.find(str(record["image"]))
         except ValueError as error:
             raise ValueError(f"record {place} ({record.get('id')!r}) in {self.file}: {error}") from error
-        return Conversation(str(record.get("id", place)), image, turns, first)
+        return Conversation(str(record.get("id", place)), image, turns)
 
     def caption(self, number: int) -> str:
         """The answer to the only question of a record: in the pretraining sets the caption of the image.
@@ -157,12 +154,12 @@ class CaptionGroups:
 
     def image_id(self, item: int) -> str:
         """The file's name with its folder; several records may share it."""
-        image = self._image(item)
+        image = self.captions[item].image
         return f"llava/{image.parent.name}/{image.name}"
 
     def version(self, item: int) -> str:
         """The size of the file in bytes."""
-        return str(self._image(item).stat().st_size)
+        return str(self.captions[item].image.stat().st_size)
 
     def prompts_of(self, item: int) -> int:
         """0."""
@@ -170,7 +167,7 @@ class CaptionGroups:
 
     def load(self, item: int) -> Annotated:
         """The image, without masks."""
-        image = load_image(self._image(item))
+        image = load_image(self.captions[item].image)
         return Annotated(image, torch.zeros(0, *image.shape[:2], dtype=torch.bool))
 
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
@@ -185,12 +182,6 @@ class CaptionGroups:
         """The caption."""
         return [("", self.captions.caption(item))][:count]
 
-    def _image(self, item: int) -> Path:
-        image = self.captions[item].image
-        if image is None:  # impossible, as records without an image are left out
-            raise ValueError(f"record {item} of {self.captions.file} has no image")
-        return image
-
 
 def _places_with_image(index: Index) -> Sequence[int]:
     """Places of the records with an image, kept in a small index beside `index`."""
@@ -203,8 +194,8 @@ def _places_with_image(index: Index) -> Sequence[int]:
     return array("i", (record["place"] for record in open_index(index.file, {"place": section}, rows).all("place")))
 
 
-def _turns(records: Any) -> tuple[tuple[Turn, ...], bool]:
-    """Questions with their answers, and whether the image is before the text."""
+def _turns(records: Any) -> tuple[Turn, ...]:
+    """Questions with their answers."""
     if not isinstance(records, list) or not all(isinstance(turn, dict) for turn in records):
         raise ValueError(f"conversations is {str(records)[:40]!r}; expected a list of turns")
     turns = [(turn.get("from"), turn.get("value")) for turn in records]
@@ -216,7 +207,5 @@ def _turns(records: Any) -> tuple[tuple[Turn, ...], bool]:
             raise ValueError(f"turn {place} is {speaker!r}: {str(value)[:40]!r}; expected {expected!r} and a text")
     if len(turns) < 2 or len(turns) % 2:
         raise ValueError(f"it has {len(turns)} turns; expected questions with their answers")
-    texts = [str(value) for _, value in turns]
-    first = not texts[0].strip().endswith(_IMAGE) or texts[0].strip() == _IMAGE
-    clean = [text.replace(_IMAGE, "").strip() for text in texts]
-    return tuple(Turn(*pair) for pair in zip(clean[::2], clean[1::2], strict=True)), first
+    texts = [str(value).replace(_IMAGE, "").strip() for _, value in turns]
+    return tuple(Turn(*pair) for pair in zip(texts[::2], texts[1::2], strict=True))

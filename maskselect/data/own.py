@@ -51,7 +51,7 @@ def open_own(root: str | Path, split: str = "train") -> SampleReader:
 
     Raises:
         FileNotFoundError: there are no labels or no images.
-        ValueError: a file is damaged, or gives no prompt.
+        ValueError: a file is damaged, or has no prompt.
     """
     root = Path(root)
     names = (split, *(name for name in _SAME if name != split)) if split in _SAME else (split,)

@@ -28,23 +28,18 @@ _HELP = "the link is in https://github.com/dvlab-research/LISA"
 
 
 class ReasonSegDataset(Reader[Sample]):
-    """Samples of one split: one per image, or with `paraphrases` one per text.
+    """Samples of split train, one per text, or of val or test, one per image, as published.
 
     The targets of a sample are its painted shapes; their union is the published mask.
-
-    Args:
-        root: see the top of the file.
-        split: train, val or test.
-        paraphrases: all texts instead of the first; by default in train only, as published.
     """
 
-    def __init__(self, root: str | Path, split: str, paraphrases: bool | None = None) -> None:
+    def __init__(self, root: str | Path, split: str) -> None:
         choices = [split, f"ReasonSeg/{split}", f"reason_seg/ReasonSeg/{split}"]
         self.folder = find_one(Path(root), choices, f"folder of split {split!r}", _HELP)
         files = sorted(self.folder.glob("*.json"))
         if not files:
             raise FileNotFoundError(f"{self.folder} has no .json files; expected NAME.json beside NAME.jpg; {_HELP}")
-        every = split == "train" if paraphrases is None else paraphrases
+        every = split == "train"
         self._rows = [(file, n) for file in files for n in range(len(_texts(file, read_json(file))) if every else 1)]
 
     def __getitem__(self, number: int) -> Sample:

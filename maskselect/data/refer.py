@@ -210,15 +210,15 @@ def _text(sentence: Record) -> str:
     return str(sentence.get("sent") or sentence.get("raw")).strip()
 
 
-def in_split(own: str, split: str) -> bool:
-    """Whether the split `own` of a reference belongs to `split`, by REFER's rule.
+def in_split(name: str, split: str) -> bool:
+    """Whether the split `name` of a reference belongs to `split`, by REFER's rule.
 
     train and val match by name; testA, testB and testC by their letter, so "testAB" is both; "test" matches every name
     that contains it.
     """
     if split in ("testA", "testB", "testC"):
-        return split[-1] in own
-    return "test" in own if split == "test" else own == split
+        return split[-1] in name
+    return "test" in name if split == "test" else name == split
 
 
 def _refs_names(variant: Variant) -> list[str]:

@@ -100,8 +100,8 @@ class SemanticDataset(ImageQuestions):
         self.images, self.names, self.void = images, dict(names), frozenset(void)
         values = present_values(labels)
         # A damaged label counts as one sample, so that `data check` finds it.
-        asks = ((stem, "c" * (1 if found is None else len(self._questions(found)))) for stem, found in values.items())
-        super().__init__(labels, asks, "c")
+        counts = {stem: 1 if present is None else len(self._questions(present)) for stem, present in values.items()}
+        super().__init__(labels, ((stem, "c" * count) for stem, count in counts.items()), "c")
 
     def _questions(self, values: Iterable[int]) -> list[Question]:
         """One question per class; its target is the place in `_classes`."""

@@ -102,11 +102,11 @@ def by_key(
     Raises:
         ValueError: two items have one key; see `same_key`.
     """
-    found: dict[Hashable, Item] = {}
+    by_value: dict[Hashable, Item] = {}
     places: dict[str, int] = {}
     for place, item in enumerate(items):
         value = key(item)
         if (first := places.setdefault(str(value), place)) != place:
             raise same_key(source, what, first, place, field, value)
-        found[value] = item
-    return found
+        by_value[value] = item
+    return by_value

@@ -178,13 +178,13 @@ def questions(image: GenomeImage) -> list[Question]:
     for subject, predicate, target in image.relations:
         key = f"the {image.things[subject].names[0]} {predicate} the {image.things[target].names[0]}"
         relations.setdefault(key, []).append(subject)
-    found = [Question("c", name, name, tuple(places)) for name, places in names.items()]
+    result = [Question("c", name, name, tuple(places)) for name, places in names.items()]
     for (attribute, name), places in attributes.items():
         text = f"{attribute} {name}"
-        found.append(Question("a", text, text, tuple(places), "attribute"))
+        result.append(Question("a", text, text, tuple(places), "attribute"))
     for text, places in relations.items():
-        found.append(Question("r", text, text, tuple(dict.fromkeys(places)), "interaction"))
-    return found
+        result.append(Question("r", text, text, tuple(dict.fromkeys(places)), "interaction"))
+    return result
 
 
 def _things(records: Any, size: tuple[int, int]) -> tuple[list[Thing], dict[Any, int]]:

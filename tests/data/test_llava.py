@@ -61,8 +61,7 @@ def test_captions(tmp_path: Path) -> None:
         "a grey watch with an army style strap",
     ]
     turn = Turn("Render a clear and concise summary of the photo.", data.caption(0))
-    assert data[0] == Conversation("004539375", root / "00453/004539375.jpg", (turn,), image_first=False)
-    assert data[1].image_first
+    assert data[0] == Conversation("004539375", root / "00453/004539375.jpg", (turn,))
     assert pickle.loads(pickle.dumps(data))[1] == data[1]
 
 
@@ -72,14 +71,12 @@ def test_images_may_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
     assert LlavaDataset(root)[0].image == root / "images/00453/004539375.jpg"
 
 
-def test_conversations_with_and_without_images(tmp_path: Path) -> None:
+def test_conversations_without_images_are_left_out(tmp_path: Path) -> None:
     root = write(tmp_path, "llava_v1_5_mix665k.json", TALKS)
     pictured = LlavaDataset(root, "mix-665k")
     assert [talk.image for talk in pictured] == [root / "coco/train2017/a.jpg", root / "vg/VG_100K/b.jpg"]
     assert pictured[0].turns == (Turn("What is it?", "A bus."), Turn("What colour?", "Red."))
     assert pictured[1].turns == (Turn("And?", "Yes."),)  # the model's first turn answers nothing
-    everything = LlavaDataset(root, "mix-665k", with_image=False)
-    assert len(everything) == 3 and everything[1] == Conversation("text", None, (Turn("Hello", "Hi."),))
     with pytest.raises(ValueError, match="has 2 turns; expected 1"):
         pictured.caption(0)
 
@@ -112,6 +109,7 @@ HUMAN, GPT = {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}
         ({"conversations": [HUMAN, HUMAN]}, "turn 1 is 'human'"),
         ({"conversations": [HUMAN, {"from": "gpt", "value": 3}]}, "turn 1 is 'gpt': '3'"),
         ({"conversations": [HUMAN, GPT], "image": "../secret.jpg"}, "leads out of its folder"),
+        ({"conversations": [HUMAN, GPT], "image": None}, "it has no image"),
     ],
 )
 def test_damaged_records(tmp_path: Path, change: dict[str, Any], told: str) -> None:
