@@ -1,37 +1,14 @@
-"""The compact language model's byte-level BPE tokenizer: training, loading, and the check against special tokens."""
+"""The compact language model's byte-level BPE tokenizer: loading, and the check against special tokens."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
-from maskselect.ops.atomic import atomic_file
+from tokenizers import AddedToken, Tokenizer
 
 COMPACT_FILE = Path(__file__).parent / "compact_tokenizer.json"
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<image>")
 """Ids 0 to 3 of the compact tokenizer."""
-
-
-def train_bpe(texts: Iterable[str], vocabulary_size: int, path: Path) -> None:
-    """Train a byte-level BPE on `texts` and write it to `path` as a tokenizers JSON file.
-
-    All 256 bytes are in the vocabulary, so any text can be read. It is read in lower case: the compact model is too
-    small to learn every word twice.
-    """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    with atomic_file(path) as part:
-        tokenizer.save(str(part))
 
 
 class CompactTokenizer:

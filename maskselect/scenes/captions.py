@@ -9,46 +9,17 @@ from maskselect.scenes.phrases import NUMBERS
 from maskselect.scenes.sentences import article, plural
 from maskselect.scenes.spec import HELD_OUT_PAIRS
 
-DETAILS = ("list", "positions", "relations", "count")
 _PLACES = (*CORNERS, "middle", *SIDES)
 _AT = {"middle": "in the middle", "left": "on the left", "right": "on the right"}
 _COVERING = ("containing", "under", "in front of")
 _RELATIONS = ("inside", "on", "behind", "touching", "left of", "right of", "above", "below")
 
 
-def reading_order(facts: SceneFacts) -> list[int]:
-    """Objects from left to right by centroid; the upper one first where two are equally far left."""
-    x, y = facts.centroid_xy.T
-    return [int(k) for k in np.lexsort((y, x))]
-
-
-def draw_caption(facts: SceneFacts, rng: np.random.Generator, detail: str = "") -> str:
-    """A caption of the whole scene.
-
-    detail: "list" names all objects from left to right with all their attributes, "positions" says where they are,
-        "relations" how they stand to each other, "count" how many there are of each; "" draws one of these.
-    """
+def draw_caption(facts: SceneFacts, rng: np.random.Generator) -> str:
+    """A caption of the whole scene: its objects, their positions, their relations, or their counts."""
     teller = _Teller(facts, random.Random(int(rng.integers(2**63))))
-    detail = detail or teller.rng.choice(DETAILS)
-    if detail not in DETAILS:
-        raise ValueError(f"unknown caption detail {detail!r}; there are {', '.join(DETAILS)}")
-    if facts.count == 0:
-        return "an empty picture"
-    return {"list": teller.list, "positions": teller.positions, "relations": teller.relations,
-            "count": teller.counts}[detail]()  # fmt: skip
-
-
-def region_caption(facts: SceneFacts, k: int, rng: np.random.Generator) -> str:
-    """Describes object `k`: all its attributes, mostly where it is, sometimes what it stands next to."""
-    teller = _Teller(facts, random.Random(int(rng.integers(2**63))))
-    text = article(teller.full(k))
-    place = teller.place(k)
-    if place and teller.rng.random() < 0.7:
-        text += " " + place
-    relation = teller.related(k)
-    if relation and teller.rng.random() < 0.5:
-        text += f", {relation}"
-    return text
+    describe = teller.rng.choice((teller.list, teller.positions, teller.relations, teller.counts))
+    return describe() if facts.count else "an empty picture"
 
 
 def draw_dialogue(facts: SceneFacts, rng: np.random.Generator, count: int = 3) -> list[tuple[str, str]]:
@@ -78,7 +49,8 @@ class _Teller:
 
     def __init__(self, facts: SceneFacts, rng: random.Random) -> None:
         self.facts, self.rng, self.judge = facts, rng, Judge(facts)
-        self.order = reading_order(facts)
+        x, y = facts.centroid_xy.T
+        self.order = [int(k) for k in np.lexsort((y, x))]  # from left to right, then from top to bottom
 
     def full(self, k: int) -> str:
         """All attributes; "medium" and "plain" are what an object is when nothing is said, and often left out."""

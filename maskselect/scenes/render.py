@@ -99,14 +99,3 @@ def render(scene: Scene) -> Rendering:
         index[there][alpha >= 128] = number
     image = develop(light(image, look.lighting, look.seed), look.finish, look.seed)
     return Rendering(image, index)
-
-
-def silhouettes(scene: Scene) -> np.ndarray:
-    """Whole silhouettes, hidden parts included, (N, H, W) bool."""
-    masks = np.zeros((len(scene.objects), *scene.image_size), dtype=bool)
-    for mask, thing in zip(masks, scene.objects, strict=True):
-        patch = silhouette(thing)
-        windows = _window(patch, scene.image_size)
-        if windows is not None:
-            mask[windows[0]] = patch.mask[windows[1]]
-    return masks

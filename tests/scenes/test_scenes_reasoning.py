@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from maskselect.scenes import phrases, templates
-from maskselect.scenes.corpus import box_facts
 from maskselect.scenes.facts import SceneFacts
 from maskselect.scenes.properties import PROPERTIES
 from maskselect.scenes.reasoning import ReasoningPair, draw_reasoning, phrases_of
 from maskselect.scenes.spec import CATEGORIES, COLOURS, HELD_OUT_PAIRS, SIZES, SPLITS, TEXTURES
+from tests.scenes.box_scenes import box_facts
 
 NAMES = {form: c for c in CATEGORIES for form in (c, phrases.PLURALS.get(c, c + "s"))}
 NAMES |= {name: c for c, names in phrases.CATEGORY_NAMES.items() for name in names}

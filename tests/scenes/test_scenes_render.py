@@ -8,8 +8,8 @@ import pytest
 
 from maskselect.scenes.layout import build_scene, parse_id, scene_ids
 from maskselect.scenes.materials import NAMED_SHADES, lab, shade
-from maskselect.scenes.render import render, silhouettes
-from maskselect.scenes.shapes import DRAWINGS, rotated_box
+from maskselect.scenes.render import render
+from maskselect.scenes.shapes import DRAWINGS, rotated_box, silhouette
 from maskselect.scenes.spec import (
     CATEGORIES,
     COLOURS,
@@ -34,6 +34,17 @@ def _single(category: str, variant: int = 0, colour: str = "grey", side: float =
     extent = (side * min(1.0, aspect), side * min(1.0, 1 / aspect))
     thing = SceneObject(category, colour, "plain", "medium", (40.3, 35.6), extent, 0.0, variant, seed)
     return Scene("train-0-0", "train", (72, 80), (thing,), (), PLAIN, 0)
+
+
+def silhouettes(scene: Scene) -> np.ndarray:
+    """Whole silhouettes, hidden parts included, (N, H, W) bool."""
+    height, width = scene.image_size
+    masks = np.zeros((len(scene.objects), 3 * height, 3 * width), bool)
+    for mask, thing in zip(masks, scene.objects, strict=True):
+        patch = silhouette(thing)
+        top, left = patch.top + height, patch.left + width
+        mask[top : top + patch.alpha.shape[0], left : left + patch.alpha.shape[1]] = patch.mask
+    return masks[:, height : 2 * height, width : 2 * width]
 
 
 def test_ids_with_hyphens_are_parsed_from_the_right() -> None:

@@ -13,13 +13,13 @@ from maskselect.data.maskgroups import MaskGroupsDataset
 from maskselect.evaluation.leakage import find_overlaps
 from maskselect.evaluation.questions import open_samples
 from maskselect.scenes import phrases, properties, spec, templates
-from maskselect.scenes.corpus import box_facts, text_corpus
 from maskselect.scenes.groups import SceneGroups
 from maskselect.scenes.samples import ask_scene, ask_scenes
 from maskselect.scenes.spec import CATEGORIES, COLOURS, SIZES, SPLITS, ScenePrompt
 from maskselect.scenes.unknown import UNKNOWN_SHARES, draw_unknown
 from maskselect.scenes.unknown_words import ADJECTIVES, NOUNS, UNKNOWN_PLURALS, words_of
 from tests.data.test_reasoning_samples import digest
+from tests.scenes.box_scenes import box_facts, training_texts
 
 WORDS = {*NOUNS, *UNKNOWN_PLURALS.values(), *ADJECTIVES}
 
@@ -54,7 +54,7 @@ def test_no_unknown_word_is_one_that_the_generator_says() -> None:
     known = set().union(
         *(words_in(table) for module in modules for name, table in vars(module).items() if name[0] != "_")
     )
-    known |= set().union(*(said(line) for line in text_corpus(3000, 0)))
+    known |= set().union(*(said(line) for line in training_texts(3000, 0)))
     assert {*CATEGORIES, *COLOURS, *SIZES, "automobiles", "drink", "stripy", "furthest"} <= known
     assert not known & WORDS
 

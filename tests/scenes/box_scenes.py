@@ -1,10 +1,10 @@
-"""Text for training the tokenizer, from scenes whose objects are boxes: nothing is drawn."""
+"""Facts and training texts of scenes whose objects are boxes: nothing is drawn."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from maskselect.scenes.captions import draw_caption, draw_dialogue, region_caption
+from maskselect.scenes.captions import draw_caption, draw_dialogue
 from maskselect.scenes.facts import SceneFacts
 from maskselect.scenes.prompts import draw_prompts
 from maskselect.scenes.spec import (
@@ -24,27 +24,26 @@ _SIDE = 64  # pixels; boxes need no more
 _PROMPTS = 12  # per scene
 
 
-def text_corpus(count: int, seed: int) -> Iterator[str]:
-    """`count` lines: prompts of the training split, captions and dialogues, about invented scenes."""
+def training_texts(count: int, seed: int) -> Iterator[str]:
+    """`count` prompts of the training split, captions and dialogue turns."""
     rng = np.random.default_rng(seed)
     left = count
     while left > 0:
         facts = box_facts(rng)
         lines = [p.text for p in draw_prompts(facts, _PROMPTS, rng, "train")]
         lines += [draw_caption(facts, rng) for _ in range(3)]
-        lines += [region_caption(facts, int(rng.integers(facts.count)), rng) for _ in range(3)]
         lines += [f"{question} {answer}" for question, answer in draw_dialogue(facts, rng)]
         yield from lines[:left]
         left -= len(lines)
 
 
 def box_facts(rng: np.random.Generator) -> SceneFacts:
-    """Facts of an invented training scene of three to ten boxes that do not hide each other."""
+    """Facts of a training scene of three to ten boxes that do not overlap."""
     index = np.zeros((_SIDE, _SIDE), np.uint8)
     objects: list[SceneObject] = []
-    wanted = int(rng.integers(3, 11))
-    for _ in range(20 * wanted):
-        if len(objects) == wanted:
+    count = int(rng.integers(3, 11))
+    for _ in range(20 * count):
+        if len(objects) == count:
             break
         size = SIZES[rng.integers(len(SIZES))]
         side = int(rng.uniform(*SIZE_BANDS[size]) * _SIDE)
@@ -66,7 +65,7 @@ def box_facts(rng: np.random.Generator) -> SceneFacts:
 
 
 def _pair(rng: np.random.Generator, objects: list[SceneObject]) -> tuple[str, str]:
-    """Category and colour, half of the time repeated from an object that is there, so that groups arise."""
+    """Category and colour, half of the time those of an earlier object, so that groups arise."""
     category, colour = CATEGORIES[rng.integers(len(CATEGORIES))], COLOURS[rng.integers(len(COLOURS))]
     if objects and rng.random() < 0.5:
         category = objects[rng.integers(len(objects))].category
