@@ -41,7 +41,7 @@ def main() -> None:
         def seconds(in_flight: int, turn: int) -> float:
             start = time.perf_counter()
             out = Path(folder) / f"{in_flight}-{turn}"
-            _, counts = run(worker, units, out, "rows", ProposalRows(), {}, told=quiet, in_flight=in_flight)
+            _, counts = run(worker, units, out, "rows", ProposalRows(), {}, message=quiet, in_flight=in_flight)
             assert counts["images"] == len(units)
             return time.perf_counter() - start
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -13,24 +13,18 @@ from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import PromptableProposer
 
 
-class BoxSegmenter(Protocol):
-    """Boxes to masks: the part of a `PromptableProposer` that recipes need. It must be picklable.
-
-    name: what it is; builds are compared by it.
-    """
-
-    name: str
-
-    def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
-        """The masks inside boxes (K, 4) given in pixels of (H, W, 3) uint8, in their order, some perhaps empty."""
-        ...
-
-
 class ProposerBoxes:
-    """A proposer by name or config (see `proposers.loading.load_proposer`), loaded in the process that needs it.
+    """Boxes to masks by a promptable proposer, which each process loads at first use.
 
-    device: auto, cpu or cuda; a config names its own.
-    Raises FileNotFoundError when there is no such file; at the first box ValueError for a proposer that takes no boxes.
+    Args:
+        config_or_name: see `proposers.loading.load_proposer`.
+        device: auto, cpu or cuda; a config names its own.
+
+    Attributes:
+        name: identifies the proposer and its weights; builds are compared by it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
     """
 
     def __init__(self, config_or_name: str = "sam", device: str = "auto") -> None:
@@ -47,7 +41,15 @@ class ProposerBoxes:
         return self.__dict__ | {"_loaded": None}
 
     def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
-        """The masks inside boxes (K, 4) given in pixels, in their order, with the proposer's own scores."""
+        """The masks inside boxes, in their order, with the proposer's scores. Some may be empty.
+
+        Args:
+            image: (H, W, 3) uint8.
+            boxes_xyxy: (K, 4), pixels.
+
+        Raises:
+            ValueError: the proposer takes no boxes.
+        """
         if self._loaded is None:
             proposer = load_proposer(self.config_or_name, self.device)
             if not isinstance(proposer, PromptableProposer):

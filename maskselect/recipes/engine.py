@@ -1,7 +1,7 @@
-"""Runs a builder's units of work shard by shard, in this process or on Ray Data, and goes on where it stopped.
+"""Runs the units of a build shard by shard, in this process or on Ray Data, and resumes an interrupted build.
 
-A shard is a fixed run of units and becomes one file, written whole or not at all. What a unit gives must depend on the
-unit alone, so that the files are equal whoever made them, in whatever order.
+A shard holds a fixed run of units and is one file, written atomically. The records of a unit must depend on the unit
+alone, so that the files are equal in any order and on any engine.
 """
 
 import glob
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,58 +23,59 @@ from maskselect.ops.atomic import atomic_file, remove_leftovers, write_text
 from maskselect.recipes.ray_jobs import run_on_ray
 
 Record = dict[str, Any]
-"""Plain containers, texts and numbers, such as JSON holds."""
+"""JSON values by name."""
 Engine = Literal["local", "ray"]
 STATE = "build.json"
 
 
 @dataclass
 class Built:
-    """What came of a unit: its records, and how often what happened on the way (kept, rejected and why)."""
+    """The records of a unit, and counts of events by name (kept, rejected by reason)."""
 
     records: list[Record] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
 
 class Worker(Protocol):
-    """Makes records. It must be picklable, and open files, models and connections when they are first needed."""
+    """Makes records. It must be picklable, and open files, models and connections at first use."""
 
     def build(self, unit: Record) -> Built:
-        """The records of one unit. Raises ValueError or OSError when it cannot be done; the build then stops."""
+        """The records of one unit.
+
+        Raises:
+            ValueError, OSError: the unit cannot be built; this ends the build.
+        """
         ...
 
 
 class ShardForm(Protocol):
-    """How the records of a shard are stored. It must be picklable."""
+    """The file format of a shard. It must be picklable."""
 
     suffix: str
 
     def write(self, path: Path, records: list[Record]) -> None:
-        """One file."""
+        """Write one shard."""
         ...
 
 
 class JsonLines:
-    """A record a line."""
+    """One JSON record a line."""
 
     suffix = "jsonl"
 
     def write(self, path: Path, records: list[Record]) -> None:
-        """One file."""
+        """Write one shard."""
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
     @staticmethod
     def read(path: Path) -> list[Record]:
-        """The records of a shard that was written so."""
+        """The records of a shard."""
         return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @dataclass(frozen=True)
 class Shards:
-    """Where the shards of a build go.
-
-    folder: theirs.  stem: of their names, `{stem}-00000-of-00012.{suffix}`.
-    """
+    """The files of a build: `{stem}-00000-of-00012.{suffix}` in `folder`."""
 
     folder: Path
     stem: str
@@ -85,11 +87,11 @@ class Shards:
         return self.folder / f"{self.stem}-{number:05d}-of-{self.total:05d}.{self.form.suffix}"
 
     def counts_path(self, number: int) -> Path:
-        """What was counted while it was made. It is written last: a shard that has it is done."""
+        """The counts of a shard. They are written last, so a shard with counts is complete."""
         return self.folder / ".counts" / f"{self.path(number).name}.json"
 
     def is_done(self, number: int) -> bool:
-        """Whether it need not be made again."""
+        """Whether a shard is complete."""
         try:
             json.loads(self.counts_path(number).read_bytes())
         except (OSError, ValueError):
@@ -97,7 +99,7 @@ class Shards:
         return self.path(number).is_file()
 
     def write(self, number: int, built: Built) -> None:
-        """A shard and its counts, each whole or not at all."""
+        """Write a shard and its counts, each atomically."""
         self.counts_path(number).parent.mkdir(exist_ok=True)
         with atomic_file(self.path(number), durable=True) as part:
             self.form.write(part, built.records)
@@ -115,96 +117,103 @@ def run(
     engine: Engine = "local",
     workers: int = 1,
     gpus: float = 0,
-    told: Callable[[Counter[str]], str] = lambda counts: "Building",
+    message: Callable[[Counter[str]], str] = lambda counts: "Building",
     in_flight: int = 1,
 ) -> tuple[list[Path], Counter[str]]:
-    """Makes the shards that are not there yet, and gives all of them with everything that was counted.
+    """Make the missing shards of a build. After an error the finished shards stay, and the next call continues.
 
-    units: plain records, each with all that `worker` needs to know.
-    settings: everything that the result depends on. They are kept in the folder: a folder begun with others is refused.
-    per_shard: units a file.  workers: processes, with Ray.  gpus: that each of them takes for itself.
-    told: what the progress bar says, from what was counted so far in this call.
-    in_flight: units at a time in this process, by threads; `worker` must allow it.
+    Args:
+        worker: makes the records.
+        units: JSON records with everything that `worker` needs.
+        folder: for the shards.
+        stem: of the names of the shards.
+        form: their file format.
+        settings: everything that the records depend on. They are stored in the folder and compared by later calls.
+        per_shard: units a shard.
+        engine: "local" or "ray".
+        workers: processes on Ray.
+        gpus: of each of these processes.
+        message: of the progress bar, from the counts of this call.
+        in_flight: threads of the local engine; `worker` must be thread-safe if there are several.
 
-    Raises ValueError when the folder holds another build or Ray is not installed, and whatever `worker` raises; what
-    was done until then stays, and the next call goes on.
+    Returns:
+        All shards, and the sum of their counts.
+
+    Raises:
+        ValueError: the folder holds a build with other settings, or Ray is not installed; and every error of `worker`.
     """
     total = shard_count(len(units), per_shard)
     shards = Shards(folder, stem, form, total)
     _claim(folder, stem, {"settings": settings, "per_shard": per_shard, "units": digest(units)})
-    left = [number for number in range(total) if not shards.is_done(number)]
-    job = _Job(worker, shards)
-    parts: list[Record] = [{"number": n, "units": list(units[n * per_shard : (n + 1) * per_shard])} for n in left]
-    made = run_on_ray(job.steps, parts, workers, gpus) if engine == "ray" and parts else _here(job, parts, in_flight)
-    seen: Counter[str] = Counter()
+    missing = [number for number in range(total) if not shards.is_done(number)]
+    parts: list[Record] = [{"number": n, "units": list(units[n * per_shard : (n + 1) * per_shard])} for n in missing]
+    steps = partial(_build_shard, worker, shards)
+    built = run_on_ray(steps, parts, workers, gpus) if engine == "ray" and parts else _run_here(steps, parts, in_flight)
+    so_far: Counter[str] = Counter()
     images = sum(len(part["units"]) for part in parts)
-    for counted in track(made, images, told(seen), "images", note=lambda: told(seen)):
-        seen.update(counted)
+    for counts in track(built, images, message(so_far), "images", note=lambda: message(so_far)):
+        so_far.update(counts)
     clear_leftovers(folder, f"{stem}-", STATE)
-    counts: Counter[str] = Counter()
+    all_counts: Counter[str] = Counter()
     for number in range(total):
-        counts.update(json.loads(shards.counts_path(number).read_text()))
-    return [shards.path(number) for number in range(total)], counts
+        all_counts.update(json.loads(shards.counts_path(number).read_text()))
+    return [shards.path(number) for number in range(total)], all_counts
 
 
-class _Job:
-    """One shard."""
-
-    def __init__(self, worker: Worker, shards: Shards) -> None:
-        self.worker, self.shards = worker, shards
-
-    def steps(self, part: Record, each: Callable[..., Iterable[Built]] = map) -> Iterator[Counter[str]]:
-        """Stops after each unit, with what was counted; the shard is written behind the last.
-
-        each: `map`, or something like it that keeps the order.
-        """
-        whole = Built()
-        for built in each(self.worker.build, part["units"]):
-            whole.records += built.records
-            whole.counts.update(built.counts)
-            yield built.counts
-        self.shards.write(int(part["number"]), whole)
+def _build_shard(
+    worker: Worker, shards: Shards, part: Record, ordered_map: Callable[..., Iterable[Built]] = map
+) -> Iterator[Counter[str]]:
+    """Yield the counts of each unit, then write the shard."""
+    shard = Built()
+    for built in ordered_map(worker.build, part["units"]):
+        shard.records += built.records
+        shard.counts.update(built.counts)
+        yield built.counts
+    shards.write(int(part["number"]), shard)
 
 
-def _here(job: _Job, parts: list[Record], in_flight: int) -> Iterator[Counter[str]]:
+def _run_here(
+    steps: Callable[..., Iterator[Counter[str]]], parts: list[Record], in_flight: int
+) -> Iterator[Counter[str]]:
     if in_flight == 1:
         for part in parts:
-            yield from job.steps(part)
+            yield from steps(part)
         return
     share = max(1, torch.get_num_threads() // in_flight)
-    # Threads and not processes: they share one model, and what takes long lets go of Python's lock.
+    # Threads, not processes: they share one model, and its computation releases the GIL.
     with ThreadPoolExecutor(in_flight, initializer=torch.set_num_threads, initargs=(share,)) as pool:
         try:
             for part in parts:
-                yield from job.steps(part, pool.map)
+                yield from steps(part, pool.map)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def shard_count(units: int, per_shard: int) -> int:
-    """Shards that so many units make: one at least."""
+    """The number of shards; at least 1."""
     return max(1, -(-units // per_shard))
 
 
 def begun(folder: Path) -> dict[str, Record]:
-    """What was begun in a folder: for each stem its `settings`, `per_shard`, and `units` as `digest` tells them."""
+    """The builds of a folder by stem: `settings`, `per_shard`, and the `digest` of their `units`."""
     file = folder / STATE
-    found: dict[str, Record] = json.loads(file.read_text()) if file.is_file() else {}
-    return found
+    state: dict[str, Record] = json.loads(file.read_text()) if file.is_file() else {}
+    return state
 
 
 def clear_leftovers(folder: Path, *names: str) -> None:
-    """Takes away what writers left that were killed in the middle of files whose names begin so."""
+    """Remove temporary files of killed processes for files whose names begin with one of `names`."""
     for place in (folder, folder / ".counts"):
         remove_leftovers(place, *names)
 
 
 def forget(folder: Path, stem: str) -> None:
-    """Takes away the shards of a stem, and last what is kept of its build; other builds in the folder stay."""
-    name = f"{glob.escape(stem)}-[0-9]*-of-*"
-    for path in (*folder.glob(f".counts/{name}"), *folder.glob(name)):
+    """Remove the shards of a stem, then its state; other builds in the folder stay."""
+    pattern = f"{glob.escape(stem)}-[0-9]*-of-*"
+    for path in (*folder.glob(f".counts/{pattern}"), *folder.glob(pattern)):
         path.unlink(missing_ok=True)
-    state = {other: kept for other, kept in begun(folder).items() if other != stem}
+    state = begun(folder)
+    state.pop(stem, None)
     if state:
         write_text(folder / STATE, json.dumps(state, indent=1), durable=True)
         return
@@ -213,29 +222,25 @@ def forget(folder: Path, stem: str) -> None:
         (folder / ".counts").rmdir()
 
 
-def _claim(folder: Path, stem: str, wanted: Record) -> None:
-    """Keeps what is built in the folder, or refuses one that was begun otherwise."""
+def _claim(folder: Path, stem: str, build: Record) -> None:
+    """Store what is built in the folder, or raise ValueError if another build was begun there."""
     folder.mkdir(parents=True, exist_ok=True)
     state = begun(folder)
-    wanted = json.loads(json.dumps(wanted))
-    if state.get(stem, wanted) != wanted:
-        changed = sorted(_changed(state[stem], wanted))
+    build = json.loads(json.dumps(build))
+    before = state.get(stem, build)
+    if before != build:
+        old, new = (one["settings"] | {name: one[name] for name in ("per_shard", "units")} for one in (before, build))
+        changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         raise ValueError(
             f"{folder} holds a build that was begun with other settings ({', '.join(changed)}); "
-            "go on with the same ones, or choose another folder"
+            "continue with the same settings, or choose another folder"
         )
-    write_text(folder / STATE, json.dumps(state | {stem: wanted}, indent=1), durable=True)
-
-
-def _changed(before: Record, now: Record) -> Iterator[str]:
-    old, new = before["settings"], now["settings"]
-    yield from (name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    yield from (name for name in ("per_shard", "units") if before[name] != now[name])
+    write_text(folder / STATE, json.dumps(state | {stem: build}, indent=1), durable=True)
 
 
 def digest(units: Iterable[Record]) -> str:
-    """Sixteen hex digits that name a list of units."""
-    whole = hashlib.sha256()
+    """Sixteen hex digits that identify a list of units."""
+    total = hashlib.sha256()
     for unit in units:
-        whole.update(json.dumps(unit, sort_keys=True).encode())
-    return whole.hexdigest()[:16]
+        total.update(json.dumps(unit, sort_keys=True).encode())
+    return total.hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""Where the images of a data set lie: a folder, WebDataset shards, parquet, or a data set by name.
+"""The images of a data set: in a folder, in WebDataset shards, in parquet, or of a data set by name.
 
-Each source lists its images as units, plain records with a `key` that no other image has, and reads one when it is
-asked to. It is picklable and opens its files in the process that reads them.
+A source lists its images as units: JSON records with a unique `key`. It is picklable and opens its files in the process
+that reads them.
 """
 
 from pathlib import Path
@@ -23,26 +23,34 @@ class ImageSource(Protocol):
     """Images by key."""
 
     def units(self) -> list[Record]:
-        """One plain record an image, in their order. Raises ValueError where two have one key."""
+        """One record an image, in order.
+
+        Raises:
+            ValueError: two images have the same key.
+        """
         ...
 
     def load(self, unit: Record) -> np.ndarray:
-        """(H, W, 3) uint8. Raises ValueError or OSError, naming the image, when it cannot be read."""
+        """(H, W, 3) uint8.
+
+        Raises:
+            ValueError, OSError: the image cannot be read; the message names it.
+        """
         ...
 
 
 class FolderImages:
-    """The image files directly in a folder; their keys are their names, see `ops.text.readable`."""
+    """The image files directly in a folder; a key is the name of a file, see `ops.text.readable`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def units(self) -> list[Record]:
-        """By name."""
+        """Sorted by name."""
         return [{"key": readable(path.name)} for path in list_images(self.folder)]
 
     def load(self, unit: Record) -> np.ndarray:
-        """As `load_image`."""
+        """See `load_image`."""
         path = self.folder / unit["key"]
         if not path.exists():  # a name that is not UTF-8
             path = next((file for file in list_images(self.folder) if readable(file.name) == unit["key"]), path)
@@ -50,9 +58,10 @@ class FolderImages:
 
 
 class DatasetImages:
-    """The images of a data set of the catalog, each once; their keys are its image ids.
+    """The images of a data set of the catalog, each once; the keys are its image ids.
 
-    Raises ValueError for an unknown name, and as the data set's reader does.
+    Raises:
+        ValueError: the name is unknown; and every error of the data set's reader.
     """
 
     def __init__(self, name: str, root: Path, split: str) -> None:
@@ -63,14 +72,14 @@ class DatasetImages:
         return self.__dict__ | {"_reader": None}
 
     def units(self) -> list[Record]:
-        """In the order in which the data set asks about them; a unit names the first sample of its image."""
+        """In the order of the samples; a unit names the first sample of its image."""
         first: dict[str, int] = {}
         for number, image in enumerate(self._open().image_ids()):
             first.setdefault(str(image), number)
         return [{"key": image, "sample": number} for image, number in first.items()]
 
     def load(self, unit: Record) -> np.ndarray:
-        """The picture of that sample."""
+        """The image of that sample."""
         return load_image(self._open()[unit["sample"]].image)
 
     def _open(self) -> SampleReader:
@@ -80,7 +89,7 @@ class DatasetImages:
 
 
 class SceneImages:
-    """Generated scenes, of the size that the evaluator asks about (256²); their keys are the scenes' ids."""
+    """Generated scenes at the evaluator's size, 256 x 256; the keys are the scenes' ids."""
 
     def __init__(self, split: str, count: int, seed: int) -> None:
         if split not in SPLITS:
@@ -92,35 +101,50 @@ class SceneImages:
         return [{"key": scene_id} for scene_id in self.ids]
 
     def load(self, unit: Record) -> np.ndarray:
-        """Drawn anew."""
+        """Render the scene."""
         return render(build_scene(unit["key"])).image
 
 
 def open_images(path: Path, image_column: str | None = None, key_column: str | None = None) -> ImageSource:
-    """A folder of images, of .tar or of .parquet files, in this order, or one such file.
+    """A folder of images, of .tar or of .parquet files, looked for in this order; or one such file.
 
-    image_column, key_column: see `ParquetImages`.
-    Raises FileNotFoundError when there is no such path or nothing in it, ValueError for a file of another kind.
+    Args:
+        path: folder or file.
+        image_column: see `ParquetImages`.
+        key_column: see `ParquetImages`.
+
+    Raises:
+        FileNotFoundError: there is no such path, or nothing in it.
+        ValueError: the file is of another kind.
     """
     if path.is_file():
-        kinds = {suffix: [path] if path.suffix == suffix else [] for suffix in (".tar", ".parquet")}
-        if not any(kinds.values()):
+        packed = [path]
+        if path.suffix not in (".tar", ".parquet"):
             raise ValueError(f"{path} is neither .tar nor .parquet; expected one of these, or a folder of images")
     else:
-        kinds = {suffix: sorted(path.glob(f"[!.]*{suffix}")) for suffix in (".tar", ".parquet")}
-        if path.is_dir() and any(file.suffix.lower() in SUFFIXES for file in path.iterdir() if file.name[0] != "."):
+        packed = sorted(path.glob("[!.]*"))
+        if any(file.suffix.lower() in SUFFIXES for file in packed):
             return FolderImages(path)
-    if kinds[".tar"]:
-        return TarImages(kinds[".tar"])
-    if kinds[".parquet"]:
-        return ParquetImages(kinds[".parquet"], image_column, key_column)
-    return FolderImages(path)  # which says that nothing is there
+    if tars := [file for file in packed if file.suffix == ".tar"]:
+        return TarImages(tars)
+    if tables := [file for file in packed if file.suffix == ".parquet"]:
+        return ParquetImages(tables, image_column, key_column)
+    return FolderImages(path)  # which raises FileNotFoundError
 
 
 def open_dataset(name: str, root: Path | None, split: str, scenes: int = 1000, seed: int = 0) -> ImageSource:
-    """The images of a data set by name; "scenes" without a root are generated, `scenes` of them from `seed`.
+    """The images of a data set by name.
 
-    Raises FileNotFoundError or ValueError when the data set is not there or not as it should be.
+    Args:
+        name: in the catalog, or "scenes".
+        root: folder of the data set; None for generated scenes.
+        split: of the data set.
+        scenes: how many scenes are generated.
+        seed: of the generated scenes.
+
+    Raises:
+        FileNotFoundError: a file of the data set is missing.
+        ValueError: a file is damaged, or a name or `root` is missing.
     """
     if root is not None:
         return DatasetImages("maskgroups" if name == "scenes" else name, root, split)

@@ -37,7 +37,7 @@ from maskselect.proposers.proposal_rows import ProposalRows, shards_of
 from maskselect.proposers.store import INDEX, ProposalStore, content_key
 from maskselect.recipes.engine import STATE, Record, run
 from maskselect.recipes.image_sources import FolderImages, ImageSource, open_images
-from maskselect.recipes.proposals import ERRORS, ProposalWorker, Proposed, _told, propose_images
+from maskselect.recipes.proposals import ERRORS, ProposalWorker, Proposed, _message, propose_images
 from maskselect.structures.masks import MaskSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -533,8 +533,8 @@ def read_to_the_end(terminal: int) -> str:
 
 
 def test_progress_tells_masks_an_image() -> None:
-    assert _told(Counter()) == "Proposing, 0.0 masks an image"
-    assert _told(Counter(images=4, masks=30, failed=1)) == "Proposing, 7.5 masks an image"
+    assert _message(Counter()) == "Proposing, 0.0 masks an image"
+    assert _message(Counter(images=4, masks=30, failed=1)) == "Proposing, 7.5 masks an image"
 
 
 def command(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:

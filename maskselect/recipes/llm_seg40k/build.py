@@ -20,7 +20,7 @@ from typing import Any, Literal
 from maskselect.data.coco import CocoQuestions
 from maskselect.data.lvis import EgoObjectsDataset, LvisDataset
 from maskselect.ops.atomic import atomic_files
-from maskselect.recipes.box_masks import BoxSegmenter
+from maskselect.recipes.box_masks import ProposerBoxes
 from maskselect.recipes.engine import Engine, JsonLines, Record, Shards, run
 from maskselect.recipes.llm_seg40k.answers import REASONS, Rules, words
 from maskselect.recipes.llm_seg40k.captioners import Captioner
@@ -83,7 +83,7 @@ def build_llm_seg40k(
     model: LanguageModel,
     lvis_root: str | Path | None = None,
     ego_root: str | Path | None = None,
-    boxes: BoxSegmenter | None = None,
+    boxes: ProposerBoxes | None = None,
     settings: Settings | None = None,
     engine: Engine = "local",
     workers: int = 1,

@@ -14,7 +14,7 @@ from maskselect.data.sizes import refuse_other_size
 from maskselect.ops import rle
 from maskselect.ops.atomic import atomic_file
 from maskselect.ops.boxes import masks_to_boxes_xyxy
-from maskselect.recipes.box_masks import BoxSegmenter
+from maskselect.recipes.box_masks import ProposerBoxes
 from maskselect.recipes.engine import Built, Record
 from maskselect.recipes.llm_seg40k.answers import UNREADABLE, Asked, Rules, Thing, check, read_reply
 from maskselect.recipes.llm_seg40k.captioners import Captioner
@@ -62,7 +62,7 @@ class QuestionMaker:
     readers: dict[str, CocoQuestions]
     captioner: Captioner
     model: LanguageModel
-    boxes: BoxSegmenter | None
+    boxes: ProposerBoxes | None
     rules: Rules
     seed: int
     attempts: int

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from maskselect.data.maskgroups_2m import ImageRows
 from maskselect.data.refer import ReferFiles
 from maskselect.ops.atomic import write_text
-from maskselect.recipes.box_masks import BoxSegmenter
+from maskselect.recipes.box_masks import ProposerBoxes
 from maskselect.recipes.engine import Built, Engine, Record, run
 from maskselect.recipes.maskgroups_2m.coco_lvis import CocoLvis
 from maskselect.recipes.maskgroups_2m.genome import Genome
@@ -80,7 +80,7 @@ def build_maskgroups_2m(
     output: Path,
     sets: Sequence[str] = SETS,
     rules: Rules | None = None,
-    boxes: BoxSegmenter | None = None,
+    boxes: ProposerBoxes | None = None,
     limit: int | None = None,
     per_shard: int = 256,
     engine: Engine = "local",

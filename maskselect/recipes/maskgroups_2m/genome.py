@@ -13,7 +13,7 @@ from maskselect.data.images import load_image
 from maskselect.data.visual_genome import GenomeImage, VisualGenome
 from maskselect.ops import rle
 from maskselect.ops.boxes import masks_to_boxes_xyxy
-from maskselect.recipes.box_masks import BoxSegmenter
+from maskselect.recipes.box_masks import ProposerBoxes
 from maskselect.recipes.engine import Built
 from maskselect.recipes.maskgroups_2m.groups import (
     GroupPrompt,
@@ -35,7 +35,7 @@ class Genome:
     """
 
     root: Path
-    boxes: BoxSegmenter
+    boxes: ProposerBoxes
     links: Links
     rules: Rules
 
