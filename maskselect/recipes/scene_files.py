@@ -1,4 +1,4 @@
-"""Generated scenes to disk, in MaskGroups-HQ's own format, so that one loader reads both."""
+"""Writes generated scenes in the format of MaskGroups-HQ, so that one loader reads both."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,12 +27,24 @@ def write_scenes(
     reasoning_per_scene: int = 0,
     unknown_per_scene: int = 0,
 ) -> Path:
-    """Writes `output/images/*.png` and `output/{split}.parquet`; gives the latter's path.
+    """Write `output/images/*.png` and `output/{split}.parquet`. The same arguments give the same files.
 
-    The same arguments give the same files. image_size: (H, W). propose: fills `mask_pool`, which is empty without it.
-    reasoning_per_scene: so many reasoning prompts more, each followed by the same asked by name.
-    unknown_per_scene: so many prompts more that say a word which the scenes never show.
-    Raises ValueError for an unknown split, a count below one or a size below 64.
+    Args:
+        output: folder of the data set.
+        split: of the scenes.
+        count: number of scenes.
+        seed: of the scenes.
+        image_size: (H, W).
+        prompts_per_scene: see `ask_scenes`.
+        propose: fills `mask_pool`, which is empty without it.
+        reasoning_per_scene: see `ask_scenes`.
+        unknown_per_scene: see `ask_scenes`.
+
+    Returns:
+        The path of the parquet file.
+
+    Raises:
+        ValueError: see `ask_scenes`.
     """
     scenes = ask_scenes(split, seed, count, image_size, prompts_per_scene, reasoning_per_scene, unknown_per_scene)
     folder = output / "images"
@@ -40,14 +52,15 @@ def write_scenes(
 
     def rows() -> Iterator[MaskGroupRow]:
         for scene in track(scenes, count, f"Drawing {split}", "scenes"):
-            _write_image(scene.image, folder / f"{scene.id}.png")
+            with atomic_file(folder / f"{scene.id}.png") as part:  # low compression: noise does not shrink
+                Image.fromarray(scene.image).save(part, format="PNG", compress_level=1)
             yield from scene_rows(scene, rle.encode(propose(scene.image)) if propose else [])
 
     return write_maskgroups(output, split, rows())
 
 
 def scene_rows(scene: AskedScene, mask_pool: list[rle.Rle]) -> Iterator[MaskGroupRow]:
-    """One row a question."""
+    """One row a prompt."""
     codes = rle.encode(scene.masks)
     for number, prompt in enumerate(scene.prompts):
         yield MaskGroupRow(
@@ -61,9 +74,3 @@ def scene_rows(scene: AskedScene, mask_pool: list[rle.Rle]) -> Iterator[MaskGrou
             kind=prompt.kind,
             image_size=(scene.image.shape[0], scene.image.shape[1]),
         )
-
-
-def _write_image(image: np.ndarray, path: Path) -> None:
-    """Whole or not at all. Little compression: photo-like noise does not shrink, and time would go."""
-    with atomic_file(path) as part:
-        Image.fromarray(image).save(part, format="PNG", compress_level=1)

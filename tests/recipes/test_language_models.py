@@ -15,8 +15,8 @@ from maskselect.lmm.llava import Llava
 from maskselect.lmm.tokenizer import load_compact_in_transformers
 from maskselect.recipes.llm_seg40k import language_models
 from maskselect.recipes.llm_seg40k.captioners import RasCaptioner, TransformersCaptioner
-from maskselect.recipes.llm_seg40k.kept import Kept
 from maskselect.recipes.llm_seg40k.language_models import ChatEndpoint, TransformersModel
+from maskselect.recipes.llm_seg40k.worker import kept_text
 from maskselect.scenes.layout import scene_ids
 from maskselect.scenes.render import render
 from maskselect.scenes.stream import scene_of
@@ -275,15 +275,15 @@ def test_captioners_that_cannot_be(tmp_path: Path) -> None:
 
 
 def test_a_kept_text_is_made_once(tmp_path: Path) -> None:
-    kept, made = Kept(tmp_path / "kept"), []
+    kept, made = tmp_path / "kept", []
 
     def make() -> str:
         made.append(1)
         return f"text {len(made)} \ud800"
 
-    assert kept.text({"seed": 1}, make) == kept.text({"seed": 1}, make) == "text 1 \ud800"
-    assert kept.text({"seed": 2}, make) == "text 2 \ud800"
+    assert kept_text(kept, {"seed": 1}, make) == kept_text(kept, {"seed": 1}, make) == "text 1 \ud800"
+    assert kept_text(kept, {"seed": 2}, make) == "text 2 \ud800"
     for file in (tmp_path / "kept").iterdir():
         file.write_text("{")
-    assert kept.text({"seed": 1}, make) == "text 3 \ud800"
+    assert kept_text(kept, {"seed": 1}, make) == "text 3 \ud800"
     assert not list(tmp_path.rglob("*.part"))

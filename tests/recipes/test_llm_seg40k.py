@@ -32,7 +32,6 @@ from maskselect.recipes.llm_seg40k.answers import (
 from maskselect.recipes.llm_seg40k.build import Settings
 from maskselect.recipes.llm_seg40k.captioners import RasCaptioner
 from maskselect.recipes.llm_seg40k.images import Group, choose
-from maskselect.recipes.llm_seg40k.kept import Kept
 from maskselect.recipes.llm_seg40k.language_models import ChatEndpoint
 from maskselect.recipes.llm_seg40k.worker import QuestionMaker
 from maskselect.structures.masks import MaskSet
@@ -272,7 +271,7 @@ def test_the_worker_travels(world: World) -> None:
         reader = LvisDataset(world.root / "lvis", "train")
         chosen, _ = choose(Group("simple", "coco", 2, 5, 9), reader, (1, 0, 0), 0)
         captioner, boxes = RasCaptioner(max_new_tokens=2), ProposerBoxes("sam")
-        model, kept = ChatEndpoint(endpoint.url, "stand-in"), Kept(world.root / "kept")
+        model, kept = ChatEndpoint(endpoint.url, "stand-in"), world.root / "kept"
         worker = QuestionMaker({"coco": reader}, captioner, model, boxes, Rules(), 0, 1, kept)
         first = worker.build(asdict(chosen[0]))
         sent = pickle.dumps(worker)

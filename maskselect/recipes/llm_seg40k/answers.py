@@ -1,9 +1,8 @@
-"""What a language model wrote about an image: read out of its reply, and checked.
+"""Parses and checks a language model's questions about an image.
 
-The checks are those of LLM-Seg (arXiv 2404.08767), section 4.2, as far as rules can make them: the answer is one of the
-image's objects, and the question neither names it nor says where it is. English only. A question that was refused
-wrongly costs little, so words with another sense ("the right tool") are refused too. Every refusal has a reason, and
-is counted.
+The checks are the rules of LLM-Seg (arXiv 2404.08767), section 4.2: the answer is one of the image's objects, and the
+question neither names nor locates it. English only. A false refusal costs little, so words with a second sense ("the
+right tool") are refused, too. Every refusal has a reason, and is counted.
 """
 
 import json
@@ -23,7 +22,7 @@ DUPLICATE = "duplicate"
 LENGTH = "too short or too long"
 SURPLUS = "more than were asked for"
 REASONS = (UNREADABLE, NO_QUESTION, NOT_LISTED, NAMED, LOCATED, DUPLICATE, LENGTH, SURPLUS)
-"""Why a question, or as "unreadable" a whole reply, can be refused."""
+"""Reasons to refuse a question, or ("unreadable") a whole reply."""
 
 PLACES = (
     "left", "right", "top", "bottom", "middle", "center", "centre", "corner", "foreground", "background", "upper",
@@ -31,7 +30,7 @@ PLACES = (
     "edge", "next to", "close to", "near", "beside", "besides", "adjacent to", "behind", "in front of", "above",
     "below", "beneath", "underneath", "under the", "between", "to the side", "far away",
 )  # fmt: skip
-"""Words, and groups of words, that say where something is in a picture."""
+"""Words and phrases that locate something in an image."""
 
 _IRREGULAR = {
     "men": "man", "people": "person", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose",
@@ -39,8 +38,8 @@ _IRREGULAR = {
 }  # fmt: skip
 _ARTICLES = ("a", "an", "the")
 _BRACKETS = re.compile(r"[\[{]")
-_MOST_TRIES = 200  # brackets at which JSON is looked for, and letters of a reply: it may be anything
-_MOST_LETTERS = 100_000
+_MOST_TRIES = 200  # brackets at which parsing starts
+_MOST_LETTERS = 100_000  # of a reply that are read
 _SPECIAL = re.compile(r"<[^<>\s]+>|\[[A-Z]+\]")
 
 
@@ -48,7 +47,9 @@ _SPECIAL = re.compile(r"<[^<>\s]+>|\[[A-Z]+\]")
 class Thing:
     """An object of an image.
 
-    name: as it is listed.  also: other names of the same.
+    Attributes:
+        name: as it is listed.
+        also: its other names.
     """
 
     name: str
@@ -57,9 +58,12 @@ class Thing:
 
 @dataclass(frozen=True)
 class Rules:
-    """What is asked for.
+    """Limits of the questions.
 
-    most: questions an image.  min_words, max_words: of a question.
+    Attributes:
+        most: questions an image.
+        min_words: of a question.
+        max_words: of a question.
     """
 
     most: int = 5
@@ -75,15 +79,16 @@ class Rules:
 
 
 class Asked(NamedTuple):
-    """A question that passed. answer: a name as listed."""
+    """A question that passed; the answer is a name as listed."""
 
     question: str
     answer: str
 
 
 def read_reply(reply: str) -> list[Any] | None:
-    """The entries of a reply: of a JSON list, of an object that holds one, or of several objects one after another;
-    with any text or code fence around. None where there is nothing such.
+    """The entries of a reply; None if it has none.
+
+    The reply holds a JSON list, an object with a list, or several objects, with any text or code fence around them.
 
     >>> read_reply('Here they are: ```json [{"question": "Why?", "answer": "cup"}] ```')
     [{'question': 'Why?', 'answer': 'cup'}]
@@ -93,40 +98,42 @@ def read_reply(reply: str) -> list[Any] | None:
     entries: list[Any] = []
     readable = False
     for value in _json_values(reply[:_MOST_LETTERS]):
-        if (found := _entries(value)) is not None:
+        if (more := _entries(value)) is not None:
             readable = True
-            entries += found
+            entries += more
     return entries if readable else None
 
 
 def check(entries: Iterable[Any], things: Sequence[Thing], rules: Rules) -> tuple[list[Asked], Counter[str]]:
-    """The entries that pass, and how many were refused for which reason; each is refused for the first that holds.
+    """The entries that pass, and the number of refused ones by reason; the first reason that applies counts.
 
-    things: all objects of the image.
+    Args:
+        entries: of a reply.
+        things: all objects of the image.
+        rules: limits of the questions.
     """
     kept: list[Asked] = []
     refused: Counter[str] = Counter()
     for entry in entries:
-        found = _judged(entry, things, rules, kept)
-        if isinstance(found, str):
-            refused[found] += 1
+        result = _judged(entry, things, rules, kept)
+        if isinstance(result, str):
+            refused[result] += 1
         else:
-            kept.append(found)
+            kept.append(result)
     return kept, refused
 
 
 def listed(answer: str, things: Sequence[Thing]) -> Thing | None:
-    """The object that an answer means, whatever its case, article and number; None unless it is exactly one.
+    """The object that an answer names, in any case, number and with any article; None unless it is exactly one.
 
     >>> listed("The Cups.", [Thing("cup"), Thing("saucer")])
     Thing(name='cup', also=())
     """
-    wanted = answer.strip().casefold()
-    meant = _joined_forms(answer)
+    forms = _joined_forms(answer)
     for same in (
-        [thing for thing in things if thing.name.casefold() == wanted],
-        [thing for thing in things if _joined_forms(thing.name) & meant],
-        [thing for thing in things if _joined_forms(_without_sense(thing.name)) & meant],
+        [thing for thing in things if thing.name.casefold() == answer.strip().casefold()],
+        [thing for thing in things if _joined_forms(thing.name) & forms],
+        [thing for thing in things if _joined_forms(_without_sense(thing.name)) & forms],
     ):
         if len(same) == 1:
             return same[0]
@@ -134,42 +141,42 @@ def listed(answer: str, things: Sequence[Thing]) -> Thing | None:
 
 
 def names(question: str, thing: Thing) -> bool:
-    """Whether a question uses a name of an object, in singular or plural, in one word or several.
+    """Whether a question contains a name of an object, in singular or plural, as one word or several.
 
     >>> names("Who hugs teddybears at night?", Thing("teddy bear"))
     True
     """
-    said = words(question)
+    spoken = words(question)
     known = [_without_sense(name) for name in (thing.name, *thing.also)]
     forms = frozenset().union(*(_joined_forms(name) for name in known))
     longest = max(len(words(name)) for name in known) + 1
     return any(
-        _forms("".join(said[start : start + length])) & forms
-        for start in range(len(said))
+        _forms("".join(spoken[start : start + length])) & forms
+        for start in range(len(spoken))
         for length in range(1, longest + 1)
     )
 
 
 def locates(question: str) -> bool:
-    """Whether a question says where something is."""
-    said = f" {' '.join(words(question))} "
-    return any(f" {place} " in said for place in PLACES)
+    """Whether a question contains one of PLACES."""
+    spoken = f" {' '.join(words(question))} "
+    return any(f" {place} " in spoken for place in PLACES)
 
 
 def words(text: str) -> list[str]:
-    """Words in lower case, without punctuation and the 's of a possessive."""
+    """Words in lower case, without punctuation and possessive 's."""
     return re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text.casefold()))
 
 
 def _judged(entry: Any, things: Sequence[Thing], rules: Rules, kept: list[Asked]) -> Asked | str:
-    """The question of an entry, or why it is refused."""
+    """The question of an entry, or the reason of its refusal."""
     if not isinstance(entry, dict):
         return UNREADABLE
     question = entry.get("question")
     question = " ".join(question.split()) if isinstance(question, str) else ""
     if not question.endswith("?") or not words(question):
         return NO_QUESTION
-    if not question.isprintable() or _SPECIAL.search(question):  # a reader would take `<mask-ref>` for a reference
+    if not question.isprintable() or _SPECIAL.search(question):  # such as `<mask-ref>`
         return UNREADABLE
     answer = entry.get("answer")
     thing = listed(answer, things) if isinstance(answer, str) else None
@@ -190,39 +197,39 @@ def _json_values(text: str) -> Iterable[Any]:
     """Every JSON list and object in a text, the outermost ones, in order."""
     decoder, place = json.JSONDecoder(), 0
     for _ in range(_MOST_TRIES):
-        if (found := _BRACKETS.search(text, place)) is None:
+        if (bracket := _BRACKETS.search(text, place)) is None:
             return
         try:
-            value, place = decoder.raw_decode(text, found.start())
+            value, place = decoder.raw_decode(text, bracket.start())
         except (ValueError, RecursionError):
-            place = found.end()
+            place = bracket.end()
         else:
             yield value
 
 
 def _entries(value: Any) -> list[Any] | None:
-    """The entries of one JSON value; None where it holds none, as the [1] of a text's first footnote."""
+    """The entries of one JSON value; None if it has none, for example the [1] of a footnote."""
     if isinstance(value, list):
         return value if not value or any(isinstance(entry, dict) for entry in value) else None
     if "question" in value:
         return [value]
-    lists = [found for inner in value.values() if isinstance(inner, list) and (found := _entries(inner)) is not None]
-    return [entry for found in lists for entry in found] if lists else None
+    lists = [more for inner in value.values() if isinstance(inner, list) and (more := _entries(inner)) is not None]
+    return [entry for more in lists for entry in more] if lists else None
 
 
 def _without_sense(name: str) -> str:
-    """A name without the sense that LVIS puts in brackets behind it."""
+    """A name without the sense that LVIS appends in brackets."""
     return re.split(r"[ _]*\(", name)[0] or name
 
 
 def _joined_forms(name: str) -> frozenset[str]:
-    found = words(name.replace("_", " "))
-    return _forms("".join(found[1:] if len(found) > 1 and found[0] in _ARTICLES else found))
+    parts = words(name.replace("_", " "))
+    return _forms("".join(parts[1:] if len(parts) > 1 and parts[0] in _ARTICLES else parts))
 
 
 @lru_cache(maxsize=65536)
 def _forms(word: str) -> frozenset[str]:
-    """A word and all that it may be the plural of. Some are no words, which does no harm: they are only compared."""
+    """A word and its possible singulars. Some are not words, which is harmless: they are only compared."""
     forms = {word}
     for plural, singular in _IRREGULAR.items():
         if word.endswith(plural):

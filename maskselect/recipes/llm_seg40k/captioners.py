@@ -1,4 +1,4 @@
-"""Captions of whole images for recipes: by a LLaVA of this repository, or by a published one through transformers."""
+"""Captions of whole images for recipes: by a RAS of stage 1, or by a published LLaVA through transformers."""
 
 import hashlib
 from pathlib import Path
@@ -17,15 +17,16 @@ from maskselect.systems.ras import RAS
 
 
 class Captioner(Protocol):
-    """Describes images. It must be picklable, and load its model when it is first asked.
+    """Describes images. It must be picklable, and load its model at first use.
 
-    name: what it is, with everything that its captions depend on; builds are compared by it.
+    Attributes:
+        name: identifies the model and everything else that its captions depend on; builds are compared by it.
     """
 
     name: str
 
     def caption(self, image: np.ndarray) -> str:
-        """(H, W, 3) uint8 to a text, which may be empty."""
+        """A caption of an image (H, W, 3) uint8; it may be empty."""
         ...
 
 
@@ -34,19 +35,21 @@ class RasCaptioner:
 
     Args:
         checkpoint: name or path. The shipped "captioner" is compact and knows generated scenes; a RAS of stage 2 is
-            refused, since selecting masks made it forget its sentences.
+            refused, because training on masks made it forget its sentences.
         device: auto, cpu or cuda.
         max_new_tokens: longest caption.
 
-    Raises FileNotFoundError when there is no such checkpoint, ValueError when it is damaged or not of stage 1.
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the checkpoint is damaged or not of stage 1.
     """
 
     def __init__(self, checkpoint: str = "captioner", device: str = "auto", max_new_tokens: int = 64) -> None:
         card = checkpoints.read_card(checkpoint)
         stage = arguments_of(card["config"]).get("stage")
         if card["system"] != "ras" or stage != 1:
-            told = card["system"] if card["system"] != "ras" else f"ras, stage {stage}"
-            raise ValueError(f"checkpoint {checkpoint} is {told}; expected a ras of stage 1, such as captioner")
+            actual = card["system"] if card["system"] != "ras" else f"ras, stage {stage}"
+            raise ValueError(f"checkpoint {checkpoint} is {actual}; expected a ras of stage 1, such as captioner")
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         self.checkpoint, self.device, self.max_new_tokens = checkpoint, device, max_new_tokens
@@ -59,12 +62,12 @@ class RasCaptioner:
 
     @torch.inference_mode()
     def caption(self, image: np.ndarray) -> str:
-        """(H, W, 3) uint8 to a greedy caption."""
+        """A greedy caption of an image (H, W, 3) uint8."""
         system = self._load()
-        found = system.proposer.propose(image)
-        if len(found) == 0:  # a plain picture: what there is of it is one thing
-            found = MaskSet(torch.ones(1, *image.shape[:2], dtype=torch.bool), torch.ones(1), "whole")
-        return system.caption(system.pool_features(system.encode(image), found), self.max_new_tokens)
+        candidates = system.proposer.propose(image)
+        if len(candidates) == 0:  # a plain image: one mask covers it
+            candidates = MaskSet(torch.ones(1, *image.shape[:2], dtype=torch.bool), torch.ones(1), "whole")
+        return system.caption(system.pool_features(system.encode(image), candidates), self.max_new_tokens)
 
     def _load(self) -> RAS:
         if self._loaded is None:
@@ -76,15 +79,15 @@ class RasCaptioner:
 
 
 class TransformersCaptioner:
-    """A published LLaVA (https://huggingface.co/llava-hf), greedy. LLM-Seg40K was made with LLaVA-1.5 13B.
+    """A published LLaVA (https://huggingface.co/llava-hf), greedy, loaded at the first image.
+
+    LLM-Seg40K was made with LLaVA-1.5 13B.
 
     Args:
         name: hub id or folder.
         device: auto, cpu or cuda.
-        question: what it is asked.
+        question: asked about each image.
         max_new_tokens: longest caption.
-
-    It is loaded at the first image, which raises FileNotFoundError when it is absent.
     """
 
     def __init__(
@@ -106,18 +109,21 @@ class TransformersCaptioner:
 
     @torch.inference_mode()
     def caption(self, image: np.ndarray) -> str:
-        """(H, W, 3) uint8 to a caption."""
+        """A caption of an image (H, W, 3) uint8.
+
+        Raises:
+            FileNotFoundError: the model cannot be loaded.
+        """
         processor, model = self._load()
-        # The form in which LLaVA-1.5 was trained; its repositories' chat templates came later and say the same.
-        asked = processor(images=image, text=f"USER: <image>\n{self.question} ASSISTANT:", return_tensors="pt")
-        asked = asked.to(model.device, model.dtype)  # the processor leaves whole numbers whole
-        out = model.generate(**asked, max_new_tokens=self.max_new_tokens, do_sample=False)
-        new = out[0, asked["input_ids"].shape[1] :]
+        # LLaVA-1.5's training format; the chat templates of its repositories are newer and equal.
+        inputs = processor(images=image, text=f"USER: <image>\n{self.question} ASSISTANT:", return_tensors="pt")
+        inputs = inputs.to(model.device, model.dtype)  # integers keep their dtype
+        out = model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
+        new = out[0, inputs["input_ids"].shape[1] :]
         return str(processor.tokenizer.decode(new, skip_special_tokens=True)).strip()
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            where = pick_device(self.device)
             try:
                 processor = AutoProcessor.from_pretrained(self.model_name)
                 model: Any = LlavaForConditionalGeneration.from_pretrained(self.model_name, dtype="auto")
@@ -126,12 +132,12 @@ class TransformersCaptioner:
                     f"LLaVA {self.model_name!r} could not be loaded; expected a folder or a hub id such as "
                     f"'llava-hf/llava-1.5-13b-hf' (get it with: hf download {self.model_name})"
                 ) from error
-            self._loaded = processor, model.to(where).eval()
+            self._loaded = processor, model.to(pick_device(self.device)).eval()
         return self._loaded
 
 
 def captioner_named(name: str, device: str = "auto") -> Captioner:
-    """A checkpoint of ours by name or path, else a LLaVA of transformers by folder or hub id."""
+    """A checkpoint of this project by name or path, else a LLaVA of transformers by folder or hub id."""
     try:
         checkpoints.find_checkpoint(name)
     except FileNotFoundError:

@@ -1,29 +1,31 @@
-"""Which images LLM-Seg40K is made of (arXiv 2404.08767, section 4.2), and into which split each goes.
+"""Samples the images of LLM-Seg40K and assigns them to splits (arXiv 2404.08767, section 4.2).
 
-From LVIS simple images, of two to five categories, and complex ones, of more; from EgoObjects those of more than two.
-Which are taken depends on the seed and the images' ids alone, not on the order of a file or on what else is in it.
+LVIS has simple images, of two to five categories, and complex ones, of more; EgoObjects gives images of more than two.
+The sample depends only on the seed and the images' ids, not on the order or the other content of a file.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
+
+from maskselect.data.coco import CocoQuestions
 
 Source = Literal["coco", "ego_objects"]
-"""As `from_dataset` has it: the pictures of LVIS are COCO's."""
+"""The values of `from_dataset`: the pictures of LVIS are COCO's."""
 SPLITS = ("train", "validation", "test")
 
 
-class ImageIds(Protocol):
-    """What is needed of a reader: the image of each sample, those of an image behind each other."""
-
-    def image_ids(self) -> list[str]:
-        """The image of each sample; as many samples as the image has categories."""
-        ...
-
-
 class Group(NamedTuple):
-    """A sort of images. fewest, most: its numbers of categories, most None for any.  wanted: how many images."""
+    """A sort of images.
+
+    Attributes:
+        name: in the report.
+        source: its data set.
+        fewest: least number of categories.
+        most: largest number of categories; None for no limit.
+        wanted: number of images to sample.
+    """
 
     name: str
     source: Source
@@ -34,9 +36,15 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Chosen:
-    """An image to ask about.
+    """A sampled image.
 
-    first, count: its samples in the reader.
+    Attributes:
+        source: its data set.
+        image_id: its id there.
+        group: name of its sort.
+        split: one of SPLITS.
+        first: number of its first sample in the reader.
+        count: number of its samples, which follow each other.
     """
 
     source: Source
@@ -48,7 +56,7 @@ class Chosen:
 
 
 class Tally(NamedTuple):
-    """How many images of a group were wanted, fit it, and were taken."""
+    """Numbers of images of a group: to sample, suitable, and sampled."""
 
     wanted: int
     found: int
@@ -56,7 +64,7 @@ class Tally(NamedTuple):
 
 
 def groups(simple: int, complex_: int, ego_objects: int) -> tuple[Group, ...]:
-    """The paper's three sorts, with the numbers wanted of each."""
+    """The paper's three sorts, with the number of images of each."""
     return (
         Group("LVIS simple", "coco", 2, 5, simple),
         Group("LVIS complex", "coco", 6, None, complex_),
@@ -64,19 +72,27 @@ def groups(simple: int, complex_: int, ego_objects: int) -> tuple[Group, ...]:
     )
 
 
-def choose(group: Group, reader: ImageIds, shares: Sequence[float], seed: int) -> tuple[list[Chosen], Tally]:
-    """Images of a group in random order, shared out to the splits.
+def choose(group: Group, reader: CocoQuestions, shares: Sequence[float], seed: int) -> tuple[list[Chosen], Tally]:
+    """Sample images of a group and assign them to splits.
 
-    shares: of train, validation and test; only their ratios count.
+    Args:
+        group: sort of images.
+        reader: its data set, with one sample a category of an image.
+        shares: ratios of train, validation and test.
+        seed: of the sample.
     """
+    ranges: dict[str, tuple[int, int]] = {}  # first sample and number of samples by image
+    for number, image in enumerate(reader.image_ids()):
+        first, count = ranges.get(image, (number, 0))
+        ranges[image] = first, count + 1
     fit = [
         (image, first, count)
-        for image, (first, count) in _ranges(reader.image_ids()).items()
+        for image, (first, count) in ranges.items()
         if count >= group.fewest and (group.most is None or count <= group.most)
     ]
-    fit.sort(key=lambda found: (order(seed, "take", group.source, found[0]), found[0]))
+    fit.sort(key=lambda one: (order(seed, "take", group.source, one[0]), one[0]))
     taken = fit[: group.wanted]
-    taken.sort(key=lambda found: (order(seed, "split", group.source, found[0]), found[0]))
+    taken.sort(key=lambda one: (order(seed, "split", group.source, one[0]), one[0]))
     ends = [round(len(taken) * sum(shares[: place + 1]) / sum(shares)) for place in range(len(shares))]
     chosen = []
     for number, (image, first, count) in enumerate(taken):
@@ -86,14 +102,5 @@ def choose(group: Group, reader: ImageIds, shares: Sequence[float], seed: int) -
 
 
 def order(seed: int, *parts: str) -> str:
-    """A random text for each seed and parts, by which to sort."""
+    """A sort key that is random in the seed and the parts."""
     return hashlib.sha256("\0".join((str(seed), *parts)).encode()).hexdigest()
-
-
-def _ranges(images: list[str]) -> dict[str, tuple[int, int]]:
-    """The first sample of each image, and how many it has."""
-    found: dict[str, tuple[int, int]] = {}
-    for number, image in enumerate(images):
-        first, count = found.get(image, (number, 0))
-        found[image] = first, count + 1
-    return found

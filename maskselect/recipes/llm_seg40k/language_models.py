@@ -1,4 +1,4 @@
-"""Language models that a builder asks: behind any OpenAI-compatible endpoint, or here, through transformers."""
+"""Language models for builders: behind any OpenAI-compatible endpoint, or local through transformers."""
 
 import email.utils
 import json
@@ -23,14 +23,15 @@ Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`."""
 
 LONGEST_WAIT = 300.0
-"""Seconds; an endpoint that asks to wait longer is given up."""
+"""Seconds; a longer Retry-After ends the build."""
 _AGAIN = (408, 425, 429)
 
 
 class LanguageModel(Protocol):
-    """Answers a conversation. It must be picklable, and load or connect when it is first asked.
+    """Answers a conversation. It must be picklable, and load or connect at first use.
 
-    name: what it is, with everything that its answers depend on; builds are compared by it.
+    Attributes:
+        name: identifies the model and everything else that its answers depend on; builds are compared by it.
     """
 
     name: str
@@ -38,27 +39,30 @@ class LanguageModel(Protocol):
     def complete(self, messages: list[Message], seed: int) -> str:
         """The next message of the assistant. Equal arguments should give equal answers.
 
-        Raises ValueError or OSError when there is no answer to be had.
+        Raises:
+            ValueError, OSError: the model cannot answer.
         """
         ...
 
 
 class ChatEndpoint:
-    """A model behind an endpoint that speaks OpenAI's chat completions: OpenAI's own, vLLM, llama.cpp, Ollama and
-    others. It is asked through the package `openai`.
+    """A model behind an endpoint with OpenAI's chat completions API: OpenAI, vLLM, llama.cpp, Ollama and others.
+
+    The client is the package `openai`.
 
     Args:
         url: of the server, its `/v1`, or the whole `…/chat/completions`; http or https.
-        model: its name there.
-        key_variable: environment variable with the key; without it none is sent. The key is read when it is needed, is
-            not part of this object, and stands in no message.
-        timeout: seconds without a byte until a request is given up.
-        retries: how often a request is repeated after a time-out, a broken connection, status 429 or 5xx.
-        pause: seconds before the first repetition, doubled each time; `Retry-After` is waited for if longer.
-        temperature, max_tokens: sent where given; some models refuse them.
+        model: name of the model at the endpoint.
+        key_variable: environment variable with the key; without it no key is sent. The key is read for each request, is
+            not an attribute of this object, and is in no message.
+        timeout: seconds without a byte after which a request fails.
+        retries: number of repetitions after a time-out, a broken connection, status 429 or 5xx.
+        pause: seconds before the first repetition, doubled each time; a longer `Retry-After` takes precedence.
+        temperature: sent unless None; some models refuse it.
+        max_tokens: sent unless None; some models refuse it.
 
     Raises:
-        ValueError: the address or a number cannot be used.
+        ValueError: the address or a number is invalid.
     """
 
     def __init__(
@@ -89,10 +93,10 @@ class ChatEndpoint:
         return self.__dict__ | {"_client": None}
 
     def complete(self, messages: list[Message], seed: int) -> str:
-        """The answer; "" if the model refused to give one.
+        """The answer; "" if the model refused.
 
         Raises:
-            ValueError: the endpoint fails for good or answers in another form.
+            ValueError: the endpoint keeps failing, or its reply has another form.
         """
         for attempt in range(self.retries + 1):
             try:
@@ -100,15 +104,15 @@ class ChatEndpoint:
             except _TryAgainError as trouble:
                 if attempt == self.retries:
                     raise ValueError(f"{self.url} failed {attempt + 1} times, at last so: {trouble}") from None
-                # Many processes that were turned away together must not all come back together.
+                # The jitter keeps processes that were rejected together from returning together.
                 sleep(max(trouble.wait, self.pause * 2**attempt * random.uniform(0.75, 1.25)))
         raise AssertionError("the last attempt returns or raises")
 
     def _ask(self, messages: list[Message], seed: int) -> str:
-        """The body of the reply. It is not parsed by the package, which lets any form pass."""
+        """The body of the reply, not parsed: the package would accept any form."""
         key = self._key()
         if self._client is None:
-            # A redirect would carry the key to another server. Retries are made here, where their limits are.
+            # A redirect would send the key to another server. `complete` retries, with its own limits.
             plain = openai.DefaultHttpxClient(follow_redirects=False, timeout=self.timeout)
             self._client = openai.OpenAI(
                 api_key="unused", base_url=self._base, default_query=self._query, max_retries=0, http_client=plain
@@ -136,7 +140,7 @@ class ChatEndpoint:
 
     def _key(self) -> str:
         key = os.environ.get(self.key_variable, "").strip()
-        # The client would quote the key in its own complaint.
+        # The client would quote the key in its error.
         if not all(" " < letter <= "~" for letter in key):
             raise ValueError(
                 f"the key in {self.key_variable} has blanks or letters that no key has; expected plain ASCII"
@@ -144,7 +148,7 @@ class ChatEndpoint:
         return key
 
     def _refusal(self, error: Any) -> Exception:
-        """What an `openai.APIStatusError` means: ask again, or one sentence."""
+        """The error to raise for an `openai.APIStatusError`: try again, or a message."""
         status = error.status_code
         if status in _AGAIN or status >= 500:
             wait = _retry_after(error.response.headers.get("Retry-After"))
@@ -152,7 +156,7 @@ class ChatEndpoint:
                 return ValueError(f"{self.url} asks to wait {wait:.0f} s, more than {LONGEST_WAIT:.0f}; go on later")
             return _TryAgainError(f"status {status}", wait)
         if status in (401, 403):
-            # Its text is not shown: endpoints quote the key in it.
+            # Not the endpoint's text: it may quote the key.
             state = "set" if os.environ.get(self.key_variable) else "not set"
             return ValueError(
                 f"{self.url} refused access (status {status}); the key is read from the environment variable "
@@ -181,16 +185,16 @@ class ChatEndpoint:
 
 
 class TransformersModel:
-    """An instruction-tuned model that runs here, through its chat template.
+    """A local instruction-tuned model with its chat template, loaded at the first question.
 
     Args:
         name: hub id or folder.
         device: auto, cpu or cuda.
         max_new_tokens: longest answer.
-        temperature: 0 takes the likeliest token; above, tokens are drawn, by the seed.
+        temperature: 0 for greedy decoding; otherwise tokens are sampled with the seed.
 
-    It is loaded at the first question, which raises FileNotFoundError when it is absent and ValueError when it has no
-    chat template.
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(self, name: str, device: str = "auto", max_new_tokens: int = 512, temperature: float = 0.7) -> None:
@@ -208,25 +212,30 @@ class TransformersModel:
 
     @torch.inference_mode()
     def complete(self, messages: list[Message], seed: int) -> str:
-        """The answer."""
+        """The answer.
+
+        Raises:
+            FileNotFoundError: the model cannot be loaded.
+            ValueError: the model has no chat template.
+        """
         tokenizer, model = self._load()
-        asked = tokenizer.apply_chat_template(
+        inputs = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
-        asked = asked.to(model.device)
-        draws = {"do_sample": True, "temperature": self.temperature} if self.temperature > 0 else {"do_sample": False}
+        inputs = inputs.to(model.device)
+        sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {"do_sample": False}
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed)
-            out = model.generate(**asked, max_new_tokens=self.max_new_tokens, **draws)
-        return str(tokenizer.decode(out[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+            out = model.generate(**inputs, max_new_tokens=self.max_new_tokens, **sampling)
+        return str(tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            where = pick_device(self.device)
+            device = pick_device(self.device)
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.model_name)
-                model = AutoModelForCausalLM.from_pretrained(self.model_name, dtype="auto").to(where).eval()
+                model = AutoModelForCausalLM.from_pretrained(self.model_name, dtype="auto").to(device).eval()
             except OSError as error:
                 raise FileNotFoundError(
                     f"language model {self.model_name!r} could not be loaded; expected a folder or a hub id "
@@ -234,15 +243,14 @@ class TransformersModel:
                 ) from error
             if not tokenizer.chat_template:
                 raise ValueError(
-                    f"language model {self.model_name!r} has no chat template; expected one that was tuned to follow "
-                    "instructions"
+                    f"language model {self.model_name!r} has no chat template; expected an instruction-tuned one"
                 )
             self._loaded = tokenizer, model
         return self._loaded
 
 
 class _TryAgainError(Exception):
-    """A request that may succeed later. wait: seconds that the endpoint asks for."""
+    """A request that may succeed later. `wait`: seconds by the endpoint's Retry-After."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -250,11 +258,11 @@ class _TryAgainError(Exception):
 
 
 def _address(url: str) -> tuple[str, dict[str, str]]:
-    """The address of the API, which messages may show, and what its query holds, which may be a key."""
+    """The address of the API for requests and messages, and the values of its query, which may be secret."""
     try:
         parts = urllib.parse.urlsplit(url.strip())
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, or brackets that are not closed
+    except ValueError:  # an invalid port, or an open bracket
         usable = False
     if not usable or not all(" " < letter <= "~" for letter in url.strip()):
         shown = url.partition("?")[0].rpartition("@")[2]

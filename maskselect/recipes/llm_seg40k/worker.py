@@ -1,8 +1,13 @@
-"""From one image to its questions with masks: caption, question to a language model, checks, masks."""
+"""Makes the questions of one image: a caption, a request to a language model, checks, masks."""
 
+import hashlib
+import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +17,13 @@ from maskselect.data.coco import CocoQuestions
 from maskselect.data.images import load_image
 from maskselect.data.sizes import refuse_other_size
 from maskselect.ops import rle
-from maskselect.ops.atomic import atomic_file
+from maskselect.ops.atomic import atomic_file, write_text
 from maskselect.ops.boxes import masks_to_boxes_xyxy
 from maskselect.recipes.box_masks import ProposerBoxes
 from maskselect.recipes.engine import Built, Record
 from maskselect.recipes.llm_seg40k.answers import UNREADABLE, Asked, Rules, Thing, check, read_reply
 from maskselect.recipes.llm_seg40k.captioners import Captioner
 from maskselect.recipes.llm_seg40k.images import order
-from maskselect.recipes.llm_seg40k.kept import Kept
 from maskselect.recipes.llm_seg40k.language_models import LanguageModel, Message
 from maskselect.structures.sample import Sample
 
@@ -42,8 +46,8 @@ copied letter by letter from the list."""
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """An image with its objects. samples: of each name the reader's samples that have it, nearly always one."""
+class _Objects:
+    """An image with its objects: the reader's samples by name, nearly always one."""
 
     file: Path
     image: np.ndarray
@@ -52,11 +56,18 @@ class _Seen:
 
 @dataclass
 class QuestionMaker:
-    """The builder's worker, see `engine.Worker`. A unit is a `llm_seg40k_images.Chosen` as a plain record.
+    """The builder's worker, see `engine.Worker`. A unit is an `images.Chosen` as a record.
 
-    readers: by source.  boxes: for EgoObjects, whose objects have boxes only.
-    attempts: how often the model is asked while its replies cannot be read at all, each time with another seed.
-    masks: folder for masks as PNG too, or None.
+    Attributes:
+        readers: data sets by source.
+        captioner: describes the images.
+        model: writes the questions.
+        boxes: makes masks of EgoObjects' boxes.
+        rules: limits of the questions.
+        seed: of the requests.
+        attempts: requests an image, each with another seed, until a reply is readable.
+        kept: folder of the texts that the models wrote.
+        masks: folder for PNG masks, or None.
     """
 
     readers: dict[str, CocoQuestions]
@@ -66,27 +77,29 @@ class QuestionMaker:
     rules: Rules
     seed: int
     attempts: int
-    kept: Kept
+    kept: Path
     masks: Path | None = None
     _synonyms: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def build(self, unit: Record) -> Built:
-        """One record: the image with its questions; or, of an image that cannot be used, what is wrong with it.
+        """One record: the image with its questions, or the fault of an image that cannot be used.
 
-        Raises what the models raise: without them no other image could be done either.
+        Raises:
+            ValueError, OSError: a model fails, which ends the build.
         """
         counts: Counter[str] = Counter({"images": 1})
         try:
-            seen = self._see(unit)
+            objects = self._objects(unit)
         except (ValueError, FileNotFoundError) as error:
             problem = {"image_id": unit["image_id"], "problem": " ".join(str(error).split())}
             return Built([problem], counts + Counter({"images skipped": 1}))
-        caption = self._caption(unit, seen)
-        asked = self._ask(unit, seen, caption, counts)
-        pairs = self._with_masks(unit, seen, asked, counts)
+        key = {"captioner": self.captioner.name, "source": unit["source"], "image": objects.file.name}
+        caption = " ".join(kept_text(self.kept, key, lambda: self.captioner.caption(objects.image)).split())
+        asked = self._ask(unit, objects, caption, counts)
+        pairs = self._with_masks(unit, objects, asked, counts)
         counts["kept"] += len(pairs)
         record = {
-            "image": seen.file.name,
+            "image": objects.file.name,
             "from_dataset": unit["source"],
             "group": unit["group"],
             "split": unit["split"],
@@ -95,7 +108,7 @@ class QuestionMaker:
         }
         return Built([record], counts)
 
-    def _see(self, unit: Record) -> _Seen:
+    def _objects(self, unit: Record) -> _Objects:
         reader = self.readers[unit["source"]]
         samples = [reader[unit["first"] + number] for number in range(unit["count"])]
         file = Path(str(samples[0].image))
@@ -104,19 +117,18 @@ class QuestionMaker:
         named: dict[str, list[Sample]] = {}
         for sample in sorted(samples, key=lambda sample: sample.prompt.text):
             named.setdefault(sample.prompt.text, []).append(sample)
-        return _Seen(file, image, named)
+        return _Objects(file, image, named)
 
-    def _caption(self, unit: Record, seen: _Seen) -> str:
-        key = {"captioner": self.captioner.name, "source": unit["source"], "image": seen.file.name}
-        return " ".join(self.kept.text(key, lambda: self.captioner.caption(seen.image)).split())
-
-    def _ask(self, unit: Record, seen: _Seen, caption: str, counts: Counter[str]) -> list[Asked]:
+    def _ask(self, unit: Record, objects: _Objects, caption: str, counts: Counter[str]) -> list[Asked]:
         """The questions that pass. Replies and refusals go into `counts`."""
-        messages = request(caption, list(seen.samples), self.rules.most)
-        things = [Thing(name, self._names_of(unit["source"], name)) for name in seen.samples]
+        things = [Thing(name, self._names_of(unit["source"], name)) for name in objects.samples]
+        text = REQUEST.format(caption=caption or "(none)", things="; ".join(objects.samples), most=self.rules.most)
+        # One user message: the chat templates of several models have no system role.
+        messages: list[Message] = [{"role": "user", "content": text}]
         for attempt in range(self.attempts):
             seed = int(order(self.seed, "ask", unit["source"], unit["image_id"], str(attempt))[:7], 16)
-            entries = read_reply(self._reply(messages, seed))
+            key = {"model": self.model.name, "messages": messages, "seed": seed}
+            entries = read_reply(kept_text(self.kept, key, partial(self.model.complete, messages, seed)))
             counts["replies"] += 1
             if entries is None:
                 counts[f"rejected: {UNREADABLE}"] += 1
@@ -127,39 +139,34 @@ class QuestionMaker:
             return asked
         return []
 
-    def _reply(self, messages: list[Message], seed: int) -> str:
-        key = {"model": self.model.name, "messages": messages, "seed": seed}
-        return self.kept.text(key, lambda: self.model.complete(messages, seed))
-
-    def _with_masks(self, unit: Record, seen: _Seen, asked: list[Asked], counts: Counter[str]) -> list[Record]:
-        """The published form of questions; those whose object has an empty mask are refused."""
-        found: dict[str, np.ndarray] = {}
+    def _with_masks(self, unit: Record, objects: _Objects, asked: list[Asked], counts: Counter[str]) -> list[Record]:
+        """The questions in the published form, without those whose object has an empty mask."""
+        masks: dict[str, np.ndarray] = {}
         pairs: list[Record] = []
         for question, answer in asked:
-            if answer not in found:
-                found[answer] = self._mask(unit["source"], seen, answer)
-            mask = found[answer]
+            if answer not in masks:
+                masks[answer] = self._mask(unit["source"], objects, answer)
+            mask = masks[answer]
             if not mask.any():
                 counts[f"rejected: {EMPTY_MASK}"] += 1
                 continue
-            path = self._write_png(mask, unit["split"], f"{seen.file.stem}_{len(pairs)}.png")
+            path = self._write_png(mask, unit["split"], f"{objects.file.stem}_{len(pairs)}.png")
             code = rle.encode(mask[None])[0]
             pairs.append({"question": question, "answer": answer, "rle_seg": code, "segmentation_path": path})
         return pairs
 
-    def _mask(self, source: str, seen: _Seen, answer: str) -> np.ndarray:
-        """(H, W) bool: all instances of an object together."""
-        samples = seen.samples[answer]
+    def _mask(self, source: str, objects: _Objects, answer: str) -> np.ndarray:
+        """The union of all instances of an object, (H, W) bool."""
+        samples = objects.samples[answer]
         if source == "coco":
             return torch.stack([sample.target_mask for sample in samples]).any(0).numpy()
         if self.boxes is None:
             raise ValueError("EgoObjects has boxes only; expected a proposer that makes masks of them")
         filled = torch.cat([sample.gt_pool[list(sample.targets)] for sample in samples])
-        found = self.boxes.segment_boxes(seen.image, masks_to_boxes_xyxy(filled).float())
-        return found.masks.any(0).numpy()
+        return self.boxes.segment_boxes(objects.image, masks_to_boxes_xyxy(filled).float()).masks.any(0).numpy()
 
     def _write_png(self, mask: np.ndarray, split: str, name: str) -> str:
-        """The path of a mask's PNG in the data set; "" where none is wanted."""
+        """Write a mask as PNG; return its path in the data set, or "" without `masks`."""
         if self.masks is None:
             return ""
         file = self.masks / split / name
@@ -169,24 +176,33 @@ class QuestionMaker:
         return file.relative_to(self.masks.parent).as_posix()
 
     def _names_of(self, source: str, name: str) -> tuple[str, ...]:
-        """Other names of a category, where its file has any."""
+        """Synonyms of a category."""
         if source not in self._synonyms:
             reader = self.readers[source]
             also: dict[str, tuple[str, ...]] = {}
             for category in reader.coco.index.all("category"):
                 listed = category.get("synonyms")
                 if isinstance(listed, list):
-                    own = reader.names.get(category["id"], "")
-                    also[own] = (*also.get(own, ()), *(str(synonym).replace("_", " ") for synonym in listed))
+                    key = reader.names.get(category["id"], "")
+                    also[key] = (*also.get(key, ()), *(str(synonym).replace("_", " ") for synonym in listed))
             self._synonyms[source] = also
         return self._synonyms[source].get(name, ())
 
 
-def request(caption: str, things: list[str], most: int) -> list[Message]:
-    """What the language model is asked about an image.
+def kept_text(folder: Path, key: dict[str, Any], make: Callable[[], str]) -> str:
+    """A text that is costly to make, from its file; without a readable file it is made and stored.
 
-    things: names of its objects.  most: questions that are wanted.
+    Args:
+        folder: for the files.
+        key: everything that the text depends on, as JSON values.
+        make: makes the text.
     """
-    text = REQUEST.format(caption=caption or "(none)", things="; ".join(things), most=most)
-    # One message of the user: the chat templates of several models know no system.
-    return [{"role": "user", "content": text}]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    file = folder / f"{digest[:32]}.json"
+    try:
+        return str(json.loads(file.read_bytes())["text"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        text = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(key | {"text": text}, indent=1), durable=True)
+    return text

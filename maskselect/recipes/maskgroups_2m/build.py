@@ -1,11 +1,11 @@
 """Builds MaskGroups-2M, the training data of RAS' second stage (arXiv 2506.05342, section 4.1, appendix B, Table 2).
 
-No image that RefCOCO, RefCOCO+, RefCOCOg or gRefCOCO validates or tests on is used, under whichever name it comes: COCO
-and LVIS number images alike, and Visual Genome says which of its images are COCO's.
+Images of the validation and test splits of RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO are left out, in every source:
+COCO and LVIS use the same image ids, and Visual Genome lists the COCO ids of its images.
 
-What the paper leaves open is settled here: which objects overlap enough to be one (IoU 0.7), when a mask made from a
-box is good (the box around it and the proposer's score), when a position is clear (wholly on one side), that categories
-of which an image has more than was drawn (LVIS' lists, COCO's crowds) are not asked for, and every template.
+These rules are ours, because the paper does not state them: the IoU of masks that are merged (0.7), the checks of a
+mask made from a box (its bounding box and the proposer's score), the definition of a clear position (wholly on one
+side), no prompt for categories with instances without a mask (LVIS' lists, COCO's crowds), and all templates.
 """
 
 import json
@@ -26,7 +26,7 @@ from maskselect.recipes.maskgroups_2m.sentences import Sentences
 from maskselect.recipes.maskgroups_2m.sources import COCO, FREE, GENOME, REFER, Links, Rules, Source, composition_key
 
 SETS = ("refcoco", "refcoco+", "refcocog", "grefcoco")
-"""Whose training sentences are used, and whose validation and test images are left out."""
+"""The default REFER sets: their training sentences are used, their validation and test images left out."""
 COMPOSITION = "composition.json"
 SPLIT = "train"
 
@@ -42,11 +42,11 @@ TABLE_2: Mapping[tuple[str, str, bool], int] = {
     (GENOME, "interaction", True): 34,
     (REFER, FREE, False): 474,
 }
-"""Thousands of prompts by source, kind, and whether there is a reference; the paper calls relationships free-form."""
+"""Thousands of prompts by source, kind, and presence of a reference. The paper calls relationships free-form."""
 
 
 class CompositionRow(NamedTuple):
-    """paper: thousands, of its Table 2."""
+    """Number of prompts built, and the paper's in thousands (its Table 2)."""
 
     source: str
     kind: str
@@ -57,7 +57,7 @@ class CompositionRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Roots:
-    """Folders of the sources; None leaves one out. refer is needed: it tells which images must not be used."""
+    """Folders of the sources; None leaves a source out. `refer` is required: it lists the images to leave out."""
 
     refer: Path
     coco: Path | None = None
@@ -66,7 +66,7 @@ class Roots:
 
 
 class _Build:
-    """Any unit, by its source."""
+    """The builder's worker, see `engine.Worker`: builds a unit by its source."""
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self.sources = sources
@@ -86,15 +86,27 @@ def build_maskgroups_2m(
     engine: Engine = "local",
     workers: int = 1,
 ) -> tuple[list[CompositionRow], Counter[str]]:
-    """Shards in `output`, read by `maskselect.data.maskgroups_2m`, and `composition.json`.
+    """Write shards, which `maskselect.data.maskgroups_2m` reads, and `composition.json`, or resume a build.
 
-    sets: of the REFER family, see `SETS`.
-    boxes: makes masks of Visual Genome's boxes; needed where its root is given.
-    limit: only the first so many images of each source.
-    per_shard, engine, workers: see `engine.run`. An interrupted build goes on; equal settings give equal files.
+    Equal settings give equal files.
 
-    Gives what was built beside the paper's numbers, and everything that was counted.
-    Raises FileNotFoundError or ValueError, before anything is written, for a source that is not there or damaged.
+    Args:
+        roots: folders of the sources.
+        output: folder of the data set.
+        sets: of the REFER family, see `SETS`.
+        rules: of the groups.
+        boxes: makes masks of Visual Genome's boxes; required with its root.
+        limit: number of images of each source; None for all.
+        per_shard: see `engine.run`.
+        engine: see `engine.run`.
+        workers: see `engine.run`.
+
+    Returns:
+        The composition beside the paper's, and all counts.
+
+    Raises:
+        FileNotFoundError: a source is missing; nothing is written.
+        ValueError: a source is damaged or `boxes` is missing; nothing is written.
     """
     rules = rules or Rules()
     links = Links(output)
@@ -109,7 +121,7 @@ def build_maskgroups_2m(
     units = [
         {"source": name, "image": image}
         for name, source in sources.items()
-        for image in allowed(source, excluded)[:limit]
+        for image in [one for one in source.images() if source.coco_id(one) not in excluded][:limit]
     ]
     settings = {
         "rules": asdict(rules),
@@ -120,26 +132,22 @@ def build_maskgroups_2m(
     _, counts = run(_Build(sources), units, output, SPLIT, ImageRows(), settings, per_shard, engine, workers)
     counts["images left out, of validation and test"] = len(excluded)
     rows = composition(counts)
-    told = {"composition": [row._asdict() for row in rows], "counts": dict(sorted(counts.items())), **settings}
-    write_text(output / COMPOSITION, json.dumps(told, indent=1))
+    content = {"composition": [row._asdict() for row in rows], "counts": dict(sorted(counts.items())), **settings}
+    write_text(output / COMPOSITION, json.dumps(content, indent=1))
     return rows, counts
 
 
 def evaluation_images(root: Path, sets: Sequence[str] = SETS) -> frozenset[int]:
-    """COCO's numbers of all images that any of the sets has outside its training split.
+    """The COCO ids of all images in the validation and test splits of the sets.
 
-    Raises FileNotFoundError when one of the sets is not there: without it, nobody knows what must be left out.
+    Raises:
+        FileNotFoundError: a set is missing, so that its images cannot be left out.
     """
     return frozenset(int(image) for name in sets for image in ReferFiles(name, root).evaluation_images())
 
 
-def allowed(source: Source, excluded: frozenset[int]) -> list[int]:
-    """The images of a source without those that are evaluated on."""
-    return [image for image in source.images() if source.coco_number(image) not in excluded]
-
-
 def composition(counts: Mapping[str, int]) -> list[CompositionRow]:
-    """Prompts by source and kind, beside the paper's Table 2."""
+    """The number of prompts by source and kind, beside the paper's Table 2."""
     return [
         CompositionRow(*key, built=counts.get(composition_key(*key), 0), paper=paper) for key, paper in TABLE_2.items()
     ]

@@ -18,9 +18,13 @@ from maskselect.recipes.maskgroups_2m.sources import COCO, Links, Rules, built
 
 @dataclass
 class CocoLvis:
-    """COCO and LVIS train, merged where their masks overlap: groups of a category, by its name and by one of them.
+    """COCO and LVIS train, merged where masks overlap: groups of a category, by its name and by a reference.
 
-    coco, lvis: roots of the data sets; one of them may be None.
+    Attributes:
+        coco: root of COCO 2017, or None.
+        lvis: root of LVIS v1, or None.
+        links: to the pictures.
+        rules: of the groups.
     """
 
     coco: Path | None
@@ -30,24 +34,21 @@ class CocoLvis:
 
     @cached_property
     def readers(self) -> list[CocoQuestions]:
-        """LVIS first: its outlines are the finer ones, and the first mask of those that are merged is kept."""
-        found: list[CocoQuestions] = []
-        if self.lvis is not None:
-            found.append(LvisDataset(self.lvis, "train"))
-        if self.coco is not None:
-            found.append(CocoDataset(self.coco, "train"))
-        return found
+        """LVIS first: its outlines are finer, and the first of merged masks is kept."""
+        lvis = [] if self.lvis is None else [LvisDataset(self.lvis, "train")]
+        coco = [] if self.coco is None else [CocoDataset(self.coco, "train")]
+        return [*lvis, *coco]
 
     def images(self) -> list[int]:
-        """Images of either, in order."""
+        """The images of either data set, in order."""
         return sorted({int(key) for reader in self.readers for key in reader.coco.index.keys("image")})
 
-    def coco_number(self, image: int) -> int | None:
-        """The same."""
+    def coco_id(self, image: int) -> int | None:
+        """The same id."""
         return image
 
     def build(self, image: int) -> Built:
-        """The row of an image, if it has a group."""
+        """The row of an image, or no row if it has no group."""
         objects: list[Drawn] = []
         partial: set[str] = set()
         holders = [reader for reader in self.readers if reader.coco.index.has("image", image)]
@@ -69,6 +70,6 @@ class CocoLvis:
 
 
 def _not_exhaustive(reader: CocoQuestions, image: int) -> list[Any]:
-    """Categories of which not every instance was drawn."""
+    """Categories of which some instances have no mask."""
     listed = reader.coco.image(image).get("not_exhaustive_category_ids") or []
     return listed if isinstance(listed, list) else []

@@ -29,9 +29,13 @@ from maskselect.recipes.maskgroups_2m.sources import GENOME, Links, Rules, built
 
 @dataclass
 class Genome:
-    """Visual Genome: SAM's masks of its boxes, the bad ones left out, asked for in every way that its texts allow.
+    """Visual Genome: SAM's masks of its boxes without the bad ones, and every kind of prompt that its texts allow.
 
-    root: of the data set.  boxes: makes the masks.
+    Attributes:
+        root: folder of the data set.
+        boxes: makes the masks.
+        links: to the pictures.
+        rules: of the groups.
     """
 
     root: Path
@@ -45,29 +49,29 @@ class Genome:
         return VisualGenome(self.root)
 
     def images(self) -> list[int]:
-        """Images that have objects."""
+        """The images with objects."""
         return self.reader.image_ids()
 
-    def coco_number(self, image: int) -> int | None:
-        """As its file of images says."""
+    def coco_id(self, image: int) -> int | None:
+        """From the data set's file of images."""
         return self.reader.coco_id(image)
 
     def build(self, image: int) -> Built:
-        """The row of an image, if it has a group."""
-        told = self.reader.describe(image)
+        """The row of an image, or no row if it has no group."""
+        described = self.reader.describe(image)
         picture = self.reader.picture(image)
-        drawn, kept, counts = self._drawn(told, picture)
+        drawn, kept, counts = self._drawn(described, picture)
         objects, places = merge(drawn, self.rules.merge_iou)
         place_of = {thing: places[number] for number, thing in enumerate(kept)}
         relations = [
             (place_of[r.subject], r.predicate, place_of[r.target])
-            for r in told.relations
+            for r in described.relations
             if r.subject in place_of and r.target in place_of
         ]
         counts["Visual Genome: objects after merging"] = len(objects)
-        prompts = self._prompts(objects, relations, told.size, self.rules.rng(GENOME, image))
-        image_id = f"vg/{image}" if told.coco_id is None else f"coco/{told.coco_id}"
-        return built(GENOME, self.links.name(picture), image_id, told.size, objects, prompts, counts)
+        prompts = self._prompts(objects, relations, described.size, self.rules.rng(GENOME, image))
+        image_id = f"vg/{image}" if described.coco_id is None else f"coco/{described.coco_id}"
+        return built(GENOME, self.links.name(picture), image_id, described.size, objects, prompts, counts)
 
     def _prompts(
         self,
@@ -87,22 +91,22 @@ class Genome:
             *by_relation(relations, rng),
         ]
 
-    def _drawn(self, told: GenomeImage, picture: Path) -> tuple[list[Drawn], list[int], Counter[str]]:
-        """Objects with good masks, their places among the things, and how many were left out for what."""
-        counts = Counter({"Visual Genome: boxes": len(told.things)})
-        if not told.things:
+    def _drawn(self, described: GenomeImage, picture: Path) -> tuple[list[Drawn], list[int], Counter[str]]:
+        """Objects with good masks, their indices among the things, and counts of left-out objects by reason."""
+        counts = Counter({"Visual Genome: boxes": len(described.things)})
+        if not described.things:
             return [], [], counts
         pixels = load_image(picture)
-        if pixels.shape[:2] != told.size:
-            raise ValueError(f"image {picture} is {list(pixels.shape[:2])}; its annotations say {list(told.size)}")
-        given = torch.tensor([thing.box_xyxy for thing in told.things], dtype=torch.float32)
-        found = self.boxes.segment_boxes(pixels, given)
-        around = masks_to_boxes_xyxy(found.masks).float()
-        agree = torch.diagonal(box_iou(around, given)).nan_to_num(0) >= self.rules.box_iou
-        sure = found.scores >= self.rules.box_score
+        if pixels.shape[:2] != described.size:
+            raise ValueError(f"image {picture} is {list(pixels.shape[:2])}; its annotations say {list(described.size)}")
+        boxes = torch.tensor([thing.box_xyxy for thing in described.things], dtype=torch.float32)
+        masks = self.boxes.segment_boxes(pixels, boxes)
+        tight = masks_to_boxes_xyxy(masks.masks).float()
+        agree = torch.diagonal(box_iou(tight, boxes)).nan_to_num(0) >= self.rules.box_iou
+        confident = masks.scores >= self.rules.box_score
         counts["Visual Genome: masks off their box"] = int((~agree).sum())
-        counts["Visual Genome: masks of low score"] = int((agree & ~sure).sum())
-        kept = torch.nonzero(agree & sure)[:, 0].tolist()
-        codes = rle.encode(found.masks[kept].numpy())
-        things = [told.things[place] for place in kept]
+        counts["Visual Genome: masks of low score"] = int((agree & ~confident).sum())
+        kept = torch.nonzero(agree & confident)[:, 0].tolist()
+        codes = rle.encode(masks.masks[kept].numpy())
+        things = [described.things[index] for index in kept]
         return [Drawn(c, t.names, t.attributes) for c, t in zip(codes, things, strict=True)], kept, counts

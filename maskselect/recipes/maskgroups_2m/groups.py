@@ -1,6 +1,6 @@
-"""Which groups of an image's objects MaskGroups-2M asks for (RAS, section 4.1), and with which words.
+"""The groups of an image's objects for prompts of MaskGroups-2M (RAS, section 4.1), and their texts.
 
-A group is dropped where its answer is open: an object that is neither clearly on one side nor clearly not.
+A group is dropped if its answer is ambiguous: an object is neither clearly on one side nor clearly not.
 """
 
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from maskselect.recipes.maskgroups_2m import templates
 from maskselect.recipes.maskgroups_2m.objects import Drawn
 
 LEAST = 2
-"""Objects of a group that is asked for by category, attribute or relationship."""
-_FAR = 0.05  # of the image's side: by so much the outermost object must stand out
+"""Least number of objects in a group by category, attribute or relationship."""
+_FAR = 0.05  # least lead of the outermost object, as a share of the image's side
 SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
-"""Axis, and sign of the way."""
+"""Axis and direction."""
 _HALVES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
 _MOST = {"leftmost": (0, -1), "rightmost": (0, 1), "topmost": (1, -1), "bottommost": (1, 1)}
 Relations = Sequence[tuple[int, str, int]]
-Found = TypeVar("Found")
+Option = TypeVar("Option")
 
 
 @dataclass(frozen=True)
 class GroupPrompt:
-    """What is asked of an image. references, targets: places among its objects."""
+    """A prompt about an image; references and targets are indices of its objects."""
 
     text: str
     kind: str
@@ -33,30 +33,31 @@ class GroupPrompt:
     targets: tuple[int, ...]
 
     def as_record(self) -> dict[str, Any]:
-        """Plain containers."""
-        told = asdict(self)
-        return told | {"references": list(self.references), "targets": list(self.targets)}
+        """JSON values."""
+        return asdict(self) | {"references": list(self.references), "targets": list(self.targets)}
 
 
 def named_groups(objects: Sequence[Drawn], field: str, leave_out: frozenset[str] = frozenset()) -> dict[str, list[int]]:
-    """Objects of at least `LEAST` that share a word of `field` ("names" or "attributes").
+    """Groups of at least `LEAST` objects that share a word. Of two words with the same objects, the first is used.
 
-    leave_out: words of which the image may have more than was drawn.
-    Where two words have the same objects ("cup" and "mug"), the first stands for both.
+    Args:
+        objects: of an image.
+        field: "names" or "attributes".
+        leave_out: words of which some objects of the image have no mask.
     """
-    found: dict[str, list[int]] = {}
+    by_word: dict[str, list[int]] = {}
     for place, one in enumerate(objects):
         for word in getattr(one, field):
-            found.setdefault(word, []).append(place)
+            by_word.setdefault(word, []).append(place)
     groups: dict[str, list[int]] = {}
-    for word, places in found.items():
+    for word, places in by_word.items():
         if len(places) >= LEAST and word not in leave_out and places not in groups.values():
             groups[word] = places
     return groups
 
 
 def by_word(groups: dict[str, list[int]], kind: str, rng: np.random.Generator) -> list[GroupPrompt]:
-    """Each group of a category or attribute twice: by its word, and by one of its objects as the reference."""
+    """Two prompts for each group of a category or attribute: by its word, and with one of its objects as reference."""
     prompts = []
     slot = "name" if kind == "category" else "attribute"
     for word, places in groups.items():
@@ -72,27 +73,34 @@ def by_word(groups: dict[str, list[int]], kind: str, rng: np.random.Generator) -
 def by_position(
     groups: dict[str, list[int]], boxes: np.ndarray, size: tuple[int, int], most: int, rng: np.random.Generator
 ) -> list[GroupPrompt]:
-    """Objects of a name by where in the image they are; at most `most` prompts.
+    """At most `most` prompts for the objects of a name by their position in the image.
 
-    boxes: (N, 4), x0, y0, x1, y1 of the masks.  size: (H, W).
+    Args:
+        groups: objects by name.
+        boxes: (N, 4), x0, y0, x1, y1 of the masks.
+        size: (H, W).
+        most: number of prompts.
+        rng: source of chance.
     """
-    found: list[tuple[str, str, tuple[int, ...]]] = []
+    options: list[tuple[str, str, tuple[int, ...]]] = []
     for name, places in groups.items():
         for side in _HALVES:
-            found += [(side, name, targets) for targets in [_in_half(boxes, places, side, size)] if targets]
+            options += [(side, name, targets) for targets in [_in_half(boxes, places, side, size)] if targets]
         for side in _MOST:
-            found += [(side, name, (place,)) for place in [_outermost(boxes, places, side, size)] if place is not None]
+            options += [
+                (side, name, (place,)) for place in [_outermost(boxes, places, side, size)] if place is not None
+            ]
     return [
         GroupPrompt(_worded(templates.NAMED[side], rng, name=name), "absolute position", (), targets)
-        for side, name, targets in _some(found, most, rng)
+        for side, name, targets in _some(options, most, rng)
     ]
 
 
 def beside_reference(
     groups: dict[str, list[int]], boxes: np.ndarray, most: int, rng: np.random.Generator
 ) -> list[GroupPrompt]:
-    """Objects of a name on one side of another object, which is the reference; at most `most` prompts."""
-    found = [
+    """At most `most` prompts for the objects of a name on one side of a reference."""
+    options = [
         (side, name, reference, targets)
         for name, places in groups.items()
         for side in SIDES
@@ -101,14 +109,16 @@ def beside_reference(
     ]
     return [
         GroupPrompt(_worded(templates.BESIDE[side], rng, name=name), "relative position", (reference,), targets)
-        for side, name, reference, targets in _some(found, most, rng)
+        for side, name, reference, targets in _some(options, most, rng)
     ]
 
 
 def by_relation(relations: Relations, rng: np.random.Generator) -> list[GroupPrompt]:
-    """Relationships that share subject and predicate, or predicate and object: the shared one is the reference.
+    """Prompts for relationships with the same predicate and the same subject or object, which is the reference.
 
-    relations: (subject, predicate, object), places among the objects.
+    Args:
+        relations: (subject, predicate, object), with indices of objects.
+        rng: source of chance.
     """
     sharing: dict[tuple[str, str, int], list[int]] = {}
     for subject, predicate, target in relations:
@@ -125,7 +135,7 @@ def by_relation(relations: Relations, rng: np.random.Generator) -> list[GroupPro
 
 
 def _in_half(boxes: np.ndarray, places: list[int], side: str, size: tuple[int, int]) -> tuple[int, ...]:
-    """Those wholly within the half; nothing where all are, or one crosses the middle."""
+    """The objects wholly within the half; none if all are, or one crosses the middle."""
     axis, sign = _HALVES[side]
     middle = (size[1], size[0])[axis] / 2
     near, far = boxes[places, axis], boxes[places, 2 + axis]
@@ -134,19 +144,19 @@ def _in_half(boxes: np.ndarray, places: list[int], side: str, size: tuple[int, i
 
 
 def _on_side(boxes: np.ndarray, places: list[int], side: str, reference: int) -> tuple[int, ...]:
-    """Those wholly on a side of the reference; nothing where one is so only in part."""
+    """The objects wholly on a side of the reference; none if one is so in part only."""
     axis, sign = SIDES[side]
     others = [place for place in places if place != reference]
     near, far = boxes[others, axis], boxes[others, 2 + axis]
     start, end = boxes[reference, axis], boxes[reference, 2 + axis]
-    centre, own = (near + far) / 2, (start + end) / 2
+    centre, middle = (near + far) / 2, (start + end) / 2
     if sign < 0:
-        return _split(others, far <= start, centre >= own)
-    return _split(others, near >= end, centre <= own)
+        return _split(others, far <= start, centre >= middle)
+    return _split(others, near >= end, centre <= middle)
 
 
 def _split(places: list[int], inside: np.ndarray, outside: np.ndarray) -> tuple[int, ...]:
-    """The places inside, where each place is either inside or outside and there are some of both."""
+    """The places inside; none unless each place is inside or outside and there are both."""
     if not (inside | outside).all() or not inside.any() or not outside.any():
         return ()
     return tuple(place for place, chosen in zip(places, inside, strict=True) if chosen)
@@ -160,11 +170,11 @@ def _outermost(boxes: np.ndarray, places: list[int], side: str, size: tuple[int,
     return places[int(order[0])] if gap >= _FAR * (size[1], size[0])[axis] else None
 
 
-def _some(found: list[Found], most: int, rng: np.random.Generator) -> list[Found]:
-    """A random choice, in the order in which they were found."""
-    if len(found) <= most:
-        return found
-    return [found[number] for number in sorted(rng.permutation(len(found))[:most])]
+def _some(options: list[Option], most: int, rng: np.random.Generator) -> list[Option]:
+    """A random choice, in order."""
+    if len(options) <= most:
+        return options
+    return [options[number] for number in sorted(rng.permutation(len(options))[:most])]
 
 
 def _worded(texts: Sequence[str], rng: np.random.Generator, **words: str) -> str:

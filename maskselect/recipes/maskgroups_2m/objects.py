@@ -1,4 +1,4 @@
-"""Objects of an image as several annotators drew them, made into one list without repeats."""
+"""Merges the objects of an image from several annotations, without duplicates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ from maskselect.ops.rle import Rle
 class Drawn:
     """An object with its mask.
 
-    code: COCO RLE, compressed, at the image's own size.
-    names: what it is called; attributes: what it is like.
+    Attributes:
+        code: compressed COCO RLE at the image's size.
+        names: its categories.
+        attributes: its attributes.
     """
 
     code: Rle
@@ -23,10 +25,10 @@ class Drawn:
 
 
 def merge(objects: Sequence[Drawn], least_iou: float) -> tuple[list[Drawn], list[int]]:
-    """Objects whose masks overlap by an IoU of at least `least_iou` become one, with all their names and attributes.
+    """Merge objects whose masks have an IoU of at least `least_iou`; the first mask and all names and attributes stay.
 
-    Earlier objects go before: the mask of the first of those that are merged is kept. Gives the merged objects, and of
-    each object its place among them.
+    Returns:
+        The merged objects, and for each object its index among them.
     """
     overlaps = packed.rle_iou([o.code for o in objects], [o.code for o in objects])
     kept: list[int] = []
@@ -38,15 +40,10 @@ def merge(objects: Sequence[Drawn], least_iou: float) -> tuple[list[Drawn], list
         else:
             places.append(len(kept))
             kept.append(number)
-    merged = [
-        Drawn(
-            objects[first].code, _joined(objects, places, place, "names"), _joined(objects, places, place, "attributes")
-        )
-        for place, first in enumerate(kept)
-    ]
+    merged = []
+    for place, first in enumerate(kept):
+        group = [one for one, its_place in zip(objects, places, strict=True) if its_place == place]
+        names = tuple(dict.fromkeys(name for one in group for name in one.names))
+        attributes = tuple(dict.fromkeys(attribute for one in group for attribute in one.attributes))
+        merged.append(Drawn(objects[first].code, names, attributes))
     return merged, places
-
-
-def _joined(objects: Sequence[Drawn], places: list[int], place: int, field: str) -> tuple[str, ...]:
-    own = [o for o, its_place in zip(objects, places, strict=True) if its_place == place]
-    return tuple(dict.fromkeys(word for o in own for word in getattr(o, field)))

@@ -17,9 +17,13 @@ from maskselect.recipes.maskgroups_2m.sources import FREE, REFER, Links, Rules, 
 
 @dataclass
 class Sentences:
-    """RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO: what people wrote about objects of COCO, for one, many or none of them.
+    """RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO: people's sentences about one, several or none of COCO's objects.
 
-    root: of the REFER family.  sets: which of it, see `maskselect.data.refer`.
+    Attributes:
+        root: folder of the REFER family.
+        sets: names, see `maskselect.data.refer`.
+        links: to the pictures.
+        rules: of the groups.
     """
 
     root: Path
@@ -33,15 +37,15 @@ class Sentences:
         return [ReferDataset(name, self.root, "train") for name in self.sets]
 
     def images(self) -> list[int]:
-        """Images of any set's training split, in order."""
+        """The images of the sets' training splits, in order."""
         return sorted({int(image) for reader in self.readers for image in reader.image_ids()})
 
-    def coco_number(self, image: int) -> int | None:
-        """The same."""
+    def coco_id(self, image: int) -> int | None:
+        """The same id."""
         return image
 
     def build(self, image: int) -> Built:
-        """The row of an image: the objects that COCO has of it, and every sentence once for each set."""
+        """The row of an image: COCO's objects, and every sentence once for each set."""
         annotations: dict[Any, Record] = {}
         asked: list[tuple[str, list[Any]]] = []
         picture, size = None, (0, 0)

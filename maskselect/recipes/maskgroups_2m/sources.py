@@ -1,6 +1,6 @@
-"""What the sources of MaskGroups-2M share: the rules, the links to their pictures, and the row that each image becomes.
+"""Common parts of the sources of MaskGroups-2M: the rules, the links to the pictures, and the row of an image.
 
-A source opens its files when it is first asked, so that it can be sent to another process.
+A source opens its files at first use, so that it is picklable.
 """
 
 import os
@@ -22,18 +22,20 @@ from maskselect.recipes.maskgroups_2m.objects import Drawn
 
 COCO, GENOME, REFER = "coco", "vg", "refer"
 FREE = "free"
-"""Kind of the prompts that people wrote."""
+"""The kind of sentences that people wrote."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What decides which groups there are.
+    """Rules of the groups.
 
-    seed: of every choice.
-    merge_iou: objects that overlap so much are one.
-    box_iou: a mask made from a box stays when the box around it overlaps the given one so much.
-    box_score: and when the proposer's own estimate is at least this.
-    absolute, relative: at most so many prompts of an image about positions, without and with a reference.
+    Attributes:
+        seed: of every choice.
+        merge_iou: objects with this IoU are merged.
+        box_iou: least IoU of a box and the bounding box of the mask made from it.
+        box_score: least score of the proposer for such a mask.
+        absolute: most prompts of an image about positions without a reference.
+        relative: most prompts of an image about positions with a reference.
     """
 
     seed: int = 0
@@ -44,42 +46,43 @@ class Rules:
     relative: int = 4
 
     def rng(self, source: str, image: Key) -> np.random.Generator:
-        """A generator for one image, whatever was built before it."""
+        """A generator that depends on the seed and the image only."""
         return np.random.default_rng([self.seed, zlib.crc32(f"{source}/{image}".encode())])
 
 
 class Source(Protocol):
-    """Images with what a row is made of."""
+    """Images and the rows that are built from them."""
 
     def images(self) -> list[int]:
-        """The source's own numbers of its images, in a fixed order."""
+        """The source's ids of its images, in a fixed order."""
         ...
 
-    def coco_number(self, image: int) -> int | None:
-        """COCO's number of an image, or None where it is not COCO's."""
+    def coco_id(self, image: int) -> int | None:
+        """The COCO id of an image; None if it is not in COCO."""
         ...
 
     def build(self, image: int) -> Built:
-        """The row of an image; none where nothing can be asked."""
+        """The row of an image, or no row if it has no group."""
         ...
 
 
 class Links:
-    """`images/` of what is built: a link for each folder that holds source images."""
+    """The folder `images/` of the data set: a link for each folder of source images."""
 
     def __init__(self, output: Path) -> None:
         self.folder = output / IMAGES
 
     def name(self, picture: Path) -> str:
-        """The name of a picture within `images/`; its folder is linked when it is not yet.
+        """The name of a picture within `images/`; its folder is linked if necessary.
 
-        Raises ValueError when another folder of the same name is linked already.
+        Raises:
+            ValueError: another folder of the same name is linked.
         """
         target = picture.parent.resolve()
         link = self.folder / target.name
         if not link.is_symlink():
             self.folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):  # another process was faster, or it is not a link
+            with suppress(FileExistsError):  # another process made it, or it is not a link
                 os.symlink(target, link, target_is_directory=True)
         if link.resolve() != target:
             raise ValueError(f"{link} leads to {link.resolve()}; expected {target}: choose another output folder")
@@ -95,7 +98,7 @@ def built(
     prompts: Iterable[GroupPrompt],
     counts: Counter[str],
 ) -> Built:
-    """A row and what is in it; no row where nothing is asked."""
+    """The row of an image with the counts of its prompts; no row without prompts."""
     asked = [prompt.as_record() for prompt in prompts]
     for prompt in asked:
         counts[composition_key(source, prompt["kind"], bool(prompt["references"]))] += 1
@@ -115,5 +118,5 @@ def built(
 
 
 def composition_key(source: str, kind: str, with_references: bool) -> str:
-    """Under which the prompts of a source and kind are counted."""
+    """The name of the count of a source's prompts of a kind."""
     return f"prompts {source} {kind} {'w/' if with_references else 'w/o'} reference"

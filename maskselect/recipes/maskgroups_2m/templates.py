@@ -1,7 +1,7 @@
-"""How the prompts of MaskGroups-2M are worded. The wording is ours; the paper gives examples only.
+"""Templates of the prompts of MaskGroups-2M. They are ours; the paper gives examples only.
 
-Names come from annotators, in singular and plural, so that no template depends on which; a predicate may be a verb or a
-preposition ("wears", "on top of"), so that a relationship is quoted as it was written.
+Names come from annotators in singular and plural, so no template depends on the number. A predicate may be a verb or a
+preposition ("wears", "on top of"), so a relationship is quoted literally.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ OTHERS: Mapping[str, Sequence[str]] = {
         "<mask-ref> is {attribute}; what else is?",
     ),
 }
-"""With a reference that is not part of the answer."""
+"""With a reference that is not a target."""
 
 WITH_ITSELF: Mapping[str, Sequence[str]] = {
     "category": (
@@ -71,7 +71,7 @@ WITH_ITSELF: Mapping[str, Sequence[str]] = {
         "all {attribute} things, <mask-ref> among them",
     ),
 }
-"""With a reference that is part of the answer."""
+"""With a reference that is a target."""
 
 BESIDE: Mapping[str, Sequence[str]] = {
     "left of": ("{name} to the left of <mask-ref>", "each {name} further left than <mask-ref>"),
@@ -93,4 +93,4 @@ RELATED: Mapping[str, Sequence[str]] = {
         "everything of which one can say that it {predicate} <mask-ref>",
     ),
 }
-"""Relationships of a reference: what it has them to, or what has them to it."""
+"""Relationships of a reference, which is their subject (the targets are asked for) or their object."""
