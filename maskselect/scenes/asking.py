@@ -1,10 +1,10 @@
-"""How many prompts of each sort the generated datasets ask about a scene."""
+"""Numbers of prompts for each scene of the generated data sets."""
 
 from typing import NamedTuple
 
 
 class PromptsPerScene(NamedTuple):
-    """How many prompts of each sort there are about a generated scene; each reasoning prompt brings one by name."""
+    """Numbers of prompts for a generated scene. Each reasoning prompt comes with a naming prompt."""
 
     plain: int = 0
     reasoning: int = 0
@@ -12,7 +12,7 @@ class PromptsPerScene(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Number of all prompts."""
         return self.plain + 2 * self.reasoning + self.unknown
 
 
@@ -21,4 +21,4 @@ GENERATED = {
     "scenes-reasoning": PromptsPerScene(reasoning=3),
     "scenes-unknown": PromptsPerScene(unknown=3),
 }
-"""Data sets that are generated on the spot. Of one split and seed all are about the same pictures."""
+"""Data sets that are generated on demand. With the same split and seed they have the same images."""

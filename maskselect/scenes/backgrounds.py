@@ -1,4 +1,4 @@
-"""What scenes are drawn on. Every recipe is a function of its two colours, a generator and the size."""
+"""Backgrounds: each mixes two colours with the weights of a random pattern."""
 
 import colorsys
 from collections.abc import Callable
@@ -190,11 +190,11 @@ _WEIGHTS: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
     "tiles": _tiles, "bokeh": _bokeh, "horizon": _horizon, "brick": _brick, "water": _water, "checker": _checker,
     "marble": _marble, "ruled": _ruled,
 }  # fmt: skip
-"""How far each pixel lies from the first colour towards the second, (H, W) float32 around 0..1."""
+"""The weight of the second colour at each pixel, (H, W) float32 around 0..1."""
 
 
 def background(name: str, seed: int, size: tuple[int, int]) -> np.ndarray:
-    """Draws a background, (H, W, 3) uint8."""
+    """Draw a background, (H, W, 3) uint8."""
     first, second = background_colours(name, seed)
     if name in ("white", "flat"):
         canvas = np.empty((*size, 3), np.uint8)
@@ -202,7 +202,7 @@ def background(name: str, seed: int, size: tuple[int, int]) -> np.ndarray:
         return canvas
     weight = _WEIGHTS[name](np.random.default_rng((seed, 4)), size).astype(np.float32)
     weight = np.broadcast_to(weight, size)
-    # A table of 256 mixes between -1 and 3 is far cheaper than mixing three channels of floats per pixel.
+    # A table of 256 mixtures for weights in -1..3 is much faster than mixing floats per pixel.
     steps = np.linspace(-1, 3, 256, dtype=np.float32)[:, None]
     table = np.clip(first + (second - first) * steps, 0, 255).astype(np.uint8)
     level = np.clip((weight + 1) * np.float32(63.75), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The board on which a layout places silhouettes: exact overlap, gaps and contact, in whole pixels."""
+"""The board for a layout's silhouettes: exact overlaps, gaps and contacts in whole pixels."""
 
 from dataclasses import replace
 
@@ -12,9 +12,12 @@ _EDGE = 2  # pixels kept free at the border of the picture
 
 
 class Piece:
-    """An object with its silhouette; moves by whole pixels only, so that the silhouette stays exactly the same.
+    """An object with its silhouette. It moves by whole pixels, so that the silhouette does not change.
 
-    mask: (h, w) bool without empty margins; x, y: where its upper left corner lies in the picture.
+    Attributes:
+        mask: (h, w) bool without empty margins.
+        x: left end of the mask in the picture.
+        y: upper end of the mask in the picture.
     """
 
     def __init__(self, thing: SceneObject) -> None:
@@ -28,14 +31,14 @@ class Piece:
         self.thing = thing
 
     def move_to(self, x: int, y: int) -> None:
-        """Puts the upper left corner of the mask at (x, y), and the object with it."""
+        """Move the upper left corner of the mask, and the object, to (x, y)."""
         centre = (self.thing.centre_xy[0] + x - self.x, self.thing.centre_xy[1] + y - self.y)
         self.thing = replace(self.thing, centre_xy=centre)
         self.x, self.y = x, y
 
 
 def _overlap(first: Piece, second: Piece, x: int, y: int) -> int:
-    """Pixels that `first` at (x, y) shares with `second` where it lies."""
+    """Number of pixels that `first` at (x, y) shares with `second`."""
     left, top = max(x, second.x), max(y, second.y)
     right, bottom = min(x + first.width, second.x + second.width), min(y + first.height, second.y + second.height)
     if left >= right or top >= bottom:
@@ -46,7 +49,7 @@ def _overlap(first: Piece, second: Piece, x: int, y: int) -> int:
 
 
 def _rest_y(subject: Piece, host: Piece, x: int) -> int | None:
-    """The y at which the subject, let down at x, first stands on the host; None when it misses it."""
+    """The y at which the subject, lowered at x, touches the host; None if it misses the host."""
     left, right = max(x, host.x), min(x + subject.width, host.x + host.width)
     if left >= right:
         return None
@@ -61,7 +64,7 @@ def _rest_y(subject: Piece, host: Piece, x: int) -> int | None:
 
 
 def _beside_x(subject: Piece, host: Piece, y: int, on_right: bool) -> int | None:
-    """The x at which the subject at height y first meets the host's side; None when it misses it."""
+    """The x at which the subject at height y touches the host's side; None if it misses the host."""
     top, bottom = max(y, host.y), min(y + subject.height, host.y + host.height)
     if top >= bottom:
         return None
@@ -77,7 +80,7 @@ def _beside_x(subject: Piece, host: Piece, y: int, on_right: bool) -> int | None
 
 
 def _room_inside(host: Piece) -> np.ndarray:
-    """Where an object inside the host may lie, (h, w) bool: its hole if it is a ring, else its own surface."""
+    """The area for an object inside the host, (h, w) bool: the hole of a ring, else the host's surface."""
     if host.thing.category != "ring":
         return host.mask
     filled = np.zeros(host.mask.shape, np.uint8)
@@ -87,7 +90,7 @@ def _room_inside(host: Piece) -> np.ndarray:
 
 
 class Board:
-    """Pieces placed so far, and which pixels each keeps for itself and the gap around it (bit k for piece k)."""
+    """The placed pieces, and the pixels that each occupies with the gap around it (bit k for piece k)."""
 
     def __init__(self, size: tuple[int, int], gap: int) -> None:
         self.size, self.gap = size, gap
@@ -117,7 +120,7 @@ class Board:
         return len(self.pieces) - 1
 
     def place_freely(self, piece: Piece, rng: np.random.Generator, tries: int) -> int | None:
-        """Puts a piece somewhere with a gap to all others; its number, or None when no place was found."""
+        """Place a piece with a gap to all others; return its number, or None if no place was found."""
         room_x = self.size[1] - 2 * _EDGE - piece.width
         room_y = self.size[0] - 2 * _EDGE - piece.height
         if room_x < 0 or room_y < 0:
@@ -129,7 +132,7 @@ class Board:
         return None
 
     def place_related(self, subject: Piece, relation: str, host_at: int, rng: np.random.Generator) -> bool:
-        """Puts the subject into that relation to a placed piece; False when there is no room for it."""
+        """Place the subject in a relation to a placed piece; return False if there is no room."""
         host = self.pieces[host_at]
         propose = {"on": self._upon, "inside": self._within, "touching": self._beside, "behind": self._behind}[relation]
         for _ in range(12 if relation != "inside" else 40):
@@ -148,7 +151,7 @@ class Board:
         share = rng.uniform(0.4, 0.6) if rounded else rng.random()
         x = host.x + round(share * slack)
         y = _rest_y(subject, host, x)
-        # It must stand on the top, not slide down a side of it: the box's bottom stays near the host's top.
+        # It must stand on the top, not at a side: the bottom of its box must be near the host's top.
         if y is None or not -1 <= y + subject.height - host.y <= max(2, round(0.12 * host.height)):
             return None
         return x, y
@@ -176,13 +179,13 @@ class Board:
         angle = rng.uniform(0, 2 * np.pi)
         start_x, start_y = host.x + (host.width - subject.width) / 2, host.y + (host.height - subject.height) / 2
         far = (max(host.width, host.height) + max(subject.width, subject.height)) / 2
-        wanted = rng.uniform(0.18, 0.38)
+        aim = rng.uniform(0.18, 0.38)
         near, away = 0.0, far
-        for _ in range(9):  # the overlap falls, by and large, with the distance
+        for _ in range(9):  # bisection: the overlap mostly decreases with the distance
             middle = (near + away) / 2
             x, y = round(start_x + middle * np.cos(angle)), round(start_y + middle * np.sin(angle))
             share = _overlap(subject, host, x, y) / subject.area
-            if 0.15 <= share <= 0.4 and abs(share - wanted) < 0.06:
+            if 0.15 <= share <= 0.4 and abs(share - aim) < 0.06:
                 return x, y
-            near, away = (middle, away) if share > wanted else (near, middle)
+            near, away = (middle, away) if share > aim else (near, middle)
         return (x, y) if 0.15 <= share <= 0.4 else None

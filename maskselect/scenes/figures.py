@@ -1,6 +1,6 @@
 """Drawings of the flat figures: circle, square, triangle, star, ring, cross, diamond, heart.
 
-The first of each is bare.
+The first drawing of each has no inner lines.
 """
 
 import numpy as np

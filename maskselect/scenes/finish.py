@@ -1,4 +1,4 @@
-"""What happens to the whole picture: outlines of objects, light, shadows, and the camera's or printer's traces."""
+"""Outlines of objects, light, shadows, and the artefacts of a camera or printer."""
 
 import cv2
 import numpy as np
@@ -14,9 +14,12 @@ TEST_LOOK_FINISHES = ("specks", "posterise", "film")
 
 
 def outline_weight(fine: np.ndarray, style: str, width: int) -> np.ndarray:
-    """Where an outline covers a silhouette, (h, w) uint8, always inside it, so that masks do not depend on it.
+    """Coverage of an outline, (h, w) uint8, always inside the silhouette, so that masks do not depend on it.
 
-    fine: (h, w) uint8 coverage with an empty border; width in samples.
+    Args:
+        fine: (h, w) uint8 coverage of the silhouette, with an empty border.
+        style: name of an outline.
+        width: in samples.
     """
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
     edge = cv2.subtract(fine, cv2.erode(fine, kernel))
@@ -24,14 +27,14 @@ def outline_weight(fine: np.ndarray, style: str, width: int) -> np.ndarray:
         return cv2.min(cv2.GaussianBlur(edge, (0, 0), width), fine)
     if style != "sketchy":
         return edge
-    # Two wobbly strokes: the same edge seen through two slightly different shifts.
+    # Two strokes: the same edge with two small shifts.
     moved = [cv2.warpAffine(edge, np.array([[1, 0, dx], [0, 1, dy]], np.float32), edge.shape[::-1])
              for dx, dy in ((width, 0.6 * width), (-width, -0.8 * width))]  # fmt: skip
     return cv2.min(cv2.max(moved[0], moved[1]), fine)
 
 
 def outline_colour(style: str, base: np.ndarray, seed: int) -> np.ndarray:
-    """(3,) float32."""
+    """The colour of an outline, (3,) float32."""
     if style == "light":
         return np.full(3, 245, np.float32) if base.min() < 190 else np.full(3, 130, np.float32)
     if style == "thick":
@@ -41,7 +44,7 @@ def outline_colour(style: str, base: np.ndarray, seed: int) -> np.ndarray:
 
 
 def shadow_style(lighting: str, seed: int, short: int) -> tuple[int, int, float, float] | None:
-    """Offset x, offset y, blur (pixels) and darkness of the shadows that objects throw; None for no shadows."""
+    """Offset x, offset y, blur (pixels) and darkness of the objects' shadows; None for no shadows."""
     rng = np.random.default_rng((seed, 6))
     if lighting == "none" or (lighting != "shadow" and rng.random() < 0.4):
         return None
@@ -57,7 +60,7 @@ def _spot(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, width: float) 
 
 
 def _light_field(style: str, rng: np.random.Generator) -> np.ndarray:
-    """(33, 33, 3) float32 factors; enlarged to the picture afterwards, as light changes slowly."""
+    """Factors (33, 33, 3) float32, at low resolution because light changes slowly."""
     y, x = np.mgrid[0:1:33j, 0:1:33j]
     if style == "gradient":
         angle = rng.uniform(0, 2 * np.pi)
@@ -78,11 +81,11 @@ def _light_field(style: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def light(image: np.ndarray, style: str, seed: int) -> np.ndarray:
-    """Applies the light to a picture, (H, W, 3) uint8 to (H, W, 3) uint8."""
+    """Apply the light to a picture, (H, W, 3) uint8 to (H, W, 3) uint8."""
     if style in ("none", "shadow"):
         return image
     field = _light_field(style, np.random.default_rng((seed, 7)))
-    # Fixed point: 128 stands for a factor of 1.
+    # Fixed point: 128 is a factor of 1.
     factors = cv2.resize(np.clip(field * 128, 0, 255).astype(np.uint8), image.shape[1::-1])
     return cv2.multiply(image, factors, scale=1 / 128)
 
@@ -93,7 +96,7 @@ def _grain(rng: np.random.Generator, size: tuple[int, ...], strength: float, cha
 
 
 def develop(image: np.ndarray, style: str, seed: int) -> np.ndarray:
-    """Applies the last step to a picture, (H, W, 3) uint8 to (H, W, 3) uint8."""
+    """Apply the last step to a picture, (H, W, 3) uint8 to (H, W, 3) uint8."""
     rng = np.random.default_rng((seed, 8))
     if style == "noise":
         noise = rng.integers(0, 256, image.shape, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Generated scenes as training groups: prompts are drawn anew at every visit."""
+"""Generated scenes as training groups: every visit draws new prompts."""
 
 import sys
 
@@ -20,20 +20,21 @@ from maskselect.structures.provenance import TrainingData
 
 
 class SceneGroups:
-    """Generated scenes with fresh prompts at every visit.
+    """Generated scenes with new prompts at every visit.
 
     Args:
         split: of the scenes.
-        seed, count: which of them.
-        reference_share, no_target_share, kind_shares: which prompts, see `draw_prompts`; the defaults are those of the
-            test splits.
-        reasoning_share: about this share of an image's prompts are reasoning prompts, see `draw_reasoning`.
-        dialogue_share: of the texts for a language model, about this share are a question and its answer instead of a
-            caption.
-        unknown_share: about this share of an image's prompts say a word that the scenes never show, so that nothing
-            answers them, see `draw_unknown`.
+        seed: of the scenes.
+        count: number of scenes.
+        reference_share: see `draw_prompts`. The defaults of this and the next two are those of the test splits.
+        no_target_share: see `draw_prompts`.
+        kind_shares: see `draw_prompts`.
+        reasoning_share: expected share of reasoning prompts, see `draw_reasoning`.
+        unknown_share: expected share of no-target prompts with an unknown word, see `draw_unknown`.
+        dialogue_share: expected share of questions with answers among the texts; the others are captions.
 
-    Raises ValueError when a share of prompts is not within 0 to 1, or both together are above 1.
+    Raises:
+        ValueError: a share is outside 0 to 1, or `reasoning_share` and `unknown_share` are above 1 together.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class SceneGroups:
 
     @classmethod
     def training_data(cls, arguments: Arguments) -> list[TrainingData]:
-        """The scenes that it draws."""
+        """The scenes as training data."""
         count, split = arguments.get("count"), arguments.get("split", "train")
         return [TrainingData("scenes", split, seed=arguments.get("seed", 0), count=count)]
 
@@ -81,15 +82,15 @@ class SceneGroups:
         return self.ids[item]
 
     def version(self, item: int) -> str:
-        """That of the drawing."""
+        """The hash of the drawing code."""
         return self._drawing
 
     def prompts_of(self, item: int) -> int:
-        """As many as are asked for."""
+        """Unlimited."""
         return sys.maxsize
 
     def load(self, item: int) -> Annotated:
-        """Draw a scene; its facts travel as extra tensors."""
+        """Draw a scene; the extra tensors hold its facts."""
         scene = scene_of(self.ids[item])
         drawing = render(scene)
         facts = SceneFacts.measure(scene, drawing.index)
@@ -97,19 +98,19 @@ class SceneGroups:
         return Annotated(drawing.image, torch.from_numpy(drawing.masks(len(scene.objects))), extra)
 
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
-        """Fresh prompts by the facts."""
+        """New prompts from the facts."""
         facts, shares = _facts(extra), (self.reference_share, self.no_target_share)
-        # A share of 0 draws nothing from `rng`: the same seed gives what it gave before there were such prompts.
-        wanted = int(rng.binomial(count, self.reasoning_share)) if self.reasoning_share else 0
-        drawn = [p.reasoning for p in draw_reasoning(facts, wanted, rng, self.split, *shares)] if wanted else []
-        wanted = int(rng.binomial(count, self.unknown_share)) if self.unknown_share else 0
-        wanted = min(wanted, count - len(drawn))
-        drawn += draw_unknown(facts, wanted, rng, self.split, self.reference_share) if wanted else []
+        # A share of 0 draws nothing from `rng`, so that older seeds reproduce their prompts.
+        number = int(rng.binomial(count, self.reasoning_share)) if self.reasoning_share else 0
+        drawn = [p.reasoning for p in draw_reasoning(facts, number, rng, self.split, *shares)] if number else []
+        number = int(rng.binomial(count, self.unknown_share)) if self.unknown_share else 0
+        number = min(number, count - len(drawn))
+        drawn += draw_unknown(facts, number, rng, self.split, self.reference_share) if number else []
         rest = draw_prompts(facts, count - len(drawn), rng, self.split, *shares, self.kind_shares)
         return [Query(p.text, p.references, p.targets) for p in (*rest, *drawn)]
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
-        """A fresh caption."""
+        """A new caption."""
         return draw_caption(_facts(extra), rng)
 
     def texts(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Where the objects of a scene go: rebuilds a whole scene from its id alone."""
+"""Places the objects of a scene: builds a whole scene from its id alone."""
 
 import hashlib
 
@@ -17,10 +17,10 @@ _RELATION_SHARES = (0.27, 0.25, 0.24, 0.24)  # on, inside, touching, behind
 
 
 def parse_id(scene_id: str) -> tuple[str, int, int]:
-    """Splits `"{split}-{seed}-{index}"`; the split itself may contain a hyphen."""
+    """Split `"{split}-{seed}-{index}"`; the split itself may contain a hyphen."""
     split, seed, index = scene_id.rsplit("-", 2)
     if split not in SPLITS:
-        raise ValueError(f"Scene id {scene_id!r}: split {split!r} is not one of {', '.join(SPLITS)}.")
+        raise ValueError(f"scene id {scene_id!r} has an unknown split; expected one of {', '.join(SPLITS)}")
     return split, int(seed), int(index)
 
 
@@ -30,13 +30,13 @@ def scene_ids(split: str, seed: int, count: int) -> list[str]:
 
 
 def _generator(scene_id: str) -> np.random.Generator:
-    # Python's own hash differs between processes; this one never does.
+    # Not hash(), which differs between processes.
     digest = hashlib.sha256(scene_id.encode()).digest()
     return np.random.default_rng(np.random.SeedSequence(int.from_bytes(digest[:16], "little")))
 
 
 class _Builder:
-    """One scene in the making."""
+    """Builds one scene."""
 
     def __init__(self, scene_id: str, image_size: tuple[int, int]) -> None:
         self.split, _, _ = parse_id(scene_id)
@@ -60,15 +60,16 @@ class _Builder:
     def place_freely(self, piece: Piece, tries: int = 40) -> int | None:
         return self.board.place_freely(piece, self.rng, tries)
 
-    def category_for(self, wanted: tuple[str, ...]) -> str:
-        own = tuple(category for category in self.theme.categories if category in wanted)
-        return pick(self.rng, own if own and self.rng.random() < 0.7 else wanted)
+    def category_of(self, options: tuple[str, ...]) -> str:
+        """One of the options, preferably of the theme."""
+        themed = tuple(category for category in self.theme.categories if category in options)
+        return pick(self.rng, themed if themed and self.rng.random() < 0.7 else options)
 
     def relate(self, relation: str) -> None:
-        """Places an object and a second one in that relation to it; whatever does not fit is left out."""
+        """Place an object and a second one in a relation to it, as far as there is room."""
         size = {"on": pick(self.rng, ("medium", "large")), "inside": "large"}.get(relation)
-        wanted = {"on": _SUPPORTS, "inside": _CONTAINERS}.get(relation)
-        category = self.category_for(wanted) if wanted else None
+        hosts = {"on": _SUPPORTS, "inside": _CONTAINERS}.get(relation)
+        category = self.category_of(hosts) if hosts else None
         host = self.draw(category, size or pick(self.rng, ("small", "medium", "medium", "large")), relation == "on")
         host_at = self.place_freely(host, 60)
         if host_at is None:
@@ -85,13 +86,13 @@ class _Builder:
                 return
 
     def fill_up(self) -> None:
-        """Adds objects until there are enough, smaller ones when it gets tight; gives up on a full board."""
+        """Add objects up to the count, smaller ones after failures; stop after six failures."""
         failures = 0
         while len(self.board.pieces) < self.count and failures < 6:
             size = None if failures == 0 else ("medium" if failures < 3 else "small")
             if self.place_freely(self.draw(size=size)) is None:
                 failures += 1
-        while len(self.board.pieces) < 2:  # only on odd sizes: a smaller picture area than the board was meant for
+        while len(self.board.pieces) < 2:  # only for images of unusual proportions
             self.place_freely(self.draw(size="small"), 400)
 
     def build(self, scene_id: str) -> Scene:
@@ -106,7 +107,7 @@ class _Builder:
         return Scene(scene_id, self.split, self.size, objects, relations, self.look, clutter)
 
     def _ordered(self) -> tuple[tuple[SceneObject, ...], tuple[tuple[str, int, int], ...]]:
-        """Objects back to front: what lies behind first, what is inside or on something last."""
+        """The objects from back to front: hidden ones first, those inside or on others last."""
         depth = self.rng.random(len(self.board.pieces))
         for relation, subject, _ in self.relations:
             depth[subject] += -2 if relation == "behind" else 2
@@ -117,11 +118,15 @@ class _Builder:
 
 
 def build_scene(scene_id: str, image_size: tuple[int, int] = (256, 256)) -> Scene:
-    """Rebuilds a scene from its id, the same in every process.
+    """Build a scene from its id. Every process builds the same scene.
 
-    scene_id: `"{split}-{seed}-{index}"` with the split one of `spec.SPLITS`.
-    image_size: (H, W), each at least 64. The same id at another size is another arrangement.
+    Args:
+        scene_id: `"{split}-{seed}-{index}"` with the split one of `spec.SPLITS`.
+        image_size: (H, W), each at least 64. Another size gives another arrangement.
+
+    Raises:
+        ValueError: the split is unknown or the size too small.
     """
     if min(image_size) < 64:
-        raise ValueError(f"image_size {image_size} is too small: objects need a shorter side of at least 64 px.")
+        raise ValueError(f"image_size {image_size} is too small; expected a shorter side of at least 64 px")
     return _Builder(scene_id, image_size).build(scene_id)

@@ -1,4 +1,4 @@
-"""How surfaces look: shades of the colour words, and the plain, striped, dotted and shiny fills."""
+"""Surfaces: shades of the colour words, and the plain, striped, dotted and shiny textures."""
 
 import colorsys
 
@@ -18,7 +18,7 @@ _HSV_RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[flo
     "white": ((0, 360), (0.0, 0.04), (0.95, 1.0)),
     "grey": ((0, 360), (0.0, 0.07), (0.4, 0.66)),
 }
-"""Hue in degrees, saturation and value. The regions keep clear of each other."""
+"""Hue in degrees, saturation and value. The regions are well separated."""
 
 NAMED_SHADES: dict[str, tuple[tuple[int, int, int], ...]] = {
     "red": ((255, 0, 0), (220, 20, 60), (220, 30, 30)),
@@ -33,11 +33,11 @@ NAMED_SHADES: dict[str, tuple[tuple[int, int, int], ...]] = {
     "white": ((255, 255, 255), (250, 250, 250), (245, 245, 245)),
     "grey": ((128, 128, 128), (105, 105, 105), (150, 150, 150), (169, 169, 169)),
 }
-"""What drawing libraries and people call these colours."""
+"""The usual values of these colours in drawing libraries."""
 
 
 def shade(colour: str, seed: int) -> np.ndarray:
-    """One shade of a colour word, (3,) float32 in 0..255, fixed by the seed."""
+    """A shade of a colour word, (3,) float32 in 0..255, determined by the seed."""
     rng = np.random.default_rng((seed, 1))
     if rng.random() < 0.4:
         named = NAMED_SHADES[colour]
@@ -48,13 +48,13 @@ def shade(colour: str, seed: int) -> np.ndarray:
 
 
 def lab(colours: np.ndarray) -> np.ndarray:
-    """CIE Lab of colours in 0..255, (N, 3) float32: Euclidean distances in it follow visible differences."""
+    """CIE Lab of colours in 0..255, (N, 3) float32. Euclidean distances approximate visible differences."""
     pixels = np.ascontiguousarray(colours, dtype=np.float32).reshape(1, -1, 3) / 255
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2Lab).reshape(-1, 3)
 
 
 def tone(base: np.ndarray, name: str) -> np.ndarray:
-    """A companion of a shade for details, (3,) float32: dark, light, pale, white, brown or black."""
+    """The colour of a detail on a shade, (3,) float32: dark, light, pale, white, brown or black."""
     if name == "black":
         return np.full(3, 25, np.float32)
     if name == "white":
@@ -83,7 +83,7 @@ def companion(base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _grid(shape: tuple[int, int], degrees: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel coordinates turned by an angle, two (H, W) float32 arrays."""
+    """Rotated pixel coordinates, two (H, W) float32 arrays."""
     height, width = shape
     angle = np.radians(degrees)
     x = np.arange(width, dtype=np.float32)[None] - width / 2
@@ -129,7 +129,7 @@ def _shiny(base: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -
         spot = np.exp(-away / rng.uniform(0.012, 0.03))
     elif style == 1:  # a polished cylinder
         spot = np.exp(-((u + rng.uniform(0.05, 0.25)) ** 2) / 0.006) + 0.4 * np.exp(-((u - 0.3) ** 2) / 0.003) + 0 * v
-    else:  # a long glint with a small one beside it; not bands right across, which would pass for stripes
+    else:  # a long highlight and a small one; full-width bands would look like stripes
         u, v = u + rng.uniform(0.12, 0.25), v + rng.uniform(-0.1, 0.1)
         long, short = (u / 0.06) ** 2 + (v / 0.2) ** 2, (u / 0.05) ** 2 + ((v - 0.3) / 0.05) ** 2
         spot = ((long < 1) | (short < 1)).astype(np.float32)
@@ -151,7 +151,7 @@ def _plain(base: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -
 
 
 def main_colours(colour: str, texture: str, seed: int) -> np.ndarray:
-    """The shade of an object and, when it is striped or dotted, its second colour, (1 or 2, 3) float32."""
+    """The shade of an object, and the second colour of stripes or dots, (1 or 2, 3) float32."""
     base = shade(colour, seed)
     if texture not in ("striped", "dotted"):
         return base[None]
@@ -160,9 +160,14 @@ def main_colours(colour: str, texture: str, seed: int) -> np.ndarray:
 
 
 def surface(texture: str, base: np.ndarray, shape: tuple[int, int], pixel: float, seed: int) -> np.ndarray:
-    """The fill of a patch, (H, W, 3) float32 in about 0..255.
+    """The surface of a patch, (H, W, 3) float32 in about 0..255.
 
-    pixel: patch samples per picture pixel, so that stripes and dots never become finer than the picture can show.
+    Args:
+        texture: one of TEXTURES.
+        base: shade, (3,).
+        shape: (H, W).
+        pixel: samples per picture pixel; it limits how fine stripes and dots are.
+        seed: of the details.
     """
     rng = np.random.default_rng((seed, 2))
     if texture == "striped":

@@ -1,4 +1,4 @@
-"""What a scene's objects are, before it is known where they go: words, looks, sizes and drawings."""
+"""Draws the properties of a scene's objects except their positions: words, looks, sizes and drawings."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,7 +11,7 @@ from maskselect.scenes.shapes import ASPECT_JITTER, DRAWINGS, ROTATION_LIMITS, r
 from maskselect.scenes.spec import CATEGORIES, COLOURS, HELD_OUT_PAIRS, SIZE_BANDS, TEXTURES, Look, SceneObject
 
 CONTRAST = 24.0
-"""Least Lab distance between an object's shade and what lies behind it, unless a dark outline parts them."""
+"""Least Lab distance of an object's shade from the colours behind it, unless it has a dark outline."""
 
 _TEXTURE_SHARES = (0.45, 0.2, 0.2, 0.15)
 _COUNT_SHARES = (0.06, 0.11, 0.16, 0.19, 0.18, 0.14, 0.10, 0.06)  # 2 to 9 objects
@@ -19,7 +19,7 @@ _COUNT_SHARES = (0.06, 0.11, 0.16, 0.19, 0.18, 0.14, 0.10, 0.06)  # 2 to 9 objec
 
 @dataclass(frozen=True)
 class Theme:
-    """The few words that a scene's objects are mostly drawn from, so that groups recur."""
+    """The few words that most objects of a scene use, so that groups arise."""
 
     categories: tuple[str, ...]
     colours: tuple[str, ...]
@@ -33,23 +33,23 @@ Option = TypeVar("Option")
 
 
 def pick(rng: np.random.Generator, options: tuple[Option, ...], shares: tuple[float, ...] | None = None) -> Option:
-    """One of the options, evenly or by their shares, which add up to 1."""
+    """One of the options, uniformly or by shares with the sum 1."""
     return options[int(rng.choice(len(options), p=shares))]
 
 
 def _some(rng: np.random.Generator, options: tuple[str, ...], shares: tuple[float, ...]) -> tuple[str, ...]:
-    """1 to len(shares) different options."""
+    """Between 1 and len(shares) different options."""
     count = 1 + int(rng.choice(len(shares), p=shares))
     return tuple(options[int(place)] for place in rng.permutation(len(options))[:count])
 
 
 def draw_count(rng: np.random.Generator) -> int:
-    """How many objects a scene shall have, 2 to 9."""
+    """The number of objects of a scene, 2 to 9."""
     return 2 + int(rng.choice(len(_COUNT_SHARES), p=_COUNT_SHARES))
 
 
 def draw_theme(rng: np.random.Generator, split: str, count: int) -> Theme:
-    """The words that a scene of `count` objects is mostly drawn from; only `test-words` has held-out pairs in it."""
+    """The theme of a scene of `count` objects; only `test-words` has held-out pairs in it."""
     held_out: tuple[tuple[str, str], ...] = ()
     if split == "test-words":
         held_out = tuple(HELD_OUT_PAIRS[int(place)] for place in rng.permutation(len(HELD_OUT_PAIRS))[:2])
@@ -67,12 +67,12 @@ def draw_theme(rng: np.random.Generator, split: str, count: int) -> Theme:
 
 
 def draw_look(rng: np.random.Generator, split: str) -> Look:
-    """The look of a picture; `test-look` has names of its own for everything."""
+    """The look of a picture; the names of `test-look` are in no other split."""
     seed = int(rng.integers(2**31))
     if split == "test-look":
         return Look(pick(rng, backgrounds.TEST_LOOK_BACKGROUNDS), pick(rng, finish.TEST_LOOK_OUTLINES),
                     pick(rng, finish.TEST_LOOK_LIGHTINGS), pick(rng, finish.TEST_LOOK_FINISHES), seed)  # fmt: skip
-    if rng.random() < 0.27:  # as somebody else would draw with a few lines of code
+    if rng.random() < 0.27:  # a simple drawing
         outline = pick(rng, ("none", "dark"), (0.75, 0.25))
         return Look(pick(rng, ("white", "flat"), (0.45, 0.55)), outline, "none", "none", seed)
     background = pick(rng, backgrounds.TRAIN_BACKGROUNDS)
@@ -81,10 +81,10 @@ def draw_look(rng: np.random.Generator, split: str) -> Look:
 
 
 def stands_out(colour: str, texture: str, seed: int, behind: np.ndarray, look: Look) -> bool:
-    """Whether an object is visible on colours (N, 3), its stripes or dots too, which else would look like holes."""
+    """Whether an object contrasts with colours (N, 3). Its stripes or dots must, too, or they look like holes."""
     least = {"dark": 8.0, "sketchy": 18.0}.get(look.outline, CONTRAST)
-    own = lab(main_colours(colour, texture, seed))
-    distances = np.linalg.norm(lab(behind)[None] - own[:, None], axis=2).min(axis=1)
+    colours = lab(main_colours(colour, texture, seed))
+    distances = np.linalg.norm(lab(behind)[None] - colours[:, None], axis=2).min(axis=1)
     return bool(distances[0] >= least and distances[-1] >= min(least, 16.0))
 
 
@@ -103,7 +103,7 @@ def _draw_words(rng: np.random.Generator, theme: Theme, category: str | None) ->
 def _settle_colour(
     rng: np.random.Generator, words: tuple[str, str, str], behind: np.ndarray, look: Look, allow_held_out: bool
 ) -> tuple[str, int]:
-    """A colour and seed that are allowed and visible; keeps the wanted colour when one of its shades will do."""
+    """A colour and seed that are allowed and visible; the drawn colour if one of its shades is."""
     category, colour, texture = words
     for attempt in range(60):
         seed = int(rng.integers(2**31))
@@ -125,10 +125,17 @@ def draw_object(
     size: str | None = None,
     level: bool = False,
 ) -> SceneObject:
-    """Draws everything about an object except its place: its centre is a fraction of a pixel from the origin.
+    """Draw an object without its position: its centre is within a pixel of the origin.
 
-    behind: (N, 3) colours that it must stand out from.
-    category, size: given when a relation needs a certain one; level: no rotation to speak of.
+    Args:
+        rng: source of chance.
+        theme: of the scene.
+        look: of the picture.
+        short: shorter side of the picture, pixels.
+        behind: (N, 3) colours that it must contrast with.
+        category: None to draw one.
+        size: None to draw one.
+        level: limit the rotation to 3 degrees.
     """
     category, colour, texture = _draw_words(rng, theme, category)
     colour, seed = _settle_colour(rng, (category, colour, texture), behind, look, bool(theme.pairs))

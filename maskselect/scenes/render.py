@@ -1,4 +1,4 @@
-"""Draws a scene: the picture, and which object is visible where."""
+"""Draws a scene: the picture, and the index of the visible object at each pixel."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from maskselect.scenes.spec import Look, Rendering, Scene, SceneObject
 
 
 def _window(patch: Patch, size: tuple[int, int], dx: int = 0, dy: int = 0) -> tuple[tuple[slice, slice], ...] | None:
-    """The part of the picture under a patch, and the matching part of the patch; None when they do not meet."""
+    """The slices of the picture and of a patch where they overlap; None if they do not."""
     height, width = patch.alpha.shape
     left, top = patch.left + dx, patch.top + dy
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, size[1]), min(top + height, size[0])
@@ -20,7 +20,7 @@ def _window(patch: Patch, size: tuple[int, int], dx: int = 0, dy: int = 0) -> tu
     return (slice(y0, y1), slice(x0, x1)), (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
 
 
-def _throw_shadow(image: np.ndarray, patch: Patch, style: tuple[int, int, float, float]) -> None:
+def _draw_shadow(image: np.ndarray, patch: Patch, style: tuple[int, int, float, float]) -> None:
     dx, dy, blur, darkness = style
     rim = int(np.ceil(2 * blur)) + 1
     alpha = cv2.copyMakeBorder(patch.alpha, rim, rim, rim, rim, cv2.BORDER_CONSTANT)
@@ -42,11 +42,11 @@ def _value(colour: np.ndarray) -> tuple[int, ...]:
 
 
 def _paint(thing: SceneObject, patch: Patch, place: Placement, look: Look, short: int) -> np.ndarray:
-    """Colours of one object's patch, (h, w, 3) uint8, to be shown where the patch's alpha says."""
+    """Colours of one object's patch, (h, w, 3) uint8, to be blended with the patch's alpha."""
     drawing, base = drawing_of(thing), shade(thing.colour, thing.seed)
     shape = patch.fine.shape
     paint = surface(thing.texture, base, shape, float(SUPERSAMPLE), thing.seed)
-    if drawing.round and thing.seed & 6:  # every fourth ball stays flat, as simple drawings have it
+    if drawing.round and thing.seed & 6:  # every fourth ball stays flat, as in simple drawings
         paint = paint * _sphere_shading(shape)[..., None]
     colours = np.clip(paint, 0, 255).astype(np.uint8)
     for polygon, name in drawing.patches:
@@ -64,7 +64,7 @@ def _paint(thing: SceneObject, patch: Patch, place: Placement, look: Look, short
 
 
 def _scatter_clutter(image: np.ndarray, count: int, seed: int) -> None:
-    """Small scraps in muted colours: part of the background."""
+    """Draw small scraps in muted colours as part of the background."""
     rng = np.random.default_rng((seed, 9))
     short = min(image.shape[:2])
     for _ in range(count):
@@ -75,7 +75,7 @@ def _scatter_clutter(image: np.ndarray, count: int, seed: int) -> None:
 
 
 def render(scene: Scene) -> Rendering:
-    """Draws a scene; the same scene always gives the same bytes."""
+    """Draw a scene. The same scene always gives the same bytes."""
     size, look = scene.image_size, scene.look
     short = min(size)
     image = background(look.background, look.seed, size)
@@ -89,7 +89,7 @@ def render(scene: Scene) -> Rendering:
         if windows is None:
             continue
         if shadow is not None:
-            _throw_shadow(image, patch, shadow)
+            _draw_shadow(image, patch, shadow)
         there, here = windows
         colours = _paint(thing, patch, place, look, short)[here]
         alpha = patch.alpha[here]

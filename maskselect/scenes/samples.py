@@ -1,4 +1,4 @@
-"""Generated scenes with their questions, made on the spot: `tools/make_scenes.py` writes them, the evaluator asks."""
+"""Generates scenes with their prompts on demand, for `tools/make_scenes.py` and the evaluator."""
 
 import zlib
 from collections.abc import Iterator
@@ -19,9 +19,13 @@ from maskselect.structures.sample import Prompt, Sample
 
 @dataclass(frozen=True)
 class AskedScene:
-    """One scene with questions about it.
+    """A scene with prompts.
 
-    image: (H, W, 3) uint8.  masks: (G, H, W) bool, the visible mask of every object.
+    Attributes:
+        id: of the scene.
+        image: (H, W, 3) uint8.
+        masks: (G, H, W) bool, the visible mask of every object.
+        prompts: about the scene.
     """
 
     id: str
@@ -30,7 +34,7 @@ class AskedScene:
     prompts: list[ScenePrompt]
 
     def samples(self) -> Iterator[Sample]:
-        """One `Sample` a question; its id is the scene's with the question's number."""
+        """One `Sample` a prompt; its id is the scene's id with the prompt's number."""
         pool = torch.from_numpy(self.masks)
         for number, prompt in enumerate(self.prompts):
             yield Sample(
@@ -52,22 +56,24 @@ def ask_scene(
     reasoning_per_scene: int = 0,
     unknown_per_scene: int = 0,
 ) -> AskedScene:
-    """A scene and its questions from nothing but its id, the same in every process.
+    """A scene and its prompts, which depend on the scene's id only.
 
-    After the prompts come the pairs of `draw_reasoning`, each a reasoning prompt and then the same asked by name, and
-    then the prompts of `draw_unknown`.
+    The plain prompts are followed by the pairs of `draw_reasoning` (reasoning prompt, naming prompt) and by the prompts
+    of `draw_unknown`.
     """
     scene = build_scene(scene_id, image_size)
     rendering = render(scene)
     facts = SceneFacts.measure(scene, rendering.index)
-    # crc32 rather than hash(), which differs between processes.
-    rng = np.random.default_rng(zlib.crc32(f"prompts {scene_id}".encode()))
-    prompts = draw_prompts(facts, prompts_per_scene, rng, scene.split)
-    own = np.random.default_rng(zlib.crc32(f"reasoning {scene_id}".encode()))
-    prompts += [prompt for pair in draw_reasoning(facts, reasoning_per_scene, own, scene.split) for prompt in pair]
-    own = np.random.default_rng(zlib.crc32(f"unknown {scene_id}".encode()))
-    prompts += draw_unknown(facts, unknown_per_scene, own, scene.split)
+    prompts = draw_prompts(facts, prompts_per_scene, _generator("prompts", scene_id), scene.split)
+    pairs = draw_reasoning(facts, reasoning_per_scene, _generator("reasoning", scene_id), scene.split)
+    prompts += [prompt for pair in pairs for prompt in pair]
+    prompts += draw_unknown(facts, unknown_per_scene, _generator("unknown", scene_id), scene.split)
     return AskedScene(scene_id, rendering.image, rendering.masks(len(scene.objects)), prompts)
+
+
+def _generator(purpose: str, scene_id: str) -> np.random.Generator:
+    # crc32, because hash() differs between processes.
+    return np.random.default_rng(zlib.crc32(f"{purpose} {scene_id}".encode()))
 
 
 def ask_scenes(
@@ -79,11 +85,19 @@ def ask_scenes(
     reasoning_per_scene: int = 0,
     unknown_per_scene: int = 0,
 ) -> Iterator[AskedScene]:
-    """The first `count` scenes of a split with `prompts_per_scene` questions each, one after another.
+    """The first `count` scenes of a split with their prompts, one after another.
 
-    reasoning_per_scene: so many reasoning prompts more, each followed by the same asked by name.
-    unknown_per_scene: so many prompts more that say a word which the scenes never show.
-    Raises ValueError at once for an unknown split, a count below one, or numbers of prompts that give none.
+    Args:
+        split: one of SPLITS.
+        seed: of the scenes.
+        count: number of scenes.
+        image_size: (H, W), each at least 64.
+        prompts_per_scene: number of plain prompts.
+        reasoning_per_scene: number of pairs of a reasoning prompt and a naming prompt.
+        unknown_per_scene: number of no-target prompts with an unknown word.
+
+    Raises:
+        ValueError: an argument is out of range, or there are no prompts; raised by the call itself.
     """
     if split not in SPLITS:
         raise ValueError(f"scenes have no split {split!r}; there are {', '.join(SPLITS)}")
@@ -96,5 +110,5 @@ def ask_scenes(
             raise ValueError(f"{name} must be at least {bound}, got {value}")
     if seed < 0 or min(image_size) < 64:
         raise ValueError(f"expected a seed of at least 0 and at least 64 pixels a side, got {seed} and {image_size}")
-    wanted = image_size, prompts_per_scene, reasoning_per_scene, unknown_per_scene
-    return (ask_scene(scene_id, *wanted) for scene_id in scene_ids(split, seed, count))
+    arguments = image_size, prompts_per_scene, reasoning_per_scene, unknown_per_scene
+    return (ask_scene(scene_id, *arguments) for scene_id in scene_ids(split, seed, count))

@@ -1,4 +1,4 @@
-"""Silhouettes of the scene objects as exact, antialiased patches, at any size."""
+"""Silhouettes of the objects as exact, antialiased patches of any size."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ ROTATION_LIMITS = {
     "heart": 20.0, "mug": 10.0, "bottle": 12.0, "ball": 180.0, "book": 14.0, "key": 180.0, "leaf": 180.0,
     "fish": 25.0, "house": 7.0, "car": 8.0, "tree": 6.0, "chair": 7.0, "lamp": 7.0,
 }  # fmt: skip
-"""Degrees either way. Squares and diamonds stay far from each other."""
+"""Largest rotation in degrees, in both directions. Squares and diamonds stay clearly different."""
 
 ASPECT_JITTER = {
     "circle": 0.0, "square": 0.03, "triangle": 0.15, "star": 0.03, "ring": 0.0, "cross": 0.04, "diamond": 0.04,
@@ -31,11 +31,13 @@ _SHIFT = 4
 
 @dataclass(frozen=True)
 class Patch:
-    """A silhouette on its own little canvas.
+    """A silhouette on a small canvas.
 
-    left, top: where the canvas sits in the picture, pixels (may be negative).
-    fine: (h * SUPERSAMPLE, w * SUPERSAMPLE) uint8 coverage.
-    alpha: (h, w) uint8 coverage.
+    Attributes:
+        left: position of the canvas in the picture, pixels; may be negative.
+        top: position of the canvas in the picture, pixels; may be negative.
+        fine: (h * SUPERSAMPLE, w * SUPERSAMPLE) uint8 coverage.
+        alpha: (h, w) uint8 coverage.
     """
 
     left: int
@@ -45,25 +47,25 @@ class Patch:
 
     @property
     def mask(self) -> np.ndarray:
-        """(h, w) bool: at least half covered."""
+        """Pixels that are at least half covered, (h, w) bool."""
         return self.alpha >= 128
 
 
 def drawing_of(thing: SceneObject) -> Drawing:
-    """The drawing that an object's category and variant stand for."""
+    """The drawing of an object's category and variant."""
     choices = DRAWINGS[thing.category]
     return choices[thing.variant % len(choices)]
 
 
 class Placement:
-    """Maps unit coordinates of a drawing to picture pixels for one object; mirrored left to right by its seed."""
+    """Maps unit coordinates of a drawing to picture pixels for one object. Odd seeds mirror it left to right."""
 
     def __init__(self, thing: SceneObject) -> None:
         angle = np.radians(thing.rotation)
         cos, sin = float(np.cos(angle)), float(np.sin(angle))
         width, height = thing.extent_wh
         flip = -1.0 if thing.seed & 1 else 1.0
-        # Pictures have y down, so a counter-clockwise turn is this matrix (applied to row vectors).
+        # A counter-clockwise rotation of row vectors, with y down.
         self.matrix = np.array([[width * flip * cos, -width * flip * sin], [height * sin, height * cos]])
         outline = drawing_of(thing).outline
         corners = np.concatenate([polygon for solid, polygon in outline if solid]) @ self.matrix
@@ -77,31 +79,31 @@ class Placement:
 
 
 def rotated_box(thing: SceneObject) -> tuple[float, float]:
-    """Width and height in pixels of the silhouette's box as it lies in the picture, after rotation."""
+    """Width and height in pixels of the silhouette's box after rotation."""
     place = Placement(thing)
     return float(place.high[0] - place.low[0]), float(place.high[1] - place.low[1])
 
 
 def to_fixed(polygon: Polygon, left: int, top: int) -> np.ndarray:
     """Picture coordinates to the fixed-point coordinates of a supersampled patch, (N, 1, 2) int32."""
-    # Pixel k covers [k, k + 1), while OpenCV puts integer coordinates at pixel centres: hence the half.
+    # Pixel k covers [k, k + 1), but OpenCV has integer coordinates at pixel centres: subtract one half.
     local = (polygon - [left, top]) * SUPERSAMPLE - 0.5
     return np.round(local * (1 << _SHIFT)).astype(np.int32).reshape(-1, 1, 2)
 
 
 def fill(canvas: np.ndarray, polygon: Polygon, left: int, top: int, value: int | tuple[int, ...]) -> None:
-    """Fills a polygon given in picture coordinates on a supersampled patch, in place."""
+    """Fill a polygon in picture coordinates on a supersampled patch, in place."""
     cv2.fillPoly(canvas, [to_fixed(polygon, left, top)], value, cv2.LINE_AA, _SHIFT)
 
 
 def trace(canvas: np.ndarray, line: Polygon, left: int, top: int, value: tuple[int, ...], width: float) -> None:
-    """Draws a polyline given in picture coordinates on a supersampled patch, in place; width in picture pixels."""
+    """Draw a polyline in picture coordinates on a supersampled patch, in place; width in picture pixels."""
     thickness = max(1, round(width * SUPERSAMPLE))
     cv2.polylines(canvas, [to_fixed(line, left, top)], False, value, thickness, cv2.LINE_AA, _SHIFT)
 
 
 def silhouette(thing: SceneObject, place: Placement | None = None) -> Patch:
-    """The whole silhouette of one object, whether or not something hides a part of it."""
+    """The whole silhouette of an object, including hidden parts."""
     place = place or Placement(thing)
     left, top = (int(np.floor(value)) - 1 for value in place.low)
     right, bottom = (int(np.ceil(value)) + 1 for value in place.high)

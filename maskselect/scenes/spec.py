@@ -1,8 +1,8 @@
-"""What a generated scene is, before anything is drawn or said about it.
+"""The data of a generated scene.
 
-A `Scene` is plain data: it can be rebuilt from its id alone (`layout.build_scene`), drawn (`render.render`), and talked
-about (`prompts.draw_prompts`, `captions.caption`). Ground truth is always computed from the scene and from the visible
-masks that the renderer derives from it, never from the picture.
+A `Scene` can be rebuilt from its id alone (`layout.build_scene`), drawn (`render.render`), and described
+(`prompts.draw_prompts`, `captions.draw_caption`). Ground truth comes from the scene and the visible masks of the
+renderer, never from the picture.
 """
 
 from dataclasses import dataclass
@@ -23,26 +23,30 @@ KINDS = (
 )  # fmt: skip
 
 SIZE_BANDS = {"small": (0.10, 0.15), "medium": (0.19, 0.25), "large": (0.31, 0.44)}
-"""Longer side of an object's silhouette box as a share of the image's shorter side. The gaps between the bands are
-deliberate: a word such as "large" always has a clear answer."""
+"""Longer side of an object's silhouette box as a share of the image's shorter side. The gaps between the bands make the
+answer to a word such as "large" clear."""
 
 HELD_OUT_PAIRS = (
     ("red", "mug"), ("blue", "star"), ("green", "fish"), ("yellow", "car"), ("purple", "key"), ("orange", "book"),
     ("pink", "house"), ("white", "bottle"), ("black", "heart"), ("brown", "ring"), ("grey", "leaf"), ("red", "tree"),
 )  # fmt: skip
-"""Colour-category combinations that the training split never draws and that `test-words` favours."""
+"""Pairs of colour and category that the training split never draws and `test-words` prefers."""
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One thing in a scene.
+    """One object of a scene.
 
-    category, colour, texture, size: words from the tables above.
-    centre_xy: centre of the silhouette's box, pixels.
-    extent_wh: width and height of the silhouette's box before rotation, pixels.
-    rotation: degrees, counter-clockwise.
-    variant: which of the category's drawings is used (each category has at least two in every split).
-    seed: everything else about how it is drawn (exact shade, stripe width, dot spacing, highlight).
+    Attributes:
+        category: one of CATEGORIES.
+        colour: one of COLOURS.
+        texture: one of TEXTURES.
+        size: one of SIZES.
+        centre_xy: centre of the silhouette's box, pixels.
+        extent_wh: width and height of the silhouette's box before rotation, pixels.
+        rotation: degrees, counter-clockwise.
+        variant: number of the category's drawing.
+        seed: of the other details (exact shade, stripe width, dot spacing, highlight).
     """
 
     category: str
@@ -58,9 +62,9 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Look:
-    """How the whole picture is drawn: names of drawing recipes in `backgrounds.py` and `materials.py`.
+    """Names of drawing styles in `backgrounds.py` and `finish.py` for the whole picture.
 
-    The names used by `train`, `val`, `test` and `test-words` and those of `test-look` are disjoint.
+    `test-look` shares no name with the other splits.
     """
 
     background: str
@@ -72,13 +76,17 @@ class Look:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene: objects back to front, and the relations that the layout made on purpose.
+    """A scene.
 
-    id: `"{split}-{seed}-{index}"`, enough to rebuild it at the same size.
-    image_size: (H, W) in pixels.
-    relations: (relation, subject index, object index) with relation one of RELATIONS; "behind" means that the
-        object overlaps the subject and is drawn later.
-    clutter: number of small unnamed scraps drawn as part of the background (never a target, never in the masks).
+    Attributes:
+        id: `"{split}-{seed}-{index}"`, from which it can be rebuilt at the same size.
+        split: one of SPLITS.
+        image_size: (H, W) in pixels.
+        objects: from back to front.
+        relations: intended by the layout: (one of RELATIONS, subject index, object index); "behind" means that the
+            object overlaps the subject and is drawn later.
+        look: style of the picture.
+        clutter: number of small scraps in the background (never a target, never in the masks).
     """
 
     id: str
@@ -94,9 +102,10 @@ class Scene:
 class Rendering:
     """A drawn scene.
 
-    image: (H, W, 3) uint8.
-    index: (H, W) uint8, 0 for background, k + 1 where object k is the visible one. Every object of a scene is visible
-        with at least half of its silhouette and at least 40 px at 256 px size.
+    Attributes:
+        image: (H, W, 3) uint8.
+        index: (H, W) uint8, 0 for background, k + 1 where object k is visible. At least half of each silhouette is
+            visible, and at least 40 px at 256 px size.
     """
 
     image: np.ndarray
@@ -109,12 +118,13 @@ class Rendering:
 
 @dataclass(frozen=True)
 class ScenePrompt:
-    """One question about a scene and its answer.
+    """A prompt about a scene and its answer.
 
-    text: the prompt; every `<mask-ref>` in it stands for the object at the same place in `references`.
-    references: object indices, in order of the `<mask-ref>` placeholders.
-    targets: sorted object indices that answer it; empty when nothing does.
-    kind: one of KINDS.
+    Attributes:
+        text: the prompt.
+        references: object indices, in order of the `<mask-ref>` in the text.
+        targets: sorted object indices; empty for a no-target prompt.
+        kind: one of KINDS, or a kind of `reasoning` or `unknown`.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""Building blocks of the drawings: polygons in free units, y down, and what a drawing is made of."""
+"""Building blocks of the drawings: polygons in free units, y down, and their collection."""
 
 from dataclasses import dataclass, field
 
@@ -9,13 +9,14 @@ Polygon = np.ndarray  # (N, 2) float64, x then y
 
 @dataclass(frozen=True)
 class Drawing:
-    """One way of drawing a category, in units where the silhouette's box is [-0.5, 0.5] x [-0.5, 0.5].
+    """A drawing of a category, in units where the silhouette's box is [-0.5, 0.5] x [-0.5, 0.5].
 
-    outline: painted in order; (True, polygon) adds to the silhouette, (False, polygon) cuts a hole into it.
-    patches: (polygon, tone) areas inside the silhouette in another tone: dark, light, brown, black.
-    lines: (polyline, width) dark detail lines; width is a share of the box's longer side.
-    aspect: natural width / height.
-    round: shaded like a sphere.
+    Attributes:
+        outline: in painting order; (True, polygon) adds to the silhouette, (False, polygon) cuts a hole into it.
+        patches: (polygon, tone) areas inside the silhouette; for the tones see `materials.tone`.
+        lines: (polyline, width) dark detail lines; width as a share of the box's longer side.
+        aspect: natural width / height.
+        round: shaded like a sphere.
     """
 
     outline: tuple[tuple[bool, Polygon], ...]
@@ -27,34 +28,34 @@ class Drawing:
 
 @dataclass
 class Sketch:
-    """Collects polygons in any units; `finish` scales them to the unit box of a `Drawing`."""
+    """Collects polygons in any units; `finish` makes a `Drawing` of them."""
 
     outline: list[tuple[bool, Polygon]] = field(default_factory=list)
     patches: list[tuple[Polygon, str]] = field(default_factory=list)
     lines: list[tuple[Polygon, float]] = field(default_factory=list)
 
     def add(self, *polygons: Polygon) -> "Sketch":
-        """Adds polygons to the silhouette."""
+        """Add polygons to the silhouette."""
         self.outline += [(True, polygon) for polygon in polygons]
         return self
 
     def cut(self, *polygons: Polygon) -> "Sketch":
-        """Cuts holes into what has been added so far."""
+        """Cut holes into the polygons added so far."""
         self.outline += [(False, polygon) for polygon in polygons]
         return self
 
     def patch(self, tone: str, *polygons: Polygon) -> "Sketch":
-        """Paints areas in another tone."""
+        """Add areas in another tone."""
         self.patches += [(polygon, tone) for polygon in polygons]
         return self
 
     def line(self, width: float, *polylines: Polygon) -> "Sketch":
-        """Draws dark detail lines."""
+        """Add dark detail lines."""
         self.lines += [(polyline, width) for polyline in polylines]
         return self
 
     def finish(self, round: bool = False) -> Drawing:
-        """Scales everything so that the silhouette fills the unit box."""
+        """Scale the polygons so that the silhouette fills the unit box."""
         corners = np.concatenate([polygon for solid, polygon in self.outline if solid])
         low, high = corners.min(axis=0), corners.max(axis=0)
         middle, extent = (low + high) / 2, high - low
@@ -82,7 +83,7 @@ def box(left: float, top: float, right: float, bottom: float) -> Polygon:
 
 
 def oval(x: float, y: float, rx: float, ry: float | None = None, start: float = 0.0, stop: float = 360.0) -> Polygon:
-    """Ellipse or, with start and stop in degrees (clockwise on screen from the right), an arc of it."""
+    """An ellipse, or an arc from start to stop in degrees (clockwise on screen from the right)."""
     whole = abs(stop - start) >= 360.0
     angles = np.radians(np.linspace(start, stop, 49)[: 48 if whole else 49])
     return np.stack([x + rx * np.cos(angles), y + (rx if ry is None else ry) * np.sin(angles)], axis=1)
@@ -98,7 +99,7 @@ def round_box(left: float, top: float, right: float, bottom: float, radius: floa
 
 
 def spikes(count: int, inner: float, top: float = -90.0) -> Polygon:
-    """Star polygon with `count` tips at radius 1 and notches at radius `inner`."""
+    """A star polygon with `count` tips at radius 1 and notches at radius `inner`."""
     angles = np.radians(top + np.arange(2 * count) * 180.0 / count)
     radii = np.where(np.arange(2 * count) % 2 == 0, 1.0, inner)
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)

@@ -1,4 +1,4 @@
-"""Drawings of everyday things. The first of each is the plain one that somebody with a few rectangles would draw."""
+"""Drawings of everyday things. The first drawing of each is a simple one of a few basic shapes."""
 
 import numpy as np
 
