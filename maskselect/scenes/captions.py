@@ -1,4 +1,4 @@
-"""Captions and small dialogues about a scene, all true by the same predicates as the prompts."""
+"""Captions and short dialogues about a scene; the predicates of the prompts make them true."""
 
 import random
 
@@ -23,17 +23,17 @@ def draw_caption(facts: SceneFacts, rng: np.random.Generator) -> str:
 
 
 def draw_dialogue(facts: SceneFacts, rng: np.random.Generator, count: int = 3) -> list[tuple[str, str]]:
-    """At most `count` different questions about the scene, each with its short answer."""
+    """At most `count` different questions about the scene, with short answers."""
     teller = _Teller(facts, random.Random(int(rng.integers(2**63))))
     questions = (teller.ask_attribute, teller.ask_count, teller.ask_place, teller.ask_presence, teller.ask_where)
-    found: dict[str, str] = {}
+    turns: dict[str, str] = {}
     for _ in range(8 * count if facts.count else 0):
-        if len(found) == count:
+        if len(turns) == count:
             break
         turn = teller.rng.choice(questions)()
         if turn is not None:
-            found.setdefault(*turn)
-    return list(found.items())
+            turns.setdefault(*turn)
+    return list(turns.items())
 
 
 def _joined(parts: list[str]) -> str:
@@ -45,7 +45,7 @@ def _number(count: int) -> str:
 
 
 class _Teller:
-    """Says things about one scene."""
+    """Describes one scene."""
 
     def __init__(self, facts: SceneFacts, rng: random.Random) -> None:
         self.facts, self.rng, self.judge = facts, rng, Judge(facts)
@@ -53,7 +53,7 @@ class _Teller:
         self.order = [int(k) for k in np.lexsort((y, x))]  # from left to right, then from top to bottom
 
     def full(self, k: int) -> str:
-        """All attributes; "medium" and "plain" are what an object is when nothing is said, and often left out."""
+        """All attributes; the defaults "medium" and "plain" are often left out."""
         category, colour, texture, size = self.facts.words(k)
         words = [size] if size != "medium" or self.rng.random() < 0.3 else []
         words += [texture] if texture != "plain" or self.rng.random() < 0.4 else []
@@ -65,14 +65,14 @@ class _Teller:
         return f"{colour} {category}"
 
     def place(self, k: int) -> str:
-        """Where the object clearly is, "" if nowhere clearly."""
+        """The clear position of an object, or ""."""
         for word in _PLACES:
             if self.judge.position(word)[0] >> k & 1:
                 return _AT.get(word, f"at the {word}")
         return ""
 
     def unique(self, k: int) -> str:
-        """A short description that fits this object only, or ""."""
+        """A short description of this object only, or ""."""
         category, colour, _, size = self.facts.words(k)
         options = [(category,), (colour, category)] + [(size, category), (size, colour, category)] * (size != "medium")
         for words in options:
@@ -84,13 +84,13 @@ class _Teller:
         return ""
 
     def related(self, k: int) -> str:
-        """How the object stands to another one that can be named, made relations first; "" if there is none."""
+        """A relation to another object with a unique description, intended relations first; or ""."""
         others = [o for o in range(self.facts.count) if o != k and self.unique(o)]
         self.rng.shuffle(others)
         for words in (_RELATIONS[:4], self.rng.sample(_RELATIONS[4:], 4)):
             for word in words:
                 for other in others:
-                    # What lies in, on or before another touches it too, but nobody would say so.
+                    # An object in, on or in front of another touches it, too, but people do not say so.
                     if word == "touching" and any(self.judge.relation(w, other)[0] >> k & 1 for w in _COVERING):
                         continue
                     if self.judge.relation(word, other)[0] >> k & 1:
@@ -134,7 +134,7 @@ class _Teller:
         start = "there is " if parts[0].startswith("one ") else "there are "
         return self.rng.choice((start, "the picture has ", "")) + _joined(parts)
 
-    # Questions with answers; None where the drawn object does not give one.
+    # Questions with answers; None if the drawn object allows none.
 
     def ask_attribute(self) -> tuple[str, str] | None:
         k = self.rng.choice(self.order)
@@ -167,7 +167,7 @@ class _Teller:
         colour = self.facts.words(self.rng.choice(self.order))[1]
         both = self.judge.attribute(category)[0] & self.judge.attribute(colour)[0]
         if (colour, category) in HELD_OUT_PAIRS and not both:
-            return None  # training must not hear of these pairs, not even as absent
+            return None  # training texts never contain these pairs, not even as absent
         return f"is there {article(f'{colour} {category}')}?", "yes" if both else "no"
 
     def ask_where(self) -> tuple[str, str] | None:
@@ -181,7 +181,7 @@ class _Teller:
         return (f"what is {relation}?", f"the {name}") if relation and self._only(k, relation) else None
 
     def _only(self, k: int, relation: str) -> bool:
-        """Whether object `k` is the only one of which `relation`, made by `related`, is true."""
+        """Whether a `relation` made by `related` is true of object `k` only."""
         word, _, name = relation.partition(" the ")
         target = next(o for o in range(self.facts.count) if self.unique(o) == name)
         certain, possible = self.judge.relation(word, target)

@@ -12,15 +12,16 @@ HELD_OUT = frozenset(HELD_OUT_PAIRS)
 class Describer:
     """Draws descriptions of a scene's objects.
 
-    facts: measured scene with at least one object. rng: source of chance. split: one of SPLITS; "train" bans
-        HELD_OUT_PAIRS, "test-words" favours them.
+    Args:
+        facts: measured scene with at least one object.
+        rng: source of chance.
+        split: one of SPLITS; "train" bans HELD_OUT_PAIRS, "test-words" favours them.
     """
 
     def __init__(self, facts: SceneFacts, rng: random.Random, split: str) -> None:
         self.judge = Judge(facts)
         self.rng = rng
         self.banned = HELD_OUT if split == "train" else frozenset()
-        # Held-out pairs are what `test-words` is about, so their objects are asked for more often.
         favour = 4 if split == "test-words" else 1
         words = self.judge.words
         self.pool = [k for k, w in enumerate(words) for _ in range(favour if (w[1], w[0]) in HELD_OUT else 1)]
@@ -31,8 +32,13 @@ class Describer:
         return not self.banned or not any(pair in self.banned for noun in nouns for pair in _pairs(noun))
 
     def noun(self, empty: bool, parts: int, category: bool = True) -> Noun:
-        """`parts` attributes, and a category if asked for, of some object; when nothing shall fit, some of them come
-        from another object or from nowhere."""
+        """A description from the words of an object.
+
+        Args:
+            empty: exchange some words for those of other objects, or random ones, so that no object may fit.
+            parts: number of attributes.
+            category: whether to name the category.
+        """
         words = list(self.judge.words[self.rng.choice(self.pool)])
         if empty:
             for place in self.rng.sample(range(4), 2):
@@ -52,14 +58,14 @@ class Describer:
         )
 
     def simple(self, empty: bool) -> Noun:
-        """A noun for the kinds that are about something else: mostly any object or one category."""
+        """A short description for prompts with other conditions: mostly any object, or a category."""
         draw = self.rng.random()
         if draw < 0.45:
             return Noun()
         return self.noun(empty and draw < 0.7, 0) if draw < 0.85 else self.noun(False, 1, category=False)
 
     def fits(self, noun: Noun) -> Verdict:
-        """Objects that `noun` describes: always certain."""
+        """The objects that `noun` describes; always certain."""
         members = self.judge.all
         for word in (noun.category, noun.texture, noun.size):
             if word:
@@ -72,7 +78,7 @@ class Describer:
         return members, members
 
     def anchor(self, reference: bool, index: int = -1) -> Anchor | None:
-        """Some object as an anchor, by reference or by a description that fits no other."""
+        """An object as anchor, by reference or by a description that fits no other object."""
         k = self.rng.randrange(self.judge.count) if index < 0 else index
         if reference:
             return Anchor(k)
@@ -88,7 +94,7 @@ class Describer:
         return None
 
     def clause(self, key: str, references: int, index: int = -1) -> tuple[Clause, Verdict] | None:
-        """The clause `key` with as many anchors as it takes, the first `references` of them by reference."""
+        """The clause `key` with its anchors, the first `references` of them by reference."""
         anchor = self.anchor(references > 0, index)
         if anchor is None:
             return None

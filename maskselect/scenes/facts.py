@@ -1,4 +1,4 @@
-"""What is true in a scene: numbers measured once from its visible masks, and predicates with dead zones over them."""
+"""The facts of a scene: measurements of its visible masks, and predicates with dead zones over them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,9 +10,8 @@ from scipy.spatial import cKDTree
 from maskselect.scenes.spec import CATEGORIES, COLOURS, RELATIONS, SIZES, TEXTURES, Scene
 
 Verdict = tuple[int, int]
-"""(certain, possible): two bit sets over objects, bit k for object k. Possible contains certain; an object in possible
-but not in certain lies in a dead zone. And, or and not work on the pairs, so a clear "no" by one predicate of a
-conjunction settles the object whatever the others say."""
+"""(certain, possible): two bit sets over objects, bit k for object k. Possible contains certain; an object that is only
+possible is in a dead zone. Conjunctions work on the pairs, so that a clear "no" by one predicate decides."""
 
 SIDES = ("left", "right", "top", "bottom")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
@@ -23,16 +22,20 @@ TOUCHING_PX, APART_PX = 2.0, 6.0  # at 256 px
 
 @dataclass(frozen=True, eq=False)
 class SceneFacts:
-    """The measured facts of one scene with N objects, small enough to keep for every scene of an epoch.
+    """The measured facts of a scene with N objects.
 
-    image_size: (H, W).
-    category, colour, texture, size: (N,) uint8, positions in CATEGORIES, COLOURS, TEXTURES, SIZES.
-    area: (N,) int32, visible pixels.
-    centroid_xy: (N, 2) float32, pixels, of the visible mask.
-    box_xyxy: (N, 4) int32, of the visible mask, right and bottom exclusive.
-    gap: (N, N) float32, least distance between pixel centres of two visible masks (neighbours: 1), 0 on the diagonal.
-        Exact up to FAR of the longer side; for boxes further apart than that it is the distance between the boxes.
-    relations: (R, 3) int8, (position in RELATIONS, subject, object).
+    Attributes:
+        image_size: (H, W).
+        category: (N,) uint8, indices into CATEGORIES.
+        colour: (N,) uint8, indices into COLOURS.
+        texture: (N,) uint8, indices into TEXTURES.
+        size: (N,) uint8, indices into SIZES.
+        area: (N,) int32, visible pixels.
+        centroid_xy: (N, 2) float32, pixels, of the visible mask.
+        box_xyxy: (N, 4) int32, of the visible mask, right and bottom exclusive.
+        gap: (N, N) float32, least distance between pixel centres of two visible masks (neighbours: 1), 0 on the
+            diagonal. Beyond FAR of the longer side it is the distance between the boxes.
+        relations: (R, 3) int8, (index into RELATIONS, subject, object).
     """
 
     image_size: tuple[int, int]
@@ -48,7 +51,15 @@ class SceneFacts:
 
     @classmethod
     def measure(cls, scene: Scene, index: np.ndarray) -> "SceneFacts":
-        """Facts of `scene` drawn as `index`, (H, W) uint8 with k + 1 where object k is visible."""
+        """Measure a scene.
+
+        Args:
+            scene: with its objects and relations.
+            index: (H, W) uint8, k + 1 where object k is visible.
+
+        Raises:
+            ValueError: an object has no visible pixel.
+        """
         objects = scene.objects
         area, centroid = _areas(index, len(objects))
         if objects and not area.all():
@@ -74,14 +85,8 @@ class SceneFacts:
         """Number of objects."""
         return len(self.category)
 
-    @property
-    def distance(self) -> np.ndarray:
-        """(N, N) float32, distances between centroids, pixels."""
-        offset = self.centroid_xy[:, None] - self.centroid_xy[None]
-        return np.hypot(offset[..., 0], offset[..., 1])
-
     def words(self, k: int) -> tuple[str, str, str, str]:
-        """Category, colour, texture and size of object `k`, in the contract's words."""
+        """Category, colour, texture and size of object `k`."""
         return CATEGORIES[self.category[k]], COLOURS[self.colour[k]], TEXTURES[self.texture[k]], SIZES[self.size[k]]
 
 
@@ -96,7 +101,7 @@ def _areas(index: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _outlines(index: np.ndarray, count: int) -> list[np.ndarray]:
-    """Per object the (P, 2) int64 x, y of its pixels that have a 4-neighbour of another label or the image's edge."""
+    """For each object x, y of its pixels at the image's edge or beside another label, (P, 2) int64."""
     padded = np.pad(index, 1)
     edge = np.zeros(index.shape, bool)
     for neighbour in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
@@ -112,7 +117,7 @@ def _outlines(index: np.ndarray, count: int) -> list[np.ndarray]:
 
 
 def _gaps(outlines: list[np.ndarray], box: np.ndarray, limit: float) -> np.ndarray:
-    """(N, N) float32, see SceneFacts.gap. Boxes that are further apart than `limit` are not looked into."""
+    """(N, N) float32, see SceneFacts.gap. Boxes further apart than `limit` give the distance between the boxes."""
     low, high = box[:, :2], box[:, 2:] - 1
     apart = np.maximum(np.maximum(low[:, None] - high[None], low[None] - high[:, None]), 0)
     gap = np.hypot(apart[..., 0], apart[..., 1]).astype(np.float32)
@@ -124,7 +129,7 @@ def _gaps(outlines: list[np.ndarray], box: np.ndarray, limit: float) -> np.ndarr
 
 
 def _least_distance(a: np.ndarray, b: np.ndarray) -> float:
-    if len(a) * len(b) > 250_000:  # big pictures: the product would not fit in the cache
+    if len(a) * len(b) > 250_000:  # the product would not fit in the cache
         return float(cKDTree(a).query(b)[0].min())
     a, b = a.astype(np.float64), b.astype(np.float64)
     squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2.0 * (a @ b.T)
@@ -142,7 +147,7 @@ def either(a: Verdict, b: Verdict) -> Verdict:
 
 
 def bits(members: int) -> Iterator[int]:
-    """Positions of the set bits, ascending."""
+    """Indices of the set bits, ascending."""
     while members:
         low = members & -members
         yield low.bit_length() - 1
@@ -150,11 +155,7 @@ def bits(members: int) -> Iterator[int]:
 
 
 class Judge:
-    """Answers predicates over one scene as `Verdict` pairs. Plain Python numbers and a cache: microseconds a question.
-
-    Words: attribute words of the contract; SIDES, CORNERS, "middle", "corner"; EXTREMES; relations named as in
-    `relation`.
-    """
+    """Evaluates predicates over one scene to `Verdict` pairs, with plain Python numbers and a cache for speed."""
 
     def __init__(self, facts: SceneFacts) -> None:
         self.facts = facts
@@ -176,7 +177,7 @@ class Judge:
         self._cache: dict[tuple[str, int, int], Verdict] = {}
 
     def attribute(self, word: str) -> Verdict:
-        """Objects of that category, colour, texture or size: always certain."""
+        """The objects of a category, colour, texture or size; always certain."""
         members = self._attribute.get(word, 0)
         return members, members
 
@@ -185,8 +186,12 @@ class Judge:
         return self.all & ~verdict[1], self.all & ~verdict[0]
 
     def position(self, word: str) -> Verdict:
-        """Where the visible centroid lies: SIDES (0.44 / 0.56 of the side), "middle" (both within 0.34..0.66 yes, any
-        outside 0.28..0.72 no), CORNERS (below 0.34 on both yes, above 0.42 on any no), "corner": any of the four."""
+        """The objects at a position, by their visible centroid.
+
+        Args:
+            word: one of SIDES (0.44 / 0.56 of the side), "middle" (both within 0.34..0.66 yes, any outside 0.28..0.72
+                no), one of CORNERS (below 0.34 on both yes, above 0.42 on any no), or "corner": any of the four.
+        """
         if word == "corner":
             verdict = (0, 0)
             for corner in CORNERS:
@@ -195,22 +200,27 @@ class Judge:
         return self._over("at " + word, -1, -1, lambda k: _placed(word, *self._share[k]))
 
     def relation(self, word: str, anchor: int, other: int = -1) -> Verdict:
-        """Objects that stand in a relation to object `anchor` (for "between" also to `other`); never the anchors.
+        """The objects in a relation to object `anchor` (for "between" also to `other`), without the anchors.
 
         "left of", "right of", "above", "below": centroids more than 3.5 % of the side apart. "near": gap at most 9 %
         of the long side yes, at least 18 % no. "between": projection within 0.2..0.8 of the segment and closer to it
         than a quarter of its length yes; outside 0.1..0.9 or further than 0.4 no. "larger", "smaller": visible area by
         1.35. "same colour", "same shape", "same texture", "different colour": exact. "on", "inside", "behind" and
-        their inverses "under", "containing", "in front of": as the layout made them; pairs that merely look alike are
-        in the dead zone. "touching": gap at most 2 px at 256 px or made so yes, more than 6 px no.
+        their inverses "under", "containing", "in front of": as intended by the layout; pairs that only look so are in
+        the dead zone. "touching": intended, or gap at most 2 px at 256 px, yes; more than 6 px no.
         """
         skip = 1 << anchor | (1 << other if other >= 0 else 0)
         yes, maybe = self._over(word, anchor, other, lambda k: self._relates(word, k, anchor, other))
         return yes & ~skip, maybe & ~skip
 
     def extreme(self, word: str, among: int) -> Verdict:
-        """The one of EXTREMES among the objects in the bit set `among`. Everything is in the dead zone if the runner-up
-        is within 4 % of the side, or within a factor of 1.25 in visible area. Empty for an empty set."""
+        """The extreme object in a bit set; all are in the dead zone if it is not clear.
+
+        Args:
+            word: one of EXTREMES. The second must be 4 % of the side away, or differ by a factor of 1.25 in visible
+                area.
+            among: bit set; an empty one gives an empty verdict.
+        """
         members = list(bits(among))
         if not members:
             return 0, 0
@@ -228,8 +238,8 @@ class Judge:
         return (winner, winner) if clear else (0, among)
 
     def _over(self, word: str, a: int, b: int, test: Callable[[int], bool | None]) -> Verdict:
-        found = self._cache.get((word, a, b))
-        if found is None:
+        verdict = self._cache.get((word, a, b))
+        if verdict is None:
             yes = maybe = 0
             for k in range(self.count):
                 if k in (a, b):
@@ -237,8 +247,8 @@ class Judge:
                 answer = test(k)
                 yes |= (answer is True) << k
                 maybe |= (answer is not False) << k
-            found = self._cache[word, a, b] = (yes, maybe)
-        return found
+            verdict = self._cache[word, a, b] = (yes, maybe)
+        return verdict
 
     def _relates(self, word: str, k: int, anchor: int, other: int) -> bool | None:
         if word in ("left of", "right of", "above", "below"):
@@ -267,15 +277,15 @@ class Judge:
                 return True
             return None if gap <= APART_PX else False
         if (word, target, subject) in self._made:
-            return False  # none of the others holds both ways
+            return False  # the other relations are not symmetric
         if word == "inside":
             return None if _overlap(self._box[subject], self._box[target]) > 0.5 else False
-        # An accidental overlap, or one thing standing against another, may be read as "on" or "behind".
+        # An accidental overlap or contact may look like "on" or "behind".
         return None if gap <= APART_PX else False
 
 
 def _zone(value: float, yes: float, no: float, edge: bool = False) -> bool | None:
-    """True above `yes`, False below `no`, None between; the borders themselves are clear only with `edge`."""
+    """True above `yes`, False below `no`, None between; with `edge` the limits themselves are clear."""
     if value > yes or (edge and value == yes):
         return True
     return False if value < no or (edge and value == no) else None
@@ -307,7 +317,7 @@ def _between(point: tuple[float, float], a: tuple[float, float], b: tuple[float,
 
 
 def _overlap(inner: list[int], outer: list[int]) -> float:
-    """Share of the box `inner` that lies within the box `outer`."""
+    """The share of box `inner` inside box `outer`."""
     w = min(inner[2], outer[2]) - max(inner[0], outer[0])
     h = min(inner[3], outer[3]) - max(inner[1], outer[1])
     return max(w, 0) * max(h, 0) / ((inner[2] - inner[0]) * (inner[3] - inner[1]))

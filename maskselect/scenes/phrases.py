@@ -1,8 +1,8 @@
 """The words of the generated prompts: synonyms, clause forms and sentence frames.
 
-Every table entry is a `Forms` pair. The second half is held out: only the `test-words` split says it, and each of its
-words also occurs in some training form, since the models start without any knowledge of words. In clause forms "{0}"
-and "{1}" stand for anchors, "{is}", "{has}" agree with the noun; a form that starts with "that" is a relative clause.
+The second half of a `Forms` pair is held out: only the `test-words` split uses it. Each of its words occurs in a
+training form, too, because the models start without any knowledge of words. In clause forms "{0}" and "{1}" stand for
+anchors, "{is}" and "{has}" agree with the noun; a form that starts with "that" is a relative clause.
 """
 
 from typing import NamedTuple
@@ -11,15 +11,23 @@ REF = "<mask-ref>"
 
 
 class Forms(NamedTuple):
-    """Ways to say one thing: `train` for every split, `held` for `test-words` only."""
+    """Phrasings with one meaning: `train` for every split, `held` for `test-words` only."""
 
     train: tuple[str, ...]
     held: tuple[str, ...] = ()
 
 
 class Noun(NamedTuple):
-    """What kind of object; "" where nothing is said. `either` is a second colour ("red or blue"), `without` an
-    attribute word that it must not have."""
+    """A description of objects; "" for any.
+
+    Attributes:
+        category: one of CATEGORIES.
+        colour: one of COLOURS.
+        texture: one of TEXTURES.
+        size: one of SIZES.
+        either: a second colour ("red or blue").
+        without: an excluded attribute word.
+    """
 
     category: str = ""
     colour: str = ""
@@ -30,14 +38,14 @@ class Noun(NamedTuple):
 
 
 class Anchor(NamedTuple):
-    """Object that a clause refers to: by description, or by `<mask-ref>` where `noun` is None."""
+    """The object that a clause refers to: by description, or by `<mask-ref>` if `noun` is None."""
 
     item: int
     noun: Noun | None = None
 
 
 class Clause(NamedTuple):
-    """A predicate beyond the noun. `key` is a key of CLAUSES."""
+    """A predicate in addition to the noun. `key` is a key of CLAUSES."""
 
     key: str
     anchors: tuple[Anchor, ...] = ()
@@ -45,8 +53,15 @@ class Clause(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """What a prompt asks for: any of `nouns`, fulfilling all `clauses`, and of these the `extreme` one. `special` (a
-    key of SPECIAL) asks for bare references instead. `counted` says the number of answers."""
+    """The meaning of a prompt.
+
+    Attributes:
+        nouns: descriptions, of which one must fit.
+        clauses: predicates, which must all hold.
+        extreme: one of EXTREMES, to select one of these objects.
+        special: a key of SPECIAL, for bare references instead of the above.
+        counted: whether the text states the number of targets.
+    """
 
     nouns: tuple[Noun, ...] = (Noun(),)
     clauses: tuple[Clause, ...] = ()
@@ -102,7 +117,7 @@ def _beside(word: str) -> Forms:
 def _same(*names: str) -> Forms:
     train = [f for n in names for f in (f"with the same {n} as {{0}}", f"of the same {n} as {{0}}",
                                         f"that {{has}} the same {n} as {{0}}")]  # fmt: skip
-    if "colour" in names or "shape" in names:  # things "are" the same colour, but they "have" the same pattern
+    if "colour" in names or "shape" in names:  # things "are" the same colour, but "have" the same pattern
         train += [f"the same {names[0]} as {{0}}", f"that {{is}} the same {names[0]} as {{0}}"]
     held = (f"that {{has}} a {names[0]} like that of {{0}}", f"with a {names[-1]} like that of {{0}}")
     return Forms(tuple(train), held)

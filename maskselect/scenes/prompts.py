@@ -1,16 +1,17 @@
-"""Prompts about a scene with their true answers.
+"""Prompts about a scene with their targets.
 
-Meaning of the prompts, always over the visible masks; `facts.Judge` holds the predicates and their dead zones:
+The meaning of a prompt is defined on the visible masks; `facts.Judge` holds the predicates and their dead zones:
 
-- category: the drawn category; "thing", "object", "item", "everything" for any. A ball is not a circle.
-- attribute: colour, texture and size words exactly as drawn.
-- position: by centroid. "leftmost", "largest" and the like: the extreme among what the rest of the prompt describes.
-- relation to Y: Y is a `<mask-ref>` or a description that fits exactly one object of the scene. Y never answers it, so
-  "the same colour as Y", "all objects like Y" (same category) and "everything except Y" leave Y out.
-- bare references answer themselves.
+- category: the drawn category; "thing", "object", "item", "everything" mean any. A ball is not a circle.
+- attribute: the colour, texture and size words of the drawing.
+- position: by centroid. "leftmost", "largest" and so on: the extreme among the objects that the rest of the prompt
+  describes.
+- relation to Y: Y is a `<mask-ref>` or a description of exactly one object of the scene. Y is never a target, so "the
+  same colour as Y", "all objects like Y" (same category) and "everything except Y" leave Y out.
+- bare references are their own targets.
 
-A prompt is dropped and drawn again when the answer of any object is in a dead zone. An object that clearly fails one
-condition of a conjunction is no target, even if it is in the dead zone of another condition.
+A prompt is drawn again if any object is in a dead zone. An object that clearly fails one condition of a conjunction is
+no target, even if it is in the dead zone of another condition.
 """
 
 import random
@@ -37,7 +38,7 @@ INTERACTIONS = ("on", "inside", "touching", "behind", "in front of", "under", "c
 
 
 class _Want(NamedTuple):
-    """What the next prompt should be."""
+    """Requirements of the next prompt."""
 
     kind: str
     references: int
@@ -45,7 +46,7 @@ class _Want(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """A proposed prompt before its sentence is written."""
+    """A prompt before its sentence is written."""
 
     ask: Ask
     verdict: Verdict
@@ -61,14 +62,20 @@ def draw_prompts(
     no_target_share: float = 0.12,
     kind_shares: Mapping[str, float] = KIND_SHARES,
 ) -> list[ScenePrompt]:
-    """`count` different prompts about one scene (fewer only if the scene has too little to say).
+    """Draw `count` different prompts about a scene; fewer if the scene does not allow as many.
 
-    facts: measured scene, at least one object. rng: advanced by one draw, and the only source of chance.
-    split: one of SPLITS. "train" never names a pair of HELD_OUT_PAIRS; "test-words" uses held-out phrasings in most
-        prompts and prefers those pairs.
-    reference_share: share of prompts with `<mask-ref>`, of which about an eighth have two.
-    no_target_share: share of prompts that nothing answers.
-    kind_shares: about how many of the prompts are of each kind. Raises ValueError unless it names all of KINDS.
+    Args:
+        facts: measured scene.
+        count: number of prompts.
+        rng: the only source of chance; it advances by one draw.
+        split: one of SPLITS. "train" never names a pair of HELD_OUT_PAIRS; "test-words" uses held-out phrasings in most
+            prompts and prefers those pairs.
+        reference_share: share of prompts with `<mask-ref>`, of which about an eighth have two.
+        no_target_share: share of no-target prompts.
+        kind_shares: approximate share of each kind.
+
+    Raises:
+        ValueError: the split is unknown, or `kind_shares` does not name all of KINDS.
     """
     if set(kind_shares) != set(KINDS):
         raise ValueError(f"kind_shares names {', '.join(kind_shares)}; expected {', '.join(KINDS)}")
@@ -92,7 +99,7 @@ def draw_prompts(
 
 
 def kind_weights(shares: Mapping[str, float], reference_share: float) -> tuple[list[float], list[float]]:
-    """Weights of KINDS without and with references that together give the shares."""
+    """The weights of KINDS without and with references that give the shares."""
     share = min(max(reference_share, 0.0), 1.0)
     total = sum(shares[k] for k in REFERRING)
     referring = [shares[k] / total * (k in REFERRING) for k in KINDS]
@@ -119,19 +126,19 @@ class Writer(Describer):
     def draw(
         self, kind_weights: tuple[list[float], list[float]], reference_share: float, no_target_share: float
     ) -> ScenePrompt | None:
-        """One prompt; another kind where the scene does not give the wanted one."""
-        found = self.draft(kind_weights, reference_share, no_target_share)
-        return None if found is None else self._write(*found)
+        """One prompt, or None if the scene does not allow it."""
+        drafted = self.draft(kind_weights, reference_share, no_target_share)
+        return None if drafted is None else self._write(*drafted)
 
     def draft(
         self, kind_weights: tuple[list[float], list[float]], reference_share: float, no_target_share: float
     ) -> tuple[Draft, str] | None:
-        """What a prompt asks, before its sentence is written, and its kind."""
+        """A draft and its kind. Up to six kinds are tried."""
         referring = self.rng.random() < reference_share
         references = (2 if self.rng.random() < TWO_REFERENCES else 1) if referring else 0
         empty = self.rng.random() < no_target_share
         weights = kind_weights[referring]
-        if len(self.judge.facts.relations):  # scenes without relations rarely give an interaction: make up for them
+        if len(self.judge.facts.relations):  # scenes without relations rarely allow interactions: compensate
             weights = [w * (1 + MORE_INTERACTIONS * (k == "interaction")) for k, w in zip(KINDS, weights, strict=True)]
         for _ in range(6):
             kind = self.rng.choices(KINDS, weights)[0]
@@ -147,7 +154,7 @@ class Writer(Describer):
             return False
         if not self.allows(draft.ask):
             return False
-        # "Everything" as the answer is rarely worth a question.
+        # Prompts for all objects are rare.
         return yes != self.judge.all or self.judge.count == 1 or self.rng.random() < 0.15
 
     def _write(self, draft: Draft, kind: str) -> ScenePrompt:
@@ -181,7 +188,7 @@ class Writer(Describer):
 
     def _extreme(self, noun: Noun, clauses: tuple[Clause, ...], word: str, among: Verdict) -> Draft | None:
         if among[0] != among[1] or among[0].bit_count() == 1:
-            return None  # unclear who competes, or nobody to compete with
+            return None  # unclear competitors, or only one
         return Draft(Ask((noun,), clauses, extreme=word), self.judge.extreme(word, among[0]))
 
     def _relative(self, want: _Want) -> Draft | None:
@@ -191,13 +198,13 @@ class Writer(Describer):
             return self._joined(self.simple(want.empty), self.clause("between", 0))
         return self._joined(self.simple(want.empty), self.clause(self.rng.choice(BESIDE), want.references))
 
-    def _joined(self, noun: Noun, *found: tuple[Clause, Verdict] | None) -> Draft | None:
+    def _joined(self, noun: Noun, *clauses: tuple[Clause, Verdict] | None) -> Draft | None:
         verdict = self.fits(noun)
-        for each in found:
+        for each in clauses:
             if each is None:
                 return None
             verdict = both(verdict, each[1])
-        return Draft(Ask((noun,), tuple(each[0] for each in found if each)), verdict)
+        return Draft(Ask((noun,), tuple(each[0] for each in clauses if each)), verdict)
 
     def _comparison(self, want: _Want) -> Draft | None:
         if want.references and not want.empty and self.rng.random() < 0.3:
@@ -258,20 +265,22 @@ class Writer(Describer):
         return self._joined(self.simple(want.empty), a, b)
 
     def _related(self, want: _Want) -> Draft | None:
-        """Attributes and a relation, sometimes an absolute position or the extreme as well."""
+        """Attributes and a relation, sometimes with an absolute position or an extreme."""
         draw = self.rng.random()
-        found = self.clause(self.rng.choice((*BESIDE, "larger", "smaller", "same colour", "touching")), want.references)
+        related = self.clause(
+            self.rng.choice((*BESIDE, "larger", "smaller", "same colour", "touching")), want.references
+        )
         noun = self.noun(want.empty and draw < 0.5, 1, category=draw < 0.7)
-        if found is None or (noun.colour and found[0].key == "same colour"):
+        if related is None or (noun.colour and related[0].key == "same colour"):
             return None
         if draw > 0.85:
             noun = self.simple(False)
-            clear = both(self.fits(noun), found[1])
-            return self._extreme(noun, (found[0],), self.rng.choice(EXTREMES[4:]), clear)
+            clear = both(self.fits(noun), related[1])
+            return self._extreme(noun, (related[0],), self.rng.choice(EXTREMES[4:]), clear)
         if draw > 0.6:
             key = self.rng.choice((*SIDES, "middle"))
-            return self._joined(self.simple(False), (Clause(key), self.judge.position(key)), found)
-        return self._joined(noun, found)
+            return self._joined(self.simple(False), (Clause(key), self.judge.position(key)), related)
+        return self._joined(noun, related)
 
     def _placed(self, want: _Want) -> Draft | None:
         key, negated = self.rng.choice(POSITIONS), self.rng.random() < 0.25
@@ -303,7 +312,7 @@ class Writer(Describer):
         place = self.rng.choices((1, 2, 3), (0.6, 0.2, 0.2))[0]
         word = self.judge.words[self.rng.choice(self.pool)][place]
         if word == "medium" or (noun.category and not self.fits(noun)[0] & self.judge.attribute(word)[0]):
-            return None  # "cars that are not red" is only worth asking where there is a red car
+            return None  # "cars that are not red" requires a red car
         noun = noun._replace(without=word)
         return Draft(Ask((noun,)), self.fits(noun))
 
@@ -314,7 +323,7 @@ class Writer(Describer):
         return draft._replace(ask=draft.ask._replace(counted=True))
 
     def _best(self, want: _Want) -> Draft | None:
-        """The extreme one among what attributes or a position describe."""
+        """The extreme among the objects of a description or position."""
         key = self.rng.choice((*SIDES, ""))
         noun = self.simple(want.empty) if key else self.noun(want.empty, 1, category=self.rng.random() < 0.6)
         word = self.rng.choice(EXTREMES[4:] if key else EXTREMES)

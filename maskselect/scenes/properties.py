@@ -1,17 +1,17 @@
-"""What the scenes' categories are for and what they are like, told without naming them.
+"""Uses and traits of the scenes' categories, without their names.
 
-Every phrase is true of its category in all its drawings, and of no other category of the generator. Phrases are of four
-kinds, since a sentence needs one that fits its grammar:
+Every phrase is true of all drawings of its category, and of no other category of the generator. There are four kinds of
+phrases for the grammar of the sentences:
 
-- uses: infinitives whose object is missing ("drink tea from": "what would you drink tea from?");
+- uses: infinitives without their object ("drink tea from": "what would you drink tea from?");
 - goals: whole infinitives ("unlock a door": "what do you need to unlock a door?");
 - reasons: whole sentences in the third person ("the door is locked");
 - traits: predicates; "{s}", "{es}", "{is}" and "{has}" agree with the subject ("swim{s} in a river"). One that starts
   with "{has}" has no other verb that agrees, so that "with ..." can be said instead.
 
-The words are free of category names and of colours, textures, sizes and sides, which the rest of a prompt speaks of.
-Held-out phrases are new ones of words that training says, since the compact models start without any knowledge of
-words, and each holds a word that training says of its category alone.
+No phrase contains a category, colour, texture, size or side: these belong to the rest of a prompt. Held-out phrases
+consist of words of the training phrases, because the compact models start without any knowledge of words, and each
+contains a word that training uses for its category only.
 """
 
 from typing import NamedTuple

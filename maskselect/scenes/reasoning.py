@@ -1,7 +1,7 @@
-"""Reasoning prompts: questions that tell what a thing is for or like and never name it, and the same asked by name.
+"""Reasoning prompts, which describe the use or traits of a thing without its name, and naming prompts with the name.
 
-Both prompts of a pair mean the same by construction: one `Ask`, said twice. What else it may ask (attributes, a place,
-a relation to a `<mask-ref>`) and what that means is as in `prompts.py`.
+Both prompts of a pair have the same meaning: one `Ask`, phrased twice. Its other conditions (attributes, a position, a
+relation to a `<mask-ref>`) have the meaning defined in `prompts.py`.
 """
 
 import random
@@ -24,20 +24,17 @@ REASONING, NAMING = "reasoning", "naming"
 """The kinds of a pair's two prompts."""
 
 _TRIES = 40
-_ABSENT = 0.7  # share, among prompts that nothing answers, of those whose category the scene does not have
-_PLACED = 0.2  # share, among prompts without a reference, of those that say a position
+_ABSENT = 0.7  # share of no-target prompts whose category is not in the scene
+_PLACED = 0.2  # share of prompts without a reference that state a position
 _RELATIONS = (*BESIDE, "larger", "smaller")
 _AMBIGUOUS = re.compile(r"\{nouns?\} (that|with) ")
-"""What follows could be said of the image too if the noun were "thing at the top of the image"."""
+"""What follows would be ambiguous after "thing at the top of the image"."""
 
 _SLOTS = ("{noun}", "{nouns}", "{tail}")
 
 
 class ReasoningPair(NamedTuple):
-    """Two prompts with the same references and targets.
-
-    reasoning: of kind REASONING, without the name of what it asks for.  naming: of kind NAMING, with it.
-    """
+    """Two prompts with the same references and targets: without and with the target's name."""
 
     reasoning: ScenePrompt
     naming: ScenePrompt
@@ -51,14 +48,20 @@ def draw_reasoning(
     reference_share: float = 0.28,
     no_target_share: float = 0.12,
 ) -> list[ReasoningPair]:
-    """`count` pairs that ask for different things (fewer only if the scene has too little to say).
+    """Draw `count` pairs with different meanings; fewer if the scene does not allow as many.
 
-    facts: measured scene. rng: advanced by one draw, and the only source of chance.
-    split: one of SPLITS; raises ValueError for another. "train" and "val" say the first halves of PROPERTIES and
-        TEMPLATES; the test splits say the second half of TEMPLATES only, and "test-words" that of PROPERTIES too.
-        HELD_OUT_PAIRS and the phrasing of the naming prompts are as in `draw_prompts`.
-    reference_share: share of pairs with a `<mask-ref>`.
-    no_target_share: share of pairs that nothing answers; most of these ask for a category that is not in the scene.
+    Args:
+        facts: measured scene.
+        count: number of pairs.
+        rng: the only source of chance; it advances by one draw.
+        split: one of SPLITS. "train" and "val" use the first halves of PROPERTIES and TEMPLATES; the test splits use
+            the second half of TEMPLATES, and "test-words" also that of PROPERTIES. HELD_OUT_PAIRS and naming prompts
+            are as in `draw_prompts`.
+        reference_share: share of pairs with a `<mask-ref>`.
+        no_target_share: share of no-target pairs; most of them ask for a category that is not in the scene.
+
+    Raises:
+        ValueError: the split is unknown.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
@@ -69,20 +72,18 @@ def draw_reasoning(
     for _ in range(4 * count):
         if len(pairs) == count:
             break
-        found = writer.draw(reference_share, no_target_share)
-        if found is not None and found[0] not in pairs:
-            pairs[found[0]] = writer.pair(*found)
+        drawn = writer.draw(reference_share, no_target_share)
+        if drawn is not None and drawn[0] not in pairs:
+            pairs[drawn[0]] = writer.pair(*drawn)
     return list(pairs.values())
 
 
 def phrases_of(category: str, held: bool) -> list[tuple[str, str]]:
-    """(kind in TEMPLATES, phrase): all that can be said of a category, in training or held out."""
+    """All phrases about a category, in training or held out, as (kind in TEMPLATES, phrase)."""
     uses, goals, reasons, traits = (_half(forms, held) for forms in PROPERTIES[category])
-    found = [("use", phrase) for phrase in uses]
-    found += [("goal", phrase) for phrase in goals]
-    found += [("reason", phrase) for phrase in reasons]
-    found += [("trait", phrase) for phrase in traits]
-    return found + [("having", t.removeprefix("{has} ")) for t in traits if t.startswith("{has} ")]
+    kinds = (("use", uses), ("goal", goals), ("reason", reasons), ("trait", traits))
+    phrases = [(kind, phrase) for kind, of_kind in kinds for phrase in of_kind]
+    return phrases + [("having", t.removeprefix("{has} ")) for t in traits if t.startswith("{has} ")]
 
 
 def _half(forms: Forms, held: bool) -> tuple[str, ...]:
@@ -98,12 +99,12 @@ class _Writer(Describer):
         self.new_templates, self.new_phrases = split.startswith("test"), split == "test-words"
 
     def draw(self, reference_share: float, no_target_share: float) -> tuple[Ask, Verdict] | None:
-        """What to ask for, by its category."""
+        """The meaning of a pair, and its targets."""
         referring, empty = self.rng.random() < reference_share, self.rng.random() < no_target_share
         for _ in range(_TRIES):
-            found = self._propose(referring, empty)
-            if found is not None and self._accepts(*found, empty):
-                return found
+            proposed = self._propose(referring, empty)
+            if proposed is not None and self._accepts(*proposed, empty):
+                return proposed
         return None
 
     def _propose(self, referring: bool, empty: bool) -> tuple[Ask, Verdict] | None:
@@ -127,11 +128,11 @@ class _Writer(Describer):
         yes, possible = verdict
         if yes != possible or (yes == 0) != empty or not self.allows(ask):
             return False
-        # As with the other prompts, "everything" as the answer is rarely worth a question.
+        # As in `prompts.py`, prompts for all objects are rare.
         return yes != self.judge.all or self.judge.count == 1 or self.rng.random() < 0.15
 
     def pair(self, ask: Ask, verdict: Verdict) -> ReasoningPair:
-        """`ask` said both ways."""
+        """The two prompts of `ask`."""
         targets = tuple(bits(verdict[0]))
         self.voice.start()
         references = tuple(anchor.item for clause in ask.clauses for anchor in clause.anchors)
@@ -158,7 +159,7 @@ class _Writer(Describer):
         return self._dressed(_agreeing(text, many))
 
     def _described(self, ask: Ask, word: str, many: bool, spread: bool) -> str:
-        """`word` with all that is asked but the category: "red things on the left"."""
+        """`word` with all conditions but the category: "red things on the left"."""
         adjectives, after = head(self.voice, ask.nouns[0]._replace(category=""), many, spread)
         parts = [*adjectives.split(" ")[:-1], word, *after]  # the last is a general noun, which `word` replaces
         for clause in ask.clauses:
@@ -171,7 +172,7 @@ class _Writer(Describer):
         return self.voice.choose(_half(TAILS, self.new_templates)).replace("{ones}", ones)
 
     def _dressed(self, text: str) -> str:
-        """As people type: half of the time without a capital letter, now and then without the full stop."""
+        """As people type: often without a capital letter, sometimes without the full stop."""
         if not text.startswith("I ") and self.voice.chance(0.5):
             text = text[0].lower() + text[1:]
         return text[:-1] if text.endswith(".") and not re.search(r"[.?] ", text) and self.voice.chance(0.4) else text
@@ -182,7 +183,7 @@ def _says_more(ask: Ask) -> bool:
 
 
 def _suits(template: str, ask: Ask) -> bool:
-    """Whether a template has a place for all that is asked, and only one reading."""
+    """Whether a template can state all conditions of `ask` without ambiguity."""
     if ask.clauses and _AMBIGUOUS.search(template):
         return False
     return not _says_more(ask) or any(slot in template for slot in _SLOTS)

@@ -1,4 +1,4 @@
-"""How an `Ask` becomes a sentence, with the tables of `phrases.py`."""
+"""Writes the sentence of an `Ask`, with the tables of `phrases.py`."""
 
 import random
 
@@ -28,7 +28,7 @@ from maskselect.scenes.unknown_words import UNKNOWN_PLURALS
 
 
 class Voice:
-    """Chooses forms. `hold` is drawn anew by `start`: a prompt that must use a held-out sentence frame."""
+    """Chooses forms. `start` draws `hold`: whether a prompt must use a held-out sentence frame."""
 
     def __init__(self, rng: random.Random, split: str) -> None:
         self.rng = rng
@@ -36,7 +36,7 @@ class Voice:
         self.hold = False
 
     def start(self) -> None:
-        """Begins a new prompt."""
+        """Begin a new prompt."""
         self.hold = self.words_split and self.rng.random() < 0.85
 
     def choose(self, options: tuple[str, ...]) -> str:
@@ -44,7 +44,7 @@ class Voice:
         return options[int(self.rng.random() * len(options))]
 
     def pick(self, forms: Forms, frame: bool = False) -> str:
-        """One of `forms`; held-out ones always for the frame of a `hold` prompt and else half of the time."""
+        """One of `forms`. In a `hold` prompt held-out ones, always for the frame and else half of the time."""
         if self.hold and forms.held and (frame or self.rng.random() < 0.5):
             return self.choose(forms.held)
         return self.choose(forms.train)
@@ -60,12 +60,12 @@ class Voice:
 
 
 def plural(word: str) -> str:
-    """Plural of a category, a generic noun or an unknown one."""
+    """The plural of a category, a generic noun or an unknown noun."""
     return PLURALS.get(word) or UNKNOWN_PLURALS.get(word) or word + "s"
 
 
 def category_name(voice: Voice, category: str, many: bool) -> str:
-    """A noun for `category` ("" for any object)."""
+    """A word for `category` ("" for any object)."""
     if not category:
         word = voice.choose(GENERIC)
         return plural(word) if many else word
@@ -82,10 +82,10 @@ def article(text: str) -> str:
 
 
 def head(voice: Voice, noun: Noun, many: bool, spread: bool = True) -> tuple[str, list[str]]:
-    """Adjectives and noun, and what is said after the noun; `spread` allows attributes there."""
+    """The adjectives with the noun, and the modifiers after it; `spread` allows attributes there."""
     after: list[str] = []
     front: list[str] = []
-    late = voice.rng.randrange(6) if spread else -1  # at most one of the attributes goes behind
+    late = voice.rng.randrange(6) if spread else -1  # at most one attribute follows the noun
     for place, word in enumerate((noun.size, noun.texture)):
         if not word:
             continue
@@ -114,31 +114,31 @@ def anchor_text(voice: Voice, anchor: Anchor) -> str:
 
 
 def say(ask: Ask, answers: int, voice: Voice) -> tuple[str, tuple[int, ...]]:
-    """Sentence for `ask`, whose answer has `answers` objects, and the object index of each placeholder in it."""
-    said = [(voice.pick(CLAUSES[c.key]), c) for c in ask.clauses]
-    # Relative clauses go last, so that "mugs on the left that are larger than ..." and not the other way round.
-    if len(said) > 1:
-        said = [(form.removeprefix("that {is} "), clause) for form, clause in said]
-    said.sort(key=lambda pair: (pair[0].startswith("that "), len(pair[1].anchors)))
-    references = tuple(a.item for _, c in said for a in c.anchors if a.noun is None)
+    """The sentence of `ask` with `answers` targets, and the object index of each placeholder."""
+    forms = [(voice.pick(CLAUSES[c.key]), c) for c in ask.clauses]
+    # Relative clauses are last: "mugs on the left that are larger than ...".
+    if len(forms) > 1:
+        forms = [(form.removeprefix("that {is} "), clause) for form, clause in forms]
+    forms.sort(key=lambda pair: (pair[0].startswith("that "), len(pair[1].anchors)))
+    references = tuple(a.item for _, c in forms for a in c.anchors if a.noun is None)
     posts = []
-    for form, clause in said:
+    for form, clause in forms:
         text = form
         for place, anchor in enumerate(clause.anchors):
             text = text.replace(f"{{{place}}}", anchor_text(voice, anchor))
         if clause.negated:
             text = text.replace("that {is} ", "that {is} not ", 1) if text.startswith("that {is} ") else "not " + text
         posts.append(text)
-    return _dress(_sentence(ask, answers, voice, posts), voice), references
+    return _punctuated(_sentence(ask, answers, voice, posts), voice), references
 
 
 def say_special(key: str, references: tuple[int, ...], voice: Voice) -> str:
-    """Sentence around bare references."""
+    """The sentence of bare references."""
     text = voice.pick(SPECIAL[key], frame=True)
     for place in range(len(references)):
         text = text.replace(f"{{{place}}}", REF)
     many = key != "this"
-    return _dress(_framed(text, many, voice) if not voice.chance(0.4) else text, voice)
+    return _punctuated(_framed(text, many, voice) if not voice.chance(0.4) else text, voice)
 
 
 def _sentence(ask: Ask, answers: int, voice: Voice, posts: list[str]) -> str:
@@ -156,7 +156,7 @@ def _sentence(ask: Ask, answers: int, voice: Voice, posts: list[str]) -> str:
         several = word.startswith("all")
         after = [f"that {{is}} not {voice.word(noun.without)}"] if noun.without else []
         return _framed(_tail(word, [*after, *posts], several, voice), several, voice)
-    # "cars near the chair that are green" could be read both ways.
+    # Without posts only: "cars near the chair that are green" is ambiguous.
     text, after = head(voice, noun, many, spread=not posts)
     if ask.counted and 1 < answers < len(NUMBERS):
         number = NUMBERS[answers]
@@ -204,13 +204,13 @@ def _question(noun: Noun, many: bool, voice: Voice, post: str) -> str:
 
 
 def _tail(text: str, posts: list[str], many: bool, voice: Voice) -> str:
-    """`text` followed by its modifiers, joined so that the sentence stays readable."""
+    """`text` with its modifiers, joined to a readable sentence."""
     posts = sorted(posts, key=lambda post: post.startswith(("that ", "which ")))
     before = ""
     for place, post in enumerate(posts):
         relative = post.startswith(("that ", "which "))
         if place == 0:
-            # "the same colour as" and, now and then, other clauses need a verb in front of them.
+            # "the same colour as" needs a verb in front; other clauses sometimes have one.
             bare = relative or post.count(" ") < 2 or " or " in post or post.startswith(("with ", "coloured ", "of "))
             verb = post.startswith(("the same", "not ")) or (not bare and voice.chance(0.15))
             text += (" that {is} " if verb else " ") + post
@@ -237,8 +237,8 @@ def _framed(text: str, many: bool, voice: Voice) -> str:
     return frame.replace("{0}", text)
 
 
-def _dress(text: str, voice: Voice) -> str:
-    """Now and then a capital letter or a full stop."""
+def _punctuated(text: str, voice: Voice) -> str:
+    """Sometimes add a capital letter or a full stop."""
     if voice.chance(0.12) and text[0] != "<":
         text = text[0].upper() + text[1:]
     return text + "." if text[-1] != "?" and voice.chance(0.1) else text

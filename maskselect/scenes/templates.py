@@ -1,10 +1,10 @@
 """The sentences of the reasoning prompts, around the phrases of `properties.py`.
 
-"{use}", "{goal}", "{reason}" (as a sentence of its own "{Reason}") and "{having}" stand for a phrase. So do "{trait}",
+"{use}", "{goal}", "{reason}" (as a separate sentence "{Reason}") and "{having}" stand for a phrase. So do "{trait}",
 which agrees with "{noun}", "{trait1}", singular, and "{traits}", plural. "{noun}" and "{nouns}" stand for things with
-whatever else is asked of them ("red things on the left"); "{tail}" for a second sentence that says this ("I mean the
-red one."). A template without any of these three is for prompts that ask nothing else. Held-out templates are new
-sentences of words that training says.
+the other conditions of the prompt ("red things on the left"); "{tail}" for a second sentence with them ("I mean the red
+one."). A template without any of these three is for prompts without other conditions. Held-out templates are new
+sentences from words of the training templates.
 """
 
 from maskselect.scenes.phrases import Forms
@@ -60,7 +60,7 @@ TEMPLATES: dict[str, Forms] = {
          "I need something with {having}.{tail}"),
     ),
 }  # fmt: skip
-"""Sentences by the kind of phrase that they take. Test splits say the held-out half only."""
+"""Sentences by kind of phrase. Test splits use the held-out half only."""
 
 TAILS = Forms(
     (" I mean {ones}.", " Only {ones}, please.", " I would like {ones}."),

@@ -1,11 +1,10 @@
-"""Prompts with words that the scenes never show: nothing answers them.
+"""No-target prompts with a word that the scenes never show.
 
-Each is a prompt of `prompts.py` that something answers, with one of the `unknown_words.py` in it, so it differs from
-what people ask for in that word alone:
+Each is a prompt of `prompts.py` that has a target, with one word of `unknown_words.py` in it:
 
-- "unknown noun": in the category's place ("the red submarine on the left");
-- "unknown adjective": a known thing that is what nothing is ("the burning house");
-- "unknown anchor": a known thing beside one that is not there ("the mug left of the submarine").
+- "unknown noun": in place of the category ("the red submarine on the left");
+- "unknown adjective": with a known category ("the burning house");
+- "unknown anchor": in a relation of a known category ("the mug left of the submarine").
 """
 
 import random
@@ -21,39 +20,45 @@ from maskselect.scenes.unknown_words import words_of
 
 NOUN, ADJECTIVE, ANCHOR = "unknown noun", "unknown adjective", "unknown anchor"
 UNKNOWN_SHARES = {NOUN: 0.7, ADJECTIVE: 0.15, ANCHOR: 0.15}
-"""About how many of the prompts are of each kind."""
+"""Approximate share of each kind."""
 
-_BARE = 0.25  # share of the prompts that ask for a noun and nothing else ("the submarine")
-_BOTH = 0.1  # share of the prompts with an unknown noun that have an unknown adjective too
+_BARE = 0.25  # share of prompts of an unknown noun without any condition ("the submarine")
+_BOTH = 0.1  # share of unknown nouns with an unknown adjective
 _TRIES = 12
 
 
 def draw_unknown(
     facts: SceneFacts, count: int, rng: np.random.Generator, split: str, reference_share: float = 0.28
 ) -> list[ScenePrompt]:
-    """`count` different prompts with unknown words about one scene, whose kinds are those of UNKNOWN_SHARES.
+    """Draw `count` different prompts with unknown words, of the kinds in UNKNOWN_SHARES.
 
-    facts: measured scene. rng: advanced by one draw, and the only source of chance.
-    split: one of SPLITS; which words are said, see `words_of`. Phrasing is as in `draw_prompts`.
-    reference_share: share of prompts with `<mask-ref>` among those that ask for more than a noun.
+    Args:
+        facts: measured scene.
+        count: number of prompts.
+        rng: the only source of chance; it advances by one draw.
+        split: one of SPLITS; for the words see `words_of`, for the phrasing `draw_prompts`.
+        reference_share: share of prompts with `<mask-ref>` among those with conditions.
+
+    Raises:
+        ValueError: the split is unknown.
     """
     nouns, adjectives = words_of(split)
     if facts.count == 0:
         return []
     writer = _Writer(facts, random.Random(int(rng.integers(2**63))), split, nouns, adjectives)
     weights = kind_weights(KIND_SHARES, reference_share)
-    found: dict[tuple[str, tuple[int, ...]], ScenePrompt] = {}
+    prompts: dict[tuple[str, tuple[int, ...]], ScenePrompt] = {}
     for _ in range(4 * count):
-        if len(found) == count:
+        if len(prompts) == count:
             break
         prompt = writer.prompt(weights, reference_share)
         if prompt is not None:
-            found.setdefault((prompt.text.lower().rstrip("."), prompt.references), prompt)
-    return list(found.values())
+            prompts.setdefault((prompt.text.lower().rstrip("."), prompt.references), prompt)
+    return list(prompts.values())
 
 
 class _Writer(Writer):
-    """Draws prompts with unknown words about one scene."""
+    """Draws prompts with unknown words about a scene."""
 
     def __init__(
         self, facts: SceneFacts, rng: random.Random, split: str, nouns: tuple[str, ...], adjectives: tuple[str, ...]
@@ -62,25 +67,25 @@ class _Writer(Writer):
         self.nouns, self.adjectives = nouns, adjectives
 
     def prompt(self, weights: tuple[list[float], list[float]], reference_share: float) -> ScenePrompt | None:
-        """One prompt, of a kind of chance; None where the scene does not give it."""
+        """One prompt of a random kind; None if the scene does not allow it."""
         kind = self.rng.choices(tuple(UNKNOWN_SHARES), tuple(UNKNOWN_SHARES.values()))[0]
         if kind == NOUN and self.rng.random() < _BARE:
-            return self._said(Ask((self._named(Noun()),)), self.rng.choice((1, 1, 2)), kind)
+            return self._prompt_of(Ask((self._named(Noun()),)), self.rng.choice((1, 1, 2)), kind)
         for _ in range(_TRIES):
             draft = self.draft(weights, reference_share, 0.0)
             ask = self._changed(draft[0].ask, kind) if draft is not None else None
             if draft is not None and ask is not None:
-                return self._said(ask, draft[0].verdict[0].bit_count(), kind)
+                return self._prompt_of(ask, draft[0].verdict[0].bit_count(), kind)
         return None
 
-    def _said(self, ask: Ask, answers: int, kind: str) -> ScenePrompt:
-        """answers: how many the sentence speaks of as if they were there."""
+    def _prompt_of(self, ask: Ask, answers: int, kind: str) -> ScenePrompt:
+        """The prompt of `ask`, phrased as if it had `answers` targets."""
         self.voice.start()
         text, references = say(ask, answers, self.voice)
         return ScenePrompt(text, references, (), kind)
 
     def _changed(self, ask: Ask, kind: str) -> Ask | None:
-        """`ask` with an unknown word, or None where it has no place for one."""
+        """`ask` with an unknown word; None if there is no place for one."""
         if ask.special:
             return None
         if kind == NOUN:
@@ -88,15 +93,15 @@ class _Writer(Writer):
         if kind == ADJECTIVE:
             described = tuple(noun._replace(texture=self.rng.choice(self.adjectives), without="") for noun in ask.nouns)
             return ask._replace(nouns=described)
-        changed = tuple(self._elsewhere(clause) for clause in ask.clauses)
+        changed = tuple(self._with_unknown_anchor(clause) for clause in ask.clauses)
         return ask._replace(clauses=changed) if changed != ask.clauses else None
 
     def _named(self, noun: Noun) -> Noun:
         texture = self.rng.choice(self.adjectives) if self.rng.random() < _BOTH else noun.texture
         return noun._replace(category=self.rng.choice(self.nouns), texture=texture)
 
-    def _elsewhere(self, clause: Clause) -> Clause:
-        """The clause with its first described anchor, if it has one, called something that is not there."""
+    def _with_unknown_anchor(self, clause: Clause) -> Clause:
+        """The clause with an unknown noun for its first described anchor, if it has one."""
         anchors = list(clause.anchors)
         for place, anchor in enumerate(anchors):
             if anchor.noun is not None:

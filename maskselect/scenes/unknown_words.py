@@ -1,11 +1,11 @@
-"""Everyday words that no generated scene shows and no other generated prompt says.
+"""Everyday words that no generated scene shows and no other generated prompt contains.
 
 No noun is a category of the scenes, a synonym or near-synonym of one ("teacup", "truck" for a van), a part of one
-("wheel"), or something that a background shows ("lawn"). No adjective fits anything that is drawn. So a prompt that
-asks for such a word has no target.
+("wheel"), or something in a background ("lawn"). No adjective fits a drawing. So a prompt with such a word has no
+target.
 
-Each word belongs to one of three parts, see `words_of`: what training says, what validation says, and what is held out
-for the test splits. The words are told apart by a hash, so that a new word moves no other.
+Each word belongs to training, to validation or to the test splits, see `words_of`. A hash decides, so that a new word
+does not move others.
 """
 
 import zlib
@@ -131,9 +131,10 @@ _PLURALS = {
 
 
 def words_of(split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Nouns and adjectives that prompts about the scenes of a split may say; all test splits say the same.
+    """The nouns and adjectives of a split's prompts; all test splits have the same.
 
-    Raises ValueError for an unknown split.
+    Raises:
+        ValueError: the split is unknown.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
