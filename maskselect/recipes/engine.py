@@ -123,14 +123,9 @@ def run(
     """Make the missing shards of a build. After an error the finished shards stay, and the next call continues.
 
     Args:
-        worker: makes the records.
         units: JSON records with everything that `worker` needs.
-        folder: for the shards.
-        stem: of the names of the shards.
-        form: their file format.
         settings: everything that the records depend on. They are stored in the folder and compared by later calls.
         per_shard: units a shard.
-        engine: "local" or "ray".
         workers: processes on Ray.
         gpus: of each of these processes.
         message: of the progress bar, from the counts of this call.

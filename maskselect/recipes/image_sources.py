@@ -108,10 +108,7 @@ class SceneImages:
 def open_images(path: Path, image_column: str | None = None, key_column: str | None = None) -> ImageSource:
     """A folder of images, of .tar or of .parquet files, looked for in this order; or one such file.
 
-    Args:
-        path: folder or file.
-        image_column: see `ParquetImages`.
-        key_column: see `ParquetImages`.
+    For the names of columns see `ParquetImages`.
 
     Raises:
         FileNotFoundError: there is no such path, or nothing in it.
@@ -138,9 +135,6 @@ def open_dataset(name: str, root: Path | None, split: str, scenes: int = 1000, s
     Args:
         name: in the catalog, or "scenes".
         root: folder of the data set; None for generated scenes.
-        split: of the data set.
-        scenes: how many scenes are generated.
-        seed: of the generated scenes.
 
     Raises:
         FileNotFoundError: a file of the data set is missing.

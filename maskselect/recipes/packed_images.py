@@ -49,7 +49,6 @@ class ParquetImages:
     """Rows of parquet files with a column of encoded pictures: bytes, or a struct that holds `bytes`.
 
     Args:
-        files: parquet files with the same columns.
         image_column: its name; default: "image", or the only such column.
         key_column: default: the first existing one of key, __key__, image_id and id, else file name and row.
 

@@ -74,7 +74,6 @@ class ProposalWorker:
     """Makes the row of an image, or the reason why there is none.
 
     Args:
-        images: source of the images.
         maker: loads the proposer in each process.
         identity: the `cache_key` that the proposer must have in every process.
         proposer: if it is loaded already; it stays in this process.
@@ -135,14 +134,9 @@ def propose_images(
     """Write the proposals of all images into `folder`, shard by shard. Existing rows are not made again.
 
     Args:
-        images: source of the images.
-        maker: loads the proposer.
-        folder: store of proposals.
         resume: continue in a folder that has shards. Failed images are tried again after all others are done.
         engine: "local" or "ray"; the rows do not depend on it.
         workers: threads of the local engine, or processes on Ray.
-        gpus: of each process on Ray.
-        per_shard: images a shard.
 
     Raises:
         ValueError: the folder has shards and `resume` is False, or they are by another proposer.

@@ -29,7 +29,6 @@ class _RayJob:
     Errors travel as text, because Ray would wrap them in a long message of its own.
 
     Args:
-        steps: runs a part.
         folder: the current folder of the command. The processes of a running cluster start elsewhere, and paths in
             configs may be relative.
     """
@@ -52,8 +51,6 @@ def run_on_ray(steps: Steps, parts: list[Part], workers: int, gpus: float) -> It
 
     Args:
         steps: runs a part and yields counts after each unit. It must be picklable.
-        parts: JSON records.
-        workers: processes.
         gpus: of each process.
 
     Raises:
@@ -123,7 +120,6 @@ def _check_address(address: str, local_host: Callable[[], str]) -> None:
     """Raise ValueError if nothing listens at `host:port`; Ray itself would retry for 15 minutes.
 
     Args:
-        address: of the cluster.
         local_host: returns the name that Ray uses for "localhost"; a head may listen there only.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")

@@ -29,16 +29,11 @@ def write_scenes(
 ) -> Path:
     """Write `output/images/*.png` and `output/{split}.parquet`. The same arguments give the same files.
 
+    For the other arguments see `ask_scenes`.
+
     Args:
-        output: folder of the data set.
-        split: of the scenes.
-        count: number of scenes.
-        seed: of the scenes.
         image_size: (H, W).
-        prompts_per_scene: see `ask_scenes`.
         propose: fills `mask_pool`, which is empty without it.
-        reasoning_per_scene: see `ask_scenes`.
-        unknown_per_scene: see `ask_scenes`.
 
     Returns:
         The path of the parquet file.

@@ -16,8 +16,7 @@ class Piece:
 
     Attributes:
         mask: (h, w) bool without empty margins.
-        x: left end of the mask in the picture.
-        y: upper end of the mask in the picture.
+        x, y: upper left corner of the mask in the picture.
     """
 
     def __init__(self, thing: SceneObject) -> None:

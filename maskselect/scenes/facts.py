@@ -26,10 +26,7 @@ class SceneFacts:
 
     Attributes:
         image_size: (H, W).
-        category: (N,) uint8, indices into CATEGORIES.
-        colour: (N,) uint8, indices into COLOURS.
-        texture: (N,) uint8, indices into TEXTURES.
-        size: (N,) uint8, indices into SIZES.
+        category, colour, texture, size: (N,) uint8, indices into CATEGORIES, COLOURS, TEXTURES, SIZES.
         area: (N,) int32, visible pixels.
         centroid_xy: (N, 2) float32, pixels, of the visible mask.
         box_xyxy: (N, 4) int32, of the visible mask, right and bottom exclusive.

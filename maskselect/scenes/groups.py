@@ -23,9 +23,6 @@ class SceneGroups:
     """Generated scenes with new prompts at every visit.
 
     Args:
-        split: of the scenes.
-        seed: of the scenes.
-        count: number of scenes.
         reference_share: see `draw_prompts`. The defaults of this and the next two are those of the test splits.
         no_target_share: see `draw_prompts`.
         kind_shares: see `draw_prompts`.

@@ -128,10 +128,6 @@ def draw_object(
     """Draw an object without its position: its centre is within a pixel of the origin.
 
     Args:
-        rng: source of chance.
-        theme: of the scene.
-        look: of the picture.
-        short: shorter side of the picture, pixels.
         behind: (N, 3) colours that it must contrast with.
         category: None to draw one.
         size: None to draw one.

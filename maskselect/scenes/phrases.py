@@ -18,13 +18,9 @@ class Forms(NamedTuple):
 
 
 class Noun(NamedTuple):
-    """A description of objects; "" for any.
+    """A description of objects by words of `spec`; "" for any.
 
     Attributes:
-        category: one of CATEGORIES.
-        colour: one of COLOURS.
-        texture: one of TEXTURES.
-        size: one of SIZES.
         either: a second colour ("red or blue").
         without: an excluded attribute word.
     """

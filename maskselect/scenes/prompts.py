@@ -65,8 +65,6 @@ def draw_prompts(
     """Draw `count` different prompts about a scene; fewer if the scene does not allow as many.
 
     Args:
-        facts: measured scene.
-        count: number of prompts.
         rng: the only source of chance; it advances by one draw.
         split: one of SPLITS. "train" never names a pair of HELD_OUT_PAIRS; "test-words" uses held-out phrasings in most
             prompts and prefers those pairs.

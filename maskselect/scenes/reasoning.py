@@ -51,8 +51,6 @@ def draw_reasoning(
     """Draw `count` pairs with different meanings; fewer if the scene does not allow as many.
 
     Args:
-        facts: measured scene.
-        count: number of pairs.
         rng: the only source of chance; it advances by one draw.
         split: one of SPLITS. "train" and "val" use the first halves of PROPERTIES and TEMPLATES; the test splits use
             the second half of TEMPLATES, and "test-words" also that of PROPERTIES. HELD_OUT_PAIRS and naming prompts

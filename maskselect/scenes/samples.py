@@ -22,10 +22,8 @@ class AskedScene:
     """A scene with prompts.
 
     Attributes:
-        id: of the scene.
         image: (H, W, 3) uint8.
         masks: (G, H, W) bool, the visible mask of every object.
-        prompts: about the scene.
     """
 
     id: str
@@ -88,9 +86,6 @@ def ask_scenes(
     """The first `count` scenes of a split with their prompts, one after another.
 
     Args:
-        split: one of SPLITS.
-        seed: of the scenes.
-        count: number of scenes.
         image_size: (H, W), each at least 64.
         prompts_per_scene: number of plain prompts.
         reasoning_per_scene: number of pairs of a reasoning prompt and a naming prompt.

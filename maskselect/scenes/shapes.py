@@ -10,7 +10,10 @@ from maskselect.scenes.spec import SceneObject
 from maskselect.scenes.strokes import Drawing, Polygon
 from maskselect.scenes.things import THINGS
 
-DRAWINGS: dict[str, list[Drawing]] = {**FIGURES, **THINGS}
+DRAWINGS = {
+    category: [sketch.finish(round=category == "ball") for sketch in sketches]
+    for category, sketches in (FIGURES | THINGS).items()
+}
 
 ROTATION_LIMITS = {
     "circle": 180.0, "square": 13.0, "triangle": 20.0, "star": 30.0, "ring": 180.0, "cross": 12.0, "diamond": 10.0,
@@ -34,8 +37,7 @@ class Patch:
     """A silhouette on a small canvas.
 
     Attributes:
-        left: position of the canvas in the picture, pixels; may be negative.
-        top: position of the canvas in the picture, pixels; may be negative.
+        left, top: position of the canvas in the picture, pixels; may be negative.
         fine: (h * SUPERSAMPLE, w * SUPERSAMPLE) uint8 coverage.
         alpha: (h, w) uint8 coverage.
     """

@@ -35,13 +35,9 @@ HELD_OUT_PAIRS = (
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object of a scene.
+    """One object of a scene: a word of each of CATEGORIES, COLOURS, TEXTURES and SIZES, and its geometry.
 
     Attributes:
-        category: one of CATEGORIES.
-        colour: one of COLOURS.
-        texture: one of TEXTURES.
-        size: one of SIZES.
         centre_xy: centre of the silhouette's box, pixels.
         extent_wh: width and height of the silhouette's box before rotation, pixels.
         rotation: degrees, counter-clockwise.
@@ -80,7 +76,6 @@ class Scene:
 
     Attributes:
         id: `"{split}-{seed}-{index}"`, from which it can be rebuilt at the same size.
-        split: one of SPLITS.
         image_size: (H, W) in pixels.
         objects: from back to front.
         relations: intended by the layout: (one of RELATIONS, subject index, object index); "behind" means that the

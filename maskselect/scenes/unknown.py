@@ -33,8 +33,6 @@ def draw_unknown(
     """Draw `count` different prompts with unknown words, of the kinds in UNKNOWN_SHARES.
 
     Args:
-        facts: measured scene.
-        count: number of prompts.
         rng: the only source of chance; it advances by one draw.
         split: one of SPLITS; for the words see `words_of`, for the phrasing `draw_prompts`.
         reference_share: share of prompts with `<mask-ref>` among those with conditions.

@@ -108,9 +108,7 @@ def check(entries: Iterable[Any], things: Sequence[Thing], rules: Rules) -> tupl
     """The entries that pass, and the number of refused ones by reason; the first reason that applies counts.
 
     Args:
-        entries: of a reply.
         things: all objects of the image.
-        rules: limits of the questions.
     """
     kept: list[Asked] = []
     refused: Counter[str] = Counter()

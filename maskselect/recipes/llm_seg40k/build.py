@@ -45,15 +45,9 @@ class Settings:
     """Settings of a build. The defaults are the paper's, where it states them.
 
     Attributes:
-        simple: number of simple images.
-        complex: number of complex images.
-        ego_objects: number of images of EgoObjects.
         shares: ratios of train, validation and test.
-        rules: limits of the questions.
         attempts: requests an image, each with another seed, until a reply is readable.
         seed: of the sample and the requests.
-        lvis_version: release of LVIS.
-        ego_split: split of EgoObjects.
         exhaustive: leave out the categories of which an LVIS image has instances without a mask.
         write_png: also write the masks as PNG files, in `masks/`.
 
@@ -99,19 +93,13 @@ def build_llm_seg40k(
 ) -> Record:
     """Build the data set in a folder, or resume an interrupted build.
 
-    The folders of the pictures are linked into `output`. The result does not depend on engine, workers and per_shard.
+    The folders of the pictures are linked into `output`. For engine, workers and
+    per_shard see `engine.run`; the result does not depend on them.
 
     Args:
-        output: folder of the data set.
-        captioner: describes the images.
-        model: writes the questions.
         lvis_root: see `data.lvis`; None leaves LVIS out.
         ego_root: see `data.lvis`; None leaves EgoObjects out.
         boxes: makes masks of EgoObjects' boxes, as SAM did for the paper.
-        settings: of the build.
-        engine: see `engine.run`.
-        workers: see `engine.run`.
-        per_shard: see `engine.run`.
 
     Returns:
         The content of `report.json`.

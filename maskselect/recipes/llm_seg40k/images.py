@@ -20,8 +20,6 @@ class Group(NamedTuple):
     """A sort of images.
 
     Attributes:
-        name: in the report.
-        source: its data set.
         fewest: least number of categories.
         most: largest number of categories; None for no limit.
         wanted: number of images to sample.
@@ -40,9 +38,6 @@ class Chosen:
 
     Attributes:
         source: its data set.
-        image_id: its id there.
-        group: name of its sort.
-        split: one of SPLITS.
         first: number of its first sample in the reader.
         count: number of its samples, which follow each other.
     """
@@ -79,7 +74,6 @@ def choose(group: Group, reader: CocoQuestions, shares: Sequence[float], seed: i
         group: sort of images.
         reader: its data set, with one sample a category of an image.
         shares: ratios of train, validation and test.
-        seed: of the sample.
     """
     ranges: dict[str, tuple[int, int]] = {}  # first sample and number of samples by image
     for number, image in enumerate(reader.image_ids()):

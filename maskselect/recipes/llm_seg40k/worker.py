@@ -60,10 +60,7 @@ class QuestionMaker:
 
     Attributes:
         readers: data sets by source.
-        captioner: describes the images.
-        model: writes the questions.
         boxes: makes masks of EgoObjects' boxes.
-        rules: limits of the questions.
         seed: of the requests.
         attempts: requests an image, each with another seed, until a reply is readable.
         kept: folder of the texts that the models wrote.

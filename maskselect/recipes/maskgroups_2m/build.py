@@ -88,18 +88,12 @@ def build_maskgroups_2m(
 ) -> tuple[list[CompositionRow], Counter[str]]:
     """Write shards, which `maskselect.data.maskgroups_2m` reads, and `composition.json`, or resume a build.
 
-    Equal settings give equal files.
+    Equal settings give equal files. For per_shard, engine and workers see `engine.run`.
 
     Args:
-        roots: folders of the sources.
-        output: folder of the data set.
         sets: of the REFER family, see `SETS`.
-        rules: of the groups.
         boxes: makes masks of Visual Genome's boxes; required with its root.
         limit: number of images of each source; None for all.
-        per_shard: see `engine.run`.
-        engine: see `engine.run`.
-        workers: see `engine.run`.
 
     Returns:
         The composition beside the paper's, and all counts.

@@ -23,8 +23,6 @@ class CocoLvis:
     Attributes:
         coco: root of COCO 2017, or None.
         lvis: root of LVIS v1, or None.
-        links: to the pictures.
-        rules: of the groups.
     """
 
     coco: Path | None

@@ -34,8 +34,6 @@ class Genome:
     Attributes:
         root: folder of the data set.
         boxes: makes the masks.
-        links: to the pictures.
-        rules: of the groups.
     """
 
     root: Path

@@ -41,7 +41,6 @@ def named_groups(objects: Sequence[Drawn], field: str, leave_out: frozenset[str]
     """Groups of at least `LEAST` objects that share a word. Of two words with the same objects, the first is used.
 
     Args:
-        objects: of an image.
         field: "names" or "attributes".
         leave_out: words of which some objects of the image have no mask.
     """
@@ -76,11 +75,8 @@ def by_position(
     """At most `most` prompts for the objects of a name by their position in the image.
 
     Args:
-        groups: objects by name.
         boxes: (N, 4), x0, y0, x1, y1 of the masks.
         size: (H, W).
-        most: number of prompts.
-        rng: source of chance.
     """
     options: list[tuple[str, str, tuple[int, ...]]] = []
     for name, places in groups.items():
@@ -118,7 +114,6 @@ def by_relation(relations: Relations, rng: np.random.Generator) -> list[GroupPro
 
     Args:
         relations: (subject, predicate, object), with indices of objects.
-        rng: source of chance.
     """
     sharing: dict[tuple[str, str, int], list[int]] = {}
     for subject, predicate, target in relations:

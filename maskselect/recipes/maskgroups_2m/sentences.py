@@ -22,8 +22,6 @@ class Sentences:
     Attributes:
         root: folder of the REFER family.
         sets: names, see `maskselect.data.refer`.
-        links: to the pictures.
-        rules: of the groups.
     """
 
     root: Path
