@@ -86,7 +86,7 @@ def _start(ray: Any, workers: int) -> None:
     address, options = os.environ.get("RAY_ADDRESS", ""), {}
     if address:
         _check_address(address, ray.util.get_node_ip_address)
-    else:  # a running cluster has its own processors and dashboard
+    else:  # only here: a running cluster has its own processors and dashboard
         options = {"num_cpus": workers, "include_dashboard": False}
     try:
         with _stderr_muted():

@@ -234,9 +234,9 @@ class Writer(Describer):
         if want.references == 2:
             return None
         key, anchor = self.rng.choice(INTERACTIONS), -1
-        made = self.judge.facts.relations
-        if len(made) and self.rng.random() < (0.4 if want.empty else 0.7):
-            relation, subject, target = made[self.rng.randrange(len(made))].tolist()
+        intended = self.judge.facts.relations
+        if len(intended) and self.rng.random() < (0.4 if want.empty else 0.7):
+            relation, subject, target = intended[self.rng.randrange(len(intended))].tolist()
             key, anchor = INTERACTIONS[relation], target
             inverse = {"on": "under", "inside": "containing", "behind": "in front of", "touching": "touching"}[key]
             if self.rng.random() < 0.35:
@@ -265,9 +265,8 @@ class Writer(Describer):
     def _related(self, want: _Want) -> Draft | None:
         """Attributes and a relation, sometimes with an absolute position or an extreme."""
         draw = self.rng.random()
-        related = self.clause(
-            self.rng.choice((*BESIDE, "larger", "smaller", "same colour", "touching")), want.references
-        )
+        key = self.rng.choice((*BESIDE, "larger", "smaller", "same colour", "touching"))
+        related = self.clause(key, want.references)
         noun = self.noun(want.empty and draw < 0.5, 1, category=draw < 0.7)
         if related is None or (noun.colour and related[0].key == "same colour"):
             return None

@@ -92,8 +92,8 @@ class QuestionMaker:
             return Built([problem], counts + Counter({"images skipped": 1}))
         key = {"captioner": self.captioner.name, "source": unit["source"], "image": objects.file.name}
         caption = " ".join(kept_text(self.kept, key, lambda: self.captioner.caption(objects.image)).split())
-        asked = self._ask(unit, objects, caption, counts)
-        pairs = self._with_masks(unit, objects, asked, counts)
+        questions = self._ask(unit, objects, caption, counts)
+        pairs = self._with_masks(unit, objects, questions, counts)
         counts["kept"] += len(pairs)
         record = {
             "image": objects.file.name,
@@ -130,17 +130,19 @@ class QuestionMaker:
             if entries is None:
                 counts[f"rejected: {UNREADABLE}"] += 1
                 continue
-            asked, refused = check(entries, things, self.rules)
+            questions, refused = check(entries, things, self.rules)
             counts["offered"] += len(entries)
             counts.update({f"rejected: {reason}": number for reason, number in refused.items()})
-            return asked
+            return questions
         return []
 
-    def _with_masks(self, unit: Record, objects: _Objects, asked: list[Asked], counts: Counter[str]) -> list[Record]:
+    def _with_masks(
+        self, unit: Record, objects: _Objects, questions: list[Asked], counts: Counter[str]
+    ) -> list[Record]:
         """The questions in the published form, without those whose object has an empty mask."""
         masks: dict[str, np.ndarray] = {}
         pairs: list[Record] = []
-        for question, answer in asked:
+        for question, answer in questions:
             if answer not in masks:
                 masks[answer] = self._mask(unit["source"], objects, answer)
             mask = masks[answer]

@@ -45,13 +45,13 @@ class Sentences:
     def build(self, image: int) -> Built:
         """The row of an image: COCO's objects, and every sentence once for each set."""
         annotations: dict[Any, Record] = {}
-        asked: list[tuple[str, list[Any]]] = []
+        all_sentences: list[tuple[str, list[Any]]] = []
         picture, size = None, (0, 0)
         for reader in self.readers:
             sentences = reader.sentences_of(image)
             if not sentences:
                 continue
-            asked += sentences
+            all_sentences += sentences
             record = reader.coco.image(image)
             picture, size = picture or reader.images.find(file_name_of(record)), size_of(record)
             annotations |= {a["id"]: a for a in reader.coco.annotations(image) if not a.get("iscrowd")}
@@ -61,6 +61,7 @@ class Sentences:
         codes = rle.encode(decode_masks(list(annotations.values()), size).numpy())
         objects = [Drawn(code, ()) for code in codes]
         prompts = [
-            GroupPrompt(text, FREE, (), tuple(places[key] for key in keys if key in places)) for text, keys in asked
+            GroupPrompt(text, FREE, (), tuple(places[key] for key in keys if key in places))
+            for text, keys in all_sentences
         ]
         return built(REFER, self.links.name(picture), f"coco/{image}", size, objects, prompts, Counter())

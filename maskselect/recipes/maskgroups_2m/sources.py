@@ -99,10 +99,10 @@ def built(
     counts: Counter[str],
 ) -> Built:
     """The row of an image with the counts of its prompts; no row without prompts."""
-    asked = [prompt.as_record() for prompt in prompts]
-    for prompt in asked:
+    records = [prompt.as_record() for prompt in prompts]
+    for prompt in records:
         counts[composition_key(source, prompt["kind"], bool(prompt["references"]))] += 1
-    if not asked:
+    if not records:
         return Built([], counts + Counter({f"{source}: images without a group": 1}))
     record = {
         "image": image,
@@ -111,8 +111,8 @@ def built(
         "height": size[0],
         "width": size[1],
         "masks": [o.code for o in objects],
-        "asked": len(asked),
-        "prompts": asked,
+        "asked": len(records),
+        "prompts": records,
     }
     return Built([record], counts + Counter({f"{source}: images": 1}))
 
