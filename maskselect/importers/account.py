@@ -1,4 +1,4 @@
-"""What became of every tensor of an import, line by line: for the terminal, and for a file beside the weights."""
+"""The account of an import: what became of every tensor, for the terminal and for a file beside the weights."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,17 +11,23 @@ from maskselect.backends.name_map import ImportReport
 from maskselect.ops.atomic import write_text
 
 NONE = "-"
-"""Stands for a source or target that there is not."""
+"""Stands for a missing source or target."""
 
 REFUSED = "REFUSED"
-"""What the reason begins with where a tensor keeps the import from being done."""
-
-COLUMNS = ("source", "shape", "dtype", "target", "why")
+"""First word of the reason for a tensor that prevents the import."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """source, target: names there and here, or `NONE`.  shape, dtype: of the source's tensor.  why: it goes there."""
+    """One tensor.
+
+    Attributes:
+        source: name in the release, or `NONE`.
+        shape: shape of the source tensor.
+        dtype: dtype of the source tensor, or `NONE`.
+        target: name in the new files, or `NONE`.
+        why: the reason for this target.
+    """
 
     source: str
     shape: tuple[int, ...]
@@ -29,32 +35,40 @@ class Row:
     target: str
     why: str
 
+    @classmethod
+    def of(cls, source: str, tensor: Tensor, target: str, why: str) -> "Row":
+        """The row of a tensor."""
+        return cls(source, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), target, why)
+
     @property
     def cells(self) -> tuple[str, str, str, str, str]:
-        """As text, in the order of `COLUMNS`."""
+        """All fields as text."""
         shape = " x ".join(map(str, self.shape)) or ("1" if self.dtype != NONE else NONE)
         return self.source, shape, self.dtype, self.target, self.why
 
 
-def row(source: str, tensor: Tensor, target: str, why: str) -> Row:
-    """A row for a tensor that is there, or that was made. tensor: its shape and dtype are looked at."""
-    return Row(source, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), target, why)
-
-
 def report_rows(report: ImportReport, headers: Mapping[str, Tensor], prefix: str, why: str) -> list[Row]:
-    """A row for each tensor of a report. prefix: of the targets.  why: names are matched."""
-    reshaped = {line.partition(" ")[0]: line for line in report.reshaped}
+    """The rows of a report.
+
+    Args:
+        report: of an import by name.
+        headers: the tensors of the release.
+        prefix: goes before every target.
+        why: the reason for matched tensors.
+    """
     rows = [
-        row(foreign, headers[foreign], prefix + own, why) for foreign, owns in report.matched.items() for own in owns
+        Row.of(source, headers[source], prefix + own, why) for source, names in report.matched.items() for own in names
     ]
-    rows += [row(foreign, headers[foreign], NONE, f"left behind: {told}") for foreign, told in report.dropped.items()]
-    rows += [row(foreign, headers[foreign], NONE, f"{REFUSED}: {line}") for foreign, line in reshaped.items()]
-    rows += [row(foreign, headers[foreign], NONE, f"{REFUSED}: unknown") for foreign in report.unknown]
-    return rows + [Row(foreign, (), NONE, NONE, f"{REFUSED}: missing") for foreign in report.missing]
+    rows += [Row.of(name, headers[name], NONE, f"left behind: {reason}") for name, reason in report.dropped.items()]
+    rows += [
+        Row.of(line.partition(" ")[0], headers[line.partition(" ")[0]], NONE, f"{REFUSED}: {line}")
+        for line in report.reshaped
+    ]
+    rows += [Row.of(name, headers[name], NONE, f"{REFUSED}: unknown") for name in report.unknown]
+    return rows + [Row(name, (), NONE, NONE, f"{REFUSED}: missing") for name in report.missing]
 
 
 def write_rows(path: Path, source: Path, rows: Iterable[Row], assumed: Sequence[str]) -> None:
-    """JSON: `source`, `assumed`, and `tensors`, a list of `COLUMNS` by name."""
-    tensors = [dict(zip(COLUMNS, (r.source, list(r.shape), r.dtype, r.target, r.why), strict=True)) for r in rows]
-    told = {"source": str(source), "assumed": list(assumed), "tensors": tensors}
-    write_text(path, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    """Write JSON with `source`, `assumed`, and `tensors`, a list of rows by field name."""
+    content = {"source": str(source), "assumed": list(assumed), "tensors": [vars(row) for row in rows]}
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

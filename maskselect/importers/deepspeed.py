@@ -1,7 +1,7 @@
-"""The weights in a folder that DeepSpeed wrote: found, and read without running anything that they hold.
+"""Reads the weights of a DeepSpeed checkpoint without running code from it.
 
-`latest` names the folder of the last step; its `mp_rank_00_model_states.pt` holds all weights of a run without model
-parallelism, frozen ones included, under "module". The optimiser's shards beside it are not needed.
+`latest` names the folder of the last step. Its `mp_rank_00_model_states.pt` holds all weights of a run without model
+parallelism under "module", frozen weights included. The optimiser's shards beside it are not needed.
 """
 
 from pathlib import Path
@@ -15,9 +15,13 @@ _WITHIN = ("", "ckpt_model", "ckpt_models")
 
 
 def find_states(source: Path) -> Path:
-    """The file of model states for it, the folder of its step, or a folder with `latest`, perhaps within `ckpt_model`.
+    """The file of model states.
 
-    Raises FileNotFoundError when there is none.
+    Args:
+        source: the file, the folder of its step, or a folder with `latest`, directly or in its `ckpt_model`.
+
+    Raises:
+        FileNotFoundError: if there is none.
     """
     if source.is_file():
         return source
@@ -38,9 +42,10 @@ def find_states(source: Path) -> Path:
 
 
 def read_states(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of model states by name, mapped from disk, not read. Nothing but plain data is unpickled.
+    """The tensors of a file of model states by name, mapped from disk. Only plain data is unpickled.
 
-    Raises ValueError when the file is damaged, would run code, or holds something else.
+    Raises:
+        ValueError: if the file is damaged, would run code, or holds no weights.
     """
     content = read_pickled(path, "DeepSpeed")
     tensors = content.get("module") if isinstance(content, dict) else None

@@ -1,10 +1,9 @@
-"""The weights of a folder as the hub has them: one file, or shards with an index; safetensors, or pickled by torch.
+"""The weights of a folder from the hub: one file, or shards with an index; safetensors, or pickled by torch.
 
-Nothing but plain data is unpickled, and every shard is checked against the index before anything is made of it.
+Only plain data is unpickled, and every shard is checked against the index before anything is written.
 """
 
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,54 +15,54 @@ from torch import Tensor
 from maskselect.backends.pickled import read_state_dict
 
 FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names of weights that are one file, the best first; of shards the index bears the name with `.index.json`."""
+"""Names of weights in one file, by preference; the index of shards has the name with `.index.json`."""
 
-_SHOWN = 3
+_SHOWN = 3  # tensors that an error lists
 
 
 class HubWeights(Mapping[str, Tensor]):
-    """Tensors by name, in the order of the files, on the CPU.
+    """Tensors by name on the CPU, in the order of the files, of which one is open at a time.
 
-    They are mapped from disk where the file allows it, which safetensors and torch's zip format do; of older pickles
-    one file at a time is in memory.
+    safetensors and torch's zip format are mapped from disk; older pickles are read into memory.
 
     Args:
-        folder: where the files are.
-        what: whose weights they should be, for errors.
-        example: a hub id of that kind, for the command that gets it.
+        folder: the folder of the files.
+        what: kind of the model, for errors.
+        example: a hub id of that kind, for the command that downloads it.
 
-    `headers` has every tensor on the meta device: its shape and dtype, and no data.
+    Attributes:
+        headers: every tensor on the meta device, with its shape and dtype.
 
-    Raises FileNotFoundError when the folder, its weights or a shard are not there; ValueError when a file is damaged or
-    holds more than tensors, or when the index tells something else than what the shards hold.
+    Raises:
+        FileNotFoundError: if the folder, its weights or a shard is missing.
+        ValueError: if a file is damaged or holds more than tensors, or if index and shards differ.
     """
 
     def __init__(self, folder: Path, what: str, example: str) -> None:
         self.folder, self.what = folder, what
         self.hint = f"get it with: hf download {example} --local-dir {folder}"
         self.headers: dict[str, Tensor] = {}
-        self._places: dict[str, Path] = {}
-        self._mapped: dict[Path, dict[str, Tensor]] = {}
-        self._last: tuple[Path, dict[str, Tensor]] | None = None
-        for path, named in self._files().items():
-            held = self._opened(path)
-            if named is not None:
-                _check_index(path, set(held), named)
-            for name, tensor in held.items():
-                self._places[name] = path
+        self._files: dict[str, Path] = {}
+        self._open: tuple[Path | None, dict[str, Tensor]] = (None, {})
+        for path, indexed in self._indexed().items():
+            tensors = self._tensors(path)
+            if indexed is not None:
+                _check_index(path, set(tensors), indexed)
+            self._files.update(dict.fromkeys(tensors, path))
+            for name, tensor in tensors.items():
                 self.headers[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._opened(self._places[name])[name]
+        return self._tensors(self._files[name])[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._files)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._files)
 
-    def _files(self) -> dict[Path, set[str] | None]:
-        """The files with weights, each with the names that the index gives it, or None where there is no index."""
+    def _indexed(self) -> dict[Path, set[str] | None]:
+        """The files of weights, each with the names that the index assigns to it; None without an index."""
         if not self.folder.is_dir():
             raise FileNotFoundError(f"folder {self.folder} does not exist; expected a {self.what} ({self.hint})")
         for single in FILES:
@@ -76,38 +75,34 @@ class HubWeights(Mapping[str, Tensor]):
         raise FileNotFoundError(f"{self.folder} holds no weights of a {self.what}; expected {expected} ({self.hint})")
 
     def _shards(self, index: Path) -> dict[Path, set[str] | None]:
-        placed = read_json(index).get("weight_map")
-        if not isinstance(placed, dict) or not placed or not all(isinstance(file, str) for file in placed.values()):
+        files = read_json(index).get("weight_map")
+        if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
             raise ValueError(f"{index} has no weight_map that gives every tensor its file")
-        found: dict[Path, set[str] | None] = {}
-        for file in sorted(set(placed.values())):
+        shards: dict[Path, set[str] | None] = {}
+        for file in sorted(set(files.values())):
             if Path(file).name != file:
                 raise ValueError(f"{index} names {file!r}, which is no file beside it")
-            found[index.with_name(file)] = {name for name, other in placed.items() if other == file}
-        absent = [path.name for path in found if not path.is_file()]
+            shards[index.with_name(file)] = {name for name, other in files.items() if other == file}
+        absent = [path.name for path in shards if not path.is_file()]
         if absent:
             raise FileNotFoundError(f"{index} names {', '.join(absent)}, which is not there ({self.hint})")
-        return found
+        return shards
 
-    def _opened(self, path: Path) -> dict[str, Tensor]:
-        if path in self._mapped:
-            return self._mapped[path]
-        if self._last is not None and self._last[0] == path:
-            return self._last[1]
-        self._last = None  # two of them at once may be more than there is memory for
-        if path.suffix == ".safetensors":
-            self._mapped[path] = tensors = _read_safetensors(path)
-        else:
-            tensors = read_state_dict(path, self.what)
-            if zipfile.is_zipfile(path):
-                self._mapped[path] = tensors
-            else:
-                self._last = (path, tensors)
-        return tensors
+    def _tensors(self, path: Path) -> dict[str, Tensor]:
+        if self._open[0] != path:
+            self._open = (None, {})  # two unmapped files may not fit into memory
+            read = _read_safetensors(path) if path.suffix == ".safetensors" else read_state_dict(path, self.what)
+            self._open = (path, read)
+        return self._open[1]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file has by name. Raises FileNotFoundError without it, ValueError when it is anything else."""
+    """The content of a JSON file that holds an object.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it holds anything else.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
     try:
@@ -127,8 +122,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"checkpoint {path} is truncated or not a safetensors file: {error}") from error
 
 
-def _check_index(path: Path, held: set[str], named: set[str]) -> None:
-    absent, extra = sorted(named - held), sorted(held - named)
+def _check_index(path: Path, held: set[str], indexed: set[str]) -> None:
+    absent, extra = sorted(indexed - held), sorted(held - indexed)
     if absent or extra:
         raise ValueError(
             f"the index in {path.parent} does not tell what {path.name} holds: {len(absent)} tensors are not in it"

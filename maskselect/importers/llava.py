@@ -1,13 +1,12 @@
-"""A LLaVA in original naming (liuhaotian/llava-v1.5-13b): to a folder that transformers, and with it `Llava`, reads.
+"""A LLaVA in original naming (liuhaotian/llava-v1.5-13b), converted to a folder that transformers and `Llava` read.
 
-transformers takes a folder in original naming without an error, and gives random weights. The vocabulary gets the two
-tokens that llava-hf's files have, <image> and <pad>, and is filled up to a multiple of 64, which makes 32064 of 32000.
-No image processor is written: `Llava` prepares images itself.
+transformers loads a folder in original naming without an error, with random weights. As in llava-hf's files, the
+vocabulary gets the tokens <image> and <pad> and is padded to a multiple of 64: 32064 rows for 32000 tokens. No image
+processor is written, because `Llava` prepares images itself.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from transformers import AddedToken, LlavaConfig, LlavaForConditionalGeneration,
 
 from maskselect.backends.name_map import ImportReport
 from maskselect.importers.hub_folder import HubWeights
-from maskselect.importers.llava_config import llava_config, read_base, vision_tower
+from maskselect.importers.llava_config import llava_1_5_config, read_base, vision_tower
 from maskselect.importers.llava_folder import SHARD, read_tokenizer, write_tokenizer, write_weights
 from maskselect.importers.llava_names import EMBEDDINGS, ORIGINAL, OUTPUT
 from maskselect.ops.atomic import atomic_folder, refuse_filled
@@ -24,19 +23,23 @@ from maskselect.ops.atomic import atomic_folder, refuse_filled
 WHAT, EXAMPLE = "LLaVA in original naming", "liuhaotian/llava-v1.5-13b"
 
 ADDED = ("<image>", "<pad>")
-"""Tokens behind those of the original, in this order."""
+"""Tokens that follow the original vocabulary, in this order."""
 
 
 @dataclass(frozen=True)
 class LlavaPlan:
-    """What is to be written.
+    """The content of the new folder.
 
-    config, words: of the new folder.  names: foreign name of every tensor that comes from the file, by ours.
-    tower: the others, by our names.  report: what becomes of every tensor; not checked yet.
+    Attributes:
+        config: its config.
+        tokenizer: its tokenizer.
+        names: the foreign name of every tensor from the file, by its own name.
+        tower: the other tensors, by their own names.
+        report: what becomes of every tensor; not checked yet.
     """
 
     config: LlavaConfig
-    words: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase
     names: dict[str, str]
     tower: dict[str, Tensor]
     report: ImportReport
@@ -47,15 +50,18 @@ def import_llava(
 ) -> ImportReport:
     """Read a folder in original naming and write one that transformers reads; it appears whole or not at all.
 
-    source: config.json with mm_* settings, and weights, see `HubWeights`.
-    destination: a folder that is not there yet, or empty.
-    tokenizer: folder with tokenizer.model or tokenizer.json, that of `source` by default.
-    tower: folder or hub id of the CLIP that is taken when the weights hold no vision tower.
-    shard: most that one file of weights holds.
+    Weights keep their dtype; a vision tower from elsewhere gets that of the other weights.
 
-    Weights keep their dtype; a vision tower from elsewhere gets that of the rest.
-    Raises FileNotFoundError when something is not there, ValueError when it is damaged, unsafe, or of other names or
-    shapes than LLaVA-1.5's.
+    Args:
+        source: config.json with mm_* settings, and weights, see `HubWeights`.
+        destination: a new or empty folder.
+        tokenizer: folder with tokenizer.model or tokenizer.json; default: `source`.
+        tower: folder or hub id of the CLIP to take if the weights hold no vision tower.
+        shard: maximum size of a file of weights.
+
+    Raises:
+        FileNotFoundError: if an input is missing.
+        ValueError: if an input is damaged or unsafe, or if names or shapes are not those of LLaVA-1.5.
     """
     refuse_filled(destination)
     weights = HubWeights(source, WHAT, EXAMPLE)
@@ -67,71 +73,66 @@ def import_llava(
 
 
 def plan_llava(folder: Path, headers: Mapping[str, Tensor], tokenizer: Path | None, tower: str | None) -> LlavaPlan:
-    """What to write of the tensors of `folder`. Raises as `import_llava` does, but for the report."""
+    """Plan the import of the tensors of `folder`. Raises as `import_llava` does, except for the report."""
     base = read_base(folder)
     rows = len(headers[EMBEDDINGS]) if EMBEDDINGS in headers else 0
     if not rows:
         raise ValueError(f"checkpoint {folder} is not a {WHAT}: {EMBEDDINGS} is missing")
-    vision, elsewhere = vision_tower(folder, base, headers, tower)
-    config = llava_config(folder, base, vision, rows)
-    words = _read_words(tokenizer or folder, rows, folder)
-    expected = {name: shape for name, shape in _shapes(config, rows).items() if name not in elsewhere}
+    vision, tower_tensors = vision_tower(folder, base, headers, tower)
+    config = llava_1_5_config(folder / "config.json", base, vision, rows)
+    words = _read_tokenizer(tokenizer or folder, rows, folder)
+    expected = {name: shape for name, shape in _shapes(config, rows).items() if name not in tower_tensors}
     names, report = ORIGINAL.account(headers, expected)
     if report.doubled:
         raise ValueError(f"checkpoint {folder}: {report.doubled[0]}")
-    return LlavaPlan(config, words, names, elsewhere, report)
+    return LlavaPlan(config, words, names, tower_tensors, report)
 
 
 def write_llava(folder: Path, plan: LlavaPlan, weights: Mapping[str, Tensor], shard: str = SHARD) -> None:
-    """Config, weights and tokenizer into a folder that is there. Not more than a shard is in memory."""
-    rows, dtype = plan.config.text_config.vocab_size, weights[OUTPUT].dtype
-    makers: dict[str, Callable[[], Tensor]] = {
-        own: partial(_filled_up, weights, foreign, rows)
-        if foreign in (EMBEDDINGS, OUTPUT)
-        else partial(weights.__getitem__, foreign)
-        for own, foreign in plan.names.items()
-    }
-    makers |= {own: partial(tensor.to, dtype) for own, tensor in plan.tower.items()}
-    write_weights(folder, _Made(makers), plan.config, shard)
-    write_tokenizer(folder, plan.words)
+    """Write config, weights and tokenizer into an existing folder, with at most one shard in memory."""
+    write_weights(folder, _NewTensors(plan, weights), plan.config, shard)
+    write_tokenizer(folder, plan.tokenizer)
 
 
-class _Made(Mapping[str, Tensor]):
-    """Tensors that are made whenever they are asked for, and not kept."""
+class _NewTensors(Mapping[str, Tensor]):
+    """The tensors of the new folder by their own names; each is made at every access and not kept."""
 
-    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
-        self._makers = makers
+    def __init__(self, plan: LlavaPlan, weights: Mapping[str, Tensor]) -> None:
+        self._plan, self._weights = plan, weights
+        self._dtype = weights[OUTPUT].dtype
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._makers[name]()
+        if name in self._plan.tower:
+            return self._plan.tower[name].to(self._dtype)
+        foreign = self._plan.names[name]
+        tensor = self._weights[foreign]
+        if foreign not in (EMBEDDINGS, OUTPUT):
+            return tensor
+        # New rows are the mean of the others, so that no new token is ever the most likely one.
+        mean = tensor.mean(0, keepdim=True, dtype=torch.float32).to(tensor.dtype)
+        return torch.cat([tensor, mean.expand(self._plan.config.text_config.vocab_size - len(tensor), -1)])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
+        yield from self._plan.names
+        yield from self._plan.tower
 
     def __len__(self) -> int:
-        return len(self._makers)
-
-
-def _filled_up(weights: Mapping[str, Tensor], name: str, rows: int) -> Tensor:
-    """(V, D) to (rows, D), all new rows the mean of the others, so that no new token is ever the likeliest."""
-    matrix = weights[name]
-    mean = matrix.mean(0, keepdim=True, dtype=torch.float32).to(matrix.dtype)
-    return torch.cat([matrix, mean.expand(rows - len(matrix), -1)])
+        return len(self._plan.names) + len(self._plan.tower)
 
 
 def _shapes(config: LlavaConfig, rows: int) -> dict[str, torch.Size]:
-    """Of all tensors of the new folder, by our names; what has a row for every token as the file has it."""
+    """Shapes of all tensors by their own names; embeddings and output layer have the `rows` of the file."""
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for foreign in (EMBEDDINGS, OUTPUT):
-        (own,) = ORIGINAL.own(foreign)
-        shapes[own] = torch.Size((rows, shapes[own][1]))
+        (name,) = ORIGINAL.own(foreign)
+        shapes[name] = torch.Size((rows, shapes[name][1]))
     return shapes
 
 
-def _read_words(folder: Path, rows: int, source: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer with `ADDED`. Raises ValueError when the other tokens are more or fewer than `rows`."""
+def _read_tokenizer(folder: Path, rows: int, source: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer with `ADDED`. Raises ValueError if the number of its other tokens is not `rows`."""
     words = read_tokenizer(folder)
     known = words.get_vocab()
     for text in ADDED:

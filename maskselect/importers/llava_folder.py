@@ -1,4 +1,4 @@
-"""Writing a LLaVA as transformers reads it: config, weights in shards, tokenizer. Never holds more than a shard."""
+"""Writes a LLaVA as transformers reads it: config, weights in shards, tokenizer. At most one shard is in memory."""
 
 import json
 from collections.abc import Mapping
@@ -13,26 +13,42 @@ from torch import Tensor
 from transformers import AddedToken, LlamaTokenizer, LlavaConfig, PreTrainedTokenizerBase
 
 from maskselect.backends.optional import installing
-from maskselect.importers.soundness import sound
 
 SHARD = "2GB"
 
 
-def write_weights(folder: Path, tensors: Mapping[str, Tensor], config: LlavaConfig, shard: str = SHARD) -> None:
-    """config.json, and model.safetensors or its shards with their index; every tensor keeps its dtype.
+def check_finite(name: str, tensor: Tensor) -> Tensor:
+    """The tensor itself. Raises ValueError if it is sparse, not of a floating-point dtype, or has infinite values."""
+    if tensor.layout != torch.strided or not tensor.is_floating_point():
+        layout = "" if tensor.layout == torch.strided else f"{tensor.layout} of "
+        kind = f"{layout}{tensor.dtype}".replace("torch.", "")
+        raise ValueError(f"tensor {name} is {kind}; expected a dense one of floating point")
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"tensor {name} holds values that are not finite; the file is damaged")
+    return tensor
 
-    tensors: by transformers' names; mapped from disk or not, they are copied shard by shard.
-    Raises ValueError for one that cannot be computed with, see `soundness.sound`.
+
+def write_weights(folder: Path, tensors: Mapping[str, Tensor], config: LlavaConfig, shard: str = SHARD) -> None:
+    """Write config.json, and model.safetensors or its shards with their index; every tensor keeps its dtype.
+
+    Args:
+        folder: an existing folder.
+        tensors: by transformers' names, mapped from disk or not.
+        config: of the LLaVA.
+        shard: maximum size of a file.
+
+    Raises:
+        ValueError: for a tensor that `check_finite` refuses.
     """
     config.architectures = ["LlavaForConditionalGeneration"]
     config.dtype = str(tensors["lm_head.weight"].dtype).removeprefix("torch.")
     config.save_pretrained(folder)
-    # By their sizes alone: what shares memory, as the views of a flat buffer do, would all come into one shard.
+    # By sizes alone: tensors that share memory, such as views of one flat buffer, would all go into one shard.
     sizes = {name: torch.empty(t.shape, dtype=t.dtype, device="meta") for name, t in tensors.items()}
     plan = split_torch_state_dict_into_shards(sizes, max_shard_size=shard)
     for name, members in plan.filename_to_tensors.items():
         held = {
-            member: sound(member, tensors[member]).detach().clone(memory_format=torch.contiguous_format)
+            member: check_finite(member, tensors[member]).detach().clone(memory_format=torch.contiguous_format)
             for member in members
         }
         save_file(held, folder / name, metadata={"format": "pt"})
@@ -42,26 +58,29 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], config: LlavaConf
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The base LLaVA's tokenizer, which puts a space before every piece of text, as the release's did.
+    """The base LLaVA's tokenizer, which puts a space before every piece of text, as that of the release does.
 
-    Raises FileNotFoundError when there is none, ValueError when it cannot be read.
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it cannot be read.
     """
     if not any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
         raise FileNotFoundError(f"{folder} holds no tokenizer.model or tokenizer.json of the base LLaVA")
     try:
-        found: PreTrainedTokenizerBase = LlamaTokenizer.from_pretrained(folder, legacy=True)
-    except Exception as error:  # a damaged file breaks its reader in any way
+        tokenizer: PreTrainedTokenizerBase = LlamaTokenizer.from_pretrained(folder, legacy=True)
+    except Exception as error:  # a damaged file may raise anything
         known = (folder / "tokenizer.json").is_file() or find_spec("sentencepiece")
         needs = "" if known else f" (a tokenizer.model needs: {installing('import')})"
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"the tokenizer in {folder} cannot be read{needs}: {reason}") from error
-    return found
+    return tokenizer
 
 
 def add_tokens(tokenizer: PreTrainedTokenizerBase, ordinary: str, special: tuple[str, ...]) -> None:
-    """Add what is not there yet, the ordinary token first; each swallows the spaces around it.
+    """Add the missing tokens, the ordinary one first; each strips the spaces around it.
 
-    Raises ValueError when the ordinary one was there already, and does not.
+    Raises:
+        ValueError: if the tokenizer has the ordinary token already and it does not strip spaces.
     """
     known = tokenizer.get_vocab()
     for text in (ordinary, *special):
@@ -71,11 +90,11 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, ordinary: str, special: tuple
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.unk_token
     alone, behind = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("is", f"is {ordinary}"))
     if behind != [*alone, tokenizer.convert_tokens_to_ids(ordinary)]:
-        raise ValueError(f"the tokenizer has {ordinary} already, but not as a token that swallows the space before it")
+        raise ValueError(f"the tokenizer has {ordinary} already, but not as a token that strips the space before it")
 
 
 def write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The tokenizer's files, in which a space goes before every piece of text."""
+    """Write the tokenizer; it puts a space before every piece of text."""
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     settings: dict[str, Any] = json.loads(path.read_text())

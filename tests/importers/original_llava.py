@@ -40,7 +40,7 @@ def base(folder: Path, sizes: Sizes, **changed: Any) -> int:
         "mm_use_im_start_end": False,
         "mm_vision_select_feature": "patch",
         "mm_vision_select_layer": -2,
-        "mm_vision_tower": "openai/clip-vit-large-patch14-336",
+        "mm_vision_tower": release.clip_config(folder, sizes),
         "model_type": "llava",
         "num_attention_heads": sizes.heads,
         "num_hidden_layers": sizes.layers,

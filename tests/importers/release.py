@@ -178,8 +178,25 @@ def base_llava(folder: Path, sizes: Sizes) -> int:
         "num_attention_heads": sizes.heads,
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-6,
-        "mm_vision_tower": "a tiny tower",
+        "mm_vision_tower": clip_config(folder, sizes),
         "mm_vision_select_layer": -2,
     }
     (folder / "config.json").write_text(json.dumps(config))
     return len(words) + 3
+
+
+def clip_config(folder: Path, sizes: Sizes) -> str:
+    """A folder beside `folder` with the config of the vision tower; gives its path."""
+    vision = {
+        "model_type": "clip_vision_model",
+        "hidden_size": sizes.vision,
+        "intermediate_size": sizes.vision_ffn,
+        "num_hidden_layers": sizes.vision_layers,
+        "num_attention_heads": max(1, sizes.vision // 64),
+        "image_size": sizes.grid * sizes.patch,
+        "patch_size": sizes.patch,
+    }
+    clip = folder.with_name(f"{folder.name}-clip")
+    clip.mkdir(exist_ok=True)
+    (clip / "config.json").write_text(json.dumps(vision))
+    return str(clip)

@@ -18,9 +18,8 @@ import maskselect
 from maskselect import cli
 from maskselect.backends.configs import read_configs
 from maskselect.encoders.position import SinusoidEncoder
-from maskselect.importers.llm_seg import import_llm_seg
+from maskselect.importers.llm_seg import MADE, base_config, expected_shapes, import_llm_seg
 from maskselect.importers.llm_seg_names import LLAVA, LLM_SEG
-from maskselect.importers.llm_seg_shapes import MADE, expected_shapes, llava_config
 from maskselect.lmm.llava import LIGHTNING_SYSTEM
 from maskselect.structures.sample import Overlaps
 from maskselect.systems.llmseg import LLMSeg
@@ -141,9 +140,9 @@ def test_weights_come_in_shards_and_the_card_tells_where_from(made: Made, import
     assert card["config"]["init_args"]["lmm"]["init_args"]["model"] == "{beside}/llava"
     dropped = card["imported"]["dropped"]
     assert dropped == {
-        "a table, which is computed": made.sizes.layers + 1,
-        "Segment Anything, of its own file": 3,
-        "DINOv2, of its own file": 5,
+        "a computed table": made.sizes.layers + 1,
+        "Segment Anything, from its file": 3,
+        "DINOv2, from its file": 5,
     }
     assert card["imported"]["matched"] + sum(dropped.values()) == len(made.tensors)
 
@@ -283,7 +282,7 @@ QUERY = M + "layers.0.self_attn.q_proj."
         (_drop(M + "layers.1.mlp.up_proj.weight"), [f"missing: {M}layers.1.mlp.up_proj.weight"]),
         (_drop(P + "lm_head.weight"), [f"1 missing, 0 reshaped; missing: {P}lm_head.weight"]),
         (_drop(M + "embed_tokens.weight"), [f"{M}embed_tokens.weight is missing"]),
-        (_drop(release.TOWER + "encoder.layers.0.mlp.fc1.weight"), ["encoder.layers.0.mlp.fc1.weight is missing"]),
+        (_drop(release.TOWER + "encoder.layers.0.mlp.fc1.weight"), ["1 missing", "encoder.layers.0.mlp.fc1.weight"]),
         (_rename(FUSION, FUSION + "es"), [f"unknown: {FUSION}es", f"missing: {FUSION}"]),
         (_rename(LORA, LORA.replace("layers.1", "layers.7")), ["unknown: ", "layers.7", f"missing: {LORA}"]),
         (_rename(M + "mm_projector.bias", M + "mm_projector.0.bias"), [f"missing: {M}mm_projector.bias"]),
@@ -440,15 +439,15 @@ def _break(made: Made, folder: Path, how: str) -> dict[str, Any]:
         ("a tokenizer.model that cannot be read", "a tokenizer.model needs: make setup EXTRAS=import"),
         ("damaged tokenizer", "cannot be read"),
         ("another tokenizer", "expected the tokenizer of the LLaVA"),
-        ("tokenizer with another [SEG]", "swallows the space"),
+        ("tokenizer with another [SEG]", "strips the space"),
         ("no base config", "config.json is missing"),
-        ("damaged base config", "no config of a LLaVA"),
+        ("damaged base config", "holds no settings by name"),
         ("base config of fewer layers", "unknown: base_model.model.model.layers.1."),
         ("base config without heads", "num_attention_heads None"),
         ("no config", "gone.yaml does not exist"),
         ("config of another system", "expected maskselect.systems.llmseg.LLMSeg"),
-        ("config with references", "references: True, of which the release knows nothing"),
-        ("config without lora", "no lora"),
+        ("config with references", "has reader.mask_tokenizer.pre, which the release does not have"),
+        ("config without lora", "q_proj.weight, which the release does not have"),
         ("config without a task", "no model.task"),
         ("config of another width", "reshaped"),
     ],
@@ -518,7 +517,7 @@ def test_the_command(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[s
     arguments = ["import", "llm-seg", str(made.source), str(tmp_path / "out"), "--tokenizer", str(made.base)]
     assert cli.main([*arguments, "-c", str(made.config)]) == 0
     told = capsys.readouterr().out
-    assert "tensors taken" in told and "3: Segment Anything, of its own file" in told
+    assert "tensors taken" in told and "3: Segment Anything, from its file" in told
     assert (tmp_path / "out" / "llmseg.safetensors").is_file()
     assert cli.main([*arguments, "-c", str(made.config)]) == 2
     error = capsys.readouterr().err
@@ -543,7 +542,7 @@ def test_the_paper_config_fits_a_release_of_the_published_size(tmp_path: Path) -
     base = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(base | {"mm_vision_tower": "openai/clip-vit-large-patch14"}))
     tensors = {name: torch.empty(shape, device="meta") for name, shape in release.shapes(PUBLISHED).items()}
-    config = llava_config(tmp_path, tensors, tmp_path)
+    config = base_config(tmp_path, tensors, tmp_path)
     assert config.vision_config.image_size == 224 and config.vision_config.num_attention_heads == 16
     expected = expected_shapes(config, read_configs([PAPER])["model"]["task"])
     names, report = LLM_SEG.account(tensors, expected)

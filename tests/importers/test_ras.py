@@ -21,8 +21,7 @@ from maskselect.backends.configs import read_configs
 from maskselect.importers.account import NONE, REFUSED, Row
 from maskselect.importers.hub_folder import HubWeights
 from maskselect.importers.llava import plan_llava
-from maskselect.importers.ras import Choices, import_ras
-from maskselect.importers.ras_config import block_order, encoder_channels, ras_task
+from maskselect.importers.ras import Choices, block_order, encoder_channels, import_ras, ras_task
 from maskselect.lmm.llava import VICUNA_SYSTEM
 from maskselect.systems.loading import BESIDE
 from maskselect.systems.ras import RAS

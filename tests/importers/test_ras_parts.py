@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Size
 
-from maskselect.importers.ras_shapes import Mlp, Vector, find_parts, mlps
+from maskselect.importers.ras_parts import Mlp, Vector, find_parts, linear_pairs
 
 WIDTH = 32
 LAYERS = [("0", "2"), ("fc1", "fc2"), ("linear_1", "linear_2"), ("layers.0", "layers.1"), ("9", "10"), ("up", "down")]
@@ -59,30 +59,30 @@ def test_planted_parts_are_found_and_doubled_ones_are_not(data: st.DataObject, c
     found = find_parts(shapes, WIDTH, {}, {})
     assert not found.problems and not found.rivals
     first, second = (f"{place[0]}region.{name}" for name in names[0])
-    assert (found.mlp("projector").first, found.mlp("projector").second) == (first, second)
-    assert found.mlp("projector").sizes == (channels, WIDTH, WIDTH)
-    assert found.mlp("classifier").first == f"{place[1]}judge.{names[1][0]}"
-    assert found.mlp("classifier").sizes == (WIDTH, hidden, 1)
-    pool, ref = found.vector("pool_pre"), found.vector("ref_pre")
+    assert (found.mlps["projector"].first, found.mlps["projector"].second) == (first, second)
+    assert found.mlps["projector"].sizes == (channels, WIDTH, WIDTH)
+    assert found.mlps["classifier"].first == f"{place[1]}judge.{names[1][0]}"
+    assert found.mlps["classifier"].sizes == (WIDTH, hidden, 1)
+    pool, ref = found.vectors["pool_pre"], found.vectors["ref_pre"]
     assert (pool.row, ref.row) == ((0, 1) if "matrix" in form else (None, None))
     assert "matrix" in form or ("pool" in pool.name and "ref" in ref.name)
 
     role, part = data.draw(st.sampled_from([("projector", projector), ("classifier", classifier)]))
     again = find_parts(shapes | {f"second.{name}": Size(shape) for name, shape in part.items()}, WIDTH, {}, {})
-    assert role not in again.parts and len(again.problems) == 1 and "2 have the shape of" in again.problems[0]
+    assert role not in again.mlps and len(again.problems) == 1 and "2 have the shape of" in again.problems[0]
     assert again.rivals.keys() == part.keys() | {f"second.{name}" for name in part}
     chosen = find_parts(
         shapes | {f"second.{name}": Size(shape) for name, shape in part.items()}, WIDTH, {role: "second."}, {}
     )
-    assert chosen.mlp(role).first.startswith("second.") and not chosen.problems
+    assert chosen.mlps[role].first.startswith("second.") and not chosen.problems
 
 
 def test_square_layers_stand_in_the_order_of_their_numbers() -> None:
     shapes = {f"model.p.{n}.weight": Size((WIDTH, WIDTH)) for n in ("10", "9")}
-    (found,) = mlps(shapes)
+    (found,) = linear_pairs(shapes)
     assert found == Mlp("model.p", "model.p.9", "model.p.10", (WIDTH, WIDTH, WIDTH))
     unnumbered = {f"model.p.{n}.weight": Size((WIDTH, WIDTH)) for n in ("down", "up")}
-    assert len(list(mlps(unnumbered))) == 2  # so neither is taken
+    assert len(linear_pairs(unnumbered)) == 2  # so neither is taken
     problems = find_parts(unnumbered, WIDTH, {}, {}).problems
     assert "2 have the shape of the mask projector" in problems[0]
 
@@ -94,8 +94,8 @@ def test_square_layers_stand_in_the_order_of_their_numbers() -> None:
         ("model.pre.reference", "model.pre.candidate", True),
         ("model.mask_prefix_a", "model.mask_prefix_b", False),
         ("model.ref_a", "model.ref_b", False),
-        ("model.pool.weight", "mask.ref.weight", False),
-        ("model.pool", "model.ref.weight", False),
+        ("model.pool.weight", "mask.ref.weight", True),
+        ("model.pool_norm", "model.ref_norm", False),
     ],
 )
 def test_only_a_name_that_says_so_is_of_references(one: str, other: str, told: bool) -> None:
@@ -104,7 +104,7 @@ def test_only_a_name_that_says_so_is_of_references(one: str, other: str, told: b
         found = find_parts(swapped, WIDTH, {}, {})
         if told:
             ref = one if "reference" in one else other
-            assert found.vector("ref_pre") == Vector(ref) and found.vector("pool_pre").name in {one, other} - {ref}
+            assert found.vectors["ref_pre"] == Vector(ref) and found.vectors["pool_pre"].name in {one, other} - {ref}
         else:
-            assert "pool_pre" not in found.parts and found.rivals.keys() == {one, other}
+            assert not found.vectors and found.rivals.keys() == {one, other}
             assert any("cannot be told from their names" in problem for problem in found.problems)
