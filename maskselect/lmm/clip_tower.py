@@ -1,6 +1,6 @@
-"""CLIP's vision tower in plain PyTorch, for the compact language model.
+"""CLIP's vision tower (arXiv 2103.00020) in plain PyTorch, for the compact language model.
 
-Names of parameters, and numbers, are those of transformers' `CLIPVisionModel` (arXiv 2103.00020), which tests compare.
+Parameter names and results equal those of transformers' `CLIPVisionModel`; tests compare them.
 
 Shape letters: B images, S side in pixels, T = 1 + number of patches, E width.
 """
@@ -19,13 +19,13 @@ _INIT_STD = 0.02
 
 
 class TowerOutput(NamedTuple):
-    """hidden_states: the input of the first layer and the output of every layer, (B, T, E), class token first."""
+    """hidden_states: input of the first layer and output of every layer, each (B, T, E), class token first."""
 
     hidden_states: tuple[Tensor, ...]
 
 
 class ClipEmbeddings(nn.Module):
-    """Patches and class token with their positions."""
+    """Class token and patches with position embeddings."""
 
     position_ids: Tensor
 
@@ -54,7 +54,7 @@ class ClipAttention(nn.Module):
         self.k_proj, self.v_proj, self.q_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, E) to the same."""
+        """(B, T, E) to (B, T, E)."""
         queries, keys, values = (
             project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -65,21 +65,21 @@ class ClipAttention(nn.Module):
 
 
 class ClipMLP(nn.Module):
-    """Two linear layers around CLIP's quick GELU."""
+    """Two linear layers with CLIP's quick GELU between them."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., E) to the same."""
+        """(..., E) to (..., E)."""
         x = self.fc1(x)
         out: Tensor = self.fc2(x * torch.sigmoid(1.702 * x))
         return out
 
 
 class ClipLayer(nn.Module):
-    """Attention and MLP, each behind a norm and beside a residual."""
+    """Pre-norm attention and MLP with residual connections."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -89,14 +89,14 @@ class ClipLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(width, eps=_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, E) to the same."""
+        """(B, T, E) to (B, T, E)."""
         x = x + self.self_attn(self.layer_norm1(x))
         out: Tensor = x + self.mlp(self.layer_norm2(x))
         return out
 
 
 class ClipEncoder(nn.Module):
-    """The layers."""
+    """All layers; it gives their parameters transformers' names."""
 
     def __init__(self, width: int, layers: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -125,12 +125,12 @@ class ClipTower(nn.Module):
         self.embeddings = ClipEmbeddings(width, image_size, patch_size)
         self.pre_layrnorm = nn.LayerNorm(width, eps=_EPS)
         self.encoder = ClipEncoder(width, layers, heads, hidden)
-        self.post_layernorm = nn.LayerNorm(width, eps=_EPS)  # of the class token, which nobody reads here
+        self.post_layernorm = nn.LayerNorm(width, eps=_EPS)  # of the class token, which is unused here
         self._draw()
 
     @torch.no_grad()
     def _draw(self) -> None:
-        """Random weights with CLIP's own spreads."""
+        """Draw random weights with CLIP's standard deviations."""
         width = self.config.hidden_size
         inner = width**-0.5 * (2 * self.config.num_hidden_layers) ** -0.5
         nn.init.normal_(self.embeddings.class_embedding, std=width**-0.5)
@@ -148,12 +148,12 @@ class ClipTower(nn.Module):
                 nn.init.normal_(module.fc2.weight, std=inner)
 
     def cache_key(self) -> str:
-        """Of the weights and sizes."""
+        """Digest of the weights and sizes."""
         return cache_key("ClipTower", weights=weights_digest(self), **vars(self.config))
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the weights."""
+        """Dtype of the weights."""
         return self.embeddings.patch_embedding.weight.dtype
 
     def forward(self, pixel_values: Tensor, output_hidden_states: bool = True) -> TowerOutput:

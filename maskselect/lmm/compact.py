@@ -1,6 +1,6 @@
-"""The compact LLaVA: a CLIP tower, a projector and a Llama, built from sizes, in plain PyTorch.
+"""The compact LLaVA: a CLIP tower, a projector and a Llama in plain PyTorch.
 
-Its parameters have the names of transformers' `LlavaForConditionalGeneration`, so either reads the other's weights.
+Parameter names equal those of transformers' `LlavaForConditionalGeneration`, so each can load the other's weights.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,12 @@ from maskselect.lmm.llama import INIT_STD, Llama
 
 @dataclass(frozen=True)
 class LlavaSizes:
-    """Sizes of a LLaVA built from nothing.
+    """Sizes of a compact LLaVA.
 
-    width, layers, heads, ffn, max_positions: the Llama. vision_*: the CLIP tower, whose penultimate layer is read.
+    Attributes:
+        width, layers, heads, ffn, max_positions: of the Llama.
+        vision_width, vision_layers, vision_heads, vision_ffn: of the CLIP tower, whose penultimate layer is used.
+        image_size, patch_size: in pixels.
     """
 
     width: int = 144
@@ -35,11 +38,11 @@ class LlavaSizes:
 
 
 class Projector(nn.Module):
-    """From the tower's width to the language model's: (..., E) to (..., D)."""
+    """From the tower's width E to the language model's width D."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.linear_1, self.linear_2 = nn.Linear(before, after), nn.Linear(after, after)
+        self.linear_1, self.linear_2 = nn.Linear(inputs, outputs), nn.Linear(outputs, outputs)
         for layer in (self.linear_1, self.linear_2):
             nn.init.normal_(layer.weight, std=INIT_STD)
             nn.init.zeros_(layer.bias)
@@ -51,7 +54,7 @@ class Projector(nn.Module):
 
 
 class _Trunk(nn.Module):
-    """What stands under "model." in the names of weights."""
+    """The modules whose parameter names begin with "model."."""
 
     def __init__(self, sizes: LlavaSizes, vocabulary: int) -> None:
         super().__init__()
@@ -68,10 +71,10 @@ class _Trunk(nn.Module):
 
 
 class CompactLlava(nn.Module):
-    """A LLaVA with random weights, whose input and output embeddings are one.
+    """A LLaVA with random weights and tied embeddings.
 
     Args:
-        sizes: of its parts.
+        sizes: sizes of its parts.
         vocabulary: number of tokens.
     """
 
@@ -89,7 +92,7 @@ class CompactLlava(nn.Module):
         )
 
     def tie_weights(self) -> None:
-        """The output layer's weight is that of the embeddings."""
+        """Make the LM head share the weight of the embeddings."""
         self.lm_head.weight = self.model.language_model.embed_tokens.weight
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -97,14 +100,14 @@ class CompactLlava(nn.Module):
         return self.model.language_model.embed_tokens
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The output layer."""
+        """The LM head."""
         return self.lm_head
 
     @torch.no_grad()
     def resize_token_embeddings(self, rows: int, mean_resizing: bool = False) -> None:
-        """Give the vocabulary more tokens, whose embeddings are zero; `mean_resizing` is transformers' and ignored."""
-        held = self.get_input_embeddings()
-        longer = F.pad(held.weight, (0, 0, 0, rows - held.num_embeddings))
-        held.weight = nn.Parameter(longer, requires_grad=held.weight.requires_grad)
-        held.num_embeddings = self.lm_head.out_features = rows
+        """Add tokens with zero embeddings; `mean_resizing` exists in transformers and is ignored."""
+        embeddings = self.get_input_embeddings()
+        weight = F.pad(embeddings.weight, (0, 0, 0, rows - embeddings.num_embeddings))
+        embeddings.weight = nn.Parameter(weight, requires_grad=embeddings.weight.requires_grad)
+        embeddings.num_embeddings = self.lm_head.out_features = rows
         self.tie_weights()

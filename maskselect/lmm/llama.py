@@ -1,5 +1,6 @@
-"""A Llama in plain PyTorch, for the compact language model: it imports in milliseconds what transformers takes seconds
-for. Names of parameters, and numbers, are those of transformers' `LlamaModel` (arXiv 2302.13971), which tests compare.
+"""A Llama (arXiv 2302.13971) in plain PyTorch, for the compact language model: transformers takes seconds to import.
+
+Parameter names and results equal those of transformers' `LlamaModel`; tests compare them.
 
 Shape letters: B rows, L positions, P positions in the cache, K = P + L keys, D width, H heads, E width of a head.
 """
@@ -31,29 +32,29 @@ class CachedLayer:
 
 
 class KeyValueCache:
-    """Keys and values of earlier positions, layer by layer; a layer appends its own."""
+    """Keys and values of earlier positions in every layer."""
 
     def __init__(self) -> None:
         self.layers: list[CachedLayer] = []
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Append (B, H, L, E) to a layer, and return all that it holds, (B, H, K, E)."""
+        """Append (B, H, L, E) to a layer and return all keys and values of it, each (B, H, K, E)."""
         if layer == len(self.layers):
             self.layers.append(CachedLayer(keys, values))
         else:
-            held = self.layers[layer]
-            self.layers[layer] = CachedLayer(torch.cat([held.keys, keys], -2), torch.cat([held.values, values], -2))
+            past = self.layers[layer]
+            self.layers[layer] = CachedLayer(torch.cat([past.keys, keys], -2), torch.cat([past.values, values], -2))
         return self.layers[layer].keys, self.layers[layer].values
 
     def get_seq_length(self) -> int:
-        """P."""
+        """P, the number of cached positions."""
         return self.layers[0].keys.shape[-2] if self.layers else 0
 
 
 class LlamaOutput(NamedTuple):
-    """last_hidden_state: behind the final norm. hidden_states: the input of every layer, then that; empty if not asked.
+    """Hidden states, each (B, L, D).
 
-    All are (B, L, D).
+    last_hidden_state: after the final norm. hidden_states: input of every layer, then the last; empty by default.
     """
 
     last_hidden_state: Tensor
@@ -68,14 +69,14 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to the same, in the input's dtype."""
-        wide = x.to(torch.float32)
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + _EPS)
-        return self.weight * wide.to(x.dtype)
+        """(..., D) to (..., D), in the dtype of `x`."""
+        upcast = x.to(torch.float32)
+        upcast = upcast * torch.rsqrt(upcast.pow(2).mean(-1, keepdim=True) + _EPS)
+        return self.weight * upcast.to(x.dtype)
 
 
 class RotaryEmbedding(nn.Module):
-    """Angles of rotary position embedding (arXiv 2104.09864)."""
+    """Rotary position embedding (arXiv 2104.09864)."""
 
     inv_freq: Tensor
 
@@ -85,14 +86,14 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("inv_freq", frequencies, persistent=False)
 
     def forward(self, x: Tensor, position_ids: Tensor) -> Rotation:
-        """Cosines and sines for positions (B, L), in the dtype of `x`."""
+        """Cosines and sines for positions (B, L) in the dtype of `x`."""
         angles = position_ids[..., None].float() * self.inv_freq.to(x.device, torch.float32)
         both = torch.cat((angles, angles), -1)
         return both.cos().to(x.dtype), both.sin().to(x.dtype)
 
 
 def rotate(heads: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate (B, H, L, E) by the angles of its positions, in the halves that Llama has."""
+    """Rotate (B, H, L, E) by the angles of its positions; channel i pairs with i + E / 2, as in Llama."""
     cosine, sine = (part[:, None] for part in rotation)
     first, second = heads.chunk(2, -1)
     return heads * cosine + torch.cat((-second, first), -1) * sine
@@ -112,7 +113,7 @@ class LlamaAttention(nn.Module):
         )
 
     def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
-        """(B, L, D) to the same. mask: (B, 1, L, K) bool, or None for causal over L keys, or one query on all."""
+        """(B, L, D) to (B, L, D). mask: (B, 1, L, K) bool; None is causal for L keys, and all keys for one query."""
         queries, keys, values = (
             project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -127,7 +128,7 @@ class LlamaAttention(nn.Module):
 
 
 class LlamaMLP(nn.Module):
-    """SwiGLU."""
+    """A SwiGLU MLP."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -136,13 +137,13 @@ class LlamaMLP(nn.Module):
         self.down_proj = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to the same."""
+        """(..., D) to (..., D)."""
         out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 
 
 class LlamaLayer(nn.Module):
-    """Attention and MLP, each behind a norm and beside a residual."""
+    """Pre-norm attention and MLP with residual connections."""
 
     def __init__(self, width: int, heads: int, hidden: int, number: int) -> None:
         super().__init__()
@@ -152,18 +153,18 @@ class LlamaLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(width)
 
     def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
-        """(B, L, D) to the same. The other arguments are those of `LlamaAttention`."""
+        """(B, L, D) to (B, L, D). See `LlamaAttention` for the other arguments."""
         x = x + self.self_attn(self.input_layernorm(x), rotation, mask, cache)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
 
 class Llama(nn.Module):
-    """The decoder without its output layer.
+    """The decoder without its LM head.
 
     Args:
         vocabulary, width, layers, heads, hidden, positions: sizes.
-        padding: id of the token whose embedding takes no gradient.
+        padding: id of the token whose embedding stays zero.
     """
 
     def __init__(
@@ -189,7 +190,7 @@ class Llama(nn.Module):
             self.embed_tokens.weight[padding] = 0
 
     def gradient_checkpointing_enable(self, _: dict[str, bool] | None = None) -> None:
-        """Recompute activations of layers in the backward pass; the argument is transformers' own and ignored."""
+        """Recompute activations in the backward pass; the argument exists in transformers and is ignored."""
         self.gradient_checkpointing = True
 
     def forward(
@@ -201,25 +202,29 @@ class Llama(nn.Module):
         use_cache: bool = False,
         output_hidden_states: bool = False,
     ) -> LlamaOutput:
-        """Embeddings (B, L, D) to hidden states.
+        """Run the layers.
 
-        attention_mask: (B, 1, L, K) bool, True where a query may look at a key; None for causal.
-        position_ids: (B, L) int64; None for those behind the cache.
-        cache: earlier positions, extended in place if `use_cache`.
+        Args:
+            inputs_embeds: (B, L, D).
+            attention_mask: (B, 1, L, K) bool, True where a query attends to a key; None for causal.
+            position_ids: (B, L) int64; None for the positions that follow the cache.
+            cache: earlier positions, extended in place if `use_cache`.
+            use_cache: whether the cache is used.
+            output_hidden_states: whether to return the input of every layer.
         """
         cache = cache if use_cache else None
         length, past = inputs_embeds.shape[1], 0 if cache is None else cache.get_seq_length()
         if position_ids is None:
             position_ids = torch.arange(past, past + length, device=inputs_embeds.device)[None]
         if attention_mask is None and past and length > 1:
-            whole = torch.ones(length, past + length, dtype=torch.bool, device=inputs_embeds.device)
-            attention_mask = whole.tril(past)[None, None]
+            full = torch.ones(length, past + length, dtype=torch.bool, device=inputs_embeds.device)
+            attention_mask = full.tril(past)[None, None]
         rotation = self.rotary_emb(inputs_embeds, position_ids)
-        again = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         hidden, states = inputs_embeds, []
         for layer in self.layers:
             states.append(hidden)
-            given = (hidden, rotation, attention_mask, cache)
-            hidden = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
+            inputs = (hidden, rotation, attention_mask, cache)
+            hidden = checkpoint(layer, *inputs, use_reentrant=False) if recompute else layer(*inputs)
         hidden = self.norm(hidden)
         return LlamaOutput(hidden, (*states, hidden) if output_hidden_states else ())

@@ -1,7 +1,7 @@
-"""LLaVA behind one small interface: embeddings in, hidden states out.
+"""LLaVA with a small interface: embeddings in, hidden states out.
 
-The model is transformers' `LlavaForConditionalGeneration`, LLaVA-1.5 7B and 13B by hub id or folder, or the compact one
-of `lmm/compact.py`, built from sizes. Nothing in this file knows about masks.
+The model is transformers' `LlavaForConditionalGeneration` (LLaVA-1.5 7B and 13B by hub id or folder) or the compact one
+of `lmm/compact.py`. This file knows nothing about masks.
 
 Shape letters: B images, T image tokens, L sequence positions, D language-model width, E vision width.
 """
@@ -19,51 +19,51 @@ from maskselect.lmm import tokenizer as compact_tokenizer
 from maskselect.lmm.compact import CompactLlava, LlavaSizes
 from maskselect.lmm.image_square import CLIP_MEAN, CLIP_STD, CentreCrop, MeanPadding
 from maskselect.lmm.lora import LoraSettings, add_lora, fit_adapters
-from maskselect.lmm.quantizing import Quantize, check_quantize
-from maskselect.lmm.wrapped import Wrapped
+from maskselect.lmm.wrapped import Quantize, Wrapped, check_quantize
 from maskselect.ops.masks import pad_to_square
 from maskselect.structures.chat import ChatIds
 from maskselect.structures.needs import Arguments, Need
 
 EXAMPLE = "llava-hf/llava-1.5-7b-hf"
 _WITHIN = "reader.lmm.model."
-"""Where a system's checkpoint holds its language model."""
+"""Prefix of the language model in a system's checkpoint."""
 
 VICUNA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
-"""The system sentence that LLaVA-1.5 checkpoints were trained with (an interface constant)."""
+"""The system prompt of LLaVA-1.5's training (an interface constant)."""
 
 LIGHTNING_SYSTEM = VICUNA_SYSTEM.replace("curious user", "curious human").replace("the user's", "the human's")
-"""That of the first LLaVAs, LLaVA-lightning among them (an interface constant)."""
+"""The system prompt of the first LLaVAs, such as LLaVA-Lightning (an interface constant)."""
 
 IMAGE_FRAME = ("<im_start>", "<im_end>")
-"""Tokens around the image in the first LLaVAs."""
+"""Tokens before and after the image in the first LLaVAs."""
 
 
 class Llava(Wrapped):
     """A LLaVA with its tokenizer and chat template.
 
     Args:
-        model: hub id or folder of a transformers-format LLaVA; None builds one from `sizes`.
-        sizes: sizes of the compact model, used when `model` is None.
-        start: compact weights to start from (shipped name or path of a safetensors file of system "llava").
-        base: the same for good: a checkpoint that holds only what was trained on top of it, as with LoRA, needs it
-            again. It may be a whole system's, whose language model is then taken.
+        model: hub id or folder of a LLaVA in transformers' format; None builds a compact one from `sizes`.
+        sizes: sizes of the compact model, used if `model` is None.
+        start: checkpoint of system "llava" to start from (shipped name or path).
+        base: checkpoint of a language model, or of a system with one, that later checkpoints build on and do not
+            contain, as with LoRA.
         lora: LoRA on the language model; None trains all of it.
         system_prompt: text before " USER:"; empty for the compact model.
         gradient_checkpointing: recompute activations in the backward pass.
-        crop_image: the tower sees the middle square of a picture, as in the first LLaVAs, not all of it, padded: with
-            CLIP's mean colour for a `model`, as LLaVA-1.5 does; the compact one was trained with black.
-        frame_image: the image stands between `IMAGE_FRAME`, as in the first LLaVAs. Added tokens then swallow the
-            spaces around them, as their tokenizer had it, and with them the line break behind the image.
-        dtype: of the frozen weights of a `model`; what systems train stays float32. None for that of the files.
-        quantize: hold the language model of a `model` in 4 bits ("nf4", QLoRA: arXiv 2305.14314), for LoRA alone; its
-            output layer, the projector and the tower stay as they are.
+        crop_image: crop the central square of a picture, as in the first LLaVAs. Else a picture is padded: with CLIP's
+            mean colour for a `model`, as in LLaVA-1.5, and with black for the compact model.
+        frame_image: put the image between `IMAGE_FRAME`, as in the first LLaVAs. Added tokens then strip the spaces
+            around them, as in their tokenizer, and the line break after the image.
+        dtype: dtype of the frozen weights of a `model`; trained weights stay float32. None for that of the files.
+        quantize: hold the language model of a `model` in 4 bits ("nf4", QLoRA: arXiv 2305.14314), for LoRA only; LM
+            head, projector and tower are not quantised.
 
-    Raises FileNotFoundError when weights are absent, ValueError for settings that exclude each other, or a package that
-    is not installed.
+    Raises:
+        FileNotFoundError: if weights are missing.
+        ValueError: if settings exclude each other or a package is not installed.
     """
 
     def __init__(
@@ -86,16 +86,15 @@ class Llava(Wrapped):
             self.tokenizer = compact_tokenizer.load_compact()
             self.model = CompactLlava(sizes or LlavaSizes(), len(self.tokenizer))
         else:
-            from maskselect.lmm.building import load_llava  # noqa: PLC0415  transformers is slow to import
+            from maskselect.lmm.loading import load_llava  # noqa: PLC0415  transformers is slow to import
 
-            self.tokenizer, self.model = load_llava(model, dtype, quantize)
+            self.tokenizer, self.model = load_llava(model, EXAMPLE, dtype, quantize)
             if dtype is not None:
-                for part in (self.model.get_input_embeddings(), self.model.lm_head, self.projector):
-                    part.float()
+                self.upcast_trained()
         self.system_prompt = system_prompt
         side = self.model.config.vision_config.image_size
-        published = None if model is None else MeanPadding(side)
-        self.square = CentreCrop(side) if crop_image else published
+        padding = None if model is None else MeanPadding(side)
+        self.square = CentreCrop(side) if crop_image else padding
         self.strip_added = frame_image
         self.frame_ids = [self.add_token(text, special=True) for text in IMAGE_FRAME] if frame_image else None
         if not reads_weights():
@@ -114,14 +113,14 @@ class Llava(Wrapped):
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:
-        """Weights of the language model, by file or of the hub, and what quantises them."""
-        found = needs.checkpoint(arguments.get("base"), "the language model under what trains")
-        found += needs.checkpoint(arguments.get("start"), "where training starts from") + needs.quantizing(arguments)
+        """Weights of the language model in files or on the hub, and the package that quantises them."""
+        files = needs.checkpoint(arguments.get("base"), "the language model under what trains")
+        files += needs.checkpoint(arguments.get("start"), "where training starts from") + needs.quantizing(arguments)
         model = arguments.get("model")
-        return found if model is None else hub_cache.transformers_model(model, "LLaVA", EXAMPLE, TOKENIZER) + found
+        return files if model is None else hub_cache.transformers_model(model, "LLaVA", EXAMPLE, TOKENIZER) + files
 
     def _load(self, checkpoint: str) -> None:
-        """A language model's checkpoint, or the language model out of a system's."""
+        """Load the checkpoint of a language model, or the language model of a system's checkpoint."""
         tied = {"lm_head.weight": self.model.state_dict()["lm_head.weight"]}
         tensors = checkpoints.read_tensors(checkpoint)
         if checkpoints.read_card(checkpoint)["system"] != "llava":
@@ -131,7 +130,7 @@ class Llava(Wrapped):
         self.model.tie_weights()
 
     def chat(self, with_image: bool) -> ChatIds:
-        """The template of LLaVA-1.5, or that of the first LLaVAs: "… USER:", the image, a line break, " ASSISTANT:"."""
+        """The template of LLaVA-1.5 or of the first LLaVAs: "… USER:", the image, a line break, " ASSISTANT:"."""
         begin = self.token_ids(f"{self.system_prompt} USER:" if self.system_prompt else "USER:", begin=True)
         line, closing = self.token_ids("\n"), self.token_ids(" ASSISTANT:")
         if self.frame_ids is None or not with_image:
@@ -146,7 +145,7 @@ class Llava(Wrapped):
 
     @property
     def visual_parts(self) -> tuple[nn.Module, ...]:
-        """What decides `vision_features`."""
+        """The parts that decide `vision_features`."""
         return (self.vision_tower,) if self.square is None else (self.vision_tower, self.square)
 
     @property
@@ -166,14 +165,13 @@ class Llava(Wrapped):
         return int(vision.image_size // vision.patch_size) ** 2
 
     def image_grid(self, height: int, width: int) -> tuple[int, int] | None:
-        """None: every image becomes the same number of tokens, which stand one behind another."""
+        """None: every image becomes a plain sequence of T tokens."""
         return None
 
     def vision_features(self, images: Tensor) -> Tensor:
-        """Features of the vision tower: (B, 3, H, W) float in [0, 1], any shape, to (B, T, E).
+        """Features of the frozen vision tower: (B, 3, H, W) float in [0, 1] to (B, T, E).
 
-        The tower is frozen unless someone unfreezes it.
-        Layer and class-token choice are the checkpoint's own (`vision_feature_layer`, -2 in LLaVA-1.5).
+        The checkpoint's config chooses the layer (`vision_feature_layer`, -2 in LLaVA-1.5); the class token is dropped.
         """
         config = self.model.config
         side = config.vision_config.image_size

@@ -1,4 +1,4 @@
-"""Images at their own resolution, as the Qwen-VL family sees them: a grid of patches, two by two of them one token.
+"""Images at native resolution for the Qwen-VL family: a grid of patches, 2 x 2 of which become one token.
 
 Shape letters: B images, P patches of one, F numbers of one patch.
 """
@@ -12,27 +12,30 @@ from transformers import Qwen2VLImageProcessor
 from maskselect.backends.cache_keys import cache_key
 
 _LONGEST = 200
-"""How many times as long as the other a side may be; above it the family's own preparation refuses."""
+"""Maximum ratio of the sides; the family's own preprocessing refuses larger ones."""
 
 
 class NativeSize(nn.Module):
-    """The family's own preparation of images, which changes their size only as far as patches and bounds ask for.
+    """The family's own preprocessing, which rescales an image only to whole patches and within bounds.
 
-    A module, though without parameters, so that frozen features are kept under it.
+    A module without parameters, because the keys of stored features cover modules.
 
     Args:
-        min_pixels, max_pixels: bounds of what an image is scaled to.
+        min_pixels, max_pixels: bounds of the size of a rescaled image.
         patch_size: side of a patch in pixels.
-        merge_size: that many patches down and across make a token.
-        frames: how often a picture stands in a patch, since patches of videos hold that many frames.
+        merge_size: side of a token in patches.
+        frames: number of video frames in a patch; a picture is repeated.
 
-    Raises ValueError for bounds between which there is nothing.
+    Attributes:
+        side: side of a token in pixels.
+
+    Raises:
+        ValueError: if no size lies between the bounds.
     """
 
     def __init__(self, min_pixels: int, max_pixels: int, patch_size: int, merge_size: int, frames: int) -> None:
         super().__init__()
         self.side = patch_size * merge_size
-        """Of what becomes one token, in pixels."""
         if not 0 < min_pixels <= max_pixels or max_pixels < self.side**2:
             raise ValueError(
                 f"min_pixels {min_pixels} and max_pixels {max_pixels} leave no size for an image; expected bounds in "
@@ -49,19 +52,20 @@ class NativeSize(nn.Module):
         )
 
     def cache_key(self) -> str:
-        """Of all its settings."""
+        """Digest of all settings."""
         names = ("min_pixels", "max_pixels", "patch_size", "merge_size", "frames")
         return cache_key("NativeSize", **{name: getattr(self, name) for name in names})
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of that many pixels.
+        """Rows and columns of the tokens of an image of this size in pixels.
 
-        Raises ValueError for one whose sides differ by more than a factor of 200.
+        Raises:
+            ValueError: if one side is more than 200 times the other.
         """
         if max(height, width) > _LONGEST * min(height, width):
             raise ValueError(
-                f"an image of {width} x {height} pixels is too long and narrow for this language model; expected sides "
-                f"of which none is more than {_LONGEST} times the other"
+                f"an image of {width} x {height} pixels is too long and narrow for this language model; expected a "
+                f"longer side of at most {_LONGEST} times the shorter one"
             )
         rows, columns = round(height / self.side), round(width / self.side)
         area = rows * columns * self.side**2
@@ -74,12 +78,18 @@ class NativeSize(nn.Module):
         return rows, columns
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) float in [0, 1], of any shape, to patches (B * P, F) float32, and grids of them (B, 3) int64.
+        """Cut images into patches.
 
-        A grid is one frame, then rows and columns. Patches of one token stand together. Raises ValueError as `grid`
-        does.
+        Args:
+            images: (B, 3, H, W) float in [0, 1].
+
+        Returns:
+            Patches (B * P, F) float32, those of a token together, and grids (B, 3) int64: 1, rows, columns.
+
+        Raises:
+            ValueError: as `grid`.
         """
         self.grid(images.shape[-2], images.shape[-1])
-        whole = (images * 255).round().to(torch.uint8)  # in whole grey values, as the family's own preparation
-        made = self._prepare(images=list(whole), input_data_format="channels_first", return_tensors="pt")
-        return made["pixel_values"].to(images.device), made["image_grid_thw"].cpu()
+        pixels = (images * 255).round().to(torch.uint8)  # as in the family's own preprocessing
+        batch = self._prepare(images=list(pixels), input_data_format="channels_first", return_tensors="pt")
+        return batch["pixel_values"].to(images.device), batch["image_grid_thw"].cpu()

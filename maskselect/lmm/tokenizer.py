@@ -1,4 +1,4 @@
-"""The compact language model's byte-level BPE tokenizer: loading, and the check against special tokens."""
+"""The compact language model's byte-level BPE tokenizer; it lower-cases all text."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,13 @@ SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<image>")
 
 
 class CompactTokenizer:
-    """The part of transformers' tokenizers that this package asks for, over the library under them.
+    """The part of transformers' tokenizer interface that this package uses, on top of the tokenizers library.
 
-    tokenizer: its tokens.
+    Args:
+        tokenizer: the tokenizer.
 
-    Raises ValueError when one of `SPECIAL_TOKENS` is missing.
+    Raises:
+        ValueError: if one of `SPECIAL_TOKENS` is missing.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -27,34 +29,36 @@ class CompactTokenizer:
         return int(self.tokenizer.get_vocab_size())
 
     def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
-        """The ids of a text as `input_ids`; there are no special tokens to add."""
+        """The ids of a text as `input_ids`."""
         return {"input_ids": self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}
 
     def get_vocab(self) -> dict[str, int]:
-        """Every token with its id."""
+        """All tokens with their ids."""
         return dict(self.tokenizer.get_vocab())
 
     def add_tokens(self, tokens: Sequence[AddedToken], special_tokens: bool = False) -> int:
-        """Add tokens that are not there yet, and return their number. special_tokens: left out of decoded text."""
+        """Add new tokens and return their number. special_tokens: decoded text leaves them out."""
         add = self.tokenizer.add_special_tokens if special_tokens else self.tokenizer.add_tokens
         return int(add(list(tokens)))
 
     def convert_tokens_to_ids(self, token: str) -> int:
-        """The id of a token. Raises ValueError when there is no such token."""
-        found = self.tokenizer.token_to_id(token)
-        if found is None:
+        """The id of a token. Raises ValueError for an unknown token."""
+        number = self.tokenizer.token_to_id(token)
+        if number is None:
             raise ValueError(f"the tokenizer has no token {token!r}")
-        return int(found)
+        return int(number)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        """The text of ids."""
+        """Convert ids to text."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
 
 def load_compact() -> CompactTokenizer:
     """The tokenizer that ships with the compact model.
 
-    Raises FileNotFoundError when the package's file is absent and ValueError when special tokens have moved.
+    Raises:
+        FileNotFoundError: if the package's file is missing.
+        ValueError: if special tokens have other ids.
     """
     tokenizer = CompactTokenizer(Tokenizer.from_str(_compact_text()))
     _check_special([tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS])
@@ -62,8 +66,8 @@ def load_compact() -> CompactTokenizer:
 
 
 def load_compact_in_transformers() -> Any:
-    """The same as a tokenizer of transformers, for its networks. Raises as `load_compact` does."""
-    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415  slow, and the compact model does without
+    """The same tokenizer for networks of transformers. Raises as `load_compact`."""
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415  slow to import
 
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_compact_text()), pad_token="<pad>", bos_token="<s>", eos_token="</s>"

@@ -1,9 +1,8 @@
-"""What all families of language models are alike in: embeddings in, hidden states out.
+"""The base of all families of language models: embeddings in, hidden states out.
 
-A network is transformers' own, or the compact one, which has the names of transformers and does not import it.
-
-A network with images of its own is `model.visual` or `model.vision_tower` in front of `model.language_model`, with
-`lm_head` behind. What a family sees of images, and how its chats are laid out, stands in its own file.
+The network is one of transformers, or the compact one, which has the same names and does not import transformers. Its
+parts are `model.visual` or `model.vision_tower`, then `model.language_model`, then `lm_head`. Image features and chat
+templates differ between families and are in their own files.
 
 Shape letters: B rows, L sequence positions, K keys, D language-model width, V words.
 """
@@ -13,7 +12,7 @@ import zlib
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache as remember
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,28 +24,38 @@ from maskselect.lmm.compact import CompactLlava
 from maskselect.lmm.llama import KeyValueCache
 from maskselect.structures.generation import Generated, LogitsProcessor
 
+Quantize = Literal["nf4"]
+
+
+def check_quantize(quantize: str | None, model: str | None, lora: object | None) -> None:
+    """Raise ValueError if 4 bits are set without a `model` to quantise or without LoRA to train."""
+    if quantize is not None and (model is None or lora is None):
+        raise ValueError("quantize freezes the weights of a `model`, on which then `lora` trains; give both")
+
 
 def recompute_activations(network: nn.Module) -> None:
-    """Have a network of transformers recompute its layers' activations in the backward pass."""
+    """Make a network of transformers recompute its layers' activations in the backward pass."""
     model: Any = network
-    enable = getattr(model, "activation_checkpointing_enable", None)  # older transformers' name is below
+    enable = getattr(model, "activation_checkpointing_enable", None)  # absent in older versions of transformers
     (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 @remember
 def cache_argument(network: type[nn.Module]) -> str:
-    """The name of the argument that takes the key-value cache: transformers renames "past_key_values" to "cache"."""
+    """The name of the argument for the key-value cache: transformers renames "past_key_values" to "cache"."""
     return "cache" if "cache" in inspect.signature(network.forward).parameters else "past_key_values"
 
 
 class Wrapped(nn.Module):
-    """A network with its tokenizer; a family derives from it, and sets what stands here.
+    """A network with its tokenizer; each family is a subclass.
 
-    tokenizer: transformers' own, or a `CompactTokenizer`.  model: the network.
-    strip_added: added tokens swallow the spaces around them.
-    gradient_checkpointing: activations are recomputed in the backward pass, see `checkpoint_activations`.
-    has_own_files: what is frozen comes from files that are read whenever this is built.
-    images_on_grids: an image becomes as many tokens as its size asks for, which stand on a grid, see `image_grid`.
+    Attributes:
+        tokenizer: a tokenizer of transformers, or a `CompactTokenizer`.
+        model: the network.
+        strip_added: whether added tokens strip the spaces around them.
+        gradient_checkpointing: whether activations are recomputed in the backward pass.
+        has_own_files: whether files other than a checkpoint hold the frozen weights.
+        images_on_grids: whether the tokens of an image form a grid that depends on its size, see `image_grid`.
     """
 
     tokenizer: Any
@@ -57,9 +66,11 @@ class Wrapped(nn.Module):
     images_on_grids: bool = False
 
     def add_token(self, text: str, special: bool = False) -> int:
-        """The id of a token, added to vocabulary and embeddings when it is not there yet.
+        """The id of a token, which is added to vocabulary and embeddings if absent.
 
-        special: left out of decoded text.
+        Args:
+            text: the token.
+            special: whether decoded text leaves it out.
         """
         if text not in self.tokenizer.get_vocab():
             strip = self.strip_added
@@ -73,9 +84,9 @@ class Wrapped(nn.Module):
 
     @torch.no_grad()
     def _draw_rows(self, first: int, text: str) -> None:
-        """Embeddings from `first` on, and their rows of the output layer, like the others in mean and spread.
+        """Draw embeddings from row `first` on, and their rows of the LM head, with the mean and spread of the others.
 
-        The token's text decides them. No checkpoint holds what stays frozen, so it must be the same the next time.
+        The seed comes from the token's text: no checkpoint holds frozen rows, so they must be reproducible.
         """
         inputs, outputs = self.model.get_input_embeddings().weight, self.model.get_output_embeddings().weight
         for weight in (inputs,) if outputs is inputs else (inputs, outputs):
@@ -87,27 +98,37 @@ class Wrapped(nn.Module):
             weight[first:] = (known.mean(0) + known.std(0) * drawn).to(weight.dtype)
 
     def checkpoint_activations(self) -> None:
-        """Recompute the language model's activations in the backward pass, which takes time and spares memory."""
+        """Recompute the language model's activations in the backward pass, which saves memory."""
         self.gradient_checkpointing = True
         recompute_activations(self.language_model)
 
+    def upcast_trained(self) -> None:
+        """Convert the parts that systems train beside LoRA to float32."""
+        for part in (self.model.get_input_embeddings(), self.model.lm_head, self.projector):
+            part.float()
+
+    @property
+    def projector(self) -> nn.Module:
+        """From image features to image tokens."""
+        raise NotImplementedError
+
     @property
     def frozen_elsewhere(self) -> set[str]:
-        """Names of frozen tensors that files of its own give again, so that no checkpoint needs to hold them."""
+        """Names of frozen tensors that a checkpoint omits, because the model's own files hold them."""
         if not self.has_own_files:
             return set()
         frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        # What belongs to weights in 4 bits has names below theirs.
+        # The names of quantisation constants begin with those of their 4-bit weights.
         return {key for key in self.state_dict() if any(key == name or key.startswith(f"{name}.") for name in frozen)}
 
     @property
     def language_model(self) -> nn.Module:
-        """The transformer over the sequence, without its output layer."""
+        """The transformer over the sequence, without the LM head."""
         return cast(nn.Module, self.model.model.language_model)
 
     @property
     def output_layer(self) -> nn.Module | None:
-        """What writes words, or None where the token embeddings do that too."""
+        """The LM head; None when it is tied to the embeddings."""
         return None if self.model.config.tie_word_embeddings else cast(nn.Module, self.model.lm_head)
 
     @property
@@ -117,11 +138,11 @@ class Wrapped(nn.Module):
 
     @property
     def max_positions(self) -> int:
-        """Longest sequence that the language model was built for, in tokens."""
+        """The maximum length of a sequence in tokens."""
         return int(self.model.config.text_config.max_position_embeddings)
 
     def embed(self, token_ids: Tensor) -> Tensor:
-        """Token embeddings: (..., L) int64 to (..., L, D) float32, whatever the weights are."""
+        """Token embeddings: (..., L) int64 to (..., L, D) float32."""
         return cast(Tensor, self.model.get_input_embeddings()(token_ids).float())
 
     def hidden(
@@ -131,11 +152,13 @@ class Wrapped(nn.Module):
         positions: Tensor | None = None,
         cache: Any = None,
     ) -> Tensor:
-        """Last hidden states, after the final norm: (B, L, D) float32 to the same.
+        """Last hidden states, after the final norm: (B, L, D) float32.
 
-        visible: (B, 1, L, K) bool, True where a query may look at a key (K includes the cache), or None for causal.
-        positions: (B, L) int64 position ids, (B, L, 3) where image tokens stand on grids, or None for 0, 1, 2, ….
-        cache: keys and values of earlier positions; extended in place.
+        Args:
+            embeddings: (B, L, D) float32.
+            visible: (B, 1, L, K) bool, True where a query attends to a key (K includes the cache); None for causal.
+            positions: (B, L) int64 position ids, (B, L, 3) if image tokens form grids; None for 0, 1, 2, ….
+            cache: keys and values of earlier positions; extended in place.
         """
         out = self._run(embeddings, visible, positions, cache, torch.is_grad_enabled())
         return cast(Tensor, out.last_hidden_state.float())
@@ -147,10 +170,9 @@ class Wrapped(nn.Module):
         positions: Tensor | None = None,
         cache: Any = None,
     ) -> list[Tensor]:
-        """What goes into every layer: (B, L, D) float32 to as many (B, L, D) as there are layers, in their own dtype.
+        """The input of every layer, each (B, L, D) in the dtype of the layer; the arguments are those of `hidden`.
 
-        The other arguments are those of `hidden`. Nothing is kept for a backward pass where there is nothing to learn:
-        neither in the language model, nor in what its embeddings come from.
+        Gradients are recorded only if the language model trains or the embeddings need them.
         """
         trains = any(parameter.requires_grad for parameter in self.language_model.parameters())
         learns = torch.is_grad_enabled() and (trains or embeddings.requires_grad)
@@ -159,10 +181,11 @@ class Wrapped(nn.Module):
         return list(out.hidden_states[:-1])
 
     def attention(self, device: torch.device, learns: bool) -> AbstractContextManager[None]:
-        """The kernels that suit a device.
+        """Select the attention kernels for a device.
 
-        The CPU's fused attention has a backward pass that is twice as slow as plain matrix products (measured at the
-        compact sizes), so training on the CPU takes the latter, unless activations are recomputed, outside of this.
+        Training on the CPU uses plain matrix products: the fused kernel's backward pass takes twice as long (measured
+        at the compact sizes). With gradient checkpointing the context would not cover the recomputation, so it is not
+        used.
         """
         plain = device.type == "cpu" and learns and not self.gradient_checkpointing
         return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
@@ -174,7 +197,7 @@ class Wrapped(nn.Module):
         positions: Tensor | None,
         cache: Any,
         learns: bool,
-        **wanted: bool,
+        **outputs: bool,
     ) -> Any:
         if positions is not None and positions.ndim == 3:
             positions = positions.permute(2, 0, 1)
@@ -185,20 +208,20 @@ class Wrapped(nn.Module):
                 position_ids=positions,
                 use_cache=cache is not None,
                 **{cache_argument(cast(Any, type(self.language_model))): cache},
-                **wanted,
+                **outputs,
             )
 
     @property
     def _dtype(self) -> torch.dtype:
-        """That of the language model's own weights."""
+        """Dtype of the language model's weights."""
         language_model: Any = self.language_model
         return cast(torch.dtype, language_model.norm.weight.dtype)
 
     def new_cache(self) -> Any:
-        """An empty key-value cache for `hidden`: with `layers`, each of `keys` and `values`, and `update`."""
+        """An empty key-value cache for `hidden`, with `layers` of `keys` and `values`, and `update`."""
         if isinstance(self.model, CompactLlava):
             return KeyValueCache()
-        from transformers import DynamicCache  # noqa: PLC0415  slow, and the compact model does without
+        from transformers import DynamicCache  # noqa: PLC0415  slow to import
 
         return DynamicCache(config=self.model.config.text_config)
 
@@ -207,12 +230,11 @@ class Wrapped(nn.Module):
         return cast(Tensor, self.model.lm_head(hidden.to(self.model.lm_head.weight.dtype)))
 
     def token_ids(self, text: str, begin: bool = False) -> list[int]:
-        """Ids of a text without any added special token, or with the begin token in front, if the tokenizer has one."""
+        """Ids of a text without special tokens; `begin` puts the begin token first if the tokenizer has one."""
         ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        opens = begin and self.tokenizer.bos_token_id is not None
-        return [self.tokenizer.bos_token_id, *ids] if opens else ids
+        has_begin = begin and self.tokenizer.bos_token_id is not None
+        return [self.tokenizer.bos_token_id, *ids] if has_begin else ids
 
-    @torch.no_grad()
     @torch.no_grad()
     def generate(
         self,
@@ -226,7 +248,7 @@ class Wrapped(nn.Module):
         cache: Any = None,
         before: Tensor | None = None,
     ) -> Generated:
-        """Greedy continuations of rows, side by side; see `LanguageModel.generate`."""
+        """Greedy continuations of rows, in one batch; see `LanguageModel.generate`."""
         count, length = embeddings.shape[:2]
         device = embeddings.device
         rows = torch.arange(count, device=device)
@@ -236,8 +258,8 @@ class Wrapped(nn.Module):
         if positions is None:
             positions = torch.arange(earlier.shape[1], earlier.shape[1] + length, device=device).expand(count, -1)
         causal = torch.ones(length, length, dtype=torch.bool, device=device).tril() & real[:, None]
-        seen = torch.cat([earlier[:, None].expand(-1, length, -1), causal], -1)[:, None]
-        hidden = self.hidden(embeddings, seen, positions, cache)
+        mask = torch.cat([earlier[:, None].expand(-1, length, -1), causal], -1)[:, None]
+        hidden = self.hidden(embeddings, mask, positions, cache)
         last = real.sum(1) - 1
         state, position = hidden[rows, last], positions[rows, last]
         visible = torch.cat([earlier, real], 1)
@@ -248,17 +270,17 @@ class Wrapped(nn.Module):
             logits = self.token_logits(state)
             token = (logits if process is None else process(ids, logits)).argmax(-1)
             for row in (~ended).nonzero()[:, 0].tolist():
-                written = int(token[row])
-                ended[row] = written == self.tokenizer.eos_token_id or written in stop
-                if written != self.tokenizer.eos_token_id:
-                    ids[row].append(written)
+                new = int(token[row])
+                ended[row] = new == self.tokenizer.eos_token_id or new in stop
+                if new != self.tokenizer.eos_token_id:
+                    ids[row].append(new)
                     states[row].append(state[row])
             if bool(ended.all()):
                 break
             visible = F.pad(visible, (0, 1), value=True)
             position = position + 1
             state = self.hidden(self.embed(token[:, None]), visible[:, None, None], position[:, None], cache)[:, 0]
-        return Generated(ids, [torch.stack(own) if own else state.new_zeros(0, state.shape[1]) for own in states])
+        return Generated(ids, [torch.stack(row) if row else state.new_zeros(0, state.shape[1]) for row in states])
 
     def decode(self, ids: list[int]) -> str:
         """Token ids to text, without special tokens."""

@@ -178,7 +178,7 @@ def test_original_naming_is_refused_where_it_would_become_random(made: Made, tmp
 
 def test_original_naming_on_the_hub_is_refused_with_both_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"model_type": "llava", "mm_vision_tower": "openai/clip-vit-large-patch14-336"}
-    monkeypatch.setattr("maskselect.lmm.building.PreTrainedConfig.get_config_dict", lambda model: (config, {}))
+    monkeypatch.setattr("maskselect.lmm.loading.PreTrainedConfig.get_config_dict", lambda model: (config, {}))
     told = "hf download liuhaotian/llava-v1.5-7b --local-dir SRC; maskselect import llava SRC DST"
     with pytest.raises(ValueError, match=told):
         Llava(model="liuhaotian/llava-v1.5-7b")

@@ -13,8 +13,7 @@ from transformers import Qwen2VLImageProcessor
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
 from maskselect.lmm.native_size import NativeSize
-from maskselect.lmm.qwen_building import IMAGE, QwenSizes
-from maskselect.lmm.qwen_vl import QWEN_SYSTEM, QwenVl
+from maskselect.lmm.qwen_vl import IMAGE, QWEN_SYSTEM, QwenSizes, QwenVl
 from maskselect.structures.sample import Batch
 from maskselect.systems.reading import Reader
 from maskselect.tokens import sequence

@@ -8,7 +8,7 @@ import torch
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.encoders.position import SinusoidEncoder
 from maskselect.lmm.llava import Llava, LlavaSizes
-from maskselect.lmm.qwen_building import QwenSizes
+from maskselect.lmm.qwen_vl import QwenSizes
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import LanguageModel
 from maskselect.structures.sample import Batch, Overlaps
