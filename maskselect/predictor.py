@@ -45,7 +45,7 @@ from maskselect.structures.references import BoxRef, MaskRef, PointRef, as_refer
 from maskselect.structures.references import Reference as CheckedReference
 from maskselect.structures.sample import Prompt, prompt_text
 from maskselect.systems.candidates import CandidateSystem
-from maskselect.systems.loading import default_prompter, load_system
+from maskselect.systems.loading import check_answers_prompts, default_prompter, load_system
 
 Reference = np.ndarray | Tensor | Image.Image | BoxRef | PointRef | MaskRef
 
@@ -354,10 +354,9 @@ def load(name_or_path: str | Path, device: str = "auto") -> Model:
         from maskselect.systems.fetching import fetch_checkpoint  # noqa: PLC0415  the hub's client is slow to import
 
         name_or_path = fetch_checkpoint(str(name_or_path))
+    check_answers_prompts(checkpoints.read_card(name_or_path), name_or_path)
     system, card = load_system(name_or_path, place)
     merge_adapters(cast(nn.Module, system))
-    if not system.answers_prompts:
-        raise ValueError(f"checkpoint {name_or_path} is of stage 1, which captions; expected one of stage 2, as ras is")
     file = checkpoints.find_checkpoint(name_or_path)
     name = str(card.get("name", Path(name_or_path).stem))
     learned: dict[str, Any] = {key: card[key] for key in ("trained_on", "data") if key in card}

@@ -10,13 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskselect.backends import checkpoints, hub
-from maskselect.backends.config_tree import arguments_of
 from maskselect.backends.hub import Repository
 from maskselect.ops.atomic import atomic_folder
 from maskselect.predictor import fingerprint
 from maskselect.reports.evaluated import Evaluation, read_evaluation
 from maskselect.reports.model_card import draw_model_card
-from maskselect.systems.loading import BESIDE, answering_class
+from maskselect.systems.loading import BESIDE, check_answers_prompts
 from maskselect.systems.named_weights import named_weights
 
 
@@ -77,9 +76,7 @@ def push_to_hub(
 def _loadable(file: Path) -> dict[str, Any]:
     """The card of a checkpoint. Raises ValueError if others cannot load it."""
     card = checkpoints.read_card(file)
-    answering_class(card, file)
-    if arguments_of(card["config"]).get("stage") == 1:
-        raise ValueError(f"checkpoint {file} is of stage 1, which captions; expected one of stage 2, as ras is")
+    check_answers_prompts(card, file)
     unavailable = named_weights(card["config"]).own
     if unavailable:
         raise ValueError(

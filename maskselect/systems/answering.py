@@ -1,13 +1,11 @@
-"""The language model's answer in words, and the hidden state that predicts `[SEG]` in it.
+"""The language model's text answer and the hidden state that predicts its `[SEG]` token.
 
-Two ways to one state for each prompt: in training the answer is given (teacher forcing), at inference it is generated,
-and a prompt whose answer holds no `[SEG]` has none.
+In training the answer is given (teacher forcing); at inference it is generated. An answer without `[SEG]` has no state.
 
 Shape letters: P prompts, R prompts of all images of a batch, D width.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -25,106 +23,113 @@ from maskselect.tokens import sequence
 from maskselect.tokens.sequence import Segment, Slot
 
 LONGEST_ANSWER = 24
-"""Tokens after which an answer is cut."""
+"""Maximum length of an answer in tokens."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One answer a prompt.
+    """One answer per prompt.
 
-    states: (R, D), the hidden state from which `[SEG]` is predicted; zeros where `found` is False.
-    found: (R,) bool, whether the answer holds `[SEG]`.
-    texts: the generated words, empty for given answers.  loss: cross entropy of given answers, None for generated ones.
+    Attributes:
+        states: hidden states that predict `[SEG]`, (R, D); zeros for answers without it.
+        has_seg: whether each answer contains `[SEG]`, (R,) bool.
+        texts: generated texts; empty for given answers.
+        loss: cross entropy of given answers; None for generated ones.
     """
 
     states: Tensor
-    found: Tensor
+    has_seg: Tensor
     texts: list[str]
     loss: Tensor | None = None
 
 
-def given_answers(
+def forced_answers(
     reader: Reader,
     images: ReadImages,
     questions: list[list[str]],
     answers: list[list[str]],
     seg_id: int,
-    meant: list[bool] | None = None,
+    in_loss: list[bool] | None = None,
 ) -> Answers:
-    """Read every question with its answer behind it; one row an image and question, in order.
+    """Read every question followed by its answer.
 
-    questions, answers: for each image its texts.
-    meant: for each row whether its answer counts in the loss; None for all.
+    Args:
+        reader, images: the images that were read.
+        questions: for each image its texts.
+        answers: for each image the texts of the answers.
+        seg_id: id of `[SEG]`.
+        in_loss: for each answer whether it counts in the loss; None for all.
+
+    Returns:
+        One row for each image and question, in order.
     """
     end = reader.lmm.tokenizer.eos_token_id
     parts: list[list[list[Segment]]] = []
     ids: list[list[int]] = []
-    for prefix, asked, answered in zip(images.prefixes, questions, answers, strict=True):
+    for prefix, image_questions, texts in zip(images.prefixes, questions, answers, strict=True):
         parts.append([])
-        for question, text in zip(lay_out_prompts(reader, asked, prefix.end), answered, strict=True):
+        for question, text in zip(lay_out_prompts(reader, image_questions, prefix.end), texts, strict=True):
             ids.append([*reader.lmm.token_ids(text), end])
-            places = list(range(question.end, question.end + len(ids[-1])))
-            parts[-1].append([question, Segment([int(Slot.TEXT)] * len(ids[-1]), ids[-1], places)])
+            positions = list(range(question.end, question.end + len(ids[-1])))
+            parts[-1].append([question, Segment([int(Slot.TEXT)] * len(ids[-1]), ids[-1], positions)])
     _, hidden = prompt_hidden(reader, images, parts, "causal")
-    rows, columns = _predicting(images, parts)
-    states = hidden[
-        torch.tensor(rows, dtype=torch.int64, device=hidden.device),
-        torch.tensor(columns, dtype=torch.int64, device=hidden.device),
-    ]
-    wanted = torch.tensor([token for row in ids for token in row], dtype=torch.int64, device=hidden.device)
-    owners = torch.tensor([row for row, own in enumerate(ids) for _ in own], dtype=torch.int64, device=hidden.device)
-    counted = torch.tensor([True] * len(ids) if meant is None else meant, dtype=torch.bool, device=hidden.device)[
-        owners
-    ]
-    errors = F.cross_entropy(reader.lmm.token_logits(states).float(), wanted, reduction="none")
-    loss = (errors * counted).sum() / counted.sum().clamp(min=1)
-    return Answers(*_first_seg(states, wanted == seg_id, owners, len(ids)), [], loss)
+    rows, columns = torch.tensor(_predicting(images, parts), device=hidden.device).reshape(-1, 2).T
+    states = hidden[rows, columns]
+    targets = torch.tensor([token for row in ids for token in row], dtype=torch.int64, device=hidden.device)
+    owners = torch.tensor([n for n, row in enumerate(ids) for _ in row], dtype=torch.int64, device=hidden.device)
+    counts = torch.tensor([True] * len(ids) if in_loss is None else in_loss, dtype=torch.bool, device=hidden.device)
+    errors = F.cross_entropy(reader.lmm.token_logits(states).float(), targets, reduction="none")
+    loss = (errors * counts[owners]).sum() / counts[owners].sum().clamp(min=1)
+    return Answers(*_first_seg(states, targets == seg_id, owners, len(ids)), [], loss)
 
 
-def _predicting(images: ReadImages, parts: list[list[list[Segment]]]) -> tuple[list[int], list[int]]:
+def _predicting(images: ReadImages, parts: list[list[list[Segment]]]) -> list[tuple[int, int]]:
     """Row and column of every position whose state predicts a token of an answer, answer by answer.
 
-    With a cache every question has a row of its own; without, those of an image stand behind its prefix in one.
+    With a cache every question is a row; without one all questions of an image follow its prefix in one row.
     """
-    rows: list[int] = []
-    columns: list[int] = []
+    places: list[tuple[int, int]] = []
     row = 0
     for image, prompts in enumerate(parts):
         start = 0 if images.cache is not None else len(images.prefixes[image])
         for question, text in prompts:
             first = start + len(question) - 1
-            columns += range(first, first + len(text))
-            rows += [row if images.cache is not None else image] * len(text)
+            number = row if images.cache is not None else image
+            places += [(number, column) for column in range(first, first + len(text))]
             row += 1
             start = 0 if images.cache is not None else first + 1 + len(text)
-    return rows, columns
+    return places
 
 
 def _first_seg(states: Tensor, is_seg: Tensor, owners: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The state of each answer's first `[SEG]`, and which answers have one."""
-    found = torch.zeros(count, dtype=torch.bool, device=states.device)
     places = is_seg.nonzero()[:, 0]
-    own = owners[places]
-    first = torch.ones_like(own, dtype=torch.bool)
-    for place, (before, now) in enumerate(pairwise(own.tolist()), 1):
-        first[place] = before != now
-    found[own[first]] = True
-    out = states.new_zeros(count, states.shape[1]).index_put((own[first],), states[places[first]])
-    return out, found
+    seg_owners = owners[places]
+    first = torch.ones_like(seg_owners, dtype=torch.bool)
+    first[1:] = seg_owners[1:] != seg_owners[:-1]
+    has_seg = torch.zeros(count, dtype=torch.bool, device=states.device)
+    has_seg[seg_owners[first]] = True
+    out = states.new_zeros(count, states.shape[1]).index_put((seg_owners[first],), states[places[first]])
+    return out, has_seg
 
 
 @torch.no_grad()
 def generated_answers(
     reader: Reader, image: ReadImages, questions: list[str], references: Tensor, seg_id: int
 ) -> Answers:
-    """Answer every question about one image greedily, side by side.
+    """Answer all questions about one image greedily, in batches.
 
-    references: (R, D) tokens of the reference masks of all questions, in order.
-    An answer ends at the end token, behind its first `[SEG]`, or after `LONGEST_ANSWER` tokens.
+    An answer ends at the end token, after its first `[SEG]`, or after `LONGEST_ANSWER` tokens.
+
+    Args:
+        reader, image: the image that was read.
+        questions: the texts.
+        references: mask tokens of the reference masks of all questions, in order, (R, D).
+        seg_id: id of `[SEG]`.
     """
     parts = [_generate(reader, held, some, seg_id) for some, held in in_passes(image, questions, references)]
-    states, found = (torch.cat([getattr(part, name) for part in parts]) for name in ("states", "found"))
-    return Answers(states, found, [text for part in parts for text in part.texts])
+    states, has_seg = torch.cat([part.states for part in parts]), torch.cat([part.has_seg for part in parts])
+    return Answers(states, has_seg, [text for part in parts for text in part.texts])
 
 
 def _generate(reader: Reader, image: ReadImages, questions: list[str], seg_id: int) -> Answers:
@@ -134,7 +139,7 @@ def _generate(reader: Reader, image: ReadImages, questions: list[str], seg_id: i
     owners = torch.zeros(len(questions), dtype=torch.long, device=device)
     segments = lay_out_prompts(reader, questions, image.prefixes[0].end)
     packed = sequence.pack([(None, [[segment]]) for segment in segments]).to(device)
-    written = reader.lmm.generate(
+    generated = reader.lmm.generate(
         reader.embed(packed, image.tokens, owners),
         LONGEST_ANSWER,
         valid=packed.kinds != Slot.PAD,
@@ -143,8 +148,8 @@ def _generate(reader: Reader, image: ReadImages, questions: list[str], seg_id: i
         cache=repeated_cache(reader, image.cache, owners),
         before=torch.ones(len(questions), len(image.prefixes[0]), dtype=torch.bool, device=device),
     )
-    found = torch.tensor([ids[-1:] == [seg_id] for ids in written.ids], dtype=torch.bool, device=device)
+    has_seg = torch.tensor([ids[-1:] == [seg_id] for ids in generated.ids], dtype=torch.bool, device=device)
     none = torch.zeros(reader.lmm.width, dtype=torch.float32, device=device)
-    last = zip(written.states, found.tolist(), strict=True)
-    states = torch.stack([own[-1] if seg else none for own, seg in last])
-    return Answers(states, found, [reader.lmm.decode(ids) for ids in written.ids])
+    rows = zip(generated.states, has_seg.tolist(), strict=True)
+    states = torch.stack([row[-1] if seg else none for row, seg in rows])
+    return Answers(states, has_seg, [reader.lmm.decode(ids) for ids in generated.ids])

@@ -1,4 +1,4 @@
-"""Candidates named one after another: the baseline of RAS, Table 7.
+"""Candidates selected one after another: the baseline of RAS, Table 7.
 
 Shape letters: B images, P prompts, N candidates, D width.
 """
@@ -24,13 +24,13 @@ from maskselect.tokens.sequence import Segment, Slot
 
 
 class AutoregressiveScorer(PrefixScorer):
-    """Targets one after another (the baseline of RAS, Table 7): predict an embedding, take the nearest candidate.
+    """Predicts an embedding and selects the nearest candidate, until it predicts the end (RAS, Table 7).
 
-    In training the targets stand in the order of the candidates in the prefix, behind each other (teacher forcing).
+    In training the targets follow each other in the order of the candidates in the prefix (teacher forcing).
 
     Args:
         width: D of the language model.
-        max_masks: most masks that are named for one prompt.
+        max_masks: maximum number of masks per prompt.
     """
 
     def __init__(self, width: int, max_masks: int = 16) -> None:
@@ -56,9 +56,9 @@ class AutoregressiveScorer(PrefixScorer):
         end = images.tokens.candidates.shape[1]
         losses = []
         for row, (number, block, targets) in enumerate(steps):
-            place, own = (row, packed.blocks[row] == 0) if images.cache else (number, packed.blocks[number] == block)
-            last = int((own & (packed.kinds[place] != Slot.PAD)).nonzero()[-1])
-            logits = self.head(hidden[place, last - len(targets) : last + 1], images.tokens.candidates[number])
+            at, inside = (row, packed.blocks[row] == 0) if images.cache else (number, packed.blocks[number] == block)
+            last = int((inside & (packed.kinds[at] != Slot.PAD)).nonzero()[-1])
+            logits = self.head(hidden[at, last - len(targets) : last + 1], images.tokens.candidates[number])
             logits = logits.masked_fill(F.pad(~images.tokens.valid[number], (0, 1)), -1e4)
             losses.append(
                 F.cross_entropy(logits.float(), torch.tensor([*targets, end], dtype=torch.int64, device=logits.device))
@@ -66,7 +66,7 @@ class AutoregressiveScorer(PrefixScorer):
         return {"loss": torch.stack(losses).mean()}
 
     def logits(self, reader: Reader, batch: Batch) -> Tensor:
-        """(B, P, N) logits by decoding each image and prompt in turn: +10 named, -10 not named, -1e4 on padding."""
+        """(B, P, N) logits by decoding every prompt: +10 for selected candidates, -10 for others, -1e4 on padding."""
         shape = (len(batch.prompts), max(len(p) for p in batch.prompts), batch.candidate_valid.shape[1])
         out = torch.full(shape, -1e4, dtype=torch.float32, device=batch.candidate_features.device)
         for number in range(len(batch.prompts)):
@@ -79,34 +79,34 @@ class AutoregressiveScorer(PrefixScorer):
     def answer(
         self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor, threshold: float
     ) -> tuple[Tensor, Tensor]:
-        """(P, N): the probability with which each candidate was named, at least 0.5, or 0; and whether it is enough."""
+        """The result of `score`, (P, N), and which scores reach the threshold."""
         scores = self.score(reader, image, prompts, references)
         return scores, scores >= threshold
 
     def score(self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor) -> Tensor:
-        """(P, N): the probability with which each candidate was named, at least 0.5; 0 when it was not."""
-        alone = in_passes(image, prompts, references, most=1)
-        return torch.stack([self._decode(reader, held, text) for (text,), held in alone])
+        """(P, N): the probability of each selected candidate, raised to at least 0.5; 0 for other candidates."""
+        passes = in_passes(image, prompts, references, most=1)
+        return torch.stack([self._decode(reader, held, text) for (text,), held in passes])
 
     @torch.no_grad()
     def _decode(self, reader: Reader, image: ReadImages, text: str) -> Tensor:
         if image.cache is None:
             raise ValueError("decoding needs an image that was read without gradients")
-        held = image.tokens
-        device = held.candidates.device
-        # A cache of its own: that of the image is for other prompts too.
+        tokens = image.tokens
+        device = tokens.candidates.device
+        # Decoding extends a copy of the cache, because other prompts use the image's cache, too.
         cache = repeated_cache(reader, image.cache, torch.zeros(1, dtype=torch.long, device=device))
-        named = torch.zeros(held.candidates.shape[1] + 1, dtype=torch.float32, device=device)
-        blocked = F.pad(~held.valid[0], (0, 1))
+        selected = torch.zeros(tokens.candidates.shape[1] + 1, dtype=torch.float32, device=device)
+        blocked = F.pad(~tokens.valid[0], (0, 1))
         prompt = reader.prompt(text, image.prefixes[0].end)
         rows = sequence.pack([(None, [[prompt]])]).to(device)
-        step, positions = reader.embed(rows, held), rows.positions
+        step, positions = reader.embed(rows, tokens), rows.positions
         while True:
             hidden = reader.lmm.hidden(step, None, positions, cache)[:, -1:]
-            probabilities = self.head(hidden, held.candidates)[0, 0].masked_fill(blocked, -1e4).float().softmax(-1)
+            probabilities = self.head(hidden, tokens.candidates)[0, 0].masked_fill(blocked, -1e4).float().softmax(-1)
             best = int(probabilities.argmax())
-            if best == len(named) - 1 or int((named > 0).sum()) >= self.max_masks:
-                return named[:-1].cpu()
-            named[best] = probabilities[best].clamp(min=0.5)
+            if best == len(selected) - 1 or int((selected > 0).sum()) >= self.max_masks:
+                return selected[:-1].cpu()
+            selected[best] = probabilities[best].clamp(min=0.5)
             blocked[best] = True
-            step, positions = held.candidates[:, best : best + 1], positions[:, -1:] + 1
+            step, positions = tokens.candidates[:, best : best + 1], positions[:, -1:] + 1

@@ -1,8 +1,8 @@
-"""What candidate systems share: a frozen proposer and encoders, a pool of candidates, and the group chosen from it.
+"""The base of candidate systems, which select masks from the pool of a frozen proposer.
 
-A candidate system scores a pool of masks that a frozen proposer finds. It implements `read_candidates` and
-`score_candidates`; `read` and `answer`, which the predict path calls, are here. A clip is answered frame by frame, and
-the chosen masks are linked to objects (`systems/linking.py`).
+A subclass implements `pool_features`, `read_candidates` and `score_candidates`. The predict path calls `read` and
+`answer`, which are here. A clip is answered frame by frame, and the chosen masks are linked to objects
+(`systems/linking.py`).
 
 Shape letters: B images, P prompts, N candidates, R references, C pooled channels, T image tokens, V width of the
 vision tower.
@@ -12,14 +12,16 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from maskselect.backends import checkpoints
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.heads.selection import select
+from maskselect.lmm.lora import fit_adapters
 from maskselect.ops.masks import resize_nearest
 from maskselect.proposers.store import StoredProposer
 from maskselect.structures.answer import Answer
@@ -36,11 +38,13 @@ from maskselect.systems.reading import Reader
 
 @dataclass(frozen=True)
 class PictureReading:
-    """A picture, read.
+    """The reading of a picture.
 
-    pool: the proposer's candidates, then the extra ones.
-    maps: the encoders' feature maps, and features: (N, C) of the candidates; both empty for an empty pool.
-    candidates: what `read_candidates` returned; None for an empty pool.
+    Attributes:
+        pool: the proposer's candidates, then the extra ones.
+        maps: feature maps of the encoders; empty for an empty pool.
+        features: pooled features of the candidates, (N, C).
+        candidates: the result of `read_candidates`; None for an empty pool.
     """
 
     pool: MaskSet
@@ -51,25 +55,28 @@ class PictureReading:
 
 @dataclass(frozen=True)
 class ClipReading:
-    """A clip; its frames are read one after another while it is answered, so that memory is that of one frame."""
+    """The reading of a clip, whose frames are read one by one in `answer`, so that memory is that of one frame."""
 
     clip: Clip
 
 
 class CandidateSystem(nn.Module):
-    """A system that chooses among the masks of a proposer. Proposer, encoders and vision tower never train.
+    """A system that selects from the masks of a proposer. Proposer, encoders and vision tower never train.
 
     Args:
-        proposer: where candidates come from.
-        encoders: the frozen ensemble under whose maps masks are pooled.
-        reader: lays out and embeds what the language model reads; it holds the language model.
+        proposer: proposes the candidates.
+        encoders: the frozen ensemble whose feature maps are pooled under masks.
+        reader: lays out and embeds the input of the language model, which it holds.
 
-    channels: C.
-    image_tokens: whether the language model sees the image itself.
-    duplicates_iou: see `heads.selection.select`.
-    captions: whether it trains on captions (stage 1 of RAS) instead of prompts.
+    Attributes:
+        title: name of the system in messages.
+        channels: C.
+        image_tokens: whether the language model sees image tokens.
+        duplicates_iou: see `heads.selection.select`.
+        captions: whether it trains on captions (stage 1 of RAS) instead of prompts.
     """
 
+    title: str
     channels: int
     image_tokens: bool = True
     duplicates_iou: float | None = None
@@ -85,18 +92,18 @@ class CandidateSystem(nn.Module):
             self.proposer.requires_grad_(False)
 
     def replace_proposer(self, proposer: Proposer) -> None:
-        """Take candidates from another proposer, such as one that reads them from a store."""
-        self._modules.pop("proposer", None)  # a registered module gives way to nothing else
+        """Replace the proposer, for example by one that reads from a store."""
+        self._modules.pop("proposer", None)  # nn.Module does not replace a registered module by another object
         self.proposer = proposer
 
-    # --- what a system implements -------------------------------------------------------------------------------
+    # --- implemented by subclasses ------------------------------------------------------------------------------
 
     def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
-        """Features of masks of the image that `encode` saw, proposed or given as (N, H, W) bool: (N, C)."""
+        """Pooled features (N, C) of candidates, or of reference masks (N, H, W) bool; `encode` returned `maps`."""
         raise NotImplementedError
 
     def read_candidates(self, image: np.ndarray, candidate_features: Tensor) -> Any:
-        """Read a picture and its candidates once, for any number of prompts: (H, W, 3) uint8, (N, C)."""
+        """Read a picture (H, W, 3) uint8 and its candidates (N, C) once for all prompts."""
         raise NotImplementedError
 
     def score_candidates(
@@ -105,10 +112,10 @@ class CandidateSystem(nn.Module):
         """Scores (P, N) in [0, 1] and the chosen candidates (P, N) bool, on the CPU.
 
         Args:
-            read: what `read_candidates` returned.
+            read: result of `read_candidates`.
             prompts: P texts.
             references: for each prompt the pooled features of its reference masks, (R, C).
-            threshold: score from which a candidate is chosen.
+            threshold: selection threshold.
         """
         raise NotImplementedError
 
@@ -116,27 +123,27 @@ class CandidateSystem(nn.Module):
 
     @property
     def answers_prompts(self) -> bool:
-        """Whether it can answer prompts as configured."""
+        """Whether the system as configured can answer prompts."""
         return not self.captions
 
     @property
     def prompter(self) -> Prompter | None:
-        """The proposer, where it takes boxes and points."""
+        """The proposer if it accepts boxes and points, else None."""
         return self.proposer if isinstance(self.proposer, Prompter) else None
 
     @torch.no_grad()
     def read(self, visual: np.ndarray | Clip, extra: MaskSet | None = None) -> PictureReading | ClipReading:
-        """Propose, encode and read a picture; a clip is read while it is answered.
+        """Propose candidates for a picture, encode and read it; a clip is read in `answer`.
 
         Args:
             visual: (H, W, 3) uint8, or a clip.
-            extra: masks of the picture that join the candidates, at any size.
+            extra: further candidates of the picture, at any size.
 
         Raises:
             ValueError: for extra candidates of a clip, and for a stage that cannot answer prompts.
         """
         if not self.answers_prompts:
-            raise ValueError("this system is of stage 1, which captions; expected one of stage 2, as ras is")
+            refuse_stage_1("this system")
         if not isinstance(visual, np.ndarray):
             if extra is not None:
                 raise ValueError("a clip takes no extra candidates; expected them for a picture")
@@ -155,15 +162,15 @@ class CandidateSystem(nn.Module):
     def answer(
         self, reading: PictureReading | ClipReading, prompts: list[Prompt], threshold: float | None
     ) -> list[Answer]:
-        """One answer a prompt: the chosen candidates without duplicates, by falling score.
+        """One answer per prompt: the chosen candidates without duplicates, by falling score.
 
         Args:
-            reading: what `read` returned.
-            prompts: with reference masks of the picture's size, or of the frame's that `Prompt.frames` names.
-            threshold: score from which a candidate is in the group; None is 0.5.
+            reading: result of `read`.
+            prompts: their reference masks have the size of the picture, or of the frame in `Prompt.frames`.
+            threshold: selection threshold; None is 0.5.
 
         Raises:
-            ValueError: for a prompt that does not fit into the language model's context.
+            ValueError: if a prompt does not fit into the language model's context.
         """
         cut = 0.5 if threshold is None else threshold
         if isinstance(reading, PictureReading):
@@ -178,13 +185,13 @@ class CandidateSystem(nn.Module):
         for number in range(len(clip)):
             frame = self.read(clip[number])
             assert isinstance(frame, PictureReading)
-            distinct = frame.features - frame.features.mean(0, keepdim=True)
+            relative = frame.features - frame.features.mean(0, keepdim=True)
             for link, (scores, group) in zip(links, self._choose(frame, prompts, references, cut), strict=True):
-                link.add(number, frame.pool.masks[group].cpu(), scores[group], distinct[group].cpu())
+                link.add(number, frame.pool.masks[group].cpu(), scores[group], relative[group].cpu())
         return [link.answer() for link in links]
 
     def _frozen(self) -> AbstractContextManager[None]:
-        """Frozen parts compute without autocast, as they do for training."""
+        """Frozen parts compute without autocast, as in training."""
         return torch.autocast(next(self.reader.parameters()).device.type, enabled=False)
 
     def _pooled(self, reading: PictureReading, references: Tensor) -> Tensor:
@@ -195,21 +202,21 @@ class CandidateSystem(nn.Module):
             return self.pool_features(reading.maps, references)
 
     def _references_of(self, clip: Clip, prompts: list[Prompt]) -> list[Tensor]:
-        """For each prompt the features of its reference masks, each from the frame on which it was given: (R, C)."""
+        """For each prompt the features of its reference masks (R, C), each from its own frame."""
         features = [torch.zeros(len(prompt.references), self.channels, dtype=torch.float32) for prompt in prompts]
         for number in sorted({frame for prompt in prompts for frame in prompt.frames}):
             with self._frozen():
                 maps = self.encode(clip[number])
-                for prompt, own in zip(prompts, features, strict=True):
-                    there = torch.tensor([frame == number for frame in prompt.frames], dtype=torch.bool)
-                    if there.any():
-                        own[there] = self.pool_features(maps, prompt.references[there]).to(own)
+                for prompt, rows in zip(prompts, features, strict=True):
+                    on_frame = torch.tensor([frame == number for frame in prompt.frames], dtype=torch.bool)
+                    if on_frame.any():
+                        rows[on_frame] = self.pool_features(maps, prompt.references[on_frame]).to(rows)
         return features
 
     def _choose(
         self, reading: PictureReading, prompts: list[Prompt], references: list[Tensor], cut: float
     ) -> list[tuple[Tensor, Tensor]]:
-        """For each prompt scores (N,) and the numbers of the chosen candidates, by falling score (M,)."""
+        """For each prompt the scores (N,) and the numbers of the chosen candidates (M,), by falling score."""
         pool = reading.pool
         if not len(pool):
             nothing = torch.zeros(0, dtype=torch.float32), torch.zeros(0, dtype=torch.int64)
@@ -217,14 +224,16 @@ class CandidateSystem(nn.Module):
         texts = [prompt.text for prompt in prompts]
         scores, chosen = self.score_candidates(reading.candidates, texts, references, cut)
         rows = zip(scores, chosen, strict=True)
-        return [(own, select(pool.masks, own, picked, self.duplicates_iou)) for own, picked in rows]
+        return [(row, select(pool.masks, row, picked, self.duplicates_iou)) for row, picked in rows]
 
     # --- training -----------------------------------------------------------------------------------------------
 
     def preparer(self, settings: PrepareSettings, training: bool) -> CandidatePreparer:
-        """Makes batches of frozen features; see `systems.preparing`."""
-        if settings.proposals is not None:
-            self.replace_proposer(StoredProposer(self.proposer, settings.proposals))
+        """The preparer of batches, see `systems.preparing`; with a store of proposals the proposer reads from it."""
+        folder, current = settings.proposals, self.proposer
+        stored = isinstance(current, StoredProposer) and current.store.folder == folder
+        if folder is not None and not stored:
+            self.replace_proposer(StoredProposer(current, folder))
         return CandidatePreparer(self, settings, training)
 
     @property
@@ -234,14 +243,15 @@ class CandidateSystem(nn.Module):
 
     @property
     def visual_parts(self) -> tuple[nn.Module, ...]:
-        """The frozen networks."""
+        """The frozen networks that decide features."""
         return self.encoders, *self.lmm.visual_parts
 
     def blocks(self) -> list[nn.Module]:
         """Layers of the language model, which may be sharded one by one.
 
-        Raises ValueError without gradient checkpointing: the prefix is then a pass of its own, whose keys and values
-        carry gradients past the outputs on which sharding waits for them.
+        Raises:
+            ValueError: without gradient checkpointing. The prefix is then a separate forward pass, and gradients of its
+                keys and values bypass the outputs on which sharding waits for them.
         """
         if not self.lmm.gradient_checkpointing:
             raise ValueError("lmm.gradient_checkpointing must be true where the language model is sharded")
@@ -249,7 +259,7 @@ class CandidateSystem(nn.Module):
         return list(layers)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for what trains; the frozen parts always stay in evaluation mode."""
+        """Set the training mode of trained parts; frozen parts stay in evaluation mode."""
         super().train(mode)
         self.encoders.eval()
         self.lmm.vision_tower.eval()
@@ -258,33 +268,63 @@ class CandidateSystem(nn.Module):
         return self
 
     def encode(self, image: np.ndarray) -> list[FeatureMap]:
-        """What the encoders see of (H, W, 3) uint8, for any number of masks of it."""
+        """Feature maps of an image, (H, W, 3) uint8."""
         return self.encoders.maps(image)
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
-        """What the language model sees of images: (B, 3, H, W) float in [0, 1] to (B, T, V)."""
+        """Features of the vision tower: (B, 3, H, W) float in [0, 1] to (B, T, V)."""
         return self.lmm.vision_features(images)
 
-    def without_frozen(self, tensors: Mapping[str, Tensor], origin: str | Path) -> dict[str, Tensor]:
-        """Tensors of a checkpoint without those that are frozen here and come from files of their own.
-
-        Raises ValueError when one of these is another in the checkpoint: it would be so only until it is loaded again.
-        """
-        left, held = dict(tensors), self.state_dict()
-        for name in sorted({f"reader.lmm.{name}" for name in self.lmm.frozen_elsewhere} & left.keys()):
-            # As far as half precision tells them apart, in which files are written.
-            if not torch.allclose(held[name].float(), left.pop(name).float(), rtol=1e-3, atol=1e-6):
-                raise ValueError(f"checkpoint {origin} has another {name} than the files of lmm, which stays frozen")
-        return left
+    def picture_features(self, image: np.ndarray) -> Tensor:
+        """Features of the vision tower for one picture: (H, W, 3) uint8 to (1, T, V)."""
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float().to(next(self.reader.parameters()).device)
+        return self.image_features(pixels / 255)
 
     def image_grid(self, height: int, width: int) -> Tensor | None:
-        """Rows and columns, (2,) int64, of the T tokens of an image of that many pixels; None where T is always the
-        same."""
+        """Rows and columns, (2,) int64, of the T tokens of an image of this size; None if T is constant."""
         grid = self.lmm.image_grid(height, width)
         return None if grid is None else torch.tensor(grid, dtype=torch.int64)
 
     def image_grids(self, image: np.ndarray) -> Tensor | None:
-        """The same of (H, W, 3) uint8 as a `Batch` of one image has it, (1, 2)."""
+        """`image_grid` of (H, W, 3) uint8 as in a `Batch` of one image, (1, 2)."""
         grid = self.image_grid(image.shape[0], image.shape[1])
         return None if grid is None else grid[None]
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Every tensor that a checkpoint of this system holds."""
+        raise NotImplementedError
+
+    def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
+        """Load the tensors of a checkpoint; `fit_adapters` converts between layers with and without LoRA.
+
+        Args:
+            tensors: of the file.
+            origin: the file, for errors.
+
+        Raises:
+            ValueError: if a tensor is missing, unknown or of another shape, or if a frozen one differs from the
+                language model's own file. Such a difference would be lost when the system is loaded again.
+        """
+        own, state = self.learned_state(), self.state_dict()
+        tensors = fit_adapters(tensors, state, origin, "reader.lmm." if self.lmm.has_own_files else None)
+        # A file may hold more of the language model than required: all of it, or the LM head for captions.
+        own |= {name: state[name] for name in tensors if name.startswith("reader.lmm.") and name in state}
+        tensors = self.completed(tensors, own)
+        checkpoints.check_fit(own, tensors, str(origin), f"{self.title} as configured")
+        for name in sorted({f"reader.lmm.{name}" for name in self.lmm.frozen_elsewhere} & tensors.keys()):
+            # Equal up to half precision, in which files are written.
+            if not torch.allclose(state[name].float(), tensors.pop(name).float(), rtol=1e-3, atol=1e-6):
+                raise ValueError(f"checkpoint {origin} has another {name} than the files of lmm, which stays frozen")
+        self.load_state_dict(tensors, strict=False)
+
+    def completed(self, tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a file and those of `own` that the file may omit."""
+        return tensors
+
+
+def refuse_stage_1(what: str) -> NoReturn:
+    """Raise ValueError because `what` is of the stage that trains on captions and answers no prompts."""
+    raise ValueError(f"{what} is of stage 1, which captions; expected one of stage 2, as ras is")

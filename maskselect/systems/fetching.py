@@ -1,4 +1,4 @@
-"""A checkpoint out of a repository of the hub: its card first, then what the card says is needed, and nothing else."""
+"""Downloads a checkpoint from a repository of the hub: its card, then the files that the card names."""
 
 import glob
 import json
@@ -12,27 +12,32 @@ from maskselect.systems.named_weights import named_weights
 
 
 def fetch_checkpoint(name: str) -> Path:
-    """The safetensors file, in the hub's cache, of the one checkpoint that a repository holds, with what it needs.
+    """Download the checkpoint of a repository with all files that it needs; cached files need no network.
 
-    name: `hf://org/name` or `hf://org/name@revision`; where the cache has it all, no network is needed.
+    Args:
+        name: `hf://org/name` or `hf://org/name@revision`.
 
-    Raises ValueError when the name is none, the card is damaged or there are several checkpoints, FileNotFoundError
-    when the repository cannot be had or holds no checkpoint.
+    Returns:
+        The safetensors file in the hub's cache.
+
+    Raises:
+        FileNotFoundError: if the repository cannot be read or holds no checkpoint.
+        ValueError: if the name is malformed, the card is damaged or there are several checkpoints.
     """
     repository = Repository.parse(name)
     cards = hub.fetch(repository, ["*.json"], unwanted=["*/*"])
     stem, card = _checkpoint(repository, cards)
-    wanted = [f"{stem}.safetensors", f"{stem}.json", *named_weights(card.get("config")).beside]
-    patterns = [glob.escape(path) for path in wanted]
+    paths = [f"{stem}.safetensors", f"{stem}.json", *named_weights(card.get("config")).beside]
+    patterns = [glob.escape(path) for path in paths]
     folder = hub.fetch(replace(repository, revision=cards.name), [*patterns, *(f"{path}/*" for path in patterns)])
-    file = folder / wanted[0]
+    file = folder / paths[0]
     if not file.is_file():
         raise FileNotFoundError(f"{repository} has a card {stem}.json but no {file.name}; expected both")
     return file
 
 
 def _checkpoint(repository: Repository, folder: Path) -> tuple[str, dict[str, Any]]:
-    """Stem and card of the checkpoint, which is the one that no other needs beside it."""
+    """Stem and card of the checkpoint that no other checkpoint needs."""
     cards: dict[str, dict[str, Any]] = {}
     damaged: list[str] = []
     for path in sorted(folder.glob("*.json")):
@@ -44,13 +49,13 @@ def _checkpoint(repository: Repository, folder: Path) -> tuple[str, dict[str, An
         if isinstance(card, dict) and "system" in card:
             cards[path.stem] = card
     needed = {path for card in cards.values() for path in named_weights(card.get("config")).beside}
-    found = [stem for stem in cards if f"{stem}.safetensors" not in needed]
-    if len(found) > 1:
-        raise ValueError(f"{repository} holds the checkpoints {', '.join(found)}; expected one")
-    if not found and damaged:
+    stems = [stem for stem in cards if f"{stem}.safetensors" not in needed]
+    if len(stems) > 1:
+        raise ValueError(f"{repository} holds the checkpoints {', '.join(stems)}; expected one")
+    if not stems and damaged:
         raise ValueError(f"card {damaged[0]} of {repository} is not valid JSON")
-    if not found:
+    if not stems:
         raise FileNotFoundError(
             f"{repository} holds no checkpoint of maskselect; expected NAME.safetensors with its card NAME.json"
         )
-    return found[0], cards[found[0]]
+    return stems[0], cards[stems[0]]

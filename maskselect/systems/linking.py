@@ -1,4 +1,4 @@
-"""Masks of single frames, linked to objects over time. This is ours: neither RAS nor LLM-Seg answers on video.
+"""Links masks of frames to objects over time. This is our addition: RAS and LLM-Seg do not answer on video.
 
 Shape letters: M masks of a frame, O objects, C feature channels.
 """
@@ -12,17 +12,18 @@ from maskselect.structures.answer import Answer
 from maskselect.structures.clip import ClipMasks
 
 LEAST_AFFINITY = 0.5
-"""A mask joins an object when overlap (IoU with its last mask) and likeness (cosine of features) add up to this."""
+"""Minimum of the affinity: IoU with the object's last mask plus cosine similarity of features."""
 
 
 class Links:
-    """The objects of one prompt, frame after frame. Only the last mask of an object is kept dense.
+    """The objects of one prompt in a clip. Only the last mask of an object is stored dense.
 
-    Masks of a frame join objects one to one, at the highest sum of affinities (Hungarian algorithm). A mask that joins
-    none begins a new object. An object that leaves the picture may come back, by its likeness alone.
+    The masks of a frame are assigned to objects one to one with the maximum total affinity (Hungarian algorithm). A
+    mask without an object becomes a new object. The IoU counts only for objects of the previous frame; an older object
+    is found again by the similarity of its features.
 
     Args:
-        frames: of the clip.
+        frames: number of frames of the clip.
         size: (h, w) of the masks.
     """
 
@@ -32,37 +33,36 @@ class Links:
         self.scores: list[list[float]] = []
 
     def add(self, frame: int, masks: Tensor, scores: Tensor, features: Tensor) -> None:
-        """The chosen masks of the next frame: (M, h, w) bool, (M,), (M, C) relative to the mean of the frame."""
-        owners = self._owners(frame, masks, features)
-        for number, (known, score) in enumerate(zip(owners, scores.tolist(), strict=True)):
-            owner = self.masks.add() if known is None else known
-            if known is None:
-                self.last.append((frame, masks[number], features[number]))
+        """Add the chosen masks of the next frame (M, h, w), scores (M,), and features (M, C) minus the frame mean."""
+        assigned = self._assign(frame, masks, features)
+        for number, score in enumerate(scores.tolist()):
+            last = frame, masks[number], features[number]
+            item = assigned.get(number)
+            if item is None:
+                item = self.masks.add()
+                self.last.append(last)
                 self.scores.append([])
-            self.last[owner] = frame, masks[number], features[number]
-            self.scores[owner].append(score)
-            self.masks.put(owner, frame, masks[number])
+            self.last[item] = last
+            self.scores[item].append(score)
+            self.masks.put(item, frame, masks[number])
 
-    def _owners(self, frame: int, masks: Tensor, features: Tensor) -> list[int | None]:
-        """The object that each mask joins, None for a new one."""
-        owners: list[int | None] = [None] * len(masks)
+    def _assign(self, frame: int, masks: Tensor, features: Tensor) -> dict[int, int]:
+        """The object of each mask that belongs to an earlier one."""
         if not self.last or not len(masks):
-            return owners
+            return {}
         overlap = pairwise_iou(masks, torch.stack([mask for _, mask, _ in self.last]))
         recent = torch.tensor([last == frame - 1 for last, _, _ in self.last], dtype=torch.float32)
-        known = torch.stack([own for _, _, own in self.last])
-        likeness = F.cosine_similarity(features[:, None], known[None], dim=-1).clamp(min=0)
-        affinity = overlap * recent + likeness
-        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415  slow to import, and pictures do without
+        known = torch.stack([row for _, _, row in self.last])
+        similarity = F.cosine_similarity(features[:, None], known[None], dim=-1).clamp(min=0)
+        affinity = overlap * recent + similarity
+        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415  slow to import
 
         rows, columns = linear_sum_assignment(affinity.numpy(), maximize=True)
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            if affinity[row, column] >= LEAST_AFFINITY:
-                owners[row] = column
-        return owners
+        pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+        return {row: column for row, column in pairs if affinity[row, column] >= LEAST_AFFINITY}
 
     def answer(self) -> Answer:
-        """The objects by falling mean score over the frames in which they are there."""
-        means = torch.tensor([sum(own) / len(own) for own in self.scores], dtype=torch.float32)
+        """The objects by falling mean score over the frames in which they appear."""
+        means = torch.tensor([sum(scores) / len(scores) for scores in self.scores], dtype=torch.float32)
         order = torch.sort(means, descending=True, stable=True).indices
         return Answer(self.masks.ordered(order.tolist()), means[order])

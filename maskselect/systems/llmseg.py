@@ -1,22 +1,21 @@
-"""LLM-Seg: candidates chosen by their likeness to `[SEG]` and by how pure they are (arXiv 2404.08767).
+"""LLM-Seg: candidates are selected by similarity to a token `[SEG]` and by predicted IoP (arXiv 2404.08767).
 
     image -> proposer -> candidates -> encoder, mask pooling -> features -> 1x1 convolution -> mask embeddings
     image + question -> language model -> an answer with [SEG] -> hidden state -> projection
     mask embeddings + [SEG] -> fusion -> IoU head (similarity), IoP head (regression) -> group
 
-Proposer, encoder and vision tower are frozen, and the language model but for LoRA.
+Proposer, encoder and vision tower are frozen; the language model trains by LoRA.
 
-Two things are ours. A `<mask-ref>` in a question becomes a mask token, as in RAS; the paper has no references. And
-where nothing is meant, the answer holds no `[SEG]`, so the group is empty, and IoP is learned to be 0 in case it does;
-the paper trains no such questions.
+Two things are our additions. A `<mask-ref>` in a question becomes a mask token, as in RAS; the paper has no references.
+The answer to a no-target prompt contains no `[SEG]`, so the group is empty, and the IoP head learns 0 for it; the paper
+does not train on such prompts.
 
-Paper and released code differ; the default is the code, and the arguments say so.
+Paper and released code differ; the defaults are those of the code.
 
 Shape letters: B images, P prompts, N candidates, C pooled channels, D width of the language model, E of the fusion.
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
@@ -30,7 +29,6 @@ from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.heads.fusion import MaskFusion
 from maskselect.heads.overlap import HeadForm, IopHead, IouHead
 from maskselect.heads.strategies import Strategy, choose
-from maskselect.lmm.lora import fit_adapters
 from maskselect.losses.overlap import Divergence, alignment_loss, iop_loss
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
@@ -38,7 +36,7 @@ from maskselect.structures.needs import ANSWER_TOKENS, FRAME_TOKENS, PROMPT_TOKE
 from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import Batch
 from maskselect.systems import questions
-from maskselect.systems.answering import Answers, generated_answers, given_answers
+from maskselect.systems.answering import Answers, forced_answers, generated_answers
 from maskselect.systems.candidates import CandidateSystem
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import ReadImages, read_images
@@ -47,14 +45,19 @@ from maskselect.tokens.mask_tokenizer import MaskTokenizer, NoMaskTokens
 Answering = Literal["generated", "teacher_forced"]
 
 DOUBTED = 0.5
-"""Share of prompts without a target that are trained as if the answer held `[SEG]`, with IoP 0 everywhere.
+"""Share of no-target prompts that train the IoP head, with `[SEG]` in the answer and IoP 0 for all candidates.
 
-Where the language model errs, the group shall still be empty. Ours, as such prompts are."""
+It keeps the group empty if the language model answers with `[SEG]` by mistake. Our addition."""
 
 
 @dataclass(frozen=True)
 class ReadCandidates:
-    """One image, read. image: its tokens and cache.  embeddings: (N, E) of its candidates, before any fusion."""
+    """The reading of one image.
+
+    Attributes:
+        image: its tokens and cache.
+        embeddings: mask embeddings of its candidates before fusion, (N, E).
+    """
 
     image: ReadImages
     embeddings: Tensor
@@ -64,29 +67,29 @@ class LLMSeg(CandidateSystem):
     """The LLM-Seg system.
 
     Args:
-        proposer: where candidates come from.
-        encoders: frozen; the paper's is DINOv2 alone.
-        lmm: the language model, with LoRA as published, or without, which trains all of it.
-        width, heads, mlp_dim, depth: of the fusion.
+        proposer: proposes the candidates.
+        encoders: the frozen ensemble; DINOv2 in the paper.
+        lmm: the language model; it trains completely if it has no LoRA.
+        width, heads, mlp_dim, depth: sizes of the fusion.
         fusion, iou_head, iop_head: whether these parts exist (Table 2).
         head_form: widths of the heads, "released" or "paper", see `heads/overlap.py`.
-        similarity: of mask and `[SEG]`: "cosine" (released) or "dot" (paper).
+        similarity: similarity of mask and `[SEG]`: "cosine" (released) or "dot" (paper).
         divergence: see `losses/overlap.py`.
         temperature: of the softmaxes; 0.05 in the code, "small" in the paper.
-        iou_weight, iop_weight, text_weight: of the losses (Equation 4). The paper leaves out the language model's own
-            loss, which is text_weight 0.
-        train_embeddings: train token embeddings and output layer beside LoRA, as the released code does; the paper
-            speaks of LoRA alone.
-        train_projector: train the image projector too; ours, for compact models whose projector saw few images.
-        references: whether prompts may point with `<mask-ref>`, which takes a mask projector (ours).
-        strategy: which candidates are in the group, see `heads/strategies.py`.
-        answering: "generated", or "teacher_forced", the published evaluation, which puts `[SEG]` into the model's
-            mouth.
-        phrasing: how prompts are asked and answered, see `systems/questions.py`.
+        iou_weight, iop_weight, text_weight: weights of the losses (Equation 4). The paper has no loss of the language
+            model, which is text_weight 0.
+        train_embeddings: train token embeddings and LM head beside LoRA, as in the released code; the paper mentions
+            only LoRA.
+        train_projector: train the image projector; our addition for compact models.
+        references: whether prompts may contain `<mask-ref>`, which needs a mask projector; our addition.
+        strategy: the rule that selects the group, see `heads/strategies.py`.
+        answering: "generated", or "teacher_forced" as in the published evaluation, in which every answer has `[SEG]`.
+        phrasing: form of questions and answers, see `systems/questions.py`.
         start: checkpoint of this system to start from.
 
-    Raises ValueError when the strategy needs a head that is not there or no head is, FileNotFoundError or ValueError
-    when `start` cannot be read or does not fit.
+    Raises:
+        FileNotFoundError: if `start` is missing.
+        ValueError: if there is no head, the strategy needs a missing one, or `start` does not fit.
     """
 
     name = "llmseg"
@@ -96,7 +99,7 @@ class LLMSeg(CandidateSystem):
     )
     runs_every_part = False
     duplicates_iou = None
-    """Candidates are joined to one mask, so none is dropped for being like another."""
+    """None, because the candidates of a group are united."""
 
     def __init__(
         self,
@@ -145,20 +148,20 @@ class LLMSeg(CandidateSystem):
         self._freeze()
         if start is not None and reads_weights():
             self.load_learned(checkpoints.read_tensors(start), start)
-        self.train()  # what is read from files comes in evaluation mode, and Lightning leaves modes as they are
+        self.train()  # loaded parts are in evaluation mode, and Lightning does not change it
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:
-        """Where it starts from, and a language model that would stay random."""
-        found = needs.checkpoint(arguments.get("start"), "where training starts from")
-        return found + needs.random_language_model(arguments)
+        """The checkpoint to start from, and weights for a frozen language model."""
+        start = needs.checkpoint(arguments.get("start"), "where training starts from")
+        return start + needs.random_language_model(arguments)
 
     def step_tokens(self, images: int, prompts: int, candidates: int) -> int:
         """Tokens that the language model reads in a training step."""
         return images * (FRAME_TOKENS + self.lmm.most_image_tokens) + prompts * (PROMPT_TOKENS + ANSWER_TOKENS)
 
     def _freeze(self) -> None:
-        """Of the language model; what stands beside LoRA trains as the arguments say."""
+        """Freeze or unfreeze projector, token embeddings and LM head."""
         self.lmm.projector.requires_grad_(self.train_projector)
         for name, parameter in self.reader.named_parameters():
             if "embed_tokens" in name or "lm_head" in name:
@@ -166,20 +169,20 @@ class LLMSeg(CandidateSystem):
 
     @property
     def uses_threshold(self) -> bool:
-        """False for strategies that choose the most similar candidate at any threshold."""
+        """False for strategies that select the most similar candidate at any threshold."""
         return self.strategy not in ("top_iou", "iop_or_top_iou")
 
     # --- features -----------------------------------------------------------------------------------------------
 
     def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
-        """Features of masks of the image that `encode` saw, proposed or given as (N, H, W) bool: (N, C)."""
+        """See `CandidateSystem.pool_features`."""
         return self.encoders.pool(maps, masks if isinstance(masks, Tensor) else masks.masks)
 
     def mask_embeddings(self, features: Tensor) -> Tensor:
-        """Pooled features (..., N, C) to (..., N, E).
+        """Pooled features (..., N, C) to mask embeddings (..., N, E).
 
-        The 1x1 convolution stands before the pooling in the paper; both are linear, so behind it gives the same, and
-        frozen features need to be pooled only once.
+        In the paper the 1x1 convolution precedes the pooling. Both are linear, so the order does not matter, and frozen
+        features are pooled only once.
         """
         flat = self.reader.mask_tokenizer.standardised(features).reshape(-1, self.channels, 1, 1)
         return cast(Tensor, self.mask_conv(flat)).reshape(*features.shape[:-1], self.mask_conv.out_channels)
@@ -188,59 +191,60 @@ class LLMSeg(CandidateSystem):
 
     @torch.no_grad()
     def read_candidates(self, image: np.ndarray, candidate_features: Tensor) -> ReadCandidates:
-        """Read an image once, for any number of prompts: (H, W, 3) uint8, (N, C)."""
-        device = self.mask_conv.weight.device
-        pixels = self.image_features(torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device) / 255)
-        batch = _without_candidates(pixels, self.image_grids(image), self.channels, [[]], [[]])
-        return ReadCandidates(read_images(self.reader, batch), self.mask_embeddings(candidate_features.to(device)))
+        """Read an image (H, W, 3) uint8 and its candidates (N, C) once for all prompts."""
+        features = self.picture_features(image)
+        batch = _without_candidates(features, self.image_grids(image), self.channels, [[]], [[]])
+        embeddings = self.mask_embeddings(candidate_features.to(features.device))
+        return ReadCandidates(read_images(self.reader, batch), embeddings)
 
     @torch.no_grad()
     def score_candidates(
         self, read: ReadCandidates, prompts: list[str], references: list[Tensor], threshold: float
     ) -> tuple[Tensor, Tensor]:
-        """Scores (P, N) in [0, 1] and the groups (P, N) bool of prompts on one image, on the CPU.
+        """See `CandidateSystem.score_candidates`.
 
-        references: for each prompt the pooled features of its reference masks, (R, C).
-        Scores are IoP, or with strategy "top_iou" the similarity; 0 where the answer holds no `[SEG]`.
+        Scores are IoP, or with strategy "top_iou" the similarity; 0 if the answer has no `[SEG]`.
         """
         answers = self.answers(read, prompts, references)
-        similarity, iop = self._judged(read.embeddings.expand(len(prompts), -1, -1), answers.states)
-        chosen = choose(similarity, iop, self.strategy, threshold) & answers.found[:, None]
+        similarity, iop = self._compare(read.embeddings.expand(len(prompts), -1, -1), answers.states)
+        chosen = choose(similarity, iop, self.strategy, threshold) & answers.has_seg[:, None]
         scores = (similarity + 1) / 2 if self.strategy == "top_iou" else iop
-        return (scores.clamp(0, 1) * answers.found[:, None]).float().cpu(), chosen.cpu()
+        return (scores.clamp(0, 1) * answers.has_seg[:, None]).float().cpu(), chosen.cpu()
 
     @torch.no_grad()
     def answers(self, read: ReadCandidates, prompts: list[str], references: list[Tensor]) -> Answers:
-        """What the language model says to prompts on one image.
+        """The language model's answers to prompts about one image.
 
-        Raises ValueError for references without `references`, and for a prompt with the answer's own `[SEG]` in it.
+        Raises:
+            ValueError: for references if `references` is False, and for a prompt that contains `[SEG]`.
         """
-        spoilt = next((prompt for prompt in prompts if questions.SEG in prompt), None)
-        if spoilt is not None:
-            raise ValueError(f"prompt {spoilt!r} holds {questions.SEG}, which only an answer may; ask without it")
+        bad = next((prompt for prompt in prompts if questions.SEG in prompt), None)
+        if bad is not None:
+            raise ValueError(f"prompt {bad!r} holds {questions.SEG}, which only an answer may; ask without it")
         device = read.embeddings.device
         none = torch.zeros(0, self.channels, dtype=torch.float32, device=device)
         tokens = self.reader.mask_tokenizer(torch.cat([none, *(r.to(device) for r in references)]))
-        asked = [questions.ask(prompt, None, self.phrasing) for prompt in prompts]
+        texts = [questions.ask(prompt, None, self.phrasing) for prompt in prompts]
         if self.answering == "generated":
-            return generated_answers(self.reader, read.image, asked, tokens, self.seg_id)
-        held = replace(read.image, tokens=replace(read.image.tokens, references=tokens[None]))
-        return given_answers(
-            self.reader, held, [asked], [[questions.answer(True, None, self.phrasing)] * len(asked)], self.seg_id
-        )
+            return generated_answers(self.reader, read.image, texts, tokens, self.seg_id)
+        image = replace(read.image, tokens=replace(read.image.tokens, references=tokens[None]))
+        answers = [questions.answer(True, None, self.phrasing)] * len(texts)
+        return forced_answers(self.reader, image, [texts], [answers], self.seg_id)
 
-    def _judged(self, embeddings: Tensor, states: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Similarity and IoP (R, N) of candidates (R, N, E) for hidden states (R, D); zeros where a head is missing."""
+    def _compare(
+        self, embeddings: Tensor, states: Tensor, valid: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Similarity and IoP (R, N) of candidates (R, N, E) for hidden states (R, D); zeros if a head is missing."""
         text = self.text_projection(states)
         if embeddings.shape[1] == 0:
             return embeddings.new_zeros(embeddings.shape[:2]), embeddings.new_zeros(embeddings.shape[:2])
         masks = embeddings if self.fusion is None else self.fusion(embeddings, text[:, None], valid)
         similarity = iop = masks.new_zeros(masks.shape[:2])
         if self.iou_head is not None:
-            found = self.iou_head(masks)
+            masks_iou = self.iou_head(masks)
             if self.similarity == "cosine":
-                found, text = F.normalize(found, dim=-1), F.normalize(text, dim=-1)
-            similarity = torch.einsum("rne,re->rn", found, text)
+                masks_iou, text = F.normalize(masks_iou, dim=-1), F.normalize(text, dim=-1)
+            similarity = torch.einsum("rne,re->rn", masks_iou, text)
         if self.iop_head is not None:
             iop = self.iop_head(masks)
         return similarity, iop
@@ -248,11 +252,11 @@ class LLMSeg(CandidateSystem):
     # --- training -----------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalars by name; "loss" is minimised. Raises ValueError for a batch without overlaps."""
+        """The losses by name; "loss" is minimised. Raises ValueError for a batch without overlaps."""
         return self._losses(batch)[0]
 
     def _losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
-        """The losses, and of every prompt with a target: similarity, IoU, and which candidates are real, (R, N)."""
+        """The losses, and for prompts with a target: similarity, IoU, and which candidates are valid, each (R, N)."""
         if batch.overlaps is None or batch.image_features is None:
             raise ValueError("LLM-Seg trains on batches with overlaps and image features")
         if self.training:
@@ -260,26 +264,27 @@ class LLMSeg(CandidateSystem):
         rng = np.random.default_rng(int(torch.randint(2**31, ()))) if self.training else None
         asked = [[questions.ask(text, rng, self.phrasing) for text in texts] for texts in batch.prompts]
         places = [(image, prompt) for image, texts in enumerate(asked) for prompt in range(len(texts))]
-        present = [bool(batch.overlaps.any_target[place]) for place in places]
-        meant = [own or rng is None or self.iop_head is None or rng.random() >= DOUBTED for own in present]
-        answered = [own or not sure for own, sure in zip(present, meant, strict=True)]
-        texts = iter([questions.answer(any_target, rng, self.phrasing) for any_target in answered])
-        said = [[next(texts) for _ in own] for own in asked]
-        seen = batch.image_features, batch.image_grids
-        blind = _without_candidates(*seen, self.channels, asked, batch.reference_features)
-        answers = given_answers(self.reader, read_images(self.reader, blind), asked, said, self.seg_id, meant)
+        has_target = [bool(batch.overlaps.any_target[place]) for place in places]
+        in_loss = [target or rng is None or self.iop_head is None or rng.random() >= DOUBTED for target in has_target]
+        with_seg = [target or not counts for target, counts in zip(has_target, in_loss, strict=True)]
+        texts = iter([questions.answer(any_target, rng, self.phrasing) for any_target in with_seg])
+        replies = [[next(texts) for _ in row] for row in asked]
+        blind = _without_candidates(
+            batch.image_features, batch.image_grids, self.channels, asked, batch.reference_features
+        )
+        answers = forced_answers(self.reader, read_images(self.reader, blind), asked, replies, self.seg_id, in_loss)
         assert answers.loss is not None
-        images, prompts = torch.tensor(places, dtype=torch.int64)[answers.found.cpu()].T.to(answers.states.device)
+        images, prompts = torch.tensor(places, dtype=torch.int64)[answers.has_seg.cpu()].T.to(answers.states.device)
         valid, iou = batch.candidate_valid[images], batch.overlaps.iou[images, prompts]
         embeddings = self.mask_embeddings(batch.candidate_features)[images]
-        similarity, iop = self._judged(embeddings, answers.states[answers.found], valid)
+        similarity, iop = self._compare(embeddings, answers.states[answers.has_seg], valid)
         losses = {"text": answers.loss}
         total = self.text_weight * answers.loss
         if self.iop_head is not None and len(images):
             losses["iop"] = iop_loss(iop, batch.overlaps.iop[images, prompts], valid)
             total = total + self.iop_weight * losses["iop"]
-        known = batch.overlaps.any_target[images, prompts]
-        similarity, iou, valid = similarity[known], iou[known], valid[known]
+        target = batch.overlaps.any_target[images, prompts]
+        similarity, iou, valid = similarity[target], iou[target], valid[target]
         if self.iou_head is not None and len(iou):
             losses["iou"] = alignment_loss(similarity, iou, valid, self.temperature, self.divergence)
             total = total + self.iou_weight * losses["iou"]
@@ -287,7 +292,7 @@ class LLMSeg(CandidateSystem):
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses; "top_iou", the mean IoU of the most similar candidate, beside "best_iou", the best there is."""
+        """The losses; "top_iou", the mean IoU of the most similar candidate; "best_iou", that of the best candidate."""
         losses, similarity, iou, valid = self._losses(batch)
         if self.iou_head is None or len(iou) == 0:
             return losses
@@ -297,25 +302,11 @@ class LLMSeg(CandidateSystem):
     # --- state --------------------------------------------------------------------------------------------------
 
     def learned_state(self) -> dict[str, Tensor]:
-        """What trains, the statistics of the features, and a language model that comes from no file: all that a
-        checkpoint of this system holds."""
+        """Trained parameters, the feature statistics, and a language model without its own files."""
         trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
         buffers = self.reader.mask_tokenizer.named_buffers(prefix="reader.mask_tokenizer")
-        drawn = {} if self.lmm.has_own_files else dict(cast(nn.Module, self.lmm).named_parameters("reader.lmm"))
-        return {**trained, **dict(buffers), **drawn}
-
-    def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
-        """Load what `learned_state` gave. With LoRA in the file and none here, or the other way round, see
-        `fit_adapters`.
-
-        Raises ValueError when anything is missing, unknown or of another shape, and as `without_frozen` does.
-        """
-        own, held = self.learned_state(), self.state_dict()
-        tensors = fit_adapters(tensors, held, origin, "reader.lmm." if self.lmm.has_own_files else None)
-        # A file may hold more of a language model than it must.
-        own |= {k: held[k] for k in tensors if k.startswith("reader.lmm.") and k in held}
-        checkpoints.check_fit(own, tensors, str(origin), "LLM-Seg as configured")
-        self.load_state_dict(self.without_frozen(tensors, origin), strict=False)
+        lmm = {} if self.lmm.has_own_files else dict(cast(nn.Module, self.lmm).named_parameters("reader.lmm"))
+        return {**trained, **dict(buffers), **lmm}
 
 
 def _without_candidates(
@@ -325,6 +316,6 @@ def _without_candidates(
     prompts: list[list[str]],
     references: list[list[Tensor]],
 ) -> Batch:
-    """A batch for a language model that reads images and prompts, and no candidates."""
+    """A batch for a language model that reads images and prompts, but no candidates."""
     none = image_features.new_zeros(len(image_features), 0, channels)
     return Batch(none, none[..., 0].bool(), image_features, prompts, references, image_grids=image_grids)

@@ -1,4 +1,4 @@
-"""A trained system out of its checkpoint."""
+"""Loads a trained system from its checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,23 +10,30 @@ from torch import nn
 
 from maskselect.backends import building, checkpoints
 from maskselect.backends.building import beside, build, find_class, on_device
-from maskselect.backends.config_tree import Node
+from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.proposers.loading import load_proposer
 from maskselect.structures.protocols import Learner, Prompter, System
-from maskselect.systems.candidates import CandidateSystem
+from maskselect.systems.candidates import CandidateSystem, refuse_stage_1
 
 BESIDE = building.BESIDE
 
 
 def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> tuple[System, dict[str, Any]]:
-    """A system that selects masks, as its card describes it, with its weights; and the card.
+    """Load a system that selects masks.
 
-    checkpoint: shipped name, file or folder.
-    device: where it computes, its proposer too, whichever device the card says that it was trained on.
-    Raises FileNotFoundError when there is no such checkpoint, ValueError when it is damaged or of another kind.
+    Args:
+        checkpoint: shipped name, file or folder.
+        device: device of the system and its proposer; the device in the card's config is ignored.
+
+    Returns:
+        The system with its weights, and its card.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if it is damaged or of another kind.
     """
     card = checkpoints.read_card(checkpoint)
-    answering_class(card, checkpoint)
+    check_system(card, checkpoint)
     file = checkpoints.find_checkpoint(checkpoint)
     with _in_float32():
         system = build(on_device(beside(file, card["config"]), str(device)))
@@ -38,29 +45,40 @@ def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> t
 
 
 def default_prompter(system: System, device: str) -> Prompter | None:
-    """What turns boxes and points into reference masks: a candidate system's proposer, else the shipped compact SAM.
+    """The prompter for boxes and points: the proposer of a candidate system, else the shipped compact SAM.
 
-    None for a candidate system whose proposer takes neither; its references must be masks.
+    None for a candidate system whose proposer accepts neither; its references must be masks.
     """
     if isinstance(system, CandidateSystem):
         return system.prompter
     return cast(Prompter, load_proposer("sam", device))
 
 
-def answering_class(card: Mapping[str, Any], checkpoint: str | Path) -> type:
-    """The class of a card's system. Raises ValueError for one that answers no prompts; `checkpoint` names the file."""
+def check_answers_prompts(card: Mapping[str, Any], checkpoint: str | Path) -> None:
+    """Raise ValueError if a checkpoint holds no system, or one of stage 1, which answers no prompts.
+
+    Args:
+        card: of the checkpoint.
+        checkpoint: its name or path, for errors.
+    """
+    check_system(card, checkpoint)
+    if arguments_of(card["config"]).get("stage") == 1:
+        refuse_stage_1(f"checkpoint {checkpoint}")
+
+
+def check_system(card: Mapping[str, Any], checkpoint: str | Path) -> None:
+    """Raise ValueError if a checkpoint holds something other than a system; the arguments are the same."""
     node = Node.of(card.get("config"))
     kind = type(None) if node is None else find_class(node.path)
     if not (hasattr(kind, "read") and hasattr(kind, "answer")):
         raise ValueError(
             f"checkpoint {checkpoint} is of system {card['system']!r}; expected one that selects masks, as ras does"
         )
-    return kind
 
 
 @contextmanager
 def _in_float32() -> Iterator[None]:
-    """Networks are made in the dtype that is the default at that time; what answers must not depend on a caller's."""
+    """Build networks in float32, whatever default dtype the caller has set."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

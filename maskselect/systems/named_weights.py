@@ -1,4 +1,4 @@
-"""The weights that a checkpoint's config speaks of besides its own: what must be there for it to be loaded."""
+"""The further weights that a checkpoint's config names and that loading it requires."""
 
 import re
 from collections.abc import Iterator
@@ -13,17 +13,19 @@ from maskselect.systems.loading import BESIDE
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl"}
 _NO_WEIGHTS = "name"
-"""A setting whose words are never weights, though a shipped checkpoint may be called like them."""
+"""A setting that never names weights, although a shipped checkpoint may have the same name."""
 
 
 @dataclass(frozen=True)
 class NamedWeights:
-    """Each once, in the order of the config.
+    """Weights by place, without duplicates, in the order of the config.
 
-    beside: files and folders in the checkpoint's own folder, as paths within it; of a checkpoint its card too.
-    shipped: checkpoints that come with this package.  hub: ids of repositories of the hub.
-    published: files and folders by a relative path, where whoever loads the checkpoint puts them.
-    own: files by a path that means something on this machine alone, and checkpoints of ours outside that folder.
+    Attributes:
+        beside: paths of files and folders in the checkpoint's folder; a checkpoint comes with its card.
+        shipped: names of checkpoints of this package.
+        hub: ids of repositories of the hub.
+        published: relative paths where the user of the checkpoint puts published files.
+        own: paths that exist only on this machine, and checkpoints outside the folder.
     """
 
     beside: list[str] = field(default_factory=list)
@@ -34,26 +36,27 @@ class NamedWeights:
 
 
 def named_weights(config: Any) -> NamedWeights:
-    """Those of a card's config. Nothing is read but whether a path is there."""
-    found, shipped = NamedWeights(), set(shipped_names())
+    """The weights that a card's config names. Only the existence of paths is checked."""
+    weights, shipped = NamedWeights(), set(shipped_names())
     for value in dict.fromkeys(_words(config)):
         if value.startswith(BESIDE):
             path = PurePosixPath(value.removeprefix(BESIDE).lstrip("/"))
-            found.beside.append(path.as_posix())
+            weights.beside.append(path.as_posix())
             if path.suffix == ".safetensors":
-                found.beside.append(path.with_suffix(".json").as_posix())
+                weights.beside.append(path.with_suffix(".json").as_posix())
         elif value in shipped:
-            found.shipped.append(value)
+            weights.shipped.append(value)
         elif PurePosixPath(value).suffix == ".safetensors" or Path(value).is_absolute() or value.startswith("~"):
-            found.own.append(value)
+            weights.own.append(value)
         elif PurePosixPath(value).suffix in _WEIGHTS or ("/" in value and Path(value).exists()):
-            found.published.append(value)
+            weights.published.append(value)
         elif _HUB_ID.fullmatch(value):
-            found.hub.append(value)
-    return found
+            weights.hub.append(value)
+    return weights
 
 
 def _words(config: Any) -> Iterator[str]:
+    """All strings of a config that may name weights."""
     if isinstance(config, dict):
         for key, value in (config if Node.of(config) is None else arguments_of(config)).items():
             if key != _NO_WEIGHTS:

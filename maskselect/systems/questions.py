@@ -1,7 +1,7 @@
-"""How LLM-Seg asks and answers: the sentences that its released model was trained with (interface constants).
+"""Questions and answers of LLM-Seg: the sentences of its released model's training (interface constants).
 
-A noun phrase and a whole sentence are asked differently. Answers hold `[SEG]`; where nothing is meant, ours says so
-without it, which the paper has no words for.
+Noun phrases and whole sentences have different templates. Answers contain `[SEG]`. The answers for no-target prompts,
+without `[SEG]`, are our addition.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,10 @@ from typing import Literal
 import numpy as np
 
 Phrasing = Literal["published", "plain"]
-"""`published`: the sentences below. `plain`: the prompt as it is, and an answer of one word, for compact models, which
-would spend most of their time on reading the same sentences."""
+"""`published`: the sentences below. `plain`: the prompt itself and an answer of one word, for compact models."""
 
 SEG = "[SEG]"
-"""The token whose hidden state stands for what is asked for."""
+"""The token whose hidden state represents the target."""
 
 PHRASE_QUESTIONS = (
     "Can you segment the {} in this image?",
@@ -34,18 +33,17 @@ NO_TARGET_ANSWERS = ("It is not there.", "Sorry, nothing here is that.")
 PLAIN_ANSWERS = (SEG, "none")
 
 _ASKING = ("what", "which", "who", "where", "when", "why", "how", "find", "show", "segment", "select", "give", "please")
-# Not "can", "is" or "point", with which noun phrases begin too ("can on left")
+# Not "can", "is" or "point", because noun phrases begin with them, too ("can on left").
 
 
 def is_sentence(text: str) -> bool:
-    """Whether a prompt is a question or a request, not a noun phrase: by its last sign and its first word."""
+    """Whether a prompt is a question or request instead of a noun phrase, by its last character and first word."""
     words = text.strip().lower().split()
     return text.rstrip().endswith(("?", ".", "!")) or (bool(words) and words[0].strip(",") in _ASKING)
 
 
 def ask(text: str, rng: np.random.Generator | None = None, phrasing: Phrasing = "published") -> str:
-    """The question for a prompt: one of the published ones at random, or, without `rng`, the one of their
-    validation."""
+    """The question for a prompt: a random published one, or without `rng` that of the published validation."""
     text = " ".join(text.split())
     if phrasing == "plain":
         return text
@@ -55,7 +53,7 @@ def ask(text: str, rng: np.random.Generator | None = None, phrasing: Phrasing = 
 
 
 def answer(any_target: bool, rng: np.random.Generator | None = None, phrasing: Phrasing = "published") -> str:
-    """What the model shall say; without `rng` the answer of the teacher-forced protocol."""
+    """The target answer: a random one, or without `rng` that of the teacher-forced protocol."""
     if phrasing == "plain":
         return PLAIN_ANSWERS[0 if any_target else 1]
     return _pick(ANSWERS if any_target else NO_TARGET_ANSWERS, rng)

@@ -1,14 +1,16 @@
-"""RAS: mask groups by reading all candidates at once (arXiv 2506.05342).
+"""RAS: a language model reads all candidates and scores them in one pass (arXiv 2506.05342).
 
     image -> proposer -> candidates -> encoders, mask pooling -> features -> projector -> tokens
     mask tokens + prompt -> language model -> hidden state of each candidate -> head -> scores
 
-The proposer, the encoders and the vision tower are frozen. Stage 1 trains the mask projector alone, by captioning
-images from their mask tokens without image tokens. Stage 2 trains everything else.
+Proposer, encoders and vision tower are frozen. Stage 1 trains only the mask projector, by captioning images from mask
+tokens without image tokens. Stage 2 trains everything else.
 
 Shape letters: B images, P prompts, N candidates, R references, C pooled channels, D width.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self, cast
 
@@ -20,7 +22,6 @@ from torch import Tensor, nn
 from maskselect.backends import checkpoints, needs
 from maskselect.backends.weightless import reads_weights
 from maskselect.encoders.ensemble import EncoderEnsemble
-from maskselect.lmm.lora import fit_adapters
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.needs import CAPTION_TOKENS, FRAME_TOKENS, PROMPT_TOKENS, Arguments, Need
@@ -39,9 +40,7 @@ from maskselect.tokens.sequence import SecondPass, Segment, Slot
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds that validation compares; the best by F1 is stored with the checkpoint."""
 
-
-_WORDS = "reader.lmm.model.lm_head.weight"
-"""The output layer, which captions need and selection does not."""
+_LM_HEAD = "reader.lmm.model.lm_head.weight"
 
 
 def make_scorer(
@@ -51,11 +50,11 @@ def make_scorer(
     second_pass: SecondPass,
     positive_weight: float,
 ) -> Scorer:
-    """The scorer of that name; the arguments are those of `RAS`. Raises ValueError for settings of another scorer."""
+    """Build the scorer; the arguments are those of `RAS`. Raises ValueError for `decoder` with another scorer."""
     if scorer == "decoder":
         return DecoderScorer(lmm, decoder or DecoderSettings())
     if decoder is not None:
-        raise ValueError(f"decoder is for scorer 'decoder' alone, and scorer is {scorer!r}")
+        raise ValueError(f"decoder is only for scorer 'decoder', but scorer is {scorer!r}")
     if scorer == "autoregressive":
         return AutoregressiveScorer(lmm.width)
     return ParallelScorer(lmm.width, second_pass, positive_weight)
@@ -65,24 +64,25 @@ class RAS(CandidateSystem):
     """The RAS system.
 
     Args:
-        proposer: where candidates come from.
-        encoders: the frozen ensemble under whose maps masks are pooled.
+        proposer: proposes the candidates.
+        encoders: the frozen ensemble whose feature maps are pooled under masks.
         lmm: the language model.
         stage: 1 trains the mask projector by captioning; 2 trains all but the visual encoders by selection.
-        stage_1_trains: "projector" alone, as in the paper, or "all", which makes a model that captions.
-        scorer: "parallel" (the paper's system), "autoregressive" (its baseline, Table 7), or "decoder", beside a
-            language model that stays frozen (VGent, arXiv 2512.11099; see `systems/decoder_scorer.py`).
-        decoder: for the scorer "decoder" alone; None takes its defaults.
-        second_pass: how candidates see each other when they are read again; not stated in the paper.
+        stage_1_trains: "projector", as in the paper, or "all", for a captioner.
+        scorer: "parallel" (the paper's system), "autoregressive" (its baseline, Table 7), or "decoder", beside a frozen
+            language model (VGent, arXiv 2512.11099; see `systems/decoder_scorer.py`).
+        decoder: settings of the scorer "decoder"; None for the defaults.
+        second_pass: visibility among candidates in the second pass; the paper does not state it.
         pre_tokens: RAS, Table C.
-        proposal_score: append the proposer's own score of a mask to its features (1 for a mask that was given). This is
-            ours, not the paper's: from a mean feature alone half an object looks like the object.
-        image_tokens: whether the language model also sees the image itself.
+        proposal_score: append the proposer's score of a mask to its features (1 for a reference mask). This is our
+            addition: half an object has nearly the mean feature of the object.
+        image_tokens: whether the language model reads image tokens.
         positive_weight: weight of positive candidates in the loss of the scorer "parallel".
         start: checkpoint of an earlier stage to start from, see `load_learned`.
 
-    Raises FileNotFoundError or ValueError when `start` cannot be read or does not fit; ValueError for settings that
-    exclude each other.
+    Raises:
+        FileNotFoundError: if `start` is missing.
+        ValueError: if `start` does not fit or settings exclude each other.
     """
 
     name = "ras"
@@ -92,7 +92,7 @@ class RAS(CandidateSystem):
         "each from its hidden state"
     )
     duplicates_iou: float | None = 0.5
-    """Of two chosen candidates that overlap more than this only the better one stays: they are the same thing twice."""
+    """Of two chosen candidates with a higher IoU only the better one is in the group."""
 
     def __init__(
         self,
@@ -124,51 +124,47 @@ class RAS(CandidateSystem):
                 )
             cast(nn.Module, lmm).requires_grad_(False)
         if stage == 2 and lmm.output_layer is not None:
-            lmm.output_layer.requires_grad_(False)  # selecting writes no words
+            lmm.output_layer.requires_grad_(False)  # selection writes no text
         if start is not None and reads_weights():
             self.load_learned(checkpoints.read_tensors(start), start)
         if stage == 1 and stage_1_trains == "projector":
             self.requires_grad_(False)
             self.reader.mask_tokenizer.requires_grad_(True)
-        self.train()  # what is read from files comes in evaluation mode, and Lightning leaves modes as they are
+        self.train()  # loaded parts are in evaluation mode, and Lightning does not change it
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:
-        """Where it starts from, and a language model that would stay random."""
-        found = needs.checkpoint(arguments.get("start"), "where training starts from")
+        """The checkpoint to start from, and weights for a frozen language model."""
+        start = needs.checkpoint(arguments.get("start"), "where training starts from")
         projector = arguments.get("stage") == 1 and arguments.get("stage_1_trains", "projector") == "projector"
         frozen = "scorer decoder" if arguments.get("scorer") == "decoder" else "stage 1" if projector else ""
-        return found + needs.random_language_model(arguments, frozen)
+        return start + needs.random_language_model(arguments, frozen)
 
     def step_tokens(self, images: int, prompts: int, candidates: int) -> int:
         """Tokens that the language model reads in a training step."""
         tokenizer = cast(MaskTokenizer, self.reader.mask_tokenizer)
-        announced = 2 if len(tokenizer.pre) else 1
-        of_image = FRAME_TOKENS + announced * candidates
+        prefix = FRAME_TOKENS + (2 if len(tokenizer.pre) else 1) * candidates
         if self.stage == 1:
-            return images * (of_image + CAPTION_TOKENS)
-        seen = self.lmm.most_image_tokens if self.image_tokens else 0
-        return images * (of_image + seen) + prompts * (PROMPT_TOKENS + candidates)
+            return images * (prefix + CAPTION_TOKENS)
+        prefix += self.lmm.most_image_tokens if self.image_tokens else 0
+        return images * prefix + prompts * (PROMPT_TOKENS + candidates)
 
     def blocks(self) -> list[nn.Module]:
-        """Layers of the language model and of the scorer, which may be sharded one by one.
-
-        Raises ValueError without gradient checkpointing.
-        """
+        """Layers of language model and scorer, which may be sharded one by one; raises as `CandidateSystem.blocks`."""
         return [*super().blocks(), *self.scorer.blocks]
 
     @property
     def uses_threshold(self) -> bool:
-        """False where the scorer counts the group."""
+        """False if the scorer counts the group."""
         return self.scorer.uses_threshold
 
     @property
     def runs_every_part(self) -> bool:
-        """Whether every batch goes through the same modules, as often, and back: ZeRO-3 asks it of all processes."""
+        """Whether every batch runs the same modules equally often, forward and backward, as ZeRO-3 requires."""
         return self.stage == 2 and self.scorer.runs_every_part and self.lmm.gradient_checkpointing
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for what trains; the frozen parts always stay in evaluation mode."""
+        """Set the training mode of trained parts; frozen parts stay in evaluation mode."""
         super().train(mode)
         if not self.scorer.trains_language_model:
             cast(nn.Module, self.lmm).eval()
@@ -176,27 +172,27 @@ class RAS(CandidateSystem):
 
     # --- features -----------------------------------------------------------------------------------------------
 
+    def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
+        """See `CandidateSystem.pool_features`."""
+        if isinstance(masks, Tensor):
+            masks = MaskSet(masks, torch.ones(len(masks), dtype=torch.float32), "given")
+        pooled = self.encoders.pool(maps, masks.masks)
+        return torch.cat([pooled, masks.scores.to(pooled)[:, None]], 1) if self.proposal_score else pooled
+
     @torch.no_grad()
     def read_candidates(self, image: np.ndarray, candidate_features: Tensor) -> ReadImages:
-        """Read an image and its candidates once, for any number of prompts.
-
-        image: (H, W, 3) uint8.  candidate_features: (N, C).
-        """
-        device = next(self.reader.parameters()).device
-        pixels = None
-        if self.image_tokens:
-            pixels = self.image_features(torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device) / 255)
-        valid = torch.ones(1, len(candidate_features), dtype=torch.bool, device=device)
-        grids = self.image_grids(image)
-        batch = Batch(candidate_features[None].to(device), valid, pixels, [[]], [[]], image_grids=grids)
-        return self.scorer.read(self.reader, batch)
+        """Read an image (H, W, 3) uint8 and its candidates (N, C) once for all prompts."""
+        batch = self._candidate_batch(candidate_features)
+        features = self.picture_features(image) if self.image_tokens else None
+        return self.scorer.read(
+            self.reader, replace(batch, image_features=features, image_grids=self.image_grids(image))
+        )
 
     @torch.no_grad()
     def score_candidates(
         self, read: ReadImages, prompts: list[str], references: list[Tensor], threshold: float
     ) -> tuple[Tensor, Tensor]:
-        """Scores (P, N) and the chosen candidates (P, N) bool: those that reach the threshold, unless the scorer counts
-        them. See `CandidateSystem.score_candidates`."""
+        """See `CandidateSystem.score_candidates`; candidates are chosen by the threshold or by the scorer's count."""
         device = read.tokens.candidates.device
         features = torch.cat(references) if references else torch.zeros(0, self.channels, dtype=torch.float32)
         tokens = self.reader.mask_tokenizer(features.to(device))
@@ -204,43 +200,39 @@ class RAS(CandidateSystem):
 
     @torch.no_grad()
     def caption(self, candidate_features: Tensor, max_new_tokens: int = 64) -> str:
-        """What stage 1 lets the language model say of an image from its mask tokens alone: (N, C) to a greedy caption.
-
-        After stage 2 it has mostly forgotten how.
-        """
-        device = next(self.reader.parameters()).device
-        valid = torch.ones(1, len(candidate_features), dtype=torch.bool, device=device)
-        batch = Batch(candidate_features[None].to(device), valid, None, [[]], [[]])
+        """A greedy caption from the mask tokens of an image, (N, C); for a system of stage 1."""
+        tokens = self.reader.tokens(self._candidate_batch(candidate_features))
         prefix = self.reader.caption_prefix(list(range(len(candidate_features))))
-        packed = sequence.pack([(prefix, [])]).to(device)
-        embedded = self.reader.embed(packed, self.reader.tokens(batch))
+        embedded = self.reader.embed(sequence.pack([(prefix, [])]).to(tokens.candidates.device), tokens)
         return self.lmm.decode(self.lmm.generate(embedded, max_new_tokens).ids[0])
+
+    def _candidate_batch(self, features: Tensor) -> Batch:
+        """A batch of one image with candidates (N, C), without prompts and image features."""
+        device = next(self.reader.parameters()).device
+        valid = torch.ones(1, len(features), dtype=torch.bool, device=device)
+        return Batch(features[None].to(device), valid, None, [[]], [[]])
 
     # --- training -----------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, P, N) of every candidate for every prompt."""
-        return self.scorer.logits(self.reader, self._seen(batch))
+        return self.scorer.logits(self.reader, self._visible(batch))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of the stage, by name; "loss" is minimised. The first training batch sets the feature statistics."""
+        """The losses of the stage; "loss" is minimised. The first training batch sets the feature statistics."""
         if self.training:
             self.reader.mask_tokenizer.fit_statistics(batch.candidate_features[batch.candidate_valid])
-        return self.caption_loss(batch) if self.stage == 1 else self.scorer.loss(self.reader, self._seen(batch))
+        return self.caption_loss(batch) if self.stage == 1 else self.scorer.loss(self.reader, self._visible(batch))
 
-    def _seen(self, batch: Batch) -> Batch:
-        if self.image_tokens or batch.image_features is None:
-            return batch
-        return Batch(**{**vars(batch), "image_features": None})
+    def _visible(self, batch: Batch) -> Batch:
+        """The batch without image features if the language model reads no image tokens."""
+        return batch if self.image_tokens else replace(batch, image_features=None)
 
     def caption_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Stage 1: cross entropy of captions behind mask tokens alone.
-
-        Raises ValueError for a batch without captions.
-        """
+        """Stage 1: cross entropy of captions after mask tokens. Raises ValueError without captions."""
         if batch.captions is None:
             raise ValueError("stage 1 needs captions in its batches")
-        blind = Batch(**{**vars(batch), "image_features": None, "reference_features": [[] for _ in batch.captions]})
+        blind = replace(batch, image_features=None, reference_features=[[] for _ in batch.captions])
         tokens = self.reader.tokens(blind)
         end = [self.lmm.tokenizer.eos_token_id]
         rows = []
@@ -251,81 +243,63 @@ class RAS(CandidateSystem):
             positions = list(range(len(prefix), len(prefix) + len(ids)))
             rows.append((prefix, [[Segment([int(Slot.TEXT)] * len(ids), ids, positions)]]))
         packed = sequence.pack(rows).to(tokens.candidates.device)
-        seen = sequence.visibility(packed, "causal")
-        hidden = self.lmm.hidden(self.reader.embed(packed, tokens), seen, packed.positions)
-        answered = packed.blocks[:, 1:] == 0
-        logits = self.lmm.token_logits(hidden[:, :-1][answered]).float()
-        return {"loss": F.cross_entropy(logits, packed.values[:, 1:][answered])}
+        visible = sequence.visibility(packed, "causal")
+        hidden = self.lmm.hidden(self.reader.embed(packed, tokens), visible, packed.positions)
+        in_caption = packed.blocks[:, 1:] == 0
+        logits = self.lmm.token_logits(hidden[:, :-1][in_caption]).float()
+        return {"loss": F.cross_entropy(logits, packed.values[:, 1:][in_caption])}
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """Validation scalars: the loss and, in stage 2, what each threshold would give.
+        """Validation scalars: the losses and, in stage 2, metrics at each threshold t.
 
-        "exact@t" is the share of prompts whose group is exactly right, "f1@t" the mean F1 of a prompt's candidates (1
-        for two empty groups), both at threshold t. Candidates that the labels leave out are not counted.
+        "exact@t" is the share of prompts whose group is exactly right, "f1@t" the mean F1 of the candidates of a prompt
+        (1 for two empty groups). Candidates that the labels ignore do not count.
         """
         out = self.loss(batch)
         labels = None if self.stage == 1 else self.scorer.labels(batch)
         if labels is None:
             return out
-        asked = labels.ge(0).any(-1)
-        counted, wanted = labels >= 0, labels > 0
+        counted, targets = labels >= 0, labels > 0
+        exists = counted.any(-1)
         probabilities = self.forward(batch).sigmoid()
         for threshold in THRESHOLDS:
             chosen = (probabilities >= threshold) & counted
-            hits, sizes = (chosen & wanted).sum(-1), chosen.sum(-1) + wanted.sum(-1)
+            hits, sizes = (chosen & targets).sum(-1), chosen.sum(-1) + targets.sum(-1)
             f1 = torch.where(sizes > 0, 2 * hits / sizes.clamp(min=1), 1.0)
-            out[f"f1@{threshold}"] = f1[asked].mean()
-            out[f"exact@{threshold}"] = (chosen == wanted).all(-1)[asked].float().mean()
+            out[f"f1@{threshold}"] = f1[exists].mean()
+            out[f"exact@{threshold}"] = (chosen == targets).all(-1)[exists].float().mean()
         return out
 
     # --- state --------------------------------------------------------------------------------------------------
 
     def learned_state(self) -> dict[str, Tensor]:
-        """Every tensor that a checkpoint of this system holds.
+        """All tensors except proposer, encoder backbones, and the frozen ones of a language model with its own files.
 
-        That is all but the proposer, the encoder backbones, and what is frozen in a language model with files of its
-        own.
-
-        Raises RuntimeError when a parameter that is left out could have been trained.
+        Raises:
+            RuntimeError: if an omitted parameter is trainable.
         """
         left_out = ("proposer.", "encoders.encoder_")
         for name, parameter in self.named_parameters():
             if name.startswith(left_out) and parameter.requires_grad:
                 raise RuntimeError(f"{name} is trainable but checkpoints leave it out")
         elsewhere = {f"reader.lmm.{name}" for name in self.lmm.frozen_elsewhere}
-        elsewhere |= {_WORDS} if self.lmm.output_layer is None else set()
+        elsewhere |= {_LM_HEAD} if self.lmm.output_layer is None else set()
         return {k: v for k, v in self.state_dict().items() if not k.startswith(left_out) and k not in elsewhere}
 
     def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
-        """Load what `learned_state` gave. A file of stage 1 has no head; then ours stays as it is. So does a language
-        model with files of its own when the file has nothing of it, as one that was imported. A file of the scorer
-        "parallel" is a beginning for "decoder": its head is taken, and the decoder copies its language model.
+        """Load the tensors of a checkpoint, see `CandidateSystem.load_learned`.
 
-        With LoRA in the file and none here, or the other way round, see `fit_adapters`.
-
-        Raises ValueError when anything else is missing, unknown or of another shape, or when what is frozen and comes
-        from files of its own is another in this one: it would be so only until it is loaded again.
+        A checkpoint without the parts of the scorer is a start for training: one of stage 1 has no head; from one of
+        the scorer "parallel" the scorer "decoder" takes the head and copies the language model.
         """
-        own, held = self.learned_state(), self.state_dict()
-        tensors = fit_adapters(tensors, held, origin, "reader.lmm." if self.lmm.has_own_files else None)
-        # A file may hold more of a language model than it must: all of it, or the output layer that captions need.
-        own |= {k: held[k] for k in tensors if k.startswith("reader.lmm.") and k in held}
-        complete = dict(tensors)
-        begins = self.scorer.begins_with(tensors)
-        if begins:
-            complete = {k: v for k, v in own.items() if k.startswith("scorer.")} | complete
-        if self.lmm.has_own_files and not any(k.startswith("reader.lmm.") for k in tensors):
-            complete |= {k: v for k, v in own.items() if k.startswith("reader.lmm.")}
-        checkpoints.check_fit(own, complete, str(origin), "RAS as configured")
-        self.load_state_dict(self.without_frozen(complete, origin), strict=False)
-        if begins:
+        super().load_learned(tensors, origin)
+        if self.scorer.begins_with(tensors):
             self.scorer.begin(self.lmm)
 
-    def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
-        """Features of masks of the image that `encode` saw, proposed or given as (N, H, W) bool: (N, C)."""
-        given = (
-            MaskSet(masks, torch.ones(len(masks), dtype=torch.float32), "given") if isinstance(masks, Tensor) else masks
-        )
-        pooled = self.encoders.pool(maps, given.masks)
-        return torch.cat([pooled, given.scores.to(pooled)[:, None]], 1) if self.proposal_score else pooled
+    def completed(self, tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Add the scorer for a start, and a language model with its own files if the checkpoint has nothing of it."""
+        omitted = ["scorer."] if self.scorer.begins_with(tensors) else []
+        if self.lmm.has_own_files and not any(name.startswith("reader.lmm.") for name in tensors):
+            omitted.append("reader.lmm.")
+        return {name: tensor for name, tensor in own.items() if name.startswith(tuple(omitted))} | tensors

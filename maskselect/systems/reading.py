@@ -1,6 +1,6 @@
-"""How a language model reads an image and its prompts: from features to embedded token rows.
+"""The input of the language model for an image and its prompts: from features to embedded token rows.
 
-This file knows the order of things (`tokens/sequence.py`) and who embeds what; it knows nothing of scores.
+`tokens/sequence.py` defines the order of the tokens.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,14 @@ from maskselect.tokens.sequence import PackedRows, Segment, Slot
 
 @dataclass(frozen=True)
 class Tokens:
-    """Everything that is not text, embedded.
+    """All embeddings except those of text.
 
-    candidates: (B, N, D); valid: (B, N) bool; images: (B, T, D), T may be 0;
-    references: (B, R, D), the references of all prompts of a row one after another, padded with zeros.
-    grids: for each image rows and columns of its tokens, the first of the T, where they stand on a grid; or None.
+    Attributes:
+        candidates: mask tokens of candidates, (B, N, D).
+        valid: False for padding of `candidates`, (B, N) bool.
+        images: image tokens, (B, T, D); T may be 0.
+        references: mask tokens of the references of all prompts of an image, padded with zeros, (B, R, D).
+        grids: for each image rows and columns of its tokens, which are the first of the T; None without grids.
     """
 
     candidates: Tensor
@@ -48,22 +51,24 @@ class Reader(nn.Module):
     def tokens(self, batch: Batch) -> Tokens:
         """Embed the masks and images of a batch.
 
-        Raises ValueError for images without grids where the language model puts them on such.
+        Raises:
+            ValueError: if the language model needs image grids and the batch has none.
         """
         rows = [torch.cat(references) if references else None for references in batch.reference_features]
         most = max([len(r) for r in rows if r is not None], default=0)
-        count, own, channels = batch.candidate_features.shape
+        count, candidates, channels = batch.candidate_features.shape
         padded = batch.candidate_features.new_zeros(count, most, channels)
         for row, references in enumerate(rows):
             if references is not None and len(references):
                 padded[row, : len(references)] = references
-        # In one call: under ZeRO-3 a process without references would miss the gradients of the others' second one.
+        # One call: under ZeRO-3 a process without references would miss the gradients of a second call.
         masks = self.mask_tokenizer(torch.cat([batch.candidate_features, padded], 1))
         if batch.image_features is None:
             images = masks.new_zeros(count, 0, masks.shape[-1])
         else:
             images = self.lmm.project_image(batch.image_features)
-        return Tokens(masks[:, :own], batch.candidate_valid, images, masks[:, own:], self._grids(batch))
+        grids = self._grids(batch)
+        return Tokens(masks[:, :candidates], batch.candidate_valid, images, masks[:, candidates:], grids)
 
     def _grids(self, batch: Batch) -> list[tuple[int, int]] | None:
         if batch.image_features is None or not self.lmm.images_on_grids:
@@ -73,27 +78,31 @@ class Reader(nn.Module):
         return [(rows, columns) for rows, columns in batch.image_grids.tolist()]
 
     def prefixes(self, tokens: Tokens, orders: list[list[int]]) -> list[Segment]:
-        """Of each image the shared part of its row. orders: for each its candidate numbers as they are to be read."""
+        """The prefix of each image, which its prompts share. orders: for each image its candidate numbers in order."""
         if tokens.grids is None:
             return [self.prefix(order, tokens.images.shape[1]) for order in orders]
         return [self.prefix(order, g[0] * g[1], g) for order, g in zip(orders, tokens.grids, strict=True)]
 
     def prefix(self, order: list[int], image_tokens: int, grid: tuple[int, int] | None = None) -> Segment:
-        """The shared part of a row, see `tokens.sequence.prefix_segment`."""
+        """The prefix of one image, see `tokens.sequence.prefix_segment`."""
         chat, has_pre = self.chat[image_tokens > 0], self.mask_tokenizer.pool_pre is not None
         return sequence.prefix_segment(chat.begin, image_tokens, order, has_pre, chat.after, chat.image_end, grid)
 
     def caption_prefix(self, order: list[int]) -> Segment:
-        """What stands before a caption that is made from mask tokens alone."""
+        """The prefix of a caption, with mask tokens and without image tokens."""
         chat, has_pre = self.chat[False], self.mask_tokenizer.pool_pre is not None
         return sequence.prefix_segment(chat.begin, 0, order, has_pre, chat.before_caption)
 
     def prompt(self, text: str, start: int, first_reference: int = 0) -> Segment:
-        """One prompt with its references, up to where the answer begins.
+        """One prompt with its references, up to the answer.
 
-        start: the position behind its prefix, `Segment.end`.
+        Args:
+            text: the prompt.
+            start: first position after the prefix, `Segment.end`.
+            first_reference: number of its first reference among those of all prompts.
 
-        Raises ValueError when it does not fit into the language model's context behind a prefix of `start` tokens.
+        Raises:
+            ValueError: if it does not fit into the language model's context after the prefix.
         """
         pieces = [self.lmm.token_ids(piece) if piece else [] for piece in sequence.split_prompt(text)]
         has_pre = self.mask_tokenizer.ref_pre is not None
@@ -104,9 +113,15 @@ class Reader(nn.Module):
         return segment
 
     def embed(self, rows: PackedRows, tokens: Tokens, owners: Tensor | None = None) -> Tensor:
-        """Embeddings of every position: (L-long) rows to (rows, L, D).
+        """Embed every position.
 
-        owners: (rows,) int64, the row of `tokens` that each row speaks of; None when they are the same rows.
+        Args:
+            rows: rows of length L.
+            tokens: embeddings of images and masks.
+            owners: (rows,) int64, the row of `tokens` for each row; None if they are the same rows.
+
+        Returns:
+            Embeddings (rows, L, D).
         """
         if owners is None:
             owners = torch.arange(len(rows.kinds), device=rows.kinds.device)

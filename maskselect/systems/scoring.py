@@ -1,7 +1,6 @@
-"""What scores candidates once image and prompt have been read: all in one pass, as RAS does.
+"""The `Scorer` protocol, and the scorer of RAS: all candidates in one pass.
 
-Other ways are `systems/autoregressive_scorer.py` and `systems/decoder_scorer.py`. All answer the calls of `Scorer`, so
-`systems/ras.py` does not ask which one it holds.
+Other scorers are in `systems/autoregressive_scorer.py` and `systems/decoder_scorer.py`.
 
 Shape letters: B images, P prompts, N candidates, L positions, D width.
 """
@@ -23,16 +22,20 @@ from maskselect.tokens import sequence
 from maskselect.tokens.sequence import PackedRows, SecondPass, Segment, Slot
 
 PROMPTS_PER_PASS = 16
-"""Prompts that share one forward pass behind a cached prefix; bounds memory for callers with many."""
+"""Maximum number of prompts in one forward pass after a cached prefix; it bounds memory."""
 
 
 @dataclass
 class ReadImages:
-    """B images, read: their tokens, their prefixes and the prefixes' keys and values.
+    """The reading of B images.
 
-    orders: for each image its candidate numbers as they stand in the prefix.
-    cache: of `lmm.new_cache`; None when the prefix is to be run again together with the prompts (gradient checkpointing
-        forbids caches).
+    Attributes:
+        tokens: embeddings of images and masks.
+        prefixes: the prefix of each image.
+        orders: for each image its candidate numbers in the order of the prefix.
+        rows: the packed prefixes.
+        cache: keys and values of the prefixes; None if prefixes and prompts run together, because gradient
+            checkpointing excludes caches.
     """
 
     tokens: Tokens
@@ -43,11 +46,12 @@ class ReadImages:
 
 
 class Scorer(Protocol):
-    """Scores candidates of images that a `Reader` reads for it.
+    """Scores candidates of images that a `Reader` embeds.
 
-    trains_language_model: whether the language model learns with it; otherwise it stays frozen.
-    runs_every_part: whether the loss of every batch needs all modules that train, once each.
-    uses_threshold: whether the candidates whose score reaches the threshold are chosen.
+    Attributes:
+        trains_language_model: whether the language model trains; otherwise it is frozen.
+        runs_every_part: whether the loss of every batch runs all trained modules, once each.
+        uses_threshold: whether the selection threshold decides the group.
     """
 
     trains_language_model: bool
@@ -60,24 +64,23 @@ class Scorer(Protocol):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """Modules of its own that are alike and run one after another."""
+        """Modules of the scorer that may be sharded one by one."""
         ...
 
     def begins_with(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether a checkpoint of `RAS` with these tensors, by name, has nothing of this scorer, and so is where its
-        training begins."""
+        """Whether training can start from a checkpoint of `RAS` with these tensors, which lacks this scorer."""
         ...
 
     def begin(self, lmm: LanguageModel) -> None:
-        """Take from a language model that was loaded what the training begins with."""
+        """Initialise from a loaded language model for such a training."""
         ...
 
     def read(self, reader: Reader, batch: Batch) -> ReadImages:
-        """Read images and candidates once, for any number of prompts."""
+        """Read images and candidates once for all prompts."""
         ...
 
     def labels(self, batch: Batch) -> Tensor | None:
-        """What it learns to say: (B, P, N) float, 1 in the group, 0 not, -1 not counted; None where nobody knows."""
+        """Training targets (B, P, N) float: 1 in the group, 0 not, -1 ignored; None if the batch has none."""
         ...
 
     def loss(self, reader: Reader, batch: Batch) -> dict[str, Tensor]:
@@ -85,15 +88,23 @@ class Scorer(Protocol):
         ...
 
     def logits(self, reader: Reader, batch: Batch) -> Tensor:
-        """Score every candidate for every prompt: (B, P, N), very negative on padding."""
+        """Logits of every candidate for every prompt, (B, P, N); -1e4 on padding."""
         ...
 
     def answer(
         self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor, threshold: float
     ) -> tuple[Tensor, Tensor]:
-        """Probabilities and groups for prompts of one image that it read: (P, N) in [0, 1], (P, N) bool, on the CPU.
+        """Score the candidates of one image.
 
-        references: (R, D), those of all prompts, in order.
+        Args:
+            reader: embeds the prompts.
+            image: result of `read` for one image.
+            prompts: P texts.
+            references: mask tokens of the references of all prompts, in order, (R, D).
+            threshold: selection threshold.
+
+        Returns:
+            Probabilities (P, N) in [0, 1] and groups (P, N) bool, on the CPU.
         """
         ...
 
@@ -101,20 +112,27 @@ class Scorer(Protocol):
 def in_passes(
     image: ReadImages, prompts: list[str], references: Tensor, most: int = PROMPTS_PER_PASS
 ) -> Iterator[tuple[list[str], ReadImages]]:
-    """Prompts of one image, as many as share a forward pass, with the image that holds their references.
+    """Split the prompts of one image into forward passes of at most `most` prompts.
 
-    references: (R, D), those of all prompts, in order.
+    Args:
+        image: the image that was read.
+        prompts: all texts.
+        references: mask tokens of the references of all prompts, in order, (R, D).
+        most: maximum number of prompts in a pass.
+
+    Yields:
+        The prompts of a pass, and the image with their references.
     """
-    taken = 0
+    first = 0
     for start in range(0, len(prompts), most):
         some = prompts[start : start + most]
         used = sum(text.count(MASK_REF) for text in some)
-        yield some, replace(image, tokens=replace(image.tokens, references=references[None, taken : taken + used]))
-        taken += used
+        yield some, replace(image, tokens=replace(image.tokens, references=references[None, first : first + used]))
+        first += used
 
 
 def candidate_orders(valid: Tensor, shuffle: bool) -> list[list[int]]:
-    """For each row its candidate numbers, shuffled in training so that order cannot be learned."""
+    """For each row its candidate numbers; `shuffle` prevents that training learns their order."""
     orders = []
     for row in valid:
         numbers = row.nonzero()[:, 0]
@@ -125,17 +143,17 @@ def candidate_orders(valid: Tensor, shuffle: bool) -> list[list[int]]:
 
 
 def read_images(reader: Reader, batch: Batch, shuffle: bool = False) -> ReadImages:
-    """Embed a batch and run its prefixes once, unless the language model checkpoints its activations."""
-    images = laid_out(reader, batch, candidate_orders(batch.candidate_valid, shuffle))
+    """Embed a batch and run its prefixes once, unless the language model uses gradient checkpointing."""
+    images = lay_out_images(reader, batch, candidate_orders(batch.candidate_valid, shuffle))
     if not (reader.lmm.gradient_checkpointing and torch.is_grad_enabled()):
         images.cache = reader.lmm.new_cache()
-        # Right padding needs no mask here: with plain causal attention no real position sees it.
+        # Right padding needs no mask: with causal attention no real position attends to it.
         reader.lmm.hidden(reader.embed(images.rows, images.tokens), None, images.rows.positions, images.cache)
     return images
 
 
-def laid_out(reader: Reader, batch: Batch, orders: list[list[int]]) -> ReadImages:
-    """Images that are embedded and not yet read. orders: for each the candidates that stand in its prefix."""
+def lay_out_images(reader: Reader, batch: Batch, orders: list[list[int]]) -> ReadImages:
+    """Images that are embedded but not run. orders: for each image the candidate numbers of its prefix."""
     tokens = reader.tokens(batch)
     prefixes = reader.prefixes(tokens, orders)
     rows = sequence.pack([(prefix, []) for prefix in prefixes]).to(tokens.candidates.device)
@@ -143,7 +161,7 @@ def laid_out(reader: Reader, batch: Batch, orders: list[list[int]]) -> ReadImage
 
 
 def lay_out_prompts(reader: Reader, prompts: list[str], start: int) -> list[Segment]:
-    """Segments of the prompts of one image, whose references are numbered through."""
+    """Segments of the prompts of one image; their references are numbered consecutively."""
     segments, first = [], 0
     for text in prompts:
         segments.append(reader.prompt(text, start, first))
@@ -154,52 +172,71 @@ def lay_out_prompts(reader: Reader, prompts: list[str], start: int) -> list[Segm
 def prompt_hidden(
     reader: Reader, images: ReadImages, parts: list[list[list[Segment]]], second_pass: SecondPass
 ) -> tuple[PackedRows, Tensor]:
-    """Run prompts behind their images: one row for each prompt, or one for each image where there is no cache.
+    """Run prompts after their images: one row for each prompt, or without a cache one for each image.
 
-    parts: for each image and prompt its segments.
-    Returns the rows, without prefix, and their hidden states (rows, L, D).
+    Args:
+        reader, images: the images that were read.
+        parts: for each image and prompt its segments.
+        second_pass: see `tokens/sequence.py`.
+
+    Returns:
+        The rows and their hidden states (rows, L, D). With a cache the rows have no prefix.
     """
     device = images.tokens.candidates.device
     if images.cache is None:
-        full = list(zip(images.prefixes, parts, strict=True))
-        packed = sequence.pack([(prefix, prompts) for prefix, prompts in full]).to(device)
-        seen = sequence.visibility(packed, second_pass)
-        return packed, reader.lmm.hidden(reader.embed(packed, images.tokens), seen, packed.positions)
+        packed = sequence.pack(list(zip(images.prefixes, parts, strict=True))).to(device)
+        visible = sequence.visibility(packed, second_pass)
+        return packed, reader.lmm.hidden(reader.embed(packed, images.tokens), visible, packed.positions)
     owners = torch.tensor(
         [image for image, prompts in enumerate(parts) for _ in prompts], dtype=torch.int64, device=device
     )
     packed = sequence.pack([(None, [prompt]) for prompts in parts for prompt in prompts]).to(device)
     groups = like_lengths([sum(map(len, prompt)) for prompts in parts for prompt in prompts])
-    found = [
+    states = [
         reader.lmm.hidden(*behind_cache(reader, images, packed.some(rows), owners[rows], second_pass))
         for rows in groups
     ]
     length = packed.kinds.shape[1]
-    together = torch.cat([F.pad(part, (0, 0, 0, length - part.shape[1])) for part in found])
-    return packed, together[
-        torch.tensor([row for rows in groups for row in rows], dtype=torch.int64).argsort().to(device)
-    ]
+    return packed, ungrouped(groups, [F.pad(part, (0, 0, 0, length - part.shape[1])) for part in states])
+
+
+def ungrouped(groups: list[list[int]], parts: list[Tensor]) -> Tensor:
+    """Concatenate the rows of all groups in their original order."""
+    rows = torch.tensor([row for group in groups for row in group], dtype=torch.int64)
+    return torch.cat(parts)[rows.argsort().to(parts[0].device)]
 
 
 def behind_cache(
     reader: Reader, images: ReadImages, packed: PackedRows, owners: Tensor, second_pass: SecondPass
 ) -> tuple[Tensor, Tensor, Tensor, Any]:
-    """What the language model runs rows with that each stand behind the cached image that owns them.
+    """The arguments of `lmm.hidden` for rows after cached images.
 
-    owners: (rows,) int64. Returns embeddings, what they see, positions and a cache of their own, see `lmm.hidden`.
+    Args:
+        reader, images: the images that were read.
+        packed: the rows.
+        owners: the image of each row, (rows,) int64.
+        second_pass: see `tokens/sequence.py`.
+
+    Returns:
+        Embeddings, visibility, positions and a new cache.
     """
     assert images.cache is not None
     cache = repeated_cache(reader, images.cache, owners)
     before = (images.rows.kinds != Slot.PAD)[owners][:, None, None].expand(-1, -1, packed.kinds.shape[1], -1)
-    seen = torch.cat([before, sequence.visibility(packed, second_pass)], -1)
-    return reader.embed(packed, images.tokens, owners), seen, packed.positions, cache
+    visible = torch.cat([before, sequence.visibility(packed, second_pass)], -1)
+    return reader.embed(packed, images.tokens, owners), visible, packed.positions, cache
 
 
 def like_lengths(lengths: list[int], fewest: int = 24, growth: float = 1.25) -> list[list[int]]:
-    """Row numbers in groups of similar length, shortest first: less padding for a few more passes.
+    """Group rows by length, shortest first: less padding for a few more passes.
 
-    fewest: rows that a group has at least, as far as there are.  growth: a row that is this much longer than the
-    shortest of a group opens the next.
+    Args:
+        lengths: of all rows.
+        fewest: minimum number of rows in a group, if there are as many.
+        growth: a row longer than the shortest of its group by this factor begins a new group.
+
+    Returns:
+        The row numbers of each group.
     """
     order = sorted(range(len(lengths)), key=lambda row: lengths[row])
     groups: list[list[int]] = [[]]
@@ -212,7 +249,7 @@ def like_lengths(lengths: list[int], fewest: int = 24, growth: float = 1.25) -> 
 
 
 def repeated_cache(reader: Reader, cache: Any, owners: Tensor) -> Any:
-    """The cache with a row for each prompt; gradients flow back into the one row of its image."""
+    """A cache with a row for each prompt; gradients flow back to the row of its image."""
     out = reader.lmm.new_cache()
     for number, layer in enumerate(cache.layers):
         out.update(layer.keys[owners], layer.values[owners], number)
@@ -220,7 +257,7 @@ def repeated_cache(reader: Reader, cache: Any, owners: Tensor) -> Any:
 
 
 class PrefixScorer(nn.Module):
-    """What scorers share whose language model reads the candidates with the image, and learns to."""
+    """Base of scorers whose language model reads the candidates after the image, and trains."""
 
     trains_language_model = True
     runs_every_part = False
@@ -228,37 +265,37 @@ class PrefixScorer(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """None: all that is large is the language model."""
+        """Empty: only the language model is large."""
         return []
 
     def begins_with(self, tensors: Mapping[str, Tensor]) -> bool:
-        """See `Scorer`: a checkpoint of stage 1 has no head."""
+        """Whether the checkpoint has no head, as in stage 1."""
         return not any(name.startswith("scorer.") for name in tensors)
 
     def begin(self, lmm: LanguageModel) -> None:
-        """The head stays as it was drawn."""
+        """Keep the random head."""
 
     def read(self, reader: Reader, batch: Batch) -> ReadImages:
-        """Images and candidates, read by the language model."""
+        """Read images and candidates by the language model."""
         return read_images(reader, batch)
 
     def labels(self, batch: Batch) -> Tensor | None:
-        """Those of the batch."""
+        """The labels of the batch."""
         return batch.labels
 
 
-def asked_of(prompts: list[list[str]]) -> Tensor:
-    """Which prompts there are, where some images have fewer: (B, P) bool."""
+def prompt_mask(prompts: list[list[str]]) -> Tensor:
+    """Which prompts exist, (B, P) bool: some images have fewer than others."""
     counts = torch.tensor([len(texts) for texts in prompts], dtype=torch.int64)
     return torch.arange(int(counts.max())) < counts[:, None]
 
 
 class ParallelScorer(PrefixScorer):
-    """All candidates at once (RAS, section 3.3): the binary head on the second-pass hidden states.
+    """Scores all candidates at once by a binary head on the second-pass hidden states (RAS, section 3.3).
 
     Args:
         width: D of the language model.
-        second_pass: how candidates see each other in the second pass, see `tokens/sequence.py`.
+        second_pass: visibility among candidates in the second pass, see `tokens/sequence.py`.
         positive_weight: weight of positives in the binary cross entropy (5 in the paper).
     """
 
@@ -271,15 +308,15 @@ class ParallelScorer(PrefixScorer):
         self.positive_weight = positive_weight
 
     def loss(self, reader: Reader, batch: Batch) -> dict[str, Tensor]:
-        """Binary cross entropy over candidates and prompts. Raises ValueError for a batch without labels."""
+        """Binary cross entropy over candidates and prompts. Raises ValueError without labels."""
         if batch.labels is None:
             raise ValueError("a training batch needs labels")
-        logits, asked = self.logits(reader, batch), asked_of(batch.prompts).to(batch.labels.device)
-        valid = (batch.candidate_valid[:, None] & (batch.labels >= 0))[asked]
-        return {"loss": selection_loss(logits[asked], batch.labels[asked], valid, self.positive_weight)}
+        logits, exists = self.logits(reader, batch), prompt_mask(batch.prompts).to(batch.labels.device)
+        valid = (batch.candidate_valid[:, None] & (batch.labels >= 0))[exists]
+        return {"loss": selection_loss(logits[exists], batch.labels[exists], valid, self.positive_weight)}
 
     def logits(self, reader: Reader, batch: Batch) -> Tensor:
-        """(B, P, N) logits; -1e4 where there is no candidate."""
+        """Logits (B, P, N); -1e4 on padding."""
         images = read_images(reader, batch, shuffle=self.training)
         return self._logits(reader, images, batch.prompts)
 
@@ -290,20 +327,20 @@ class ParallelScorer(PrefixScorer):
             parts.append([[s, sequence.answer_segment(order, s.end, self.second_pass)] for s in segments])
         packed, hidden = prompt_hidden(reader, images, parts, self.second_pass)
         row, column = torch.nonzero(packed.kinds == Slot.ANSWER, as_tuple=True)
-        found = self.head(hidden[row, column]).float()
+        logits = self.head(hidden[row, column]).float()
         shape = (len(prompts), max(len(p) for p in prompts), images.tokens.candidates.shape[1])
-        if images.cache is None:  # one row an image
+        if images.cache is None:  # one row per image
             image, prompt = row, packed.blocks[row, column]
         else:
             places = [(i, p) for i, texts in enumerate(prompts) for p in range(len(texts))]
             image, prompt = torch.tensor(places, dtype=torch.int64, device=row.device)[row].T
-        out = torch.full(shape, -1e4, dtype=torch.float32, device=found.device)
-        return out.index_put((image, prompt, packed.values[row, column]), found)
+        out = torch.full(shape, -1e4, dtype=torch.float32, device=logits.device)
+        return out.index_put((image, prompt, packed.values[row, column]), logits)
 
     def answer(
         self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor, threshold: float
     ) -> tuple[Tensor, Tensor]:
-        """(P, N) probabilities behind the read image, and which reach the threshold."""
+        """Probabilities (P, N), and which of them reach the threshold."""
         passes = in_passes(image, prompts, references)
         scores = torch.cat([self._logits(reader, held, [some])[0].sigmoid().cpu() for some, held in passes])
         return scores, scores >= threshold

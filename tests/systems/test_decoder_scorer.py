@@ -54,7 +54,7 @@ def test_an_untrained_decoder_is_the_second_pass_of_the_frozen_model() -> None:
     system.scorer.decoder.begin_as(system.lmm.language_model)
     batch = tiny_batch(system)
     with torch.no_grad():
-        images = scoring.laid_out(whole.reader, batch, [[], []])
+        images = scoring.lay_out_images(whole.reader, batch, [[], []])
         images.cache = whole.lmm.new_cache()
         whole.lmm.hidden(whole.reader.embed(images.rows, images.tokens), None, images.rows.positions, images.cache)
         images.orders = scoring.candidate_orders(batch.candidate_valid, shuffle=False)
@@ -110,7 +110,7 @@ def test_losses_against_double_precision() -> None:
     batch.overlaps.iop[0, 0, 1] = 0.1  # neither in the group nor between
     with torch.no_grad():
         found = {name: float(value) for name, value in system.loss(batch).items()}
-        logits, shares = system.scorer._found(system.reader, system.scorer.read(system.reader, batch), batch.prompts)
+        logits, shares = system.scorer._logits_and_shares(system.reader, system.scorer.read(system.reader, batch), batch.prompts)
     selection, count = [], []
     for image, prompts in enumerate(batch.prompts):
         candidates = batch.candidate_valid[image].nonzero()[:, 0].tolist()
@@ -270,4 +270,4 @@ def test_settings_that_do_not_fit_are_told() -> None:
     with pytest.raises(ValueError, match="needs the overlaps"):
         system.loss(Batch(**{**vars(batch), "overlaps": None}))
     with pytest.raises(ValueError, match="read by another scorer"):
-        system.scorer._found(system.reader, scoring.read_images(system.reader, batch), batch.prompts)
+        system.scorer._logits_and_shares(system.reader, scoring.read_images(system.reader, batch), batch.prompts)

@@ -16,7 +16,7 @@ from maskselect.lmm.lora import LoraSettings, merge_adapters, merged_state
 from maskselect.predictor import Model
 from maskselect.structures.sample import Overlaps
 from maskselect.systems import llmseg, questions
-from maskselect.systems.answering import LONGEST_ANSWER, given_answers
+from maskselect.systems.answering import LONGEST_ANSWER, forced_answers
 from maskselect.systems.llmseg import LLMSeg
 from maskselect.systems.scoring import read_images
 from tests.systems.tiny import SIZES, TEXTS, Nothing, tiny_batch, tiny_llmseg
@@ -74,11 +74,11 @@ def test_the_state_is_the_one_that_predicts_seg() -> None:
     system.lmm.hidden = noted  # type: ignore[method-assign]
     with torch.no_grad():
         images = read_images(system.reader, batch)
-        found = given_answers(system.reader, images, [["what is it?"]], [["Sure, [SEG]."]], system.seg_id)
+        found = forced_answers(system.reader, images, [["what is it?"]], [["Sure, [SEG]."]], system.seg_id)
     question = len(system.reader.prompt("what is it?", len(images.prefixes[0])))
     place = question + system.lmm.token_ids("Sure, [SEG].").index(system.seg_id) - 1
     torch.testing.assert_close(found.states[0], seen[-1][0, place])
-    assert found.found.tolist() == [True]
+    assert found.has_seg.tolist() == [True]
 
 
 def replace_candidates(batch: Any) -> Any:
@@ -147,7 +147,7 @@ def test_teacher_forcing_always_finds_seg() -> None:
     system = tiny_llmseg(answering="teacher_forced").eval()
     read = system.read_candidates(IMAGE, torch.randn(4, system.channels))
     answers = system.answers(read, ["the red mugs", "stars"], [torch.zeros(0, system.channels)] * 2)
-    assert answers.found.all()
+    assert answers.has_seg.all()
 
 
 def test_an_endless_answer_is_cut() -> None:
@@ -155,7 +155,7 @@ def test_an_endless_answer_is_cut() -> None:
     says(system, "red " * 40)
     read = system.read_candidates(IMAGE, torch.randn(4, system.channels))
     answers = system.answers(read, ["stars"], [torch.zeros(0, system.channels)])
-    assert not answers.found.any()
+    assert not answers.has_seg.any()
     assert len(system.lmm.token_ids(answers.texts[0])) <= LONGEST_ANSWER + 1
 
 
