@@ -11,8 +11,8 @@ from maskselect.heads.autoregressive import NextMaskHead
 from maskselect.structures.sample import Batch
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import (
-    PrefixScorer,
     ReadImages,
+    Scorer,
     in_passes,
     lay_out_prompts,
     prompt_hidden,
@@ -23,7 +23,7 @@ from maskselect.tokens import sequence
 from maskselect.tokens.sequence import Segment, Slot
 
 
-class AutoregressiveScorer(PrefixScorer):
+class AutoregressiveScorer(Scorer):
     """Predicts an embedding and selects the nearest candidate, until it predicts the end (RAS, Table 7).
 
     In training the targets follow each other in the order of the candidates in the prefix (teacher forcing).

@@ -33,6 +33,7 @@ from maskselect.structures.sample import Batch
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import (
     ReadImages,
+    Scorer,
     behind_cache,
     in_passes,
     lay_out_images,
@@ -92,7 +93,7 @@ class LayeredImages(ReadImages):
     memory: LayerStates | list[Memory] = field(default_factory=list)
 
 
-class DecoderScorer(nn.Module):
+class DecoderScorer(Scorer):
     """Scores candidates by a `CandidateDecoder` beside a frozen language model.
 
     Args:

@@ -231,9 +231,7 @@ class LLMSeg(CandidateSystem):
         answers = [questions.answer(True, None, self.phrasing)] * len(texts)
         return forced_answers(self.reader, image, [texts], [answers], self.seg_id)
 
-    def _compare(
-        self, embeddings: Tensor, states: Tensor, valid: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def _compare(self, embeddings: Tensor, states: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Similarity and IoP (R, N) of candidates (R, N, E) for hidden states (R, D); zeros if a head is missing."""
         text = self.text_projection(states)
         if embeddings.shape[1] == 0:

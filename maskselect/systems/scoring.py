@@ -1,4 +1,4 @@
-"""The `Scorer` protocol, and the scorer of RAS: all candidates in one pass.
+"""The base of scorers, and the scorer of RAS: all candidates in one pass.
 
 Other scorers are in `systems/autoregressive_scorer.py` and `systems/decoder_scorer.py`.
 
@@ -7,7 +7,7 @@ Shape letters: B images, P prompts, N candidates, L positions, D width.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,70 +43,6 @@ class ReadImages:
     orders: list[list[int]]
     rows: PackedRows
     cache: Any
-
-
-class Scorer(Protocol):
-    """Scores candidates of images that a `Reader` embeds.
-
-    Attributes:
-        trains_language_model: whether the language model trains; otherwise it is frozen.
-        runs_every_part: whether the loss of every batch runs all trained modules, once each.
-        uses_threshold: whether the selection threshold decides the group.
-    """
-
-    trains_language_model: bool
-    runs_every_part: bool
-
-    @property
-    def uses_threshold(self) -> bool:
-        """See the class."""
-        ...
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """Modules of the scorer that may be sharded one by one."""
-        ...
-
-    def begins_with(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether training can start from a checkpoint of `RAS` with these tensors, which lacks this scorer."""
-        ...
-
-    def begin(self, lmm: LanguageModel) -> None:
-        """Initialise from a loaded language model for such a training."""
-        ...
-
-    def read(self, reader: Reader, batch: Batch) -> ReadImages:
-        """Read images and candidates once for all prompts."""
-        ...
-
-    def labels(self, batch: Batch) -> Tensor | None:
-        """Training targets (B, P, N) float: 1 in the group, 0 not, -1 ignored; None if the batch has none."""
-        ...
-
-    def loss(self, reader: Reader, batch: Batch) -> dict[str, Tensor]:
-        """Training losses by name, "loss" among them."""
-        ...
-
-    def logits(self, reader: Reader, batch: Batch) -> Tensor:
-        """Logits of every candidate for every prompt, (B, P, N); -1e4 on padding."""
-        ...
-
-    def answer(
-        self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor, threshold: float
-    ) -> tuple[Tensor, Tensor]:
-        """Score the candidates of one image.
-
-        Args:
-            reader: embeds the prompts.
-            image: result of `read` for one image.
-            prompts: P texts.
-            references: mask tokens of the references of all prompts, in order, (R, D).
-            threshold: selection threshold.
-
-        Returns:
-            Probabilities (P, N) in [0, 1] and groups (P, N) bool, on the CPU.
-        """
-        ...
 
 
 def in_passes(
@@ -256,41 +192,77 @@ def repeated_cache(reader: Reader, cache: Any, owners: Tensor) -> Any:
     return out
 
 
-class PrefixScorer(nn.Module):
-    """Base of scorers whose language model reads the candidates after the image, and trains."""
-
-    trains_language_model = True
-    runs_every_part = False
-    uses_threshold = True
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """Empty: only the language model is large."""
-        return []
-
-    def begins_with(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether the checkpoint has no head, as in stage 1."""
-        return not any(name.startswith("scorer.") for name in tensors)
-
-    def begin(self, lmm: LanguageModel) -> None:
-        """Keep the random head."""
-
-    def read(self, reader: Reader, batch: Batch) -> ReadImages:
-        """Read images and candidates by the language model."""
-        return read_images(reader, batch)
-
-    def labels(self, batch: Batch) -> Tensor | None:
-        """The labels of the batch."""
-        return batch.labels
-
-
 def prompt_mask(prompts: list[list[str]]) -> Tensor:
     """Which prompts exist, (B, P) bool: some images have fewer than others."""
     counts = torch.tensor([len(texts) for texts in prompts], dtype=torch.int64)
     return torch.arange(int(counts.max())) < counts[:, None]
 
 
-class ParallelScorer(PrefixScorer):
+class Scorer(nn.Module):
+    """Scores candidates of images that a `Reader` embeds.
+
+    By default the language model reads the candidates after the image, and trains.
+
+    Attributes:
+        trains_language_model: whether the language model trains; otherwise it is frozen.
+        runs_every_part: whether the loss of every batch runs all trained modules, once each.
+    """
+
+    trains_language_model = True
+    runs_every_part = False
+
+    @property
+    def uses_threshold(self) -> bool:
+        """Whether the selection threshold decides the group."""
+        return True
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Modules of the scorer that may be sharded one by one."""
+        return []
+
+    def begins_with(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether a checkpoint of `RAS` with these tensors lacks this scorer, so that training starts from it."""
+        return not any(name.startswith("scorer.") for name in tensors)
+
+    def begin(self, lmm: LanguageModel) -> None:
+        """Initialise from a loaded language model for such a training."""
+
+    def read(self, reader: Reader, batch: Batch) -> ReadImages:
+        """Read images and candidates once for all prompts."""
+        return read_images(reader, batch)
+
+    def labels(self, batch: Batch) -> Tensor | None:
+        """Training targets (B, P, N) float: 1 in the group, 0 not, -1 ignored; None if the batch has none."""
+        return batch.labels
+
+    def loss(self, reader: Reader, batch: Batch) -> dict[str, Tensor]:
+        """Training losses by name, "loss" among them. Raises ValueError for a batch without labels."""
+        raise NotImplementedError
+
+    def logits(self, reader: Reader, batch: Batch) -> Tensor:
+        """Logits of every candidate for every prompt, (B, P, N); -1e4 on padding."""
+        raise NotImplementedError
+
+    def answer(
+        self, reader: Reader, image: ReadImages, prompts: list[str], references: Tensor, threshold: float
+    ) -> tuple[Tensor, Tensor]:
+        """Score the candidates of one image.
+
+        Args:
+            reader: embeds the prompts.
+            image: result of `read` for one image.
+            prompts: P texts.
+            references: mask tokens of the references of all prompts, in order, (R, D).
+            threshold: selection threshold.
+
+        Returns:
+            Probabilities (P, N) in [0, 1] and groups (P, N) bool, on the CPU.
+        """
+        raise NotImplementedError
+
+
+class ParallelScorer(Scorer):
     """Scores all candidates at once by a binary head on the second-pass hidden states (RAS, section 3.3).
 
     Args:

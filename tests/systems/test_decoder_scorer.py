@@ -110,7 +110,9 @@ def test_losses_against_double_precision() -> None:
     batch.overlaps.iop[0, 0, 1] = 0.1  # neither in the group nor between
     with torch.no_grad():
         found = {name: float(value) for name, value in system.loss(batch).items()}
-        logits, shares = system.scorer._logits_and_shares(system.reader, system.scorer.read(system.reader, batch), batch.prompts)
+        logits, shares = system.scorer._logits_and_shares(
+            system.reader, system.scorer.read(system.reader, batch), batch.prompts
+        )
     selection, count = [], []
     for image, prompts in enumerate(batch.prompts):
         candidates = batch.candidate_valid[image].nonzero()[:, 0].tolist()
