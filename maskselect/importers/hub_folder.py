@@ -1,6 +1,6 @@
 """The weights of a folder from the hub: one file, or shards with an index; safetensors, or pickled by torch.
 
-Only plain data is unpickled, and every shard is checked against the index before anything is written.
+Only plain data is unpickled. The importers check names and shapes of all tensors before they write anything.
 """
 
 import json
@@ -16,8 +16,6 @@ from maskselect.backends.pickled import read_state_dict
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of weights in one file, by preference; the index of shards has the name with `.index.json`."""
-
-_SHOWN = 3  # tensors that an error lists
 
 
 class HubWeights(Mapping[str, Tensor]):
@@ -35,7 +33,7 @@ class HubWeights(Mapping[str, Tensor]):
 
     Raises:
         FileNotFoundError: if the folder, its weights or a shard is missing.
-        ValueError: if a file is damaged or holds more than tensors, or if index and shards differ.
+        ValueError: if a file or the index is damaged, or a file holds more than tensors.
     """
 
     def __init__(self, folder: Path, what: str, example: str) -> None:
@@ -44,10 +42,8 @@ class HubWeights(Mapping[str, Tensor]):
         self.headers: dict[str, Tensor] = {}
         self._files: dict[str, Path] = {}
         self._open: tuple[Path | None, dict[str, Tensor]] = (None, {})
-        for path, indexed in self._indexed().items():
+        for path in self._paths():
             tensors = self._tensors(path)
-            if indexed is not None:
-                _check_index(path, set(tensors), indexed)
             self._files.update(dict.fromkeys(tensors, path))
             for name, tensor in tensors.items():
                 self.headers[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
@@ -61,8 +57,8 @@ class HubWeights(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._files)
 
-    def _indexed(self) -> dict[Path, set[str] | None]:
-        """The files of weights, each with the names that the index assigns to it; None without an index."""
+    def _paths(self) -> list[Path]:
+        """The files of weights."""
         if not self.folder.is_dir():
             raise FileNotFoundError(f"folder {self.folder} does not exist; expected a {self.what} ({self.hint})")
         for single in FILES:
@@ -70,19 +66,18 @@ class HubWeights(Mapping[str, Tensor]):
             if index.is_file():
                 return self._shards(index)
             if (self.folder / single).is_file():
-                return {self.folder / single: None}
+                return [self.folder / single]
         expected = " or ".join(f"{single}, alone or in shards with {single}.index.json" for single in FILES)
         raise FileNotFoundError(f"{self.folder} holds no weights of a {self.what}; expected {expected} ({self.hint})")
 
-    def _shards(self, index: Path) -> dict[Path, set[str] | None]:
+    def _shards(self, index: Path) -> list[Path]:
         files = read_json(index).get("weight_map")
         if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
             raise ValueError(f"{index} has no weight_map that gives every tensor its file")
-        shards: dict[Path, set[str] | None] = {}
-        for file in sorted(set(files.values())):
-            if Path(file).name != file:
-                raise ValueError(f"{index} names {file!r}, which is no file beside it")
-            shards[index.with_name(file)] = {name for name, other in files.items() if other == file}
+        elsewhere = [file for file in files.values() if Path(file).name != file]
+        if elsewhere:
+            raise ValueError(f"{index} names {elsewhere[0]!r}, which is no file beside it")
+        shards = [index.with_name(file) for file in sorted(set(files.values()))]
         absent = [path.name for path in shards if not path.is_file()]
         if absent:
             raise FileNotFoundError(f"{index} names {', '.join(absent)}, which is not there ({self.hint})")
@@ -120,16 +115,3 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
     except (SafetensorError, OSError) as error:
         raise ValueError(f"checkpoint {path} is truncated or not a safetensors file: {error}") from error
-
-
-def _check_index(path: Path, held: set[str], indexed: set[str]) -> None:
-    absent, extra = sorted(indexed - held), sorted(held - indexed)
-    if absent or extra:
-        raise ValueError(
-            f"the index in {path.parent} does not tell what {path.name} holds: {len(absent)} tensors are not in it"
-            f"{_some(absent)}, {len(extra)} are in it but not in the index{_some(extra)}"
-        )
-
-
-def _some(names: list[str]) -> str:
-    return f" ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})" if names else ""

@@ -28,21 +28,12 @@ EXAMPLE = "llava-hf/llava-1.5-7b-hf"
 _WITHIN = "reader.lmm.model."
 """Prefix of the language model in a system's checkpoint."""
 
-VICUNA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-"""The system prompt of LLaVA-1.5's training (an interface constant)."""
-
-LIGHTNING_SYSTEM = VICUNA_SYSTEM.replace("curious user", "curious human").replace("the user's", "the human's")
-"""The system prompt of the first LLaVAs, such as LLaVA-Lightning (an interface constant)."""
-
 IMAGE_FRAME = ("<im_start>", "<im_end>")
 """Tokens before and after the image in the first LLaVAs."""
 
 
 class Llava(Wrapped):
-    """A LLaVA with its tokenizer and chat template.
+    """A LLaVA with its tokenizer and chat template; the paper configs have the system prompts of published ones.
 
     Args:
         model: hub id or folder of a LLaVA in transformers' format; None builds a compact one from `sizes`.

@@ -152,14 +152,7 @@ class Wrapped(nn.Module):
         positions: Tensor | None = None,
         cache: Any = None,
     ) -> Tensor:
-        """Last hidden states, after the final norm: (B, L, D) float32.
-
-        Args:
-            embeddings: (B, L, D) float32.
-            visible: (B, 1, L, K) bool, True where a query attends to a key (K includes the cache); None for causal.
-            positions: (B, L) int64 position ids, (B, L, 3) if image tokens form grids; None for 0, 1, 2, ….
-            cache: keys and values of earlier positions; extended in place.
-        """
+        """Last hidden states, after the final norm, (B, L, D) float32; see `LanguageModel.hidden`."""
         out = self._run(embeddings, visible, positions, cache, torch.is_grad_enabled())
         return cast(Tensor, out.last_hidden_state.float())
 

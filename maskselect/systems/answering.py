@@ -122,9 +122,7 @@ def generated_answers(
     An answer ends at the end token, after its first `[SEG]`, or after `LONGEST_ANSWER` tokens.
 
     Args:
-        reader, image: the image that was read.
-        questions: the texts.
-        references: mask tokens of the reference masks of all questions, in order, (R, D).
+        reader, image, questions, references: see `Scorer.answer`.
         seg_id: id of `[SEG]`.
     """
     parts = [_generate(reader, held, some, seg_id) for some, held in in_passes(image, questions, references)]

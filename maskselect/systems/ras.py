@@ -43,23 +43,6 @@ THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _LM_HEAD = "reader.lmm.model.lm_head.weight"
 
 
-def make_scorer(
-    scorer: Literal["parallel", "autoregressive", "decoder"],
-    lmm: LanguageModel,
-    decoder: DecoderSettings | None,
-    second_pass: SecondPass,
-    positive_weight: float,
-) -> Scorer:
-    """Build the scorer; the arguments are those of `RAS`. Raises ValueError for `decoder` with another scorer."""
-    if scorer == "decoder":
-        return DecoderScorer(lmm, decoder or DecoderSettings())
-    if decoder is not None:
-        raise ValueError(f"decoder is only for scorer 'decoder', but scorer is {scorer!r}")
-    if scorer == "autoregressive":
-        return AutoregressiveScorer(lmm.width)
-    return ParallelScorer(lmm.width, second_pass, positive_weight)
-
-
 class RAS(CandidateSystem):
     """The RAS system.
 
@@ -116,7 +99,15 @@ class RAS(CandidateSystem):
         self.stage, self.captions = stage, stage == 1
         self.image_tokens = image_tokens
         self.proposal_score = proposal_score
-        self.scorer = make_scorer(scorer, lmm, decoder, second_pass, positive_weight)
+        if decoder is not None and scorer != "decoder":
+            raise ValueError(f"decoder is only for scorer 'decoder', but scorer is {scorer!r}")
+        self.scorer: Scorer
+        if scorer == "decoder":
+            self.scorer = DecoderScorer(lmm, decoder or DecoderSettings())
+        elif scorer == "autoregressive":
+            self.scorer = AutoregressiveScorer(lmm.width)
+        else:
+            self.scorer = ParallelScorer(lmm.width, second_pass, positive_weight)
         if not self.scorer.trains_language_model:
             if stage == 1 and stage_1_trains == "all":
                 raise ValueError(

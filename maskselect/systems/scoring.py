@@ -48,13 +48,7 @@ class ReadImages:
 def in_passes(
     image: ReadImages, prompts: list[str], references: Tensor, most: int = PROMPTS_PER_PASS
 ) -> Iterator[tuple[list[str], ReadImages]]:
-    """Split the prompts of one image into forward passes of at most `most` prompts.
-
-    Args:
-        image: the image that was read.
-        prompts: all texts.
-        references: mask tokens of the references of all prompts, in order, (R, D).
-        most: maximum number of prompts in a pass.
+    """Split prompts of one image into forward passes of at most `most` prompts; see `Scorer.answer`.
 
     Yields:
         The prompts of a pass, and the image with their references.
@@ -111,9 +105,8 @@ def prompt_hidden(
     """Run prompts after their images: one row for each prompt, or without a cache one for each image.
 
     Args:
-        reader, images: the images that were read.
+        reader, images, second_pass: see `behind_cache`.
         parts: for each image and prompt its segments.
-        second_pass: see `tokens/sequence.py`.
 
     Returns:
         The rows and their hidden states (rows, L, D). With a cache the rows have no prefix.

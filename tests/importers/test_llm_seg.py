@@ -20,13 +20,13 @@ from maskselect.backends.configs import read_configs
 from maskselect.encoders.position import SinusoidEncoder
 from maskselect.importers.llm_seg import MADE, base_config, expected_shapes, import_llm_seg
 from maskselect.importers.llm_seg_names import LLAVA, LLM_SEG
-from maskselect.lmm.llava import LIGHTNING_SYSTEM
 from maskselect.structures.sample import Overlaps
 from maskselect.systems.llmseg import LLMSeg
 from maskselect.systems.loading import load_system
 from tests.importers import release
 from tests.importers.llm_seg_reference import Reference
 from tests.importers.release import PUBLISHED, M, P, Sizes
+from tests.lmm.twin import LIGHTNING_SYSTEM
 from tests.systems.tiny import tiny_batch
 
 ALPHA, HEADS = 4, 2

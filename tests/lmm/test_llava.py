@@ -11,14 +11,14 @@ from PIL import Image
 from transformers import CLIPImageProcessor, LlavaImageProcessor
 
 from maskselect.lmm.image_square import MeanPadding
-from maskselect.lmm.llava import CLIP_MEAN, CLIP_STD, IMAGE_FRAME, LIGHTNING_SYSTEM, Llava
+from maskselect.lmm.llava import CLIP_MEAN, CLIP_STD, IMAGE_FRAME, Llava
 from maskselect.lmm.lora import LoraSettings, merged_state
 from maskselect.lmm.tokenizer import SPECIAL_TOKENS, load_compact
 from maskselect.ops.masks import pad_to_square
 from maskselect.systems.reading import Reader
 from maskselect.tokens.mask_tokenizer import NoMaskTokens
 from maskselect.tokens.sequence import Slot
-from tests.lmm.twin import save, twin
+from tests.lmm.twin import LIGHTNING_SYSTEM, save, twin
 from tests.systems.tiny import SIZES
 
 SIZES_VOCABULARY = len(load_compact())

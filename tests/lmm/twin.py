@@ -14,6 +14,15 @@ from transformers import (
 
 from maskselect.lmm.llava import Llava
 
+VICUNA_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+"""The system prompt of LLaVA-1.5's training."""
+
+LIGHTNING_SYSTEM = VICUNA_SYSTEM.replace("curious user", "curious human").replace("the user's", "the human's")
+"""The system prompt of the first LLaVAs, such as LLaVA-Lightning."""
+
 
 def twin(lmm: Llava) -> LlavaForConditionalGeneration:
     """transformers' own network with the weights of a compact one."""

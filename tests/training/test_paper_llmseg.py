@@ -15,13 +15,13 @@ from lightning.pytorch.cli import LightningArgumentParser
 from maskselect.backends.building import build, find_class
 from maskselect.backends.configs import read_configs
 from maskselect.data.catalog import CATALOG
-from maskselect.lmm.llava import LIGHTNING_SYSTEM
 from maskselect.proposers.union import UnionProposer
 from maskselect.scenes.groups import SceneGroups
 from maskselect.structures.masks import MaskSet
 from maskselect.systems.llmseg import LLMSeg
 from maskselect.systems.preparing import fingerprint
 from maskselect.training.data import GroupsData
+from tests.lmm.twin import LIGHTNING_SYSTEM
 from tests.systems.tiny import SIZES, Quarters
 from tests.training.batches import batch_of
 

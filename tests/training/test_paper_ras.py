@@ -19,8 +19,8 @@ from maskselect.cli import main
 from maskselect.data.catalog import CATALOG
 from maskselect.data.llava import SETS
 from maskselect.doctor.counts import build_skeleton, count, named_parameters
-from maskselect.lmm.llava import VICUNA_SYSTEM
 from maskselect.training import cli
+from tests.lmm.twin import VICUNA_SYSTEM
 from tests.training.paper_world import OVERLAYS, PAPER
 
 ROOT = PAPER.parents[1]
