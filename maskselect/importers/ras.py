@@ -252,7 +252,7 @@ def _check_choices(choices: Choices, others: Mapping[str, Tensor]) -> None:
 def _reason(name: str, drop: tuple[str, ...]) -> str | None:
     """The reason to leave a tensor behind, or None. A tensor that may be trained stays, even if an encoder is named."""
     if name.startswith(drop):
-        return "as asked"
+        return "dropped on request"
     return None if _TRAINED.search(name) else FROZEN.reason(name)
 
 

@@ -182,7 +182,7 @@ def _find_vectors(
     else:
         parts.rivals.update(dict.fromkeys([*double, *single], _PAIR))
         parts.problems.append(
-            f"which of {' and '.join(single)} is <mask-ref-pre> cannot be told from their names; "
+            f"the names of {' and '.join(single)} do not say which of them is <mask-ref-pre>; "
             "say --part pool_pre=NAME --part ref_pre=NAME"
             if len(single) == 2 and not double
             else _ambiguity("pool_pre=NAME --part ref_pre", _PAIR, [*double, *single])

@@ -126,7 +126,7 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def fit_adapters(
-    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str | Path, from_files: str | None = None
+    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str | Path, from_files: str | None = None
 ) -> dict[str, Tensor]:
     """Convert the tensors of a file for a network that has adapters on other layers than the file.
 
@@ -135,7 +135,7 @@ def fit_adapters(
 
     Args:
         tensors: of the file.
-        own: the state of the network.
+        state: the state of the network.
         origin: the file; its card has the scale of the adapters.
         from_files: prefix of the weights that the network reads from files of its own. They are the base layers of
             adapters whose file has none. None if there are no such weights.
@@ -144,21 +144,21 @@ def fit_adapters(
         ValueError: if adapters have no base layer in the file or the network.
     """
     fitted = dict(tensors)
-    for name in [name for name in own if _BASE in name]:
+    for name in [name for name in state if _BASE in name]:
         plain = name.replace(_BASE, ".")
         if plain in fitted and name not in fitted:
             fitted[name] = fitted.pop(plain)
             layer = name.partition(_BASE)[0]
-            fitted |= {key: own[key] for key in (layer + _A, layer + _B) if key not in fitted}
-    return fitted | _merge_extra(fitted, own, origin, from_files)
+            fitted |= {key: state[key] for key in (layer + _A, layer + _B) if key not in fitted}
+    return fitted | _merge_extra(fitted, state, origin, from_files)
 
 
 def _merge_extra(
-    tensors: dict[str, Tensor], own: Mapping[str, Tensor], origin: str | Path, from_files: str | None
+    tensors: dict[str, Tensor], state: Mapping[str, Tensor], origin: str | Path, from_files: str | None
 ) -> dict[str, Tensor]:
     """The weights of layers that have adapters only in the file; their parts are removed from `tensors`."""
-    layers = [name.removesuffix(_A) for name in tensors if name.endswith(_A) and name not in own]
-    layers = [layer for layer in layers if f"{layer}.weight" in own]
+    layers = [name.removesuffix(_A) for name in tensors if name.endswith(_A) and name not in state]
+    layers = [layer for layer in layers if f"{layer}.weight" in state]
     if not layers:
         return {}
     alpha = _alpha(origin)
@@ -167,8 +167,8 @@ def _merge_extra(
         a, b = tensors.pop(layer + _A), tensors.pop(layer + _B)
         base = tensors.pop(f"{layer}{_BASE}weight", None)
         if base is None and from_files is not None and layer.startswith(from_files):
-            base = own[f"{layer}.weight"]
-            weights = {k: v for k, v in own.items() if k.startswith(from_files) and k not in tensors} | weights
+            base = state[f"{layer}.weight"]
+            weights = {k: v for k, v in state.items() if k.startswith(from_files) and k not in tensors} | weights
         if base is None:
             raise ValueError(
                 f"checkpoint {origin} holds adapters (LoRA) without the language model that they were trained on; "

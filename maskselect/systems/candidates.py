@@ -308,20 +308,20 @@ class CandidateSystem(nn.Module):
             ValueError: if a tensor is missing, unknown or of another shape, or if a frozen one differs from the
                 language model's own file. Such a difference would be lost when the system is loaded again.
         """
-        own, state = self.learned_state(), self.state_dict()
+        learned, state = self.learned_state(), self.state_dict()
         tensors = fit_adapters(tensors, state, origin, "reader.lmm." if self.lmm.has_own_files else None)
         # A file may hold more of the language model than required: all of it, or the LM head for captions.
-        own |= {name: state[name] for name in tensors if name.startswith("reader.lmm.") and name in state}
-        tensors = self.completed(tensors, own)
-        checkpoints.check_fit(own, tensors, str(origin), f"{self.title} as configured")
+        learned |= {name: state[name] for name in tensors if name.startswith("reader.lmm.") and name in state}
+        tensors = self.completed(tensors, learned)
+        checkpoints.check_fit(learned, tensors, str(origin), f"{self.title} as configured")
         for name in sorted({f"reader.lmm.{name}" for name in self.lmm.frozen_elsewhere} & tensors.keys()):
             # Equal up to half precision, in which files are written.
             if not torch.allclose(state[name].float(), tensors.pop(name).float(), rtol=1e-3, atol=1e-6):
                 raise ValueError(f"checkpoint {origin} has another {name} than the files of lmm, which stays frozen")
         self.load_state_dict(tensors, strict=False)
 
-    def completed(self, tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of a file and those of `own` that the file may omit."""
+    def completed(self, tensors: dict[str, Tensor], learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a file and those of `learned` that the file may omit."""
         return tensors
 
 

@@ -260,17 +260,19 @@ class LLMSeg(CandidateSystem):
         if self.training:
             self.reader.mask_tokenizer.fit_statistics(batch.candidate_features[batch.candidate_valid])
         rng = np.random.default_rng(int(torch.randint(2**31, ()))) if self.training else None
-        asked = [[questions.ask(text, rng, self.phrasing) for text in texts] for texts in batch.prompts]
-        places = [(image, prompt) for image, texts in enumerate(asked) for prompt in range(len(texts))]
+        image_questions = [[questions.ask(text, rng, self.phrasing) for text in texts] for texts in batch.prompts]
+        places = [(image, prompt) for image, texts in enumerate(image_questions) for prompt in range(len(texts))]
         has_target = [bool(batch.overlaps.any_target[place]) for place in places]
         in_loss = [target or rng is None or self.iop_head is None or rng.random() >= DOUBTED for target in has_target]
         with_seg = [target or not counts for target, counts in zip(has_target, in_loss, strict=True)]
         texts = iter([questions.answer(any_target, rng, self.phrasing) for any_target in with_seg])
-        replies = [[next(texts) for _ in row] for row in asked]
+        replies = [[next(texts) for _ in row] for row in image_questions]
         blind = _without_candidates(
-            batch.image_features, batch.image_grids, self.channels, asked, batch.reference_features
+            batch.image_features, batch.image_grids, self.channels, image_questions, batch.reference_features
         )
-        answers = forced_answers(self.reader, read_images(self.reader, blind), asked, replies, self.seg_id, in_loss)
+        answers = forced_answers(
+            self.reader, read_images(self.reader, blind), image_questions, replies, self.seg_id, in_loss
+        )
         assert answers.loss is not None
         images, prompts = torch.tensor(places, dtype=torch.int64)[answers.has_seg.cpu()].T.to(answers.states.device)
         valid, iou = batch.candidate_valid[images], batch.overlaps.iou[images, prompts]

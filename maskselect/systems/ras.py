@@ -288,9 +288,9 @@ class RAS(CandidateSystem):
         if self.scorer.begins_with(tensors):
             self.scorer.begin(self.lmm)
 
-    def completed(self, tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def completed(self, tensors: dict[str, Tensor], learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Add the scorer for a start, and a language model with its own files if the checkpoint has nothing of it."""
         omitted = ["scorer."] if self.scorer.begins_with(tensors) else []
         if self.lmm.has_own_files and not any(name.startswith("reader.lmm.") for name in tensors):
             omitted.append("reader.lmm.")
-        return {name: tensor for name, tensor in own.items() if name.startswith(tuple(omitted))} | tensors
+        return {name: tensor for name, tensor in learned.items() if name.startswith(tuple(omitted))} | tensors

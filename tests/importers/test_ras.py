@@ -386,10 +386,10 @@ def _other(made: Made, how: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ("three vectors", "3 have the shape of <mask-pool-pre>"),
         (
             "vectors of names that tell nothing",
-            "which of model.mask_prefix.0 and model.mask_prefix.1 is <mask-ref-pre>",
+            "the names of model.mask_prefix.0 and model.mask_prefix.1 do not say",
         ),
-        ("vectors of names that only begin as they should", "is <mask-ref-pre> cannot be told from their names"),
-        ("norms in their place", "is <mask-ref-pre> cannot be told from their names"),
+        ("vectors of names that only begin as they should", "do not say which of them is <mask-ref-pre>"),
+        ("norms in their place", "do not say which of them is <mask-ref-pre>"),
         ("something trained called after an encoder", "left over, model.dinov2.lora_A.weight"),
         ("a mask projector called after an encoder", "left over, model.dino.mask_projector.0.weight"),
         ("something else", "1 tensors are left over, model.something.else (--drop leaves them behind)"),
@@ -430,7 +430,7 @@ def test_what_is_doubtful_can_be_said(made: Made, imported: Path, tmp_path: Path
         made.run(tmp_path / "out", source=source, choices=Choices(parts=chosen))
     drop = ("model.region_projector.", "model.something.")
     told = made.run(tmp_path / "out", source=source, choices=Choices(parts=chosen, drop=drop))
-    assert sum(row.why == "left behind: as asked" for row in told) == 3
+    assert sum(row.why == "left behind: dropped on request" for row in told) == 3
     first, second = (checkpoints.read_tensors(folder) for folder in (imported, tmp_path / "out"))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 

@@ -107,4 +107,4 @@ def test_only_a_name_that_says_so_is_of_references(one: str, other: str, told: b
             assert found.vectors["ref_pre"] == Vector(ref) and found.vectors["pool_pre"].name in {one, other} - {ref}
         else:
             assert not found.vectors and found.rivals.keys() == {one, other}
-            assert any("cannot be told from their names" in problem for problem in found.problems)
+            assert any("do not say which of them" in problem for problem in found.problems)
