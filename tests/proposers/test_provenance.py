@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import asdict
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskselect.backends.checkpoints import write_checkpoint
-from maskselect.backends.training_data import training_data
 from maskselect.cli import loading
 from maskselect.cli.program import main
-from maskselect.evaluation.leakage import candidates_overlaps
 from maskselect.proposers.codetr.config import VARIANTS
 from maskselect.proposers.codetr.proposer import CoDetrProposer
 from maskselect.proposers.queries import QueryProposer
@@ -84,26 +80,6 @@ def test_codetr_says_what_its_weights_learned_from(
     monkeypatch.setitem(VARIANTS, "lvis", TINY)
     (lvis,) = CoDetrProposer(published, "lvis").trained_on
     assert "LVIS" in lvis.weights and lvis.data == (TrainingData("lvis", "train"),)
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_one_trained_here_says_it_as_far_as_its_card_does(known: bool, tmp_path: Path) -> None:
-    source = {"class_path": "maskselect.scenes.groups.SceneGroups", "init_args": {"split": "train", "seed": 3}}
-    arguments = {"train": source} if known else {"count": 7}
-    path, data = tmp_path / "mine.safetensors", {"class_path": "x", "init_args": arguments}
-    write_checkpoint(path, tiny_model().state_dict(), {"system": "codetr", "config": vars(TINY), "data": data})
-    found = CoDetrProposer(path, "own").trained_on
-    assert found == ((Provenance("Co-DETR mine", (TrainingData("scenes", seed=3),)),) if known else ())
-
-
-def test_one_of_our_own_config_says_which_scenes_it_saw(tmp_path: Path) -> None:
-    path = tmp_path / "mine.safetensors"
-    scenes = {"class_path": "maskselect.scenes.groups.SceneGroups", "init_args": {"count": 10, "seed": 4}}
-    data = {"class_path": "maskselect.training.data.GroupsData", "init_args": {"train": scenes, "val": scenes}}
-    card = {"system": "codetr", "config": vars(TINY), "trained_on": [asdict(one) for one in training_data(data)]}
-    write_checkpoint(path, tiny_model().state_dict(), card)
-    told = candidates_overlaps(CoDetrProposer(path, "own").trained_on, "scenes", "train", 4)
-    assert told == ["the candidates' proposer (Co-DETR mine) was trained on the scenes of split train, seed 4"]
 
 
 @pytest.mark.parametrize(

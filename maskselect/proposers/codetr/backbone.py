@@ -1,4 +1,4 @@
-"""The plain vision transformer of EVA-02 with window attention, and the pyramid made from its last map.
+"""The plain vision transformer of EVA-02 with window attention, and a pyramid from its last feature map.
 
 Sources: Fang et al. 2023 (EVA-02, 2303.11331) for the block, which is timm's; Li et al. 2022 (ViTDet, 2203.16527) for
 windows and the simple feature pyramid. Shape letters: B images, h w cells of the ViT, C its width, D channels out.
@@ -14,15 +14,16 @@ from timm.layers import LayerNorm2d, RotaryEmbeddingCat
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
+from maskselect.backends.sam_encoder import join_windows, split_windows
 from maskselect.proposers.codetr.config import CoDetrConfig
 
-_ROPE_GRID = 16  # cells of pre-training: positions along an axis always run from 0 to this
+_ROPE_GRID = 16  # cells in pre-training; positions along an axis always run from 0 to this number
 
 
 class WindowedViT(nn.Module):
     """(B, 3, H, W) normalised images to one map (B, C, H / patch, W / patch).
 
-    H and W must be multiples of the patch. Padding is not masked, neither that of the image nor that of windows.
+    H and W must be multiples of the patch size. The padding of images and of windows is not masked.
     """
 
     def __init__(self, config: CoDetrConfig) -> None:
@@ -31,9 +32,8 @@ class WindowedViT(nn.Module):
         self.window_size, self.global_blocks = config.window_size, frozenset(config.global_blocks)
         self.grid = config.position_grid
         self.patch_embed = nn.Conv2d(3, width, patch, patch)
-        # The first row belongs to a class token that is not used any more; it is kept because the weights have it.
+        # The first row is for a class token, which is unused but stored in the published weights.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width, dtype=torch.float32))
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.rope = RotaryEmbeddingCat(
             width // config.num_heads, in_pixels=False, ref_feat_shape=[_ROPE_GRID, _ROPE_GRID]
         )
@@ -56,52 +56,37 @@ class WindowedViT(nn.Module):
         """(B, 3, H, W) float to (B, C, h, w) float."""
         x = rearrange(self.patch_embed(images), "b c h w -> b h w c")
         x = x + self.positions(x.shape[1], x.shape[2])
-        everywhere, within = self._rotation(x.shape[1:3]), self._rotation((self.window_size, self.window_size))
+        rope, window_rope = (self.rope.get_embed(list(shape)) for shape in (x.shape[1:3], [self.window_size] * 2))
         for number, block in enumerate(self.blocks):
             if number in self.global_blocks:
-                cells = block(rearrange(x, "b h w c -> b (h w) c"), rope=everywhere)
+                cells = block(rearrange(x, "b h w c -> b (h w) c"), rope=rope)
                 x = rearrange(cells, "b (h w) c -> b h w c", h=x.shape[1])
             else:
-                x = self._windowed(block, x, within)
+                x = self._windowed(block, x, window_rope)
         return rearrange(self.norm(x), "b h w c -> b c h w").contiguous()
 
     def positions(self, height: int, width: int) -> Tensor:
-        """The stored position map, resized: (1, height, width, C)."""
+        """The position embedding, resized: (1, height, width, C)."""
         grid = rearrange(self.pos_embed[:, 1:], "1 (h w) c -> 1 c h w", h=self.grid)
         if (height, width) != (self.grid, self.grid):
             grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
         return rearrange(grid, "1 c h w -> 1 h w c")
 
-    def _rotation(self, shape: torch.Size | tuple[int, int]) -> Tensor:
-        return self.rope.get_embed([shape[0], shape[1]])
+    def _windowed(self, block: Any, x: Tensor, rope: Tensor) -> Tensor:
+        """Apply an EVA block to (B, h, w, C) with attention within windows.
 
-    def _windowed(self, block: Any, x: Tensor, rotation: Tensor) -> Tensor:
-        """An EVA block on (B, h, w, C) whose attention stays within windows.
-
-        The normalised map is padded, not the map, so that padding cells are zero in the keys, and they take part.
+        Padding follows the norm, so padding cells are zero, and the attention includes them.
         """
         height, width = x.shape[1:3]
-        windows, padded = to_windows(block.norm1(x), self.window_size)
-        attended = from_windows(block.attn(windows, rope=rotation), self.window_size, padded)
+        windows, padded = split_windows(block.norm1(x), self.window_size)
+        attended = block.attn(rearrange(windows, "n h w c -> n (h w) c"), rope=rope)
+        attended = join_windows(attended.view(windows.shape), self.window_size, padded)
         x = x + attended[:, :height, :width]
         return x + block.mlp(block.norm2(x))
 
 
-def to_windows(x: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
-    """(B, h, w, C) to windows (B * n, side * side, C), zeros to the right and below; and the padded (h, w)."""
-    x = F.pad(x, (0, 0, 0, -x.shape[2] % side, 0, -x.shape[1] % side))
-    windows = rearrange(x, "b (down h) (across w) c -> (b down across) (h w) c", h=side, w=side)
-    return windows, (x.shape[1], x.shape[2])
-
-
-def from_windows(windows: Tensor, side: int, padded: tuple[int, int]) -> Tensor:
-    """The inverse of `to_windows`, padding kept: (B * n, side * side, C) to (B, *padded, C)."""
-    pattern = "(b down across) (h w) c -> b (down h) (across w) c"
-    return rearrange(windows, pattern, h=side, down=padded[0] // side, across=padded[1] // side)
-
-
 class SimplePyramid(nn.Module):
-    """One map (B, C, h, w) to five of D channels: four, two, one, half and a quarter times as many cells an axis."""
+    """From one map (B, C, h, w) to five of D channels, with 4, 2, 1, 1/2 and 1/4 times as many cells per axis."""
 
     def __init__(self, config: CoDetrConfig) -> None:
         super().__init__()
@@ -117,7 +102,7 @@ class SimplePyramid(nn.Module):
         self.p6 = nn.Sequential(shrink(), *_step(wide, wide, 3, stride=2), *_step(wide, dim, 1), *_last(dim))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, C, h, w) to maps (B, D, ., .), finest first. Odd sizes are rounded up when halved."""
+        """(B, C, h, w) to maps (B, D, ., .), finest first. Half of an odd size is rounded up."""
         return [part(x) for part in (self.p2, self.p3, self.p4, self.p5, self.p6)]
 
 

@@ -1,34 +1,35 @@
-"""`CoDetrConfig`: the sizes of a Co-DETR, and the two published ones that draw masks.
+"""`CoDetrConfig`: the sizes of a Co-DETR, and the two published models that predict masks.
 
 Source: Zong et al. 2023, "DETRs with Collaborative Hybrid Assignments Training" (2211.12860), and the ViT-L instance
 segmentation models of Sense-X/Co-DETR.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 LEVELS = 5
-"""Maps of the pyramid, each half as wide as the one before."""
+"""Number of feature maps in the pyramid. Each has twice the stride of the map before."""
 
 
 @dataclass(frozen=True)
 class CoDetrConfig:
-    """Sizes of the network and of the frame in which it sees an image.
+    """Sizes of the network and of its input.
 
-    embed_dim, depth, num_heads: the ViT. Its blocks attend within windows of `window_size` cells, those in
-        `global_blocks` everywhere.
-    patch_size: pixels a cell of the ViT; the finest map of the pyramid has cells of a quarter of it.
-    position_grid: side of the stored position map.
-    dim, heads, points, ffn_dim: channels, attention heads, samples a head and level, and hidden width of the
-        transformer.
-    queries, classes: of the decoder.
-    roi_side: cells of a region in the first stage of the mask head. Masks come out at 8 times as many.
-    iou_dim: hidden width of the head that predicts how good a mask is.
-    long_side, short_side: an image is scaled, its proportions kept, until it just fits into these.
-    square_canvas: True pads with grey to a square of `long_side` and treats the padding as picture (LVIS variant);
-        False pads to a multiple of two patches and masks the padding (COCO variant).
+    Attributes:
+        embed_dim, depth, num_heads: sizes of the ViT.
+        window_size: side of the attention windows in cells, for all blocks but the `global_blocks`.
+        patch_size: pixels per cell of the ViT. The finest map of the pyramid has a quarter of it as stride.
+        position_grid: side of the stored position embedding.
+        dim, heads, points, ffn_dim: channels, attention heads, samples per head and level, and hidden width of the
+            transformer.
+        queries, classes: number of queries and of classes.
+        roi_side: side of a region in the first stage of the mask head, in cells. Masks have 8 times as many.
+        iou_dim: hidden width of the head that predicts the IoU of a mask.
+        long_side, short_side: an image is scaled, with its aspect ratio, to the largest size that fits into these.
+        square_canvas: True pads with grey to a square of `long_side` and does not mask the padding (LVIS variant).
+            False pads to a multiple of two patches and masks the padding (COCO variant).
 
-    Raises ValueError for sizes that do not divide or a global block that does not exist.
+    Raises:
+        ValueError: sizes do not divide, or a global block does not exist.
     """
 
     embed_dim: int = 1024
@@ -53,7 +54,6 @@ class CoDetrConfig:
     square_canvas: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "global_blocks", tuple(self.global_blocks))  # lists, where a config file is read
         for name, value in vars(self).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ValueError(f"Co-DETR {name} must be at least 1, got {value}")
@@ -69,46 +69,20 @@ class CoDetrConfig:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels a cell of each map, finest first."""
+        """Stride of each map in pixels, finest first."""
         return tuple(self.patch_size // 4 * 2**level for level in range(LEVELS))
 
 
-_COCO: dict[str, Any] = {}
-_LVIS: dict[str, Any] = {
-    "window_size": 16,
-    "global_blocks": (2, 5, 8, 11, 14, 17, 20, 23),
-    "queries": 900,
-    "classes": 1203,
-    "long_side": 1536,
-    "short_side": 1536,
-    "square_canvas": True,
+VARIANTS = {
+    "coco": CoDetrConfig(),
+    "lvis": CoDetrConfig(
+        window_size=16,
+        global_blocks=(2, 5, 8, 11, 14, 17, 20, 23),
+        queries=900,
+        classes=1203,
+        long_side=1536,
+        short_side=1536,
+        square_canvas=True,
+    ),
 }
-VARIANTS = {"coco": CoDetrConfig(**_COCO), "lvis": CoDetrConfig(**_LVIS)}
-"""The published models that draw masks, by the data set whose classes they know."""
-
-_COMPACT: dict[str, Any] = {
-    "embed_dim": 128,
-    "depth": 4,
-    "num_heads": 4,
-    "window_size": 8,
-    "global_blocks": (1, 3),
-    "position_grid": 8,
-    "dim": 64,
-    "heads": 4,
-    "ffn_dim": 256,
-    "encoder_layers": 2,
-    "decoder_layers": 3,
-    "queries": 40,
-    "classes": 1,
-    "iou_dim": 128,
-    "long_side": 128,
-    "short_side": 128,
-}
-
-
-def compact_config(sizes: dict[str, Any] | None = None) -> CoDetrConfig:
-    """Sizes that train on two CPU cores, some of them changed. One class: a thing.
-
-    Raises TypeError for a size that does not exist, ValueError as `CoDetrConfig` does.
-    """
-    return CoDetrConfig(**(_COMPACT | (sizes or {})))
+"""The published models that predict masks, by the data set whose classes they know."""

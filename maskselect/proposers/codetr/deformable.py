@@ -1,11 +1,8 @@
 """Multi-scale deformable attention and the two transformer layers around it (Zhu et al. 2021, 2010.04159).
 
-Pure PyTorch. The sum over samples is taken level by level, so that the samples of all levels, several GB for a large
-image, never exist at once. Shape letters: B images, S cells of all levels, Q queries, D channels, M heads, L levels, K
-samples a head and level.
+Pure PyTorch. Samples are summed level by level, because the samples of all levels of a large image take several GB.
+Shape letters: B images, S cells of all levels, Q queries, D channels, M heads, L levels, K samples per head and level.
 """
-
-import math
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +15,7 @@ Shapes = tuple[tuple[int, int], ...]
 
 
 class DeformableAttention(nn.Module):
-    """Each query reads a few learned places on each map of the pyramid."""
+    """Attention of each query to a few predicted places on each map of the pyramid."""
 
     def __init__(self, dim: int, heads: int, points: int, levels: int = LEVELS) -> None:
         super().__init__()
@@ -27,30 +24,17 @@ class DeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(dim, heads * levels * points)
         self.value_proj = nn.Linear(dim, dim)
         self.output_proj = nn.Linear(dim, dim)
-        self._start()
-
-    def _start(self) -> None:
-        """Heads begin by looking in different directions, samples at growing distances; all weigh the same."""
-        angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
-        direction = torch.stack([angle.cos(), angle.sin()], -1)
-        direction = direction / direction.abs().amax(-1, keepdim=True)
-        distance = torch.arange(1, self.points + 1).view(1, 1, -1, 1)
-        offsets = direction[:, None, None] * distance.expand(-1, self.levels, -1, -1)
-        nn.init.zeros_(self.sampling_offsets.weight)
-        with torch.no_grad():
-            self.sampling_offsets.bias.copy_(offsets.flatten())
-        nn.init.zeros_(self.attention_weights.weight)
-        nn.init.zeros_(self.attention_weights.bias)
-        for layer in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
     def forward(self, query: Tensor, value: Tensor, references: Tensor, shapes: Shapes, padding: Tensor) -> Tensor:
-        """What each query reads, (B, Q, D).
+        """Weighted samples of all maps for each query, (B, Q, D).
 
-        query: (B, Q, D).  value: (B, S, D).  padding: (B, S) bool, cells that read as zero.
-        references: (B, Q, L, 2) points or (B, Q, L, 4) boxes, as shares of each map. Offsets are in cells around a
-            point, and in eighths (at K = 4) of the sides around the centre of a box.
+        Args:
+            query: (B, Q, D).
+            value: (B, S, D).
+            references: (B, Q, L, 2) points or (B, Q, L, 4) boxes, relative to each map. Offsets are in cells from a
+                point, or in eighths of the sides (for K = 4) from the centre of a box.
+            shapes: (h, w) of each map.
+            padding: (B, S) bool, cells whose value is zero.
         """
         values = self.value_proj(value).masked_fill(padding[..., None], 0.0)
         sizes = {"m": self.heads, "l": self.levels}
@@ -72,13 +56,17 @@ class DeformableAttention(nn.Module):
     def _read(self, cells: Tensor, shape: tuple[int, int], places: Tensor, weights: Tensor) -> Tensor:
         """Weighted samples of one level, (B, Q, D).
 
-        cells: (B, h * w, D).  places: (B, Q, M, K, 2) shares of the map.  weights: (B, Q, M, K).
+        Args:
+            cells: (B, h * w, D).
+            shape: (h, w).
+            places: (B, Q, M, K, 2), relative to the map.
+            weights: (B, Q, M, K).
         """
         maps = rearrange(cells, "b (h w) (m d) -> (b m) d h w", m=self.heads, h=shape[0])
         grid = rearrange(2 * places - 1, "b q m k xy -> (b m) q k xy")
         samples = F.grid_sample(maps, grid.to(maps.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
-        read = (samples * rearrange(weights, "b q m k -> (b m) 1 q k")).sum(-1)
-        return rearrange(read, "(b m) d q -> b q (m d)", m=self.heads)
+        total = (samples * rearrange(weights, "b q m k -> (b m) 1 q k")).sum(-1)
+        return rearrange(total, "(b m) d q -> b q (m d)", m=self.heads)
 
 
 class FeedForward(nn.Sequential):
@@ -89,7 +77,7 @@ class FeedForward(nn.Sequential):
 
 
 class EncoderLayer(nn.Module):
-    """Deformable attention among the cells of the pyramid, then a feed-forward part; each is added and normalised."""
+    """Deformable attention among cells of the pyramid and a feed-forward network, with residuals and norms."""
 
     def __init__(self, config: CoDetrConfig) -> None:
         super().__init__()
@@ -99,13 +87,13 @@ class EncoderLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor, positions: Tensor, references: Tensor, shapes: Shapes, padding: Tensor) -> Tensor:
-        """Cells x (B, S, D) with positions of the same shape, to (B, S, D); the rest as in `DeformableAttention`."""
+        """Cells x and positions (B, S, D) to (B, S, D). The other arguments are those of `DeformableAttention`."""
         x = self.attention_norm(x + self.attention(x + positions, x, references, shapes, padding))
         return self.ffn_norm(x + self.ffn(x))
 
 
 class DecoderLayer(nn.Module):
-    """Attention among queries, deformable attention to the cells, a feed-forward part; each is added and normalised."""
+    """Attention among queries, deformable attention to cells and a feed-forward network, with residuals and norms."""
 
     def __init__(self, config: CoDetrConfig) -> None:
         super().__init__()
@@ -119,7 +107,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, positions: Tensor, memory: Tensor, references: Tensor, shapes: Shapes, padding: Tensor
     ) -> Tensor:
-        """Queries x (B, Q, D) with positions of the same shape, and cells memory (B, S, D), to (B, Q, D)."""
+        """Queries x and positions (B, Q, D), and memory, the cells (B, S, D), to (B, Q, D)."""
         placed = x + positions
         x = self.self_norm(x + self.self_attention(placed, placed, x, need_weights=False)[0])
         x = self.attention_norm(x + self.attention(x + positions, memory, references, shapes, padding))

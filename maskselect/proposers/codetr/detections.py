@@ -1,4 +1,4 @@
-"""From scored queries to boxes, and from masks in boxes to masks in an image.
+"""From scored queries to boxes, and from masks in boxes to masks of an image.
 
 Shape letters: Q queries, C classes, R detections, s cells of a mask's side, H W pixels of the image.
 """
@@ -14,7 +14,13 @@ from torchvision.ops import box_convert, box_iou
 
 @dataclass(frozen=True)
 class Detections:
-    """R boxes of one image: boxes_xyxy (R, 4) float32 in canvas pixels, scores (R,) float32, labels (R,) int64."""
+    """R boxes of one image.
+
+    Attributes:
+        boxes_xyxy: (R, 4) float32 in canvas pixels.
+        scores: (R,) float32.
+        labels: (R,) int64.
+    """
 
     boxes_xyxy: Tensor
     scores: Tensor
@@ -24,15 +30,17 @@ class Detections:
         return len(self.scores)
 
     def keep(self, index: Tensor) -> "Detections":
-        """The rows that (K,) int64 or (R,) bool names."""
+        """The rows that `index`, (K,) int64 or (R,) bool, selects."""
         return Detections(self.boxes_xyxy[index], self.scores[index], self.labels[index])
 
 
 def top_detections(logits: Tensor, boxes: Tensor, extent: tuple[int, int]) -> Detections:
-    """The best pairs of a query and a class, as many as there are queries, by falling score.
+    """The best Q pairs of a query and a class, by falling score. A query may have several classes, or none.
 
-    logits: (Q, C).  boxes: (Q, 4) centre, width and height as shares of `extent`, (width, height) in canvas pixels.
-    A query may appear with several classes, or not at all.
+    Args:
+        logits: (Q, C).
+        boxes: (Q, 4) centre, width and height, relative to `extent`.
+        extent: (width, height) in canvas pixels.
     """
     scores, places = logits.sigmoid().flatten().topk(len(logits))
     corners = box_convert(boxes, "cxcywh", "xyxy") * boxes.new_tensor([*extent, *extent])
@@ -40,16 +48,17 @@ def top_detections(logits: Tensor, boxes: Tensor, extent: tuple[int, int]) -> De
     return Detections(corners[places // logits.shape[1]], scores, places % logits.shape[1])
 
 
-def soft_nms(found: Detections, iou: float = 0.8, floor: float = 1e-3) -> Detections:
-    """Linear soft suppression within each class (Bodla et al. 2017, 1704.04503), by falling score that is left.
+def soft_nms(detections: Detections, iou: float = 0.8, floor: float = 1e-3) -> Detections:
+    """Linear soft suppression within each class (Bodla et al. 2017, 1704.04503), by falling reduced score.
 
-    Time and again the best is kept, and those of its class that it overlaps by `iou` or more are multiplied by
-    1 - overlap. What falls below `floor` goes; the very best stays in any case.
+    Each step keeps the best detection and multiplies the scores of others of its class by 1 - IoU, if the IoU is at
+    least `iou`. Detections with a score below `floor` are removed; the very best one always stays.
     """
-    same = found.labels[:, None] == found.labels[None]
-    overlap = box_iou(found.boxes_xyxy, found.boxes_xyxy)
+    boxes, labels = detections.boxes_xyxy, detections.labels
+    overlap = box_iou(boxes, boxes)
+    same = labels[:, None] == labels[None]
     factors = torch.where(same & (overlap >= iou), 1 - overlap, 1.0).cpu().numpy()
-    left = found.scores.float().cpu().numpy().copy()
+    left = detections.scores.float().cpu().numpy().copy()
     kept: list[int] = []
     scores: list[float] = []
     while len(kept) < len(left):
@@ -62,15 +71,15 @@ def soft_nms(found: Detections, iou: float = 0.8, floor: float = 1e-3) -> Detect
         others = left > -np.inf
         left[others] *= factors[best][others]
         left[others & (left < floor)] = -np.inf
-    index = torch.tensor(kept, dtype=torch.long, device=found.labels.device)
-    return Detections(found.boxes_xyxy[index], found.scores.new_tensor(scores), found.labels[index])
+    index = torch.tensor(kept, dtype=torch.long, device=labels.device)
+    return Detections(boxes[index], detections.scores.new_tensor(scores), labels[index])
 
 
 def paste_masks(logits: Tensor, boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits (R, s, s) over boxes (R, 4) in image pixels to masks (R, *size) bool on the CPU.
 
-    A pixel is inside when the probability at its centre, bilinear between cells and zero outside the box, is at least
-    one half. Only the pixels of a box are looked at: outside it the probability is below one half.
+    A pixel is inside if the probability at its centre is at least one half, bilinear between cells and zero outside the
+    box. So only the pixels of a box need computing.
     """
     masks = torch.zeros(len(logits), *size, dtype=torch.bool)
     probabilities = logits.float().sigmoid()[:, None, None]
@@ -88,7 +97,7 @@ def paste_masks(logits: Tensor, boxes_xyxy: Tensor, size: tuple[int, int]) -> Te
 
 
 def _centres(start: float, end: float, size: int, device: torch.device) -> tuple[slice, Tensor]:
-    """Pixels that a box touches along an axis, and where their centres are in it: -1 at its start, 1 at its end."""
+    """Pixels of a box along an axis, and their centres relative to the box: -1 at its start, 1 at its end."""
     first, last = max(int(np.floor(start)) - 1, 0), min(int(np.ceil(end)) + 1, size)
     pixels = torch.arange(first, max(last, first), dtype=torch.float32, device=device)
     return slice(first, max(last, first)), (pixels + 0.5 - start) / (end - start) * 2 - 1

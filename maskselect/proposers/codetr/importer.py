@@ -1,30 +1,24 @@
-"""The published Co-DETR weights: one map of names, one list of what is left behind, one report.
+"""Reads the published Co-DETR weights.
 
-Source of the names: Sense-X/Co-DETR (mmdetection 2.25). In a template `{n}` stands for a number and `{p}` for weight or
-bias; each template of one side belongs to the one beside it, so the map reads in both directions.
+Source of the names: Sense-X/Co-DETR (mmdetection 2.25). `backends/name_map.py` explains the templates.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from maskselect.backends import checkpoints, needs
-from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.backends.name_map import ImportReport, NameMap
 from maskselect.backends.pickled import read_state_dict
 from maskselect.backends.weightless import reads_weights
 from maskselect.ops.paths import expanded
-from maskselect.proposers.codetr.config import VARIANTS, CoDetrConfig, compact_config
+from maskselect.proposers.codetr.config import VARIANTS, CoDetrConfig
 from maskselect.proposers.codetr.model import CoDetr
 from maskselect.structures.needs import Need
 
-SYSTEM = "codetr"
-"""`system` field of the card of a Co-DETR that was trained here."""
-
 REPOSITORIES = {name: f"zongzhuofan/co-detr-vit-large-{name}-instance" for name in VARIANTS}
-"""Where the published file, `pytorch_model.pth`, of each variant is on the Hugging Face hub."""
+"""Repository on the Hugging Face hub with the published file `pytorch_model.pth` of each variant."""
 
 _DEFORMABLE = ("sampling_offsets.{p}", "attention_weights.{p}", "value_proj.{p}", "output_proj.{p}")
 _TRANSFORMER = "query_head.transformer."
@@ -89,82 +83,70 @@ TEMPLATES: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 DROPPED: tuple[tuple[str, str], ...] = (
-    (r"ema_", "training's second copy; the plain names hold the averaged weights already"),
+    (r"ema_", "second copy of training; the plain names hold the averaged weights"),
     (r".*(\.rope|rope_)", "rotary tables, which are computed"),
     (r"(rpn_head|roi_head|bbox_head)\.", "auxiliary heads of training"),
     (r"query_head\.(label_embedding|downsample)\.", "denoising and auxiliary heads of training"),
     (r"query_head\.transformer\.aux_pos_trans(_norm)?\.", "auxiliary queries of training"),
 )
-"""Beginnings of names, as regular expressions, that inference does not need, and why."""
-
+"""Prefixes, as regular expressions, of names that inference does not need, and the reason."""
 
 NAMES = NameMap(TEMPLATES, DROPPED)
 
 
-def convert(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[dict[str, Tensor], ImportReport]:
-    """Published tensors under our names, and the report. Nothing is raised here: see `ImportReport.check`.
-
-    shapes: every tensor that the model has.
-    """
-    places, report = NAMES.account(tensors, shapes)
-    return {own: tensors[foreign] for own, foreign in places.items()}, report
-
-
 def account_for(config: CoDetrConfig, path: Path) -> ImportReport:
-    """What becomes of every tensor of a published file, without loading the model. Raises as `load_official` does."""
+    """Report on every tensor of a published file, without building the model. Raises as `load_official`."""
     with torch.device("meta"):
         model = CoDetr(config)
-    return _accounted(model, path, "")[1]
+    return _read(model, path, "")[1]
 
 
 def load_official(config: CoDetrConfig, path: Path, hint: str = "") -> tuple[CoDetr, ImportReport]:
-    """A model in evaluation mode, frozen, on the CPU, from a file with the published names.
+    """Load a file with the published names into a frozen model in evaluation mode on the CPU.
 
-    hint: where to get the file, for the error.
-    Raises FileNotFoundError when it is missing, ValueError when it is damaged, would run code, or is of another model.
+    Args:
+        config: sizes of the model.
+        path: the file.
+        hint: how to get the file, for the error message.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, would run code, or holds another model.
     """
     model = CoDetr(config)
-    found, report = _accounted(model, path, hint)
-    checkpoints.load_strictly(model, found, str(path))
+    tensors, report = _read(model, path, hint)
+    checkpoints.load_strictly(model, tensors, str(path))
     return model.eval().requires_grad_(False), report
 
 
-def _accounted(model: CoDetr, path: Path, hint: str) -> tuple[dict[str, Tensor], ImportReport]:
-    """The file's tensors under our names, and the report, which is without fault."""
+def _read(model: CoDetr, path: Path, hint: str) -> tuple[dict[str, Tensor], ImportReport]:
+    """The tensors of the file under our names, and the checked report."""
     if not path.is_file():
         raise FileNotFoundError(f"Co-DETR checkpoint {path} not found{hint}")
     tensors = read_state_dict(path, "Co-DETR", wrapper="state_dict")
-    found, report = convert(tensors, {name: tensor.shape for name, tensor in model.state_dict().items()})
-    report.check(str(path), "the Co-DETR that was expected")
-    return found, report
+    sources, report = NAMES.account(tensors, {name: tensor.shape for name, tensor in model.state_dict().items()})
+    report.check(str(path), "the expected Co-DETR")
+    return {name: tensors[foreign] for name, foreign in sources.items()}, report
 
 
 def codetr_needs(variant: str, checkpoint: str) -> list[Need]:
     """What `load_codetr` needs."""
     if variant not in VARIANTS:
-        return needs.checkpoint(checkpoint, "Co-DETR") if variant == "own" else []
+        return []  # the constructor reports it
     command = f"hf download {REPOSITORIES[variant]} pytorch_model.pth --local-dir {Path(checkpoint).parent}"
     return needs.file(checkpoint, f"Co-DETR ({variant})", command)
 
 
 def load_codetr(variant: str, checkpoint: str | Path) -> CoDetr:
-    """A Co-DETR in evaluation mode, frozen, on the CPU.
+    """Load a published variant, "coco" or "lvis": a frozen model in evaluation mode on the CPU.
 
-    variant: "coco" or "lvis" for the published weights, "own" for a checkpoint that was trained here.
-    Raises as `load_official` and `checkpoints.load_into` do, ValueError for another variant.
+    Raises:
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: the variant is unknown, or the file is damaged or holds another model.
     """
-    if variant in VARIANTS and not reads_weights():
+    if variant not in VARIANTS:
+        raise ValueError(f"Co-DETR variant {variant!r} is unknown; expected {' or '.join(VARIANTS)}")
+    if not reads_weights():
         return CoDetr(VARIANTS[variant]).eval().requires_grad_(False)
-    if variant in VARIANTS:
-        command = f"; get it with: hf download {REPOSITORIES[variant]} pytorch_model.pth --local-dir FOLDER"
-        return load_official(VARIANTS[variant], expanded(checkpoint), command)[0]
-    if variant != "own":
-        raise ValueError(f"Co-DETR variant {variant!r} is unknown; expected {', '.join(VARIANTS)} or own")
-    config = checkpoints.read_card(checkpoint).get("config", {})
-    sizes = config if Node.of(config) is None else arguments_of(config).get("model")
-    try:
-        model = CoDetr(compact_config(sizes))
-    except TypeError as error:
-        raise ValueError(f"card of checkpoint {checkpoint}: config does not fit compact_config: {error}") from error
-    checkpoints.load_into(model, checkpoint, SYSTEM)
-    return model.eval().requires_grad_(False)
+    command = f"; get it with: hf download {REPOSITORIES[variant]} pytorch_model.pth --local-dir FOLDER"
+    return load_official(VARIANTS[variant], expanded(checkpoint), command)[0]

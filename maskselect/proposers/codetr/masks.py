@@ -1,8 +1,8 @@
-"""The mask heads of Co-DETR's instance segmentation models: three stages from 14 to 112 cells, and a judge.
+"""The mask heads of Co-DETR's instance segmentation models: three stages from 14 to 112 cells, and a mask IoU head.
 
 Source: Zhang et al. 2021 (RefineMask, 2104.08569) for stages, fusion and boundary-aware merging; Huang et al. 2019
-(Mask Scoring R-CNN, 1903.00241) for the judge. Shape letters: R regions, D channels, C channels of a stage, s cells of
-a region's side, h w cells of the finest map. Regions are rows (0, x0, y0, x1, y1) in pixels of the canvas of one image.
+(Mask Scoring R-CNN, 1903.00241) for the mask IoU head. Shape letters: R regions, D channels, C channels of a stage, s
+side of a region in cells, h w cells of the finest map. Regions are rows (0, x0, y0, x1, y1) in canvas pixels.
 """
 
 import torch
@@ -25,7 +25,7 @@ class ConvNorm(nn.Sequential):
 
 
 class MultiBranchFusion(nn.Module):
-    """Three dilated convolutions and the mean over the region, summed and mixed."""
+    """Sum of three dilated convolutions and the mean over the region, then a 1x1 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -39,9 +39,13 @@ class MultiBranchFusion(nn.Module):
 
 
 class FusionStage(nn.Module):
-    """One stage: instance features, semantic features and the stage's own coarse mask become the next stage's features.
+    """One stage: fuses instance features, semantic features and the coarse mask into features for the next stage.
 
-    channels: C, of the features that come in. semantic_channels: of the map that all stages share.
+    Args:
+        channels: C, of the input features.
+        semantic_channels: D, of the map that all stages share.
+        side: s, of the input features.
+        last: whether to keep the resolution.
     """
 
     def __init__(self, channels: int, semantic_channels: int, side: int, last: bool) -> None:
@@ -52,14 +56,15 @@ class FusionStage(nn.Module):
         self.fuse = MultiBranchFusion(channels)
         self.out = nn.Conv2d(channels, channels // 2 - 1, 1)
 
-    def around(self, shared: Tensor) -> Tensor:
-        """The shared semantic map (1, D, h, w) as this stage reads it, (1, C, h, w)."""
-        return F.relu(self.semantic(shared))
-
     def forward(self, x: Tensor, logits: Tensor, semantic: Tensor, regions: Tensor, scale: float) -> Tensor:
-        """(R, C, s, s) and mask logits (R, 1, s, s) to (R, C / 2, 2s, 2s), or to (R, C / 2, s, s) in the last stage.
+        """Features for the next stage: (R, C / 2, 2s, 2s), or (R, C / 2, s, s) from the last stage.
 
-        semantic: (1, C, h, w), from `around`.  scale: cells a pixel of that map.
+        Args:
+            x: (R, C, s, s).
+            logits: (R, 1, s, s), of the coarse mask.
+            semantic: (1, C, h, w), from `MaskHead.semantic_maps`.
+            regions: (R, 5).
+            scale: cells of that map per pixel.
         """
         mask = logits.sigmoid()
         local = roi_align(semantic, regions, self.side, scale, sampling_ratio=0, aligned=True)
@@ -69,7 +74,7 @@ class FusionStage(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Region features to mask logits at 14, 28, 56 and 112 cells."""
+    """From region features to mask logits at 14, 28, 56 and 112 cells."""
 
     def __init__(self, config: CoDetrConfig) -> None:
         super().__init__()
@@ -84,40 +89,36 @@ class MaskHead(nn.Module):
         self.final = nn.Conv2d(widths[STAGES], 1, 1)
 
     def semantic_maps(self, finest: Tensor) -> list[Tensor]:
-        """What each stage reads around its regions, (1, C, h, w). Made once an image, for all regions.
-
-        finest: (1, D, h, w), the encoder's finest map.
-        """
+        """Semantic map (1, C, h, w) for each stage, from the finest map (1, D, h, w). Computed once per image."""
         shared = self.semantic(finest)
-        return [self._stage(k).around(shared) for k in range(STAGES)]
-
-    def _stage(self, number: int) -> FusionStage:
-        stage = self.stages[number]
-        assert isinstance(stage, FusionStage)
-        return stage
+        return [F.relu(stage.semantic(shared)) for stage in self.stages]  # type: ignore[operator]
 
     def forward(self, features: Tensor, labels: Tensor, regions: Tensor, semantic: list[Tensor]) -> list[Tensor]:
-        """Logits (R, 1, s, s) of the labels' classes, s = 14, 28, 56, and of the last, class-agnostic step at 112.
+        """Logits (R, 1, s, s) of the labels' classes for s = 14, 28, 56, and class-agnostic logits for s = 112.
 
-        features: (R, D, 14, 14).  labels: (R,) int64.  semantic: as from `semantic_maps`.
+        Args:
+            features: (R, D, 14, 14).
+            labels: (R,) int64.
+            regions: (R, 5).
+            semantic: from `semantic_maps`.
         """
         x, logits = self.instance(features), []
-        for stage, classes, around in zip(self.stages, self.class_logits, semantic, strict=True):
+        for stage, classes, map_ in zip(self.stages, self.class_logits, semantic, strict=True):
             logits.append(_of_class(classes, x, labels))
-            x = stage(x, logits[-1], around, regions, self.scale)
+            x = stage(x, logits[-1], map_, regions, self.scale)
         logits.append(F.interpolate(self.final(x), scale_factor=2.0, mode="bilinear", align_corners=True))
         return logits
 
 
 def _of_class(classes: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    """A 1x1 convolution of which each region wants one output channel: (R, C, s, s) to (R, 1, s, s)."""
+    """A 1x1 convolution with one output channel per region, that of its label: (R, C, s, s) to (R, 1, s, s)."""
     assert isinstance(classes, nn.Conv2d) and classes.bias is not None
     weight, bias = classes.weight[labels, :, 0, 0], classes.bias
     return torch.einsum("rchw,rc->rhw", x, weight)[:, None] + bias[labels, None, None, None]
 
 
-class MaskJudge(nn.Module):
-    """Predicted IoU of a mask with the thing it is meant to cover."""
+class MaskIouHead(nn.Module):
+    """Predicts the IoU of a mask with its object."""
 
     def __init__(self, config: CoDetrConfig) -> None:
         super().__init__()
@@ -127,17 +128,17 @@ class MaskJudge(nn.Module):
         self.out = nn.Linear(config.iou_dim, config.classes)
 
     def forward(self, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        """(R, D, 14, 14), logits of the second stage (R, 1, 28, 28) and labels (R,) to IoU (R,) in [0, 1]."""
+        """Features (R, D, 14, 14), second-stage logits (R, 1, 28, 28) and labels (R,) to IoU (R,) in [0, 1]."""
         masks = F.max_pool2d(logits.sigmoid(), 2)
         x = self.convs(torch.cat([features, masks], 1)).flatten(1)
         return self.out(F.relu(self.hidden(x))).gather(1, labels[:, None])[:, 0].sigmoid()
 
 
 def region_features(maps: list[Tensor], regions: Tensor, strides: tuple[int, ...], side: int) -> Tensor:
-    """(R, D, side, side), each region from the map of its size.
+    """Features (R, D, side, side), each region from the map that fits its size.
 
-    A region goes to the finest map while it is narrower than twice `side` of that map's cells, and one level on for
-    each doubling (Lin et al. 2017, 1612.03144, Equation 1).
+    The finest map serves regions narrower than twice `side` of its cells; each doubling of the size takes the next
+    level (Lin et al. 2017, 1612.03144, Equation 1).
     """
     sizes = (regions[:, 3:] - regions[:, 1:3]).prod(1).clamp(min=0).sqrt()
     levels = torch.floor(torch.log2(sizes / (side * strides[0]) + 1e-6)).clamp(0, LEVELS - 1)
@@ -145,15 +146,16 @@ def region_features(maps: list[Tensor], regions: Tensor, strides: tuple[int, ...
     for level, (cells, stride) in enumerate(zip(maps, strides, strict=True)):
         rows = (levels == level).nonzero()[:, 0]
         if len(rows):
-            found = roi_align(cells.contiguous(), regions[rows], side, 1 / stride, sampling_ratio=0, aligned=True)
-            result = result.index_copy(0, rows, found)
+            features = roi_align(cells.contiguous(), regions[rows], side, 1 / stride, sampling_ratio=0, aligned=True)
+            result = result.index_copy(0, rows, features)
     return result
 
 
 def merge_stages(logits: list[Tensor]) -> Tensor:
-    """Logits (R, 1, s, s) of stages, coarse to fine, to those of the finest, of which only outlines are believed.
+    """Merge logits (R, 1, s, s) of all stages, coarse to fine, into logits of the finest size.
 
-    Away from the outline of the coarser mask its enlarged logits replace the finer ones, as RefineMask does.
+    Finer logits count only near the outline of the coarser mask; elsewhere the upsampled coarse logits stay, as in
+    RefineMask.
     """
     merged = logits[0]
     for finer in logits[1:]:
@@ -165,7 +167,7 @@ def merge_stages(logits: list[Tensor]) -> Tensor:
 
 
 def outline(masks: Tensor) -> Tensor:
-    """Pixels on either side of the outline, the eight neighbours counted and all outside empty: (R, 1, s, s) bool."""
+    """Pixels on both sides of the outline (8-connected; empty beyond the region): (R, 1, s, s) bool."""
     inside = F.pad(masks.float(), (1, 1, 1, 1))
     grown, kept = F.max_pool2d(inside, 3, 1), 1 - F.max_pool2d(1 - inside, 3, 1)
     return grown > kept

@@ -1,9 +1,9 @@
-"""Where things are: padding, sine positions, reference points and first boxes of a pyramid.
+"""Positions in a pyramid: padding, sine embeddings, reference points and first boxes.
 
 Sources: Zhu et al. 2021 (Deformable DETR, 2010.04159) for valid ratios, references and two-stage proposals; Liu et al.
 2022 (DAB-DETR, 2201.12329) for the sine embedding of boxes. Shape letters: B images, L levels, S cells of all levels
-together, finest level first and row by row, Q queries. Boxes are (centre x, centre y, width, height) as shares of the
-valid part of the canvas; a logit is of each of the four.
+together, finest level first and row by row, Q queries. Boxes are (centre x, centre y, width, height), relative to the
+valid part of the canvas; the logit of a box is that of each of the four.
 """
 
 import math
@@ -15,15 +15,16 @@ from torch import Tensor
 
 _MAP_TEMPERATURE = 20.0
 _BOX_TEMPERATURE = 10000.0
-_FIRST_SIDE = 0.05  # of the canvas: side of a first box on the finest level, doubled from level to level
+_FIRST_SIDE = 0.05  # side of a first box on the finest level, relative to the canvas; doubled at each level
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The pyramid of a batch.
+    """Shapes and padding of the pyramid of a batch.
 
-    shapes: (h, w) of each level.
-    paddings: for each level (B, h, w) bool, True on cells that are padding.
+    Attributes:
+        shapes: (h, w) of each level.
+        paddings: (B, h, w) bool for each level, True for padding.
     """
 
     shapes: tuple[tuple[int, int], ...]
@@ -31,7 +32,7 @@ class Layout:
 
     @staticmethod
     def of(padding: Tensor, shapes: list[tuple[int, int]]) -> "Layout":
-        """From pixels that are padding, (B, H, W) bool. A cell is what the pixel in its top left corner is."""
+        """From the padding pixels, (B, H, W) bool. A cell takes the value of the pixel in its top left corner."""
         pixels = padding[:, None].float()
         levels = [F.interpolate(pixels, size=shape, mode="nearest")[:, 0] > 0.5 for shape in shapes]
         return Layout(tuple(shapes), tuple(levels))
@@ -43,20 +44,20 @@ class Layout:
 
     @property
     def extents(self) -> Tensor:
-        """Columns and rows that are not padding, (B, L, 2) float32. Padding is to the right and below."""
+        """Number of valid columns and rows, (B, L, 2) float32. Padding is to the right and below."""
         return torch.stack(
             [torch.stack([(~p[:, 0]).sum(1), (~p[:, :, 0]).sum(1)], 1) for p in self.paddings], 1
         ).float()
 
     @property
     def valid_ratios(self) -> Tensor:
-        """Share of the width and of the height that is not padding, (B, L, 2) float32."""
+        """Valid part of the width and of the height, (B, L, 2) float32 in [0, 1]."""
         sizes = torch.tensor([(w, h) for h, w in self.shapes], dtype=torch.float32, device=self.paddings[0].device)
         return self.extents / sizes
 
     @property
     def centres(self) -> Tensor:
-        """Centre (x, y) of each cell as a share of the valid part, (B, S, 2) float32; above 1 in the padding."""
+        """Centre (x, y) of each cell relative to the valid part, (B, S, 2) float32; above 1 in the padding."""
         device, parts = self.paddings[0].device, []
         for number, (height, width) in enumerate(self.shapes):
             rows, columns = torch.meshgrid(
@@ -66,13 +67,15 @@ class Layout:
         return torch.cat(parts, 1)
 
     def references(self) -> Tensor:
-        """Where each cell looks on each level, as a share of the whole map: (B, S, L, 2) float32."""
+        """Reference point of each cell on each level, relative to the whole map: (B, S, L, 2) float32."""
         return self.centres[:, :, None] * self.valid_ratios[:, None]
 
     def first_boxes(self) -> tuple[Tensor, Tensor]:
-        """One box a cell: logits (B, S, 4) float32, infinite where unusable; usable (B, S) bool.
+        """One box per cell.
 
-        Padding is unusable, and boxes of which any number is outside (0.01, 0.99).
+        Returns:
+            Logits (B, S, 4) float32, infinite for unusable boxes, and usable (B, S) bool. A box is unusable in the
+            padding, or if any of its numbers is outside (0.01, 0.99).
         """
         centres = self.centres
         sides = [
@@ -86,9 +89,9 @@ class Layout:
 
 
 def sine_map(padding: Tensor, features: int) -> Tensor:
-    """Sine position of each cell: (B, h, w) bool, True on padding, to (B, h * w, 2 * features) float32, y before x.
+    """Sine embedding of each cell: padding (B, h, w) bool to (B, h * w, 2 * features) float32, y before x.
 
-    The last valid cell of each axis is at one full turn (DETR's embedding, temperature 20).
+    The last valid cell of each axis is at 2 pi (DETR's embedding, temperature 20).
     """
     valid = (~padding).float()
     down, across = valid.cumsum(1), valid.cumsum(2)
@@ -103,7 +106,7 @@ def embed_boxes(boxes: Tensor, features: int) -> Tensor:
 
 
 def _waves(angle: Tensor, features: int, temperature: float) -> Tensor:
-    """(...) to (..., features): sines at even, cosines at odd places, two of each frequency."""
+    """(...) to (..., features): sines at even and cosines at odd indices, one pair per frequency."""
     place = torch.arange(features, device=angle.device)
     frequency = temperature ** (2 * torch.div(place, 2, rounding_mode="floor") / features)
     angles = angle[..., None] / frequency
@@ -111,6 +114,6 @@ def _waves(angle: Tensor, features: int, temperature: float) -> Tensor:
 
 
 def to_logit(share: Tensor, eps: float = 1e-3) -> Tensor:
-    """The inverse of the sigmoid; the share and what is left of it are taken as at least `eps`, each by itself."""
+    """Inverse sigmoid of numbers clamped to [0, 1]; numerator and denominator are at least `eps`."""
     share = share.clamp(0, 1)
     return torch.log(share.clamp(min=eps) / (1 - share).clamp(min=eps))

@@ -1,8 +1,8 @@
-"""`CoDetrProposer`: candidates from a Co-DETR with masks (Zong et al. 2023, 2211.12860).
+"""`CoDetrProposer`: candidates of a Co-DETR with masks (Zong et al. 2023, 2211.12860).
 
-The published COCO weights were trained on all of COCO train2017, which holds the images that RefCOCO, RefCOCO+,
-RefCOCOg and gRefCOCO are evaluated on. Candidates for those come from a model that has seen their pictures and must be
-reported so, which the evaluator does by `trained_on`; the RAS authors trained a Co-DETR of their own without them.
+The published COCO weights were trained on all of COCO train2017, which holds the images of the evaluation splits of
+RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO. The evaluator reports this by `trained_on`; the RAS authors trained a Co-DETR
+without those images.
 """
 
 from pathlib import Path
@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskselect.backends import checkpoints
 from maskselect.backends.cache_keys import cache_key, weights_digest
 from maskselect.backends.devices import pick_device
-from maskselect.backends.training_data import card_data
 from maskselect.ops.masks import not_empty
 from maskselect.ops.overlap import mask_nms
 from maskselect.proposers.codetr.detections import Detections, paste_masks, soft_nms, top_detections
@@ -34,22 +32,25 @@ _LEARNED = {"coco": ("coco", "train2017"), "lvis": ("lvis", "train")}  # data se
 class CoDetrProposer:
     """A `Proposer` by Co-DETR.
 
-    checkpoint: the published `.pth` file; for variant "own" a name or path as in `checkpoints.find_checkpoint`.
-    variant: "coco" (80 classes, 1,500 queries), "lvis" (1,203 classes, 900 queries), or "own" for one trained here.
-    score_threshold: masks of a lower score go. A score is that of the box times the predicted IoU of the mask.
-    max_candidates: at most so many, by the score of the box, before masks are drawn; None for the published 1,000.
-    nms_iou: boxes of one class that overlap so much have their scores lowered, in the published way.
-    mask_nms_thresh: suppression by mask IoU across classes, which the published models leave out; None for none. A
-        thing that is found as "cup" and as "mug" is one candidate only with it.
-    regions_per_chunk: regions in the mask heads at once; bounds memory only.
-    precision: "fp32", or "bf16" for the backbone and the pyramid.
-    published: whether the file of variant "coco" or "lvis" is the published one, so that its training pictures are
-        known; false for weights of your own under the same names.
+    Args:
+        checkpoint: the published `.pth` file, or a file with the same tensor names.
+        variant: "coco" (80 classes, 1,500 queries) or "lvis" (1,203 classes, 900 queries).
+        score_threshold: least score of a candidate. A score is the box score times the predicted IoU of the mask.
+        max_candidates: greatest number of candidates, by box score, before masks are predicted; None for the published
+            1,000.
+        nms_iou: soft suppression lowers the scores of boxes of one class with at least this IoU, as published.
+        mask_nms_thresh: suppression by mask IoU across classes, which the published models omit; None for none. It
+            merges detections of one object with two classes, such as "cup" and "mug".
+        regions_per_chunk: number of regions in the mask heads at once; bounds memory only.
+        precision: "fp32", or "bf16" for the backbone and the pyramid.
+        published: whether `checkpoint` is the published file, so that its training images are known.
 
-    `trained_on` tells what the weights learned from, see `structures.provenance`: of variant "own" as far as the card
-    does.
+    Attributes:
+        trained_on: what the weights were trained on, see `structures.provenance`.
 
-    Raises ValueError for arguments out of range, and whatever `importer.load_codetr` raises.
+    Raises:
+        ValueError: an argument is out of range, or as `importer.load_codetr`.
+        FileNotFoundError: the checkpoint does not exist.
     """
 
     def __init__(
@@ -76,15 +77,16 @@ class CoDetrProposer:
         self.score_threshold, self.max_candidates, self.nms_iou = score_threshold, max_candidates, nms_iou
         self.mask_nms_thresh, self.regions_per_chunk = mask_nms_thresh, regions_per_chunk
         self.precision = _PRECISIONS[precision]
-        self.trained_on = _trained_on(variant, checkpoint, published)
+        weights = f"Co-DETR's published {variant.upper()} weights"
+        self.trained_on = (Provenance.of_dataset(weights, *_LEARNED[variant]),) if published else ()
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:
-        """The published file, or a checkpoint of ours."""
+        """The published file."""
         return codetr_needs(arguments.get("variant", "coco"), arguments["checkpoint"])
 
     def cache_key(self) -> str:
-        """Of the weights, the sizes and all settings but the device and those that bound memory."""
+        """The key of the weights, the sizes and all settings but the device and those that bound memory."""
         return cache_key(
             "CoDetrProposer",
             weights=weights_digest(self.model),
@@ -98,46 +100,48 @@ class CoDetrProposer:
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray) -> MaskSet:
-        """(H, W, 3) uint8 to candidates at the image's own size, by falling score.
+        """Propose candidates for an image.
 
-        Columns: label (N,) int64, class from 0 on; box (N, 4) float32, the detector's corners in image pixels, cut off
-        at the image's edge; box_score (N,) float32. Masks without any pixel are left out.
-        Raises ValueError for an image of another form.
+        Args:
+            image: (H, W, 3) uint8.
+
+        Returns:
+            Candidates at the size of the image, by falling score, without empty masks. Columns: label (N,) int64, class
+            from 0; box (N, 4) float32, corners in image pixels, clipped to the image; box_score (N,) float32.
+
+        Raises:
+            ValueError: the array has another shape or dtype.
         """
         frame = to_frame(image, self.model.config)
-        seen = self.model.detect(frame.pixels.to(self.device), frame.padding.to(self.device), precision=self.precision)
-        found = self._chosen(top_detections(seen.logits[-1][0], seen.boxes[-1][0], frame.extent))
-        logits, iou = self.model.segment(seen.maps, found.boxes_xyxy, found.labels, self.regions_per_chunk)
-        good = found.scores * iou >= self.score_threshold
-        found, logits, iou = found.keep(good), logits[good], iou[good]
-        boxes = found.boxes_xyxy / found.boxes_xyxy.new_tensor([*frame.scale, *frame.scale])
-        masks = paste_masks(logits, boxes, (image.shape[0], image.shape[1]))
-        return self._ordered(masks, found, iou, _within(boxes, image.shape[1], image.shape[0]))
+        predictions = self.model.detect(frame.pixels.to(self.device), frame.padding.to(self.device), self.precision)
+        detections = self._chosen(top_detections(predictions.logits[0], predictions.boxes[0], frame.extent))
+        logits, iou = self.model.segment(
+            predictions.maps, detections.boxes_xyxy, detections.labels, self.regions_per_chunk
+        )
+        good = detections.scores * iou >= self.score_threshold
+        detections, logits, iou = detections.keep(good), logits[good], iou[good]
+        boxes = detections.boxes_xyxy / detections.boxes_xyxy.new_tensor([*frame.scale, *frame.scale])
+        height, width = image.shape[:2]
+        masks = paste_masks(logits, boxes, (height, width))
+        clipped = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+        return self._ordered(masks, detections, iou, clipped)
 
-    def _chosen(self, found: Detections) -> Detections:
-        """Suppression, threshold and cap. No mask can score higher than its box, so low boxes can go at once."""
-        found = soft_nms(found.keep(found.scores > 0), self.nms_iou)
-        found = found.keep(found.scores >= self.score_threshold)
-        return found.keep(torch.arange(len(found), device=self.device)[: self.max_candidates or _LIMIT])
+    def _chosen(self, detections: Detections) -> Detections:
+        """Apply suppression, threshold and limit. No mask scores higher than its box, so low boxes go at once."""
+        detections = soft_nms(detections.keep(detections.scores > 0), self.nms_iou)
+        detections = detections.keep(detections.scores >= self.score_threshold)
+        return detections.keep(torch.arange(len(detections), device=self.device)[: self.max_candidates or _LIMIT])
 
-    def _ordered(self, masks: Tensor, found: Detections, iou: Tensor, boxes: Tensor) -> MaskSet:
-        scores = (found.scores * iou).float().cpu()
-        columns = {"label": found.labels.cpu(), "box": boxes.float().cpu(), "box_score": found.scores.float().cpu()}
+    def _ordered(self, masks: Tensor, detections: Detections, iou: Tensor, boxes: Tensor) -> MaskSet:
+        scores = (detections.scores * iou).float().cpu()
+        columns = {
+            "label": detections.labels.cpu(),
+            "box": boxes.float().cpu(),
+            "box_score": detections.scores.float().cpu(),
+        }
         result = MaskSet(masks, scores, _SOURCE, columns)
         result = result.keep(not_empty(masks))
         result = result.keep(torch.sort(result.scores, descending=True, stable=True).indices)
         if self.mask_nms_thresh is not None and len(result) > 1:
             result = result.keep(mask_nms(result.masks, result.scores, self.mask_nms_thresh))
         return result
-
-
-def _within(boxes_xyxy: Tensor, width: int, height: int) -> Tensor:
-    return boxes_xyxy.clamp(min=0).minimum(boxes_xyxy.new_tensor([width, height, width, height]))
-
-
-def _trained_on(variant: str, checkpoint: str | Path, published: bool) -> tuple[Provenance, ...]:
-    if variant in _LEARNED:
-        weights = f"Co-DETR's published {variant.upper()} weights"
-        return (Provenance.of_dataset(weights, *_LEARNED[variant]),) if published else ()
-    data = card_data(checkpoints.read_card(checkpoint))
-    return (Provenance(f"Co-DETR {Path(checkpoint).stem}", tuple(data)),) if data else ()

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskselect.proposers.codetr.backbone import SimplePyramid, WindowedViT, from_windows, to_windows
+from maskselect.proposers.codetr.backbone import SimplePyramid, WindowedViT
 from maskselect.proposers.codetr.config import CoDetrConfig
 from tests.proposers.codetr.test_names import TINY, tiny_model
 
@@ -103,16 +103,6 @@ def test_windowed_block_is_timms_block_on_each_window(backbone: WindowedViT) -> 
             piece = x[:, top : top + side, left : left + side]
             expected = block(piece.flatten(1, 2), rope=rotation).view_as(piece)
             torch.testing.assert_close(found[:, top : top + side, left : left + side], expected, **CLOSE)
-
-
-def test_windows_come_back(backbone: WindowedViT) -> None:
-    x = torch.randn(2, 5, 7, 3)
-    windows, padded = to_windows(x, 3)
-    assert windows.shape == (2 * 2 * 3, 9, 3) and padded == (6, 9)
-    torch.testing.assert_close(windows[1], x[0, :3, 3:6].flatten(0, 1))
-    whole = from_windows(windows, 3, padded)
-    torch.testing.assert_close(whole[:, :5, :7], x)
-    assert not whole[:, 5:].any() and not whole[:, :, 7:].any()
 
 
 def test_stored_positions_are_used_as_they_are_at_their_own_size(backbone: WindowedViT) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import RoIAlign
 
-from maskselect.proposers.codetr.masks import MaskHead, MaskJudge, merge_stages, outline, region_features
+from maskselect.proposers.codetr.masks import MaskHead, MaskIouHead, merge_stages, outline, region_features
 from maskselect.proposers.codetr.model import CoDetr
 from tests.proposers.codetr.test_backbone import channel_normed
 from tests.proposers.codetr.test_names import TINY, tiny_model
@@ -102,7 +102,7 @@ def test_mask_stages_equal_their_formulas(model: CoDetr) -> None:
 
 @torch.no_grad()
 def test_judge_equals_its_formulas(model: CoDetr) -> None:
-    judge: MaskJudge = model.judge
+    judge: MaskIouHead = model.judge
     features, logits = torch.randn(6, TINY.dim, 14, 14), torch.randn(6, 1, 28, 28)
     pooled = logits.sigmoid().unflatten(2, (14, 2)).unflatten(4, (14, 2)).amax((3, 5))
     x = normed_conv(torch.cat([features, pooled], 1), judge.convs[0])
