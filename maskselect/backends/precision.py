@@ -1,10 +1,10 @@
-"""In which precision weights are held."""
+"""The precision of weights."""
 
 from torch import nn
 
 
-def widen(module: nn.Module) -> None:
-    """What trains is held in float32, whatever the files hold: half precision loses small steps."""
+def upcast(module: nn.Module) -> None:
+    """Convert trainable parameters to float32, because half precision loses small updates."""
     for parameter in module.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from maskselect.backends.precision import widen
+from maskselect.backends.precision import upcast
 from maskselect.structures.protocols import Learner
 from maskselect.training.muon import Muon, muon_groups
 from maskselect.training.sharding import is_deepspeed, not_sharded, reached, shard
@@ -81,7 +81,7 @@ class TrainingModule(LightningModule):
         """
         _keep_differentiable(self.task)
         if self.device_mesh is None:
-            widen(self.task)
+            upcast(self.task)
             self._prepare_for_deepspeed()
         else:
             half = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None

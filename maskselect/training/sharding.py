@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from maskselect.backends.precision import widen
+from maskselect.backends.precision import upcast
 from maskselect.structures.protocols import Learner
 
 _CALLED = ("loss", "validate", "read", "answer")
@@ -48,10 +48,10 @@ def shard(task: nn.Module, mesh: Any, gathered: torch.dtype | None = None) -> li
     whole = {p for p in task.parameters() if not p.requires_grad and id(p) not in within}
     policy = MixedPrecisionPolicy(gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in blocks:
-        widen(block)
+        upcast(block)
         fully_shard(block, mesh=mesh, mp_policy=policy)
         _gather_for(block, _CALLED_OF_BLOCKS)
-    widen(task)
+    upcast(task)
     fully_shard(task, mesh=mesh, ignored_params=whole)
     _gather_for(task, _CALLED)
     return own

@@ -10,7 +10,7 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 
 from maskselect.backends.building import build
 from maskselect.backends.mobile_sam import build_mobile_sam
-from maskselect.backends.precision import widen
+from maskselect.backends.precision import upcast
 from maskselect.doctor.counts import Part, Skeleton, build_skeleton, count, named_parameters, total
 from maskselect.lmm.llava import Llava
 from tests.doctor.machines import COMPACT, config_of, put_into_cache, saved
@@ -69,7 +69,7 @@ def test_a_folders_llava_is_counted_as_it_is_built(folder: Path, arguments: dict
     skeleton = build_skeleton(lmm(model=str(folder), **arguments)).whole
     assert skeleton is not None
     real = build(lmm(model=str(folder), **arguments))
-    widen(real)  # as training does
+    upcast(real)  # as training does
     drawn, there = dict(skeleton.named_parameters()), dict(real.named_parameters())
     assert {n: (p.shape, p.dtype, p.requires_grad) for n, p in drawn.items()} == {
         n: (p.shape, p.dtype, p.requires_grad) for n, p in there.items()

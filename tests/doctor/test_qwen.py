@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskselect.backends.building import build
-from maskselect.backends.precision import widen
+from maskselect.backends.precision import upcast
 from maskselect.doctor.check import missing
 from maskselect.doctor.counts import build_skeleton, count, named_parameters, total
 from maskselect.doctor.memory import count_tokens
@@ -51,7 +51,7 @@ def test_a_folders_model_is_counted_as_it_is_built(folder: Path, arguments: dict
     skeleton = build_skeleton(lmm(model=str(folder), **arguments)).whole
     assert skeleton is not None and all(p.device.type == "meta" for p in skeleton.parameters())
     real = build(lmm(model=str(folder), **arguments))
-    widen(real)
+    upcast(real)
     drawn, there = (
         {name: (p.shape, p.dtype, p.requires_grad) for name, p in module.named_parameters()}
         for module in (skeleton, real)
