@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import pipeline
 
 from maskselect.backends import sam_points
-from maskselect.backends.sam import OFFICIAL_SIZES, attend_prompts, build_sam, draw_masks, load_sam
+from maskselect.backends.sam import OFFICIAL_SIZES, attend_prompts, build_sam, load_sam, upscale_masks
 from maskselect.backends.sam_network import Sam
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.proposers import sam as proposer_module
@@ -191,7 +191,7 @@ def floor_seconds(sam: Sam, points: int, dtype: torch.dtype) -> tuple[float, flo
     sparse = torch.zeros(1, 16, 2, embedding.shape[1])
     with torch.inference_mode(), FlopCounterMode(display=False) as decoder:
         tokens, pixels, _ = attend_prompts(sam, embedding, sparse)
-        draw_masks(sam, tokens, pixels)
+        upscale_masks(sam, tokens, pixels)
     return encoder.get_total_flops() / rate, decoder.get_total_flops() / 16 * points / rate
 
 

@@ -266,7 +266,7 @@ def test_repositories_that_do_not_fit(hub: Hub, checkpoint: Path) -> None:
     refused(ValueError, "org/public is there already and is public", checkpoint, "org/public", private=True)
     hub.create(NAME, {"model.safetensors": b"another's"})
     refused(ValueError, "hf://org/tiny holds model.safetensors already", checkpoint, NAME)
-    told = 'the hub refused what was meant for hf://org/new: "license" must be one of'
+    told = 'the hub refused the upload to hf://org/new: "license" must be one of'
     refused(ValueError, told, checkpoint, "org/new", license="nonsense")
     assert hub.files("org/public") == {} and list(hub.files(NAME)) == ["model.safetensors"]
     assert "org/new" not in hub.repos

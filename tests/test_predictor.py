@@ -143,7 +143,7 @@ def test_bad_threshold_and_device(model: Model) -> None:
         pick_device("tpu")
     if not torch.cuda.is_available():
         for name in ("cuda", "cuda:0", "cuda:1"):
-            with pytest.raises(ValueError, match=f"device '{name}' was asked for but torch finds no CUDA device"):
+            with pytest.raises(ValueError, match=f"device '{name}' is not available: torch finds no CUDA device"):
                 pick_device(name)
         assert pick_device("auto").type == "cpu"
 

@@ -1,4 +1,4 @@
-"""pyarrow, imported when one of its names is used: modules that read or write parquet import without it."""
+"""pyarrow, imported when one of its names is used, so that modules that use parquet import without it."""
 
 from typing import TYPE_CHECKING
 

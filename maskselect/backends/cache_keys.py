@@ -1,4 +1,4 @@
-"""Cache keys: what a result is kept under, composed of what its maker declares and a digest of its weights."""
+"""Cache keys of results, composed of declared settings and a digest of the weights."""
 
 import hashlib
 import json
@@ -11,21 +11,22 @@ from maskselect.structures.protocols import Cacheable
 
 
 def cache_key(name: str, /, **settings: object) -> str:
-    """Twelve hex digits over the name of a class and everything that decides its results.
+    """Twelve hex digits: a digest of the name of a class and everything that determines its results.
 
     Args:
-        name: of the class.
-        settings: plain values, dataclasses, `Cacheable` parts, and modules of other libraries, which count by their
-            weights alone; in lists and mappings too. Leave out what changes no result, such as a device.
+        name: name of the class.
+        settings: plain values, dataclasses, `Cacheable` parts, and other modules, which count by their weights; also in
+            lists and mappings. Omit what changes no result, such as a device.
 
-    Raises TypeError for a setting of another kind, for example a part without a `cache_key`.
+    Raises:
+        TypeError: a setting is of another type, for example a part without a `cache_key`.
     """
-    told = json.dumps([name, settings], sort_keys=True, default=_plain)
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    text = json.dumps([name, settings], sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Hex digits over names, shapes, dtypes and values of all parameters and buffers, on whatever device they are.
+    """Digest of names, shapes, dtypes and values of all parameters and buffers, on any device.
 
     Tensors on the meta device have no values.
     """

@@ -1,7 +1,7 @@
-"""Checkpoints on disk: one safetensors file with a JSON card of the same stem beside it. Nothing is ever unpickled.
+"""Checkpoints on disk: a safetensors file with a JSON card of the same stem beside it. Nothing is ever unpickled.
 
-A card holds `system` (what it is, for example "ras" or "sam"), `config` (a config tree), `data_seed`,
-`commit`, `metrics`, and whatever the writer adds. Tensors are stored in half precision and read back as float32.
+A card holds `system` (for example "ras" or "sam"), `config` (a config tree), `data_seed`, `commit`, `metrics`, and
+further fields. Tensors are stored in half precision and loaded as float32.
 """
 
 import json
@@ -25,14 +25,16 @@ _PICKLED = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 
 
 def shipped_names() -> list[str]:
-    """Names of the checkpoints that ship with the package."""
+    """Names of the shipped checkpoints."""
     return sorted(path.stem for path in _SHIPPED.glob("*.safetensors"))
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:
-    """The safetensors file for a shipped name, a file, or a folder that holds exactly one.
+    """The safetensors file of a shipped name, a path, or a folder with exactly one such file.
 
-    Raises FileNotFoundError when there is none, ValueError for a file of another kind.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file has another format.
     """
     path = expanded(name_or_path)
     if path.is_dir():
@@ -52,9 +54,15 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     raise FileNotFoundError(f"checkpoint {str(name_or_path)!r} not found; expected a path or a shipped name ({known})")
 
 
-def read_card(name_or_path: str | Path) -> dict[str, Any]:
-    """The JSON card of a checkpoint. Raises FileNotFoundError or ValueError with one clear sentence."""
-    path = find_checkpoint(name_or_path).with_suffix(".json")
+def read_card(name_or_path: str | Path, system: str | None = None) -> dict[str, Any]:
+    """The JSON card of a checkpoint.
+
+    Raises:
+        FileNotFoundError: the checkpoint or its card does not exist.
+        ValueError: the card is damaged, or its system is not `system`.
+    """
+    checkpoint = find_checkpoint(name_or_path)
+    path = checkpoint.with_suffix(".json")
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint card {path} is missing; expected it beside the .safetensors file")
     try:
@@ -63,11 +71,13 @@ def read_card(name_or_path: str | Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint card {path} is not valid JSON: {error}") from error
     if not isinstance(card, dict) or "system" not in card:
         raise ValueError(f"checkpoint card {path} has no 'system' field; was it written by maskselect?")
+    if system is not None and card["system"] != system:
+        raise ValueError(f"checkpoint {checkpoint} is of system {card['system']!r}; expected {system!r}")
     return card
 
 
 def read_tensors(name_or_path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, floating ones as float32. Raises ValueError when the file is damaged."""
+    """The tensors of a checkpoint, floating ones as float32. Raises ValueError if the file is damaged."""
     path = find_checkpoint(name_or_path)
     try:
         tensors = load_file(path)
@@ -79,29 +89,35 @@ def read_tensors(name_or_path: str | Path) -> dict[str, Tensor]:
 def write_checkpoint(
     path: Path, tensors: Mapping[str, Tensor], card: dict[str, Any], stored: torch.dtype | None = torch.float16
 ) -> None:
-    """Write tensors and card; both appear whole or not at all.
+    """Write tensors and card atomically.
 
-    stored: dtype of floating tensors in the file; None keeps that of each.
-    Raises ValueError when a value does not fit into it.
+    Args:
+        path: of the safetensors file; its folder is created.
+        tensors: by name.
+        card: fields of the card; `commit` is added.
+        stored: dtype of floating tensors in the file; None keeps the dtype of each.
+
+    Raises:
+        ValueError: a value does not fit into `stored`, or the card has no `system`.
     """
     if "system" not in card:
         raise ValueError("a checkpoint card needs a 'system' field")
-    held: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         value = tensor.detach().cpu()
         if value.is_floating_point() and stored is not None:
             value = value.to(stored)
             if not torch.isfinite(value).all():
                 raise ValueError(f"tensor {name!r} has values that {str(stored).removeprefix('torch.')} cannot hold")
-        held[name] = value.contiguous().clone()
+        converted[name] = value.contiguous().clone()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_files(path, path.with_suffix(".json"), durable=True) as (part, card_part):
-        save_file(held, part)
+        save_file(converted, part)
         card_part.write_text(_card_text({"commit": current_commit(), **card}))
 
 
 def change_card(name_or_path: str | Path, fields: Mapping[str, Any]) -> Path:
-    """Set fields of a checkpoint's card and give the card's path. Raises as `read_card` does."""
+    """Set fields of a card and return its path. Raises as `read_card`."""
     path = find_checkpoint(name_or_path).with_suffix(".json")
     write_text(path, _card_text(read_card(name_or_path) | dict(fields)), durable=True)
     return path
@@ -112,10 +128,12 @@ def _card_text(card: Mapping[str, Any]) -> str:
 
 
 def average_checkpoints(paths: Sequence[Path], output: Path) -> None:
-    """Write the mean of every tensor of several checkpoints of one system, with the last one's card.
+    """Write the mean of every tensor of several checkpoints of one system, with the card of the last one.
 
-    The metrics of the parts are not the average's and are left out; the threshold stays the last one's.
-    Raises ValueError when the checkpoints are of different systems or their tensors differ in name or shape.
+    The card has no metrics, because those of the parts do not hold for the mean. It keeps the threshold of the last.
+
+    Raises:
+        ValueError: the systems differ, or tensors differ in name or shape.
     """
     cards, parts = [read_card(path) for path in paths], [read_tensors(path) for path in paths]
     for path, card, part in zip(paths, cards, parts, strict=True):
@@ -131,29 +149,28 @@ def average_checkpoints(paths: Sequence[Path], output: Path) -> None:
 
 
 def load_into(module: nn.Module, name_or_path: str | Path, system: str) -> None:
-    """Load a checkpoint of kind `system` into a module, strictly; nothing where no weights are read (`weightless`).
+    """Load a checkpoint of `system` strictly into a module. It does nothing within `weightless`.
 
-    Raises ValueError when the card names another system or when a tensor is missing, unknown or of another shape.
+    Raises:
+        ValueError: the card has another system, or a tensor is missing, unknown or of another shape.
     """
     if not reads_weights():
         return
-    kind = read_card(name_or_path)["system"]
-    if kind != system:
-        raise ValueError(f"checkpoint {find_checkpoint(name_or_path)} is of system {kind!r}; expected {system!r}")
+    read_card(name_or_path, system)
     load_strictly(module, read_tensors(name_or_path), str(find_checkpoint(name_or_path)))
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """`load_state_dict(strict=True)` whose error is one sentence. `origin` names the file in it."""
+    """`load_state_dict(strict=True)` with a short error. `origin` names the file in it."""
     check_fit(module.state_dict(), tensors, origin, type(module).__name__)
     module.load_state_dict(dict(tensors))
 
 
-def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: str, what: str) -> None:
-    """Raises ValueError when `tensors` of the file `origin` differ in name or shape from `own`, those of `what`."""
-    missing = sorted(own.keys() - tensors.keys())
-    unknown = sorted(tensors.keys() - own.keys())
-    differ = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
+def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: str, what: str) -> None:
+    """Raise ValueError if `tensors` of the file `origin` differ in name or shape from the `expected` ones of `what`."""
+    missing = sorted(expected.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - expected.keys())
+    differ = sorted(k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape)
     if missing or unknown or differ:
         raise ValueError(
             f"checkpoint {origin} does not fit {what}: {len(missing)} missing {missing[:3]}, "
@@ -162,7 +179,7 @@ def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: 
 
 
 def current_commit() -> str:
-    """Short hash of the repository's HEAD, or "unknown" outside a repository."""
+    """Short hash of HEAD, or "unknown" outside a repository."""
     command = ["git", "-C", str(_SHIPPED), "rev-parse", "--short", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()

@@ -1,6 +1,6 @@
-"""Config trees: `{"class_path": ..., "init_args": {...}}`, as YAML configs and checkpoint cards hold them.
+"""Config trees: `{"class_path": ..., "init_args": {...}}`, as in YAML configs and checkpoint cards.
 
-This is the only place that reads or writes these two keys. `building.py` makes objects of a tree.
+Only this module reads or writes these two keys. `building.py` builds objects from a tree.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ class Node:
     Args:
         path: import path of the class.
         arguments: its arguments.
-        keys: where it stands, from the top.
+        keys: its place in the tree, from the top.
     """
 
     path: str
@@ -34,37 +34,37 @@ class Node:
 
     @classmethod
     def of(cls, config: Any, keys: tuple[str, ...] = ()) -> "Node | None":
-        """The class that stands at the top of `config`; None if it is anything else."""
+        """The class at the top of `config`; None if there is none."""
         if not isinstance(config, Mapping) or _CLASS not in config:
             return None
         return cls(str(config[_CLASS]), config.get(_ARGUMENTS) or {}, keys)
 
 
-def path_of(made: type) -> str:
+def path_of(cls: type) -> str:
     """The import path of a class."""
-    return f"{made.__module__}.{made.__name__}"
+    return f"{cls.__module__}.{cls.__name__}"
 
 
-def tree(made: type | str, arguments: Arguments | None = None) -> dict[str, Any]:
-    """The tree of a class, given itself or by its import path; without arguments if they are None."""
-    path = made if isinstance(made, str) else path_of(made)
+def tree(cls: type | str, arguments: Arguments | None = None) -> dict[str, Any]:
+    """The tree of a class or its import path; without arguments if they are None."""
+    path = cls if isinstance(cls, str) else path_of(cls)
     return {_CLASS: path} if arguments is None else {_CLASS: path, _ARGUMENTS: dict(arguments)}
 
 
 def arguments_of(config: Any) -> dict[str, Any]:
-    """The arguments of the class at the top of `config`; none if it is anything else."""
+    """The arguments of the class at the top of `config`; empty if there is none."""
     node = Node.of(config)
     return {} if node is None else dict(node.arguments)
 
 
 def changed(config: Arguments, without: tuple[str, ...] = (), **arguments: Any) -> dict[str, Any]:
-    """A tree with other arguments at its top: `without` are left out, `arguments` are set."""
+    """A tree whose top class has other arguments: `without` are removed, `arguments` are set."""
     kept = {name: value for name, value in arguments_of(config).items() if name not in without}
     return {**config, _ARGUMENTS: kept | arguments}
 
 
 def walk(config: Any, keys: tuple[str, ...] = ()) -> Iterator[Node]:
-    """Every class of a tree with its place, outer ones first."""
+    """Yield every class of a tree, outer ones first."""
     node = Node.of(config, keys)
     if node is not None:
         yield node
@@ -73,30 +73,30 @@ def walk(config: Any, keys: tuple[str, ...] = ()) -> Iterator[Node]:
 
 
 def rebuilt(config: Any, make: Callable[[Node], Any], leaf: Callable[[Any], Any] = lambda value: value) -> Any:
-    """What becomes of a tree, from the inside out.
+    """Transform a tree from the inside out.
 
     Args:
         config: a tree, or lists and mappings with trees in them.
-        make: gets each class, its arguments made already.
-        leaf: gets each other value that is neither a list nor a mapping.
+        make: called with each class, whose arguments are transformed.
+        leaf: called with each other value that is neither a list nor a mapping.
     """
 
-    def made(value: Any, keys: tuple[str, ...]) -> Any:
+    def transform(value: Any, keys: tuple[str, ...]) -> Any:
         node = Node.of(value, keys)
         if isinstance(value, list):
-            return [made(one, (*keys, key)) for key, one in _entries(value)]
+            return [transform(one, (*keys, key)) for key, one in _entries(value)]
         if not isinstance(value, Mapping):
             return leaf(value)
-        inner = {key: made(one, (*keys, key)) for key, one in (value if node is None else node.arguments).items()}
+        inner = {key: transform(one, (*keys, key)) for key, one in (value if node is None else node.arguments).items()}
         return inner if node is None else make(Node(node.path, inner, keys))
 
-    return made(config, ())
+    return transform(config, ())
 
 
-def same_class(one: Any, other: Any) -> bool:
-    """Whether a config may be laid over another: it names no class, or the same one."""
-    named = other.get(_CLASS)
-    return named is None or one.get(_CLASS) == named
+def same_class(base: Any, overlay: Any) -> bool:
+    """Whether an overlay names no class, or that of its base."""
+    name = overlay.get(_CLASS)
+    return name is None or base.get(_CLASS) == name
 
 
 def _entries(config: Any) -> Iterator[tuple[str, Any]]:

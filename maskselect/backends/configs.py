@@ -1,4 +1,4 @@
-"""Configs as files: one, with others laid over it."""
+"""Config files and their overlays."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +14,16 @@ SHIPPED = shipped_folder("configs")
 """The configs that ship with the package."""
 
 BASE = "laid_over"
-"""The setting by which a config names the file that it is laid over, from its own folder."""
+"""The setting that names the base of an overlay, relative to the folder of the overlay."""
 
 
 def find_config(name_or_path: str | Path) -> Path:
-    """The file of a config: a path, or the name of a shipped one.
+    """The file of a config, by path or by the name of a shipped config; an existing file takes precedence.
 
-    `ras`, `ras.yaml`, `configs/ras.yaml` and `paper/ras_13b.yaml` are names. An existing file comes before a name.
+    Names are for example `ras`, `ras.yaml`, `configs/ras.yaml` and `paper/ras_13b.yaml`.
 
-    Raises FileNotFoundError when there is neither.
+    Raises:
+        FileNotFoundError: there is no such file or name.
     """
     path = expanded(name_or_path)
     if path.is_file():
@@ -38,47 +39,46 @@ def find_config(name_or_path: str | Path) -> Path:
 
 
 def read_configs(paths: Sequence[str | Path]) -> dict[str, Any]:
-    """A config and its overlays, merged as `fit -c A -c B` merges them: later ones win; another class starts anew.
+    """Merge a config and its overlays as `fit -c A -c B` does: later values win; another class replaces all arguments.
 
-    Raises FileNotFoundError when one is missing, ValueError when one is no YAML of settings by name.
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: a file is not a YAML mapping, or is its own base.
     """
     merged: dict[str, Any] = {}
     for path in with_bases(paths):
-        merged = _merged(merged, {k: v for k, v in _read(path).items() if k != BASE})
+        merged = _merged(merged, {k: v for k, v in read_yaml(path).items() if k != BASE})
     return merged
 
 
 def with_bases(paths: Sequence[str | Path]) -> list[Path]:
-    """The files, each behind what it says that it is laid over, which is not repeated.
-
-    Raises as `read_configs` does, and ValueError for files that are laid over each other.
-    """
-    found: list[Path] = []
+    """The files, each after its bases, without repeats. Raises as `read_configs`."""
+    files: dict[Path, Path] = {}
     for path in paths:
-        found += [file for file in _stack(find_config(path), ()) if file.resolve() not in {f.resolve() for f in found}]
-    return found
+        for file in _stack(find_config(path), ()):
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
 
 
 def _stack(path: Path, above: tuple[Path, ...]) -> list[Path]:
     if path.resolve() in above:
         raise ValueError(f"config {path} is laid over itself")
-    base = _read(path).get(BASE)
+    base = read_yaml(path).get(BASE)
     return [*([] if base is None else _stack(find_config(path.parent / str(base)), (*above, path.resolve()))), path]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, what: str = "config") -> dict[str, Any]:
+    """A YAML mapping; `what` names the file in errors. Raises ValueError if the file is anything else."""
     try:
         config = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"config {path} holds no settings by name")
+        raise ValueError(f"{what} {path} holds no settings by name")
     return config
 
 
 def _merged(base: Any, over: Any) -> Any:
-    if not isinstance(base, dict) or not isinstance(over, dict):
-        return over
-    if not same_class(base, over):
+    if not isinstance(base, dict) or not isinstance(over, dict) or not same_class(base, over):
         return over
     return base | {key: _merged(base[key], value) if key in base else value for key, value in over.items()}

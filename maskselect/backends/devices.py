@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""Selects the device to compute on."""
 
 import torch
 
@@ -8,9 +8,14 @@ EXPECTED = "auto, cpu or cuda (cuda:N for one of several)"
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU. "cuda:N" is one of several. Without weights: the meta device.
+    """The device of a name; the meta device within `weightless`.
 
-    Raises ValueError for a kind of device that nothing here computes on, or one that is not there.
+    Args:
+        name: "auto" (CUDA if available, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        TypeError: the name is neither a string nor a device.
+        ValueError: the device is not supported or not available.
     """
     if not isinstance(name, str | torch.device):
         raise TypeError(f"device is of type {type(name).__name__}; expected {EXPECTED}")
@@ -26,7 +31,7 @@ def pick_device(name: str | torch.device) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device {str(name)!r} is not supported; expected {EXPECTED}")
     if device.type == "cuda" and not count:
-        raise ValueError(f"device {str(name)!r} was asked for but torch finds no CUDA device; expected auto or cpu")
+        raise ValueError(f"device {str(name)!r} is not available: torch finds no CUDA device; expected auto or cpu")
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise ValueError(f"device {str(name)!r} was asked for but torch finds {count} CUDA devices, numbered from 0")
+        raise ValueError(f"device {str(name)!r} is not available: torch finds {count} CUDA devices, numbered from 0")
     return device

@@ -1,4 +1,4 @@
-"""What a forked process has to know: it inherits torch and OpenCV, but not the threads that they compute with."""
+"""Makes a forked process safe: it inherits torch and OpenCV, but not their threads."""
 
 import os
 
@@ -9,10 +9,10 @@ _settled_in = os.getpid()
 
 
 def settle_in_fork() -> None:
-    """Compute in one thread from now on, if this process was forked from one that had loaded torch.
+    """Use one thread from now on, if this process was forked after torch was loaded.
 
-    Call it before any computing. A parallel region would wait for threads that only the parent has (GNU OpenMP does not
-    survive a fork). Done once a process; `torch.set_num_threads` may be called afterwards, at one's own risk.
+    Call it before any computing: a parallel region would wait for threads that exist only in the parent (GNU OpenMP
+    does not survive a fork). It takes effect once per process, so `torch.set_num_threads` may be called afterwards.
     """
     global _settled_in  # noqa: PLW0603
     if os.getpid() != _settled_in:

@@ -1,7 +1,7 @@
-"""The Hugging Face hub, for which this is the only door: files of a repository, and files into one.
+"""Downloads from and uploads to the Hugging Face hub. Only this module accesses it directly.
 
-Where the hub is, who asks, and where files are kept follow huggingface_hub: HF_ENDPOINT, HF_TOKEN or `hf auth login`,
-HF_HOME, HF_HUB_OFFLINE. What has been fetched once is found again without a network.
+Endpoint, authentication and cache follow huggingface_hub: HF_ENDPOINT, HF_TOKEN or `hf auth login`, HF_HOME,
+HF_HUB_OFFLINE. Cached files need no network.
 """
 
 import sys
@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-# The root of what its HTTP client raises, whichever client the installed version has.
+# Base class of the errors of its HTTP client, whose library depends on the version.
 from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     are_progress_bars_disabled,
@@ -37,14 +37,19 @@ _REFUSED = (401, 403)
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of models. name: `org/name`.  revision: branch, tag or commit; None for the main branch."""
+    """A model repository.
+
+    Attributes:
+        name: `org/name`.
+        revision: branch, tag or commit; None for the main branch.
+    """
 
     name: str
     revision: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Repository":
-        """Of `hf://org/name` or `hf://org/name@revision`, with or without `hf://`. Raises ValueError for others."""
+        """Parse `org/name` or `org/name@revision`, with or without `hf://`. Raises ValueError for other text."""
         name, at, revision = text.removeprefix("hf://").partition("@")
         try:
             validate_repo_id(name)
@@ -58,65 +63,80 @@ class Repository:
         return f"hf://{self.name}" + (f"@{self.revision}" if self.revision else "")
 
 
-def fetch(repository: Repository, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> Path:
-    """A folder with those files of a repository that are wanted, of one commit, after which it is called.
+def fetch(repository: Repository, patterns: Sequence[str], excluded: Sequence[str] = ()) -> Path:
+    """Download files of one commit of a repository, or take them from the cache.
 
-    wanted, unwanted: patterns of paths, in which `*` stands for slashes too.
-    Raises FileNotFoundError with the reason when they can be had neither from the hub nor from its cache.
+    Args:
+        repository: the repository.
+        patterns, excluded: patterns of paths to download and not to download, in which `*` also matches slashes.
+
+    Returns:
+        The folder with the files, named after the commit.
+
+    Raises:
+        FileNotFoundError: neither the hub nor the cache has the files; with the reason.
     """
-    by_hand = f"hf download {repository.name}" + (f" --revision {repository.revision}" if repository.revision else "")
-    allow, ignore = list(wanted), list(unwanted)
+    name, revision = repository.name, repository.revision
     try:
-        with _bars_for_people():
+        with _bars_on_terminal():
             return Path(
                 snapshot_download(
-                    repository.name, revision=repository.revision, allow_patterns=allow, ignore_patterns=ignore
+                    name, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(excluded)
                 )
             )
     except _FAILURES as error:
+        command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
         raise FileNotFoundError(
-            f"{repository} could not be fetched: {_reason(error, 'read it')}; by hand: {by_hand}"
+            f"{repository} could not be fetched: {_reason(error, 'read it')}; by hand: {command}"
         ) from error
 
 
 def upload(repository: Repository, files: Mapping[str, Path | bytes], private: bool | None, message: str) -> str:
-    """Files into a repository as one commit, so that they are there all together or not at all; the commit's page.
+    """Upload files as one commit, and create the repository and the branch if they do not exist.
 
-    The repository and the branch are made where they are not there.
-    files: by their paths in the repository; the hub looks the model card over before anything is made.
-    private: of a repository that is made; None for the owner's default.
+    Args:
+        repository: the repository.
+        files: content or local path by path in the repository. The hub validates the model card first.
+        private: whether a new repository is private; None for the owner's default.
+        message: commit message.
 
-    Raises ValueError when the model card has an error, or the repository is not fit: it should be private and is not,
-    or holds weights of another name. PermissionError when the hub refuses, another OSError when it cannot be reached.
+    Returns:
+        The URL of the commit.
+
+    Raises:
+        ValueError: the model card has an error, or the repository is public but should be private, or it holds weights
+            of another name.
+        PermissionError: the hub refuses.
+        OSError: the hub cannot be reached.
     """
     api, branch = HfApi(), repository.revision
-    with _failures_told(repository):
+    with _upload_errors(repository):
         if isinstance(readme := files.get(MODEL_CARD), bytes):
             ModelCard(readme.decode()).validate()
         api.create_repo(repository.name, private=private, exist_ok=True)
         if branch is not None and not branch.startswith("refs/"):
             api.create_branch(repository.name, branch=branch, exist_ok=True)
-        there = api.model_info(repository.name, revision=branch)
-    if private and there.private is False:
+        info = api.model_info(repository.name, revision=branch)
+    if private and info.private is False:
         raise ValueError(f"{repository} is there already and is public; expected a private repository, or a new one")
-    others = _weights(sibling.rfilename for sibling in there.siblings or []) - _weights(files)
+    others = _weights(sibling.rfilename for sibling in info.siblings or []) - _weights(files)
     if others:
         raise ValueError(f"{repository} holds {sorted(others)[0]} already; expected a repository for one checkpoint")
     additions = [CommitOperationAdd(path, source) for path, source in files.items()]
-    with _failures_told(repository), _bars_for_people():
-        done = api.create_commit(
-            repository.name, additions, commit_message=message, revision=branch, parent_commit=there.sha
+    with _upload_errors(repository), _bars_on_terminal():
+        commit = api.create_commit(
+            repository.name, additions, commit_message=message, revision=branch, parent_commit=info.sha
         )
-    return done.commit_url
+    return commit.commit_url
 
 
 def _weights(paths: Iterable[str]) -> set[str]:
-    """Those at the top of a repository, where a checkpoint lies."""
+    """The safetensors files in the top folder."""
     return {path for path in paths if "/" not in path and PurePosixPath(path).suffix == ".safetensors"}
 
 
 @contextmanager
-def _failures_told(repository: Repository) -> Iterator[None]:
+def _upload_errors(repository: Repository) -> Iterator[None]:
     try:
         yield
     except _FAILURES as error:
@@ -124,12 +144,12 @@ def _failures_told(repository: Repository) -> Iterator[None]:
         kind = PermissionError if status in _REFUSED else OSError
         raise kind(f"{repository} could not be written to: {_reason(error, 'write to it')}") from error
     except ValueError as error:
-        raise ValueError(f"the hub refused what was meant for {repository}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"the hub refused the upload to {repository}: {' '.join(str(error).split())}") from error
 
 
 @contextmanager
-def _bars_for_people() -> Iterator[None]:
-    """Progress is shown on a terminal only, so that a log, or whoever reads standard error, has the errors alone."""
+def _bars_on_terminal() -> Iterator[None]:
+    """Disable progress bars if standard error is not a terminal, so that logs hold errors only."""
     quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
     if quiet:
         disable_progress_bars()
@@ -141,9 +161,9 @@ def _bars_for_people() -> Iterator[None]:
 
 
 def _reason(error: BaseException, wish: str) -> str:
-    """Why the hub did not do it. wish: what was asked for."""
+    """The reason of an error. `wish` is the action that failed."""
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__  # not in the cache either: why it was not on the hub tells more
+        error = error.__cause__  # the error of the hub says more than "not in the cache"
     if isinstance(error, RevisionNotFoundError):
         return "it has no such revision"
     if isinstance(error, GatedRepoError):
@@ -154,8 +174,8 @@ def _reason(error: BaseException, wish: str) -> str:
         status = error.response.status_code
         if status in _REFUSED:
             return f"the hub does not let you {wish} (status {status}); log in with a token that may: hf auth login"
-        said = " ".join((error.server_message or "").split())
-        return f"the hub answered with status {status}" + (f", {said}" if said else "")
+        message = " ".join((error.server_message or "").split())
+        return f"the hub answered with status {status}" + (f", {message}" if message else "")
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, and the cache does not hold it"
     if isinstance(error, OSError) and error.filename is not None:

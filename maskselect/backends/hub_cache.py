@@ -1,6 +1,6 @@
-"""Models of the hub that are here already: in a folder, or whole in the hub's cache. No network is ever asked.
+"""Checks which model files are on this machine, in a folder or in the hub's cache, without network access.
 
-What is looked for is what transformers, timm and open_clip ask `huggingface_hub` for when they load a model.
+The files are those that transformers, timm and open_clip load for a model.
 """
 
 import json
@@ -13,19 +13,19 @@ from maskselect.ops.paths import expanded
 from maskselect.structures.needs import Need
 
 Find = Callable[[str], Path | None]
-"""A file of a model by name, or None."""
+"""From the name of a model file to its path, or None."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
-"""Any of these makes a tokenizer."""
+"""Files of a tokenizer; one of them is enough."""
 PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-"""Any of these makes an image processor."""
+"""Files of an image processor; one of them is enough."""
 
 
 def offline() -> bool:
-    """Whether the hub's client was told not to ask the network (HF_HUB_OFFLINE)."""
-    from huggingface_hub import constants  # noqa: PLC0415  its package is quick to import and this is not
+    """Whether HF_HUB_OFFLINE is set."""
+    from huggingface_hub import constants  # noqa: PLC0415  slow to import
 
     return bool(constants.HF_HUB_OFFLINE)
 
@@ -36,45 +36,48 @@ def cached(repository: str, name: str, revision: str | None = None) -> Path | No
     from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 
     try:
-        found = try_to_load_from_cache(repository, name, revision=revision)
-    except HFValidationError:  # no id that the hub could have
+        path = try_to_load_from_cache(repository, name, revision=revision)
+    except HFValidationError:  # not a valid id
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(path) if isinstance(path, str) else None
 
 
 def files_of(model: str) -> Find:
-    """Files of a model by folder or hub id, where they are on this machine."""
+    """The lookup for files of a model, by folder or hub id."""
     folder = Path(model)
     if folder.is_dir():
         return lambda name: folder / name if (folder / name).is_file() else None
     return lambda name: cached(model, name)
 
 
-def transformers_model(model: str, what: str, example: str, *further: Sequence[str]) -> list[Need]:
-    """What a model of transformers lacks: nothing, or one need.
+def transformers_model(model: str, what: str, example: str, *groups: Sequence[str]) -> list[Need]:
+    """The need of the missing files of a model of transformers; empty if no file is missing.
 
-    model: folder or hub id.  what: what it is, for people.  example: a hub id of that kind.
-    further: beside config and weights, groups of file names of which one each must be there.
+    Args:
+        model: folder or hub id.
+        what: kind of the model, for messages.
+        example: a hub id of this kind, for messages.
+        groups: groups of further file names; one file of each group must exist.
     """
     find = files_of(model)
-    lacking = [] if find("config.json") else ["config.json"]
-    lacking += _lacking_weights(find)
-    lacking += [names[0] for names in further if not any(find(name) for name in names)]
-    if not lacking:
+    missing = [] if find("config.json") else ["config.json"]
+    missing += _missing_weights(find)
+    missing += [names[0] for names in groups if not any(find(name) for name in names)]
+    if not missing:
         return []
-    told = f"{model}, {what}"
+    text = f"{model}, {what}"
     if Path(model).is_dir() or find("config.json"):
-        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        told += f": lacks {lacking[0]}{more}"
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        text += f": lacks {missing[0]}{more}"
     if imported := release_of(Path(model)):
-        return [Need("weights", told, imported)]
-    return [Need("weights", told, _command(model, example), fetched=_may_be_id(model))]
+        return [Need("weights", text, imported)]
+    return [Need("weights", text, _command(model, example), fetched=_may_be_id(model))]
 
 
-def _lacking_weights(find: Find) -> list[str]:
-    """Names of weight files that are not there: of one file, or of the shards that an index names."""
+def _missing_weights(find: Find) -> list[str]:
+    """Names of the missing weight files: one file, or the shards of an index."""
     if find("adapter_config.json"):
-        return []  # weights of an adapter, which name those that they stand on
+        return []  # an adapter, whose config names its base model
     for name in (*_named_weights(find), *_WEIGHTS):
         if find(name):
             return []
@@ -89,13 +92,13 @@ def _lacking_weights(find: Find) -> list[str]:
 
 
 def _named_weights(find: Find) -> list[str]:
-    """The file that a config says its weights are in, where it says so."""
+    """The weight file that the config names, if any."""
     config = find("config.json")
     try:
-        named = json.loads(config.read_text()).get("transformers_weights") if config else None
+        name = json.loads(config.read_text()).get("transformers_weights") if config else None
     except (ValueError, AttributeError):
         return []
-    return [str(named)] if named else []
+    return [str(name)] if name else []
 
 
 def _may_be_id(model: str) -> bool:
@@ -103,53 +106,59 @@ def _may_be_id(model: str) -> bool:
 
 
 def _command(model: str, example: str) -> str:
-    """What brings a model: by its id, or the example into the folder that was named."""
+    """The command that downloads a model, or the example into the folder `model`."""
     if _may_be_id(model) and not Path(model).parent.is_dir():
         return f"hf download {model}"
     return f"hf download {example} --local-dir {model}"
 
 
 def timm_weights(model: str) -> list[Need]:
-    """What `timm.create_model(model, pretrained=True)` lacks. Raises ValueError for weights that timm does not know."""
-    from timm.models import get_pretrained_cfg, is_model  # noqa: PLC0415  slow, and only asked for pretrained ones
+    """The need of weights for `timm.create_model(model, pretrained=True)`. Raises ValueError for an unknown tag."""
+    from timm.models import get_pretrained_cfg, is_model  # noqa: PLC0415  slow to import
+    from torch import hub  # noqa: PLC0415
 
     if not is_model(model):
-        return []  # the encoder itself says so, with close names
+        return []  # the encoder reports it, with similar names
     try:
-        told = get_pretrained_cfg(model)
+        config = get_pretrained_cfg(model)
     except RuntimeError as error:
         raise ValueError(f"timm model {model!r}: {error}") from error
-    if told is None or told.file:
+    if config is None or config.file:
         return []
-    if told.hf_hub_id:
-        repository, _, revision = str(told.hf_hub_id).partition("@")
-        names = safe_first(str(told.hf_hub_filename or "pytorch_model.bin"))
-        return _repository_file(repository, names, f"{model}, weights of timm", revision or None)
-    return _torch_hub_file(str(told.url), f"{model}, weights of timm") if told.url else []
+    what = f"{model}, weights of timm"
+    if config.hf_hub_id:
+        repository, _, revision = str(config.hf_hub_id).partition("@")
+        names = safe_first(str(config.hf_hub_filename or "pytorch_model.bin"))
+        return _repository_file(repository, names, what, revision or None)
+    if not config.url:
+        return []
+    path = Path(hub.get_dir()) / "checkpoints" / Path(config.url).name
+    command = f"curl -L --create-dirs -o {path} {config.url}"
+    return [] if path.is_file() else [Need("weights", what, command, fetched=True)]
 
 
 def open_clip_weights(model: str, pretrained: str) -> list[Need]:
-    """What `open_clip.create_model(model, pretrained)` lacks. Raises ValueError for weights that it does not know."""
-    import open_clip  # noqa: PLC0415  slow, and few configs have it
+    """The need of weights for `open_clip.create_model(model, pretrained)`. Raises ValueError for unknown weights."""
+    import open_clip  # noqa: PLC0415  slow to import
 
     if Path(pretrained).is_file():
         return []
-    told = open_clip.get_pretrained_cfg(model, pretrained)
-    if not told:
+    config = open_clip.get_pretrained_cfg(model, pretrained)
+    if not config:
         known = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise ValueError(f"open_clip model {model!r} has no weights {pretrained!r}, nor is that a file; it has {known}")
     name = f"{model} {pretrained}, weights of open_clip"
-    if told.get("hf_hub"):
-        repository, _, file = str(told["hf_hub"]).rpartition("/")
+    if config.get("hf_hub"):
+        repository, _, file = str(config["hf_hub"]).rpartition("/")
         return _repository_file(repository, safe_first(file or "open_clip_pytorch_model.bin"), name)
-    if not told.get("url"):
+    if not config.get("url"):
         return []
-    kept = expanded("~/.cache/clip") / Path(told["url"]).name
-    return [] if kept.is_file() else [Need("weights", name, f"curl -L -o {kept} {told['url']}", fetched=True)]
+    path = expanded("~/.cache/clip") / Path(config["url"]).name
+    return [] if path.is_file() else [Need("weights", name, f"curl -L -o {path} {config['url']}", fetched=True)]
 
 
 def safe_first(name: str) -> list[str]:
-    """File names under which timm and open_clip look for weights, in their order."""
+    """The file names that timm and open_clip try for weights, in their order."""
     safe = {
         "pytorch_model.bin": "model.safetensors",
         "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
@@ -162,10 +171,3 @@ def _repository_file(repository: str, names: Sequence[str], what: str, revision:
         return []
     at = f" --revision {revision}" if revision else ""
     return [Need("weights", what, f"hf download {repository} {names[0]}{at}", fetched=True)]
-
-
-def _torch_hub_file(url: str, what: str) -> list[Need]:
-    from torch import hub  # noqa: PLC0415
-
-    kept = Path(hub.get_dir()) / "checkpoints" / Path(url).name
-    return [] if kept.is_file() else [Need("weights", what, f"curl -L --create-dirs -o {kept} {url}", fetched=True)]

@@ -1,4 +1,4 @@
-"""What classes need on this machine: published files, checkpoints of our own, and packages."""
+"""The needs of classes: published files, checkpoints of this project, and packages."""
 
 import re
 from functools import cache
@@ -20,62 +20,56 @@ _COMMAND = re.compile(r"^# +(lightning fit .*?)\\?$", re.MULTILINE)
 
 
 def file(path: str | Path, what: str, command: str) -> list[Need]:
-    """A published file, and the command that gets it."""
+    """The need of a published file, with the command that gets it; empty if the file exists."""
     return [] if expanded(path).is_file() else [Need("weights", f"{path}, {what}", command)]
 
 
 def checkpoint(name: str | Path | None, what: str) -> list[Need]:
-    """A checkpoint of ours, by shipped name, file or folder, with its card; None needs nothing.
+    """The need of a checkpoint of this project, by shipped name, file or folder, with its card; empty for None.
 
-    Raises ValueError for a file of another kind, such as a pickled one.
+    Raises ValueError for a file of another format, such as a pickled one.
     """
     if name is None:
         return []
     try:
-        found = checkpoints.find_checkpoint(name)
+        card = checkpoints.find_checkpoint(name).with_suffix(".json")
     except FileNotFoundError:
         return [Need("weights", f"{name}, {what}", source_of(Path(name)))]
-    if found.with_suffix(".json").is_file():
-        return []
-    return [Need("weights", f"{found.with_suffix('.json')}, card of {what}", "it is written beside the weights")]
+    return [] if card.is_file() else [Need("weights", f"{card}, card of {what}", "it is written beside the weights")]
 
 
 def package(module: str, name: str, extra: str) -> list[Need]:
-    """An optional package. extra: the group of `pyproject.toml` that brings it."""
+    """The need of an optional package from the `extra` of `pyproject.toml`; empty if it is installed."""
     return [] if find_spec(module) else [Need("package", name, installing(extra))]
 
 
 def quantizing(arguments: Arguments) -> list[Need]:
-    """The package that holds a language model in 4 bits, if its arguments ask for that."""
+    """The need of the package for 4-bit weights, if the arguments of a language model say so."""
     return package("bitsandbytes", "bitsandbytes", "qlora") if arguments.get("quantize") else []
 
 
 def random_language_model(arguments: Arguments, also_frozen: str = "") -> list[Need]:
-    """Weights of a task's language model that would stay random: they do not train, and no file is named for them.
+    """The need of weights for a task's language model that is frozen and would stay random.
 
     Args:
-        arguments: of the task, with the language model's config in `lmm` and perhaps a checkpoint in `start`.
-        also_frozen: what freezes the language model besides LoRA, "" if nothing does.
+        arguments: arguments of the task, with the language model's config in `lmm` and a checkpoint in `start`, if any.
+        also_frozen: what freezes the language model besides LoRA; "" if nothing does.
     """
-    own = arguments_of(arguments.get("lmm"))
-    why = "LoRA" if own.get("lora") else also_frozen
-    if not why or not own or arguments.get("start") or any(own.get(name) for name in ("start", "base", "model")):
+    model = arguments_of(arguments.get("lmm"))
+    cause = "LoRA" if model.get("lora") else also_frozen
+    if not cause or not model or arguments.get("start") or any(model.get(name) for name in ("start", "base", "model")):
         return []
-    return [Need("weights", f"weights of the language model, which {why} leaves as they are", _STARTS, resumable=True)]
+    return [Need("weights", f"weights of the language model, which {cause} does not train", _STARTS, resumable=True)]
 
 
 def source_of(path: Path) -> str:
-    """How a checkpoint, or a folder within an imported release, comes to be."""
-    if imported := release_of(path):
-        return imported
-    made = _commands().get(str(path.parent if path.suffix else path))
-    if made is not None:
-        return made
-    return f"a path, or a shipped name: {', '.join(checkpoints.shipped_names())}"
+    """The command that creates a checkpoint, or a folder of an imported release; otherwise the expected values."""
+    command = release_of(path) or _commands().get(str(path.parent if path.suffix else path))
+    return command or f"a path, or a shipped name: {', '.join(checkpoints.shipped_names())}"
 
 
 def release_of(path: Path) -> str | None:
-    """The commands for what `maskselect import llm-seg` writes, if the path lies in a folder of that name."""
+    """The commands that create a path in the output folder of `maskselect import llm-seg`; None for other paths."""
     if "llm-seg" not in path.parts:
         return None
     folder = Path(*path.parts[: path.parts.index("llm-seg") + 1])
@@ -88,11 +82,11 @@ def release_of(path: Path) -> str | None:
 
 @cache
 def _commands() -> dict[str, str]:
-    """For each folder that a config of the repository writes to, the command at the config's head."""
-    found: dict[str, str] = {}
+    """The command in the header of the shipped config that writes to a folder, for each such folder."""
+    commands: dict[str, str] = {}
     for config in sorted(configs.SHIPPED.rglob("*.yaml")):
         text = config.read_text()
         output, command = _OUTPUT.search(text), _COMMAND.search(text)
         if output and command:
-            found.setdefault(output[1], command[1].strip())
-    return found
+            commands.setdefault(output[1], command[1].strip())
+    return commands

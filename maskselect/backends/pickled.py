@@ -1,4 +1,4 @@
-"""Published weights that are pickles (`.pth`, `.pt`): read without running what is in them."""
+"""Reads published weights in pickle files (`.pth`, `.pt`) without running code from them."""
 
 import pickle
 import zipfile
@@ -9,26 +9,31 @@ import torch
 
 
 def read_pickled(path: Path, what: str, hint: str = "") -> Any:
-    """What a file of plain weights holds, on the CPU; mapped and not copied where the format allows it.
+    """Load a file of plain weights on the CPU, memory-mapped if the format allows it.
 
-    what: whose checkpoint it is, for the error.  hint: the command that gets the file, for the error too.
-    Raises ValueError when the file is damaged, of another format, or holds more than tensors and plain containers.
+    Args:
+        path: the file.
+        what: name of the model, for errors.
+        hint: command that gets the file, for errors.
+
+    Raises:
+        ValueError: the file is damaged, has another format, or holds more than tensors and plain containers.
     """
     try:
         zipped = zipfile.is_zipfile(path)
         if zipped:
             _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # a damaged file breaks its reader in any way: KeyError, AssertionError, struct.error...
+    except Exception as error:  # for a damaged file any error is possible: KeyError, AssertionError, struct.error...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch would advise to run what is in the file
-            reason = "it is of another format, or holds more than tensors"
-        told = f"{what} checkpoint {path} is truncated or not a plain weights file ({reason})"
-        raise ValueError(f"{told}; {hint}" if hint else told) from error
+        if isinstance(error, pickle.UnpicklingError):  # torch's message recommends to run the code in the file
+            reason = "it has another format, or holds more than tensors"
+        message = f"{what} checkpoint {path} is truncated or not a plain weights file ({reason})"
+        raise ValueError(f"{message}; {hint}" if hint else message) from error
 
 
 def _check_sums(path: Path) -> None:
-    """Raises ValueError when a part of a zipped checkpoint is not what its checksum says, which torch does not ask."""
+    """Raise ValueError for a wrong checksum in a zipped checkpoint, because torch does not check them."""
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -36,7 +41,7 @@ def _check_sums(path: Path) -> None:
 
 
 def read_state_dict(path: Path, what: str, hint: str = "", wrapper: str = "") -> dict[str, torch.Tensor]:
-    """The tensors of a file by name, taken out of `wrapper` where the file has that. Raises as `read_pickled` does."""
+    """The tensors of a file by name, from the entry `wrapper` if the file has it. Raises as `read_pickled`."""
     content = read_pickled(path, what, hint)
     tensors = content.get(wrapper, content) if wrapper and isinstance(content, dict) else content
     if not isinstance(tensors, dict) or not all(

@@ -1,4 +1,4 @@
-"""Pickling networks after they were used: transformers leaves hooks in them that Python cannot pickle."""
+"""Pickles networks after use: transformers leaves hooks in them that Python cannot pickle."""
 
 import io
 import pickle
@@ -7,21 +7,21 @@ from typing import Any
 from torch import nn
 
 _HOOKED = "_output_capturing_hooks_installed"
-"""How transformers marks a network whose layers it watches; without it the hooks come back when they are needed."""
+"""Mark of transformers on a network with its hooks. Without the mark, transformers adds the hooks again."""
 
 
 class _Unhooked(pickle.Pickler):
-    """A pickler that leaves out the hooks of transformers, without touching the networks themselves."""
+    """A pickler that omits the hooks of transformers. The networks stay unchanged."""
 
-    def reducer_override(self, given: Any) -> Any:
-        """How a module is pickled; everything else as always."""
-        if not isinstance(given, nn.Module) or not (given._forward_hooks or _HOOKED in vars(given)):
+    def reducer_override(self, value: Any) -> Any:
+        """Reduce a module without hooks of transformers; other values as usual."""
+        if not isinstance(value, nn.Module) or not (value._forward_hooks or _HOOKED in vars(value)):
             return NotImplemented
-        reduced: Any = given.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        reduced: Any = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
         make, arguments, state, *rest = reduced
-        hooks = {key: hook for key, hook in given._forward_hooks.items() if not _of_transformers(hook)}
-        kept = {name: value for name, value in state.items() if name != _HOOKED}
-        return (make, arguments, kept | {"_forward_hooks": type(given._forward_hooks)(hooks)}, *rest)
+        hooks = {key: hook for key, hook in value._forward_hooks.items() if not _of_transformers(hook)}
+        kept = {name: part for name, part in state.items() if name != _HOOKED}
+        return (make, arguments, kept | {"_forward_hooks": type(value._forward_hooks)(hooks)}, *rest)
 
 
 def _of_transformers(hook: Any) -> bool:
@@ -29,8 +29,8 @@ def _of_transformers(hook: Any) -> bool:
     return "<locals>" in name and module.startswith("transformers.")
 
 
-def packed(given: Any) -> bytes:
-    """Anything with networks in it, pickled. Raises what `pickle.dumps` raises."""
+def packed(value: Any) -> bytes:
+    """Pickle a value that contains networks. Raises as `pickle.dumps`."""
     out = io.BytesIO()
-    _Unhooked(out, pickle.HIGHEST_PROTOCOL).dump(given)
+    _Unhooked(out, pickle.HIGHEST_PROTOCOL).dump(value)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Models of transformers with their processors, by hub id or folder: whole, or one sentence that says what is wrong."""
+"""Loads models of transformers with their processors, by hub id or folder, with checks and short errors."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -12,77 +12,92 @@ from maskselect.backends.weightless import reads_weights
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHOWN = 3
-"""How many names of missing tensors a message shows."""
+"""Names of missing tensors in a message."""
 
 
 def model_type(model: str, what: str, example: str, expected: Collection[str] = ()) -> str:
-    """The `model_type` that the config of a model names, before any weights are read.
+    """The `model_type` in the config of a model, before any weights are loaded.
 
-    what: what the model should be, for messages.  example: a hub id of that kind.
-    expected: the types that will do; empty for any.
-    Raises FileNotFoundError when the config is not there, ValueError when it is damaged or of another type.
+    Args:
+        model: hub id or folder.
+        what: kind of the model, for messages.
+        example: a hub id of this kind, for messages.
+        expected: allowed types; empty for any.
+
+    Raises:
+        FileNotFoundError: the config is not available.
+        ValueError: the config is damaged, or its type is not allowed.
     """
     try:
-        found = str(AutoConfig.from_pretrained(model, local_files_only=not reads_weights()).model_type)
+        kind = str(AutoConfig.from_pretrained(model, local_files_only=not reads_weights()).model_type)
     except OSError as error:
         raise FileNotFoundError(_missing(model, what, example) if reads_weights() else _no_config(model)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{_is_not(model, what, example)}: {_first_line(error)}") from error
-    if expected and found not in expected:
+    if expected and kind not in expected:
         kinds = ", ".join(sorted(expected))
-        raise ValueError(f"{_is_not(model, what, example)}: its config says model_type {found!r}, expected {kinds}")
-    return found
+        raise ValueError(f"{_is_not(model, what, example)}: its config says model_type {kind!r}, expected {kinds}")
+    return kind
 
 
-def load_pretrained(model: str, what: str, example: str, network: Any, processor: Any, **given: Any) -> tuple[Any, Any]:
-    """The processor, and the network in evaluation mode, frozen, on the CPU; see `_without_weights` too.
+def load_pretrained(
+    model: str, what: str, example: str, network: Any, processor: Any, **arguments: Any
+) -> tuple[Any, Any]:
+    """Load a processor, and a frozen network in evaluation mode on the CPU; see `_without_weights`, too.
 
-    network, processor: classes with `from_pretrained`.  given: further arguments for the network's.
-    Raises FileNotFoundError when something is not there; ValueError when it is of another kind, damaged, or lacks
-    weights, which transformers would draw at random.
+    Args:
+        model: hub id or folder.
+        what: kind of the model, for messages.
+        example: a hub id of this kind, for messages.
+        network, processor: classes with `from_pretrained`.
+        arguments: further arguments of the network's `from_pretrained`.
+
+    Raises:
+        FileNotFoundError: a file is not available.
+        ValueError: the model is of another kind or damaged, or weights are missing, which transformers would initialise
+            at random.
     """
     if not reads_weights():
-        return _without_weights(model, network, processor, given)
+        return _without_weights(model, network, processor, arguments)
     try:
-        read = processor.from_pretrained(model)
-        loaded, told = network.from_pretrained(model, output_loading_info=True, **given)
+        loaded_processor = processor.from_pretrained(model)
+        loaded, info = network.from_pretrained(model, output_loading_info=True, **arguments)
     except OSError as error:
         raise FileNotFoundError(_missing(model, what, example)) from error
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{_is_not(model, what, example)}: {_first_line(error)}") from error
-    # A criterion holds class weights of training alone.
-    absent = sorted(name for name in told["missing_keys"] if not name.startswith("criterion."))
-    if absent:
-        shown = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
-        raise ValueError(f"{what} {model!r} lacks {len(absent)} tensors that its config asks for: {shown}")
-    return read, loaded.eval().requires_grad_(False)
+    # The criterion has class weights for training only.
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith("criterion."))
+    if missing:
+        shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        raise ValueError(f"{what} {model!r} lacks {len(missing)} tensors that its config asks for: {shown}")
+    return loaded_processor, loaded.eval().requires_grad_(False)
 
 
-def _without_weights(model: str, network: Any, processor: Any, given: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The same on the meta device, by the config on this machine, or by what is published of its sizes.
+def _without_weights(model: str, network: Any, processor: Any, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+    """`load_pretrained` on the meta device, by the local config or else the argument `published`.
 
-    Without files of the processor an `UnreadProcessor` takes its place. Raises FileNotFoundError without a config.
+    An `UnreadProcessor` replaces a processor without local files. Raises FileNotFoundError without a config.
     """
     try:
         config = getattr(network, "config_class", AutoConfig).from_pretrained(model, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        config = given.get("published")
+        config = arguments.get("published")
         if config is None:
             raise FileNotFoundError(_no_config(model)) from error
     try:
-        read = processor.from_pretrained(model, local_files_only=True)
+        loaded_processor = processor.from_pretrained(model, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, TypeError):
-        read = UnreadProcessor()
-    held = given.get("dtype", "auto")
-    held = (config.dtype or "float32") if held == "auto" else held
-    arguments = {"dtype": getattr(torch, held) if isinstance(held, str) else held}
-    if "attn_implementation" in given:
-        arguments["attn_implementation"] = given["attn_implementation"]
+        loaded_processor = UnreadProcessor()
+    dtype = arguments.get("dtype", "auto")
+    dtype = (config.dtype or "float32") if dtype == "auto" else dtype
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     if hasattr(network, "from_config"):
-        made = network.from_config(config, **arguments)
+        attention = {k: v for k, v in arguments.items() if k == "attn_implementation"}
+        empty = network.from_config(config, dtype=dtype, **attention)
     else:
-        made = network(config).to(arguments["dtype"])
-    return read, made.eval().requires_grad_(False)
+        empty = network(config).to(dtype)
+    return loaded_processor, empty.eval().requires_grad_(False)
 
 
 class _Everything(dict[str, int]):
@@ -91,7 +106,7 @@ class _Everything(dict[str, int]):
 
 
 class UnreadProcessor:
-    """In place of a processor or tokenizer whose files are not here: it knows every word, under one id."""
+    """Replaces a processor or tokenizer without local files. Its vocabulary has every word, with the id 0."""
 
     bos_token_id = eos_token_id = 0
 
@@ -103,7 +118,7 @@ class UnreadProcessor:
         return {"input_ids": []}
 
     def get_vocab(self) -> dict[str, int]:
-        """A vocabulary that has every word."""
+        """A vocabulary with every word."""
         return _Everything()
 
     def convert_tokens_to_ids(self, token: str) -> int:
@@ -127,7 +142,7 @@ def _is_not(model: str, what: str, example: str) -> str:
 
 
 def _command(model: str, example: str) -> str:
-    """What downloads the model, or the example where the model is a folder's name."""
+    """The command that downloads the model, or the example if `model` is a folder."""
     return f"hf download {model if _HUB_ID.fullmatch(model) else example}"
 
 

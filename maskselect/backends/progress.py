@@ -1,4 +1,4 @@
-"""Progress bars: the one door to the terminal for work that takes a while."""
+"""Progress bars on standard error."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -24,59 +24,35 @@ from rich.text import Text
 Item = TypeVar("Item")
 
 
-class _Rate(ProgressColumn):
-    """Items a second, in the item's own unit."""
+class _MeanRate(ProgressColumn):
+    """Mean items per second from the start to the last finished item, and the remaining time at this rate.
+
+    Rich's own rate covers the last half minute. For items that arrive in bursts, such as whole shards of another
+    process, it alternates between thousands per second and nothing.
+    """
 
     def __init__(self, unit: str) -> None:
         super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
-        """The rate over the last moments, or over the whole run once it is finished."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} {self._unit}/s")
-
-
-class _Mean:
-    """Items a second from the start up to the last one that was done.
-
-    Rich looks at the last half minute. Where many items are told of at once, as when a whole shard comes back from
-    another process, that gives thousands a second and then nothing.
-    """
-
-    def __init__(self) -> None:
-        self._start, self._items, self._seconds = monotonic(), 0, 0.0
+        self._unit, self._start, self._items, self._seconds = unit, monotonic(), 0, 0.0
 
     def step(self) -> None:
-        """One more is done."""
+        """Count one item."""
         self._items, self._seconds = self._items + 1, monotonic() - self._start
 
-    @property
-    def speed(self) -> float | None:
-        """None before the first one."""
-        return self._items / self._seconds if self._seconds > 0 else None
-
-
-class _MeanRate(ProgressColumn):
-    """Items a second, and the time left at that pace."""
-
-    def __init__(self, mean: _Mean, unit: str) -> None:
-        super().__init__()
-        self._mean, self._unit = mean, unit
-
     def render(self, task: Task) -> Text:
-        """Nothing before the first item, and no time left where it is not known how many there are."""
-        speed = self._mean.speed
-        if speed is None:
+        """The rate, after the first item, and the remaining time, if the total is known."""
+        if not self._seconds:
             return Text("")
-        left = "" if task.remaining is None else f" {timedelta(seconds=round(task.remaining / speed))}"
-        return Text(f"{speed:.1f} {self._unit}/s{left}")
+        rate = self._items / self._seconds
+        left = "" if task.remaining is None else f" {timedelta(seconds=round(task.remaining / rate))}"
+        return Text(f"{rate:.1f} {self._unit}/s{left}")
 
 
 def _bar(*columns: ProgressColumn) -> Progress:
-    """A bar on standard error; nothing, not even an empty line, where that is no terminal."""
+    """A bar on standard error; no output at all if that is not a terminal."""
     silent = not sys.stderr.isatty()
-    return Progress(*columns, console=Console(file=sys.stderr, quiet=silent), disable=silent)
+    console = Console(file=sys.stderr, quiet=silent)
+    return Progress(TextColumn("{task.description}"), BarColumn(), *columns, console=console, disable=silent)
 
 
 def track(
@@ -86,35 +62,32 @@ def track(
     unit: str = "it",
     note: Callable[[], str] | None = None,
 ) -> Iterator[Item]:
-    """Yields `items` with a bar on standard error of done, total, rate and time left; none where that is no terminal.
+    """Yield `items` with a progress bar; without one if standard error is not a terminal.
 
-    total: how many there will be, or None where that is not known.
-    note: gives what stands before the bar once an item is done, in place of `description`. Such work may come in
-        bursts: its rate is that of the whole run, otherwise it is that of the last moments.
+    Args:
+        items: any iterable.
+        total: number of items; None if unknown.
+        description: text before the bar.
+        unit: unit of the rate.
+        note: called after each item; its result replaces `description`.
     """
-    mean = _Mean()
-    pace = (_Rate(unit), TimeRemainingColumn()) if note is None else (_MeanRate(mean, unit),)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *pace)
-    with _bar(*columns) as progress:
-        if note is None:
-            yield from progress.track(items, total=total, description=description)
-            return
+    rate = _MeanRate(unit)
+    with _bar(MofNCompleteColumn(), rate) as progress:
         task = progress.add_task(description, total=total)
         for item in items:
             yield item
-            mean.step()
-            progress.update(task, advance=1, description=note())
+            rate.step()
+            progress.update(task, advance=1, description=note() if note else None)
 
 
 @contextmanager
 def reading(file: BinaryIO, size: int, description: str) -> Iterator[BinaryIO]:
-    """The file, with a bar of the bytes read, of `size`; no bar where standard error is no terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with _bar(*columns) as progress:
+    """A file with a progress bar of the bytes read; without one if standard error is not a terminal.
+
+    Args:
+        file: opened for reading.
+        size: number of bytes.
+        description: text before the bar.
+    """
+    with _bar(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as progress:
         yield progress.wrap_file(file, size, description=description)

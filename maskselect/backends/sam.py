@@ -1,7 +1,7 @@
-"""Segment Anything: builds its networks, reads their weights, and runs prompts through the decoder.
+"""Segment Anything: builds the networks, loads their weights, and runs prompts through the decoder.
 
-Two kinds. *Official*: ViT-B, L and H from the published `.pth` files. *Compact*: the same networks at a size that
-trains on two CPU cores, from this repository's own checkpoints.
+*Official* models are ViT-B, L and H from the published `.pth` files. A *compact* model has the same networks at a size
+that trains on two CPU cores, and is loaded from a checkpoint of this project.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from maskselect.ops.paths import expanded
 from maskselect.structures.needs import Arguments, Need
 
 SYSTEM = "sam"
-"""`system` field of a compact SAM's card."""
+"""The `system` field in the card of a compact SAM."""
 
 _URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 OFFICIAL = {
@@ -31,7 +31,7 @@ OFFICIAL = {
     "vit_l": "sam_vit_l_0b3195.pth",
     "vit_h": "sam_vit_h_4b8939.pth",
 }
-"""Published file of each official model. The six hex digits are the beginning of the file's SHA-256 (README of
+"""Published file of each official model. The six hex digits are the first of the SHA-256 of the file (README of
 facebookresearch/segment-anything)."""
 
 _OF_ALL = {
@@ -52,7 +52,7 @@ OFFICIAL_SIZES: dict[str, dict[str, Any]] = {
 """Arguments of `build_sam` for each official model."""
 
 MODEL_TYPES = ("compact", *OFFICIAL, "vit_t")
-"""What `load_sam` takes. "vit_t" is MobileSAM, whose published file has no digits in its name."""
+"""Models that `load_sam` supports. "vit_t" is MobileSAM."""
 
 
 def build_sam(
@@ -72,14 +72,17 @@ def build_sam(
     decoder_mlp_dim: int = 192,
     iou_head_hidden_dim: int = 64,
 ) -> Sam:
-    """A Segment Anything model with random weights; by default the compact one.
+    """Build a Segment Anything model with random weights; by default the compact one.
 
-    image_size: side in pixels of the square that the encoder reads. Low-res logits have 4 * image_size / patch_size.
-    embed_dim, depth, num_heads, mlp_ratio: the ViT. Its blocks attend within windows of `window_size` cells, those in
-        `global_attn_indexes` everywhere.
-    prompt_dim: channels of the image embedding, the prompts and the decoder.
+    Args:
+        image_size: side of the encoder's square input in pixels. Low-res logits have the side
+            4 * image_size / patch_size.
+        embed_dim, depth, num_heads, mlp_ratio: sizes of the ViT.
+        window_size, global_attn_indexes: side of the attention windows in cells, and blocks with global attention.
+        prompt_dim: channels of the image embedding, the prompts and the decoder.
 
-    Raises ValueError when patch and image do not divide.
+    Raises:
+        ValueError: image_size is not a multiple of patch_size.
     """
     if image_size % patch_size:
         raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
@@ -95,7 +98,7 @@ def build_sam(
 
 
 def _sine_positions(grid: int, channels: int) -> Tensor:
-    """2-D sinusoidal position map, (1, grid, grid, channels)."""
+    """2-D sinusoidal position embedding, (1, grid, grid, channels)."""
     quarter = channels // 4
     frequency = 1.0 / 10.0 ** (2 * torch.arange(quarter) / quarter)
     angle = torch.arange(grid)[:, None] * frequency
@@ -107,23 +110,28 @@ def _sine_positions(grid: int, channels: int) -> Tensor:
 def attend_prompts(
     sam: Sam, embeddings: Tensor, sparse: Tensor, masks: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The decoder's transformer for many prompts on many images at once.
+    """Run the decoder's transformer for many prompts on many images.
 
-    embeddings: (B, C, h, w) of the images.  sparse: (B, P, T, C) of the prompts, by the prompt encoder.
-    masks: (B, P, 4h, 4w) low-res logits given as prompts, or None.
-    Returns mask tokens (B * P, 4, C), image tokens (B * P, C, h, w) and predicted IoU (B * P, 4). The first of the four
-    is the single-mask output.
+    Args:
+        sam: the model.
+        embeddings: (B, C, h, w) image embeddings.
+        sparse: (B, P, T, C) prompts, from the prompt encoder.
+        masks: (B, P, 4h, 4w) low-res logits as prompts, or None.
+
+    Returns:
+        Mask tokens (B * P, 4, C), image tokens (B * P, C, h, w) and predicted IoU (B * P, 4). The first of the four is
+        the single-mask output.
     """
     images, prompts = sparse.shape[:2]
     decoder, encoder = sam.mask_decoder, sam.prompt_encoder
-    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([own.expand(images * prompts, -1, -1), sparse.flatten(0, 1).to(own.dtype)], 1)
-    position = encoder.get_dense_pe().to(own.dtype)
+    output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([output.expand(images * prompts, -1, -1), sparse.flatten(0, 1).to(output.dtype)], 1)
+    position = encoder.get_dense_pe().to(output.dtype)
     if masks is None:
-        source = embeddings + encoder.no_mask_embed.weight[:, :, None, None].to(own.dtype)
+        source = embeddings + encoder.no_mask_embed.weight[:, :, None, None].to(output.dtype)
     else:
-        drawn = encoder.mask_downscaling(masks.flatten(0, 1)[:, None].float()).to(own.dtype)
-        source = embeddings.repeat_interleave(prompts, 0) + drawn
+        dense = encoder.mask_downscaling(masks.flatten(0, 1)[:, None].float()).to(output.dtype)
+        source = embeddings.repeat_interleave(prompts, 0) + dense
     if len(source) == 1:
         tokens, pixels = attend_two_ways(decoder.transformer, _as_tokens(source), _as_tokens(position), tokens)
     else:
@@ -138,37 +146,40 @@ def _as_tokens(image: Tensor) -> Tensor:
     return rearrange(image, "1 c h w -> 1 (h w) c").contiguous()
 
 
-def draw_masks(sam: Sam, mask_tokens: Tensor, pixels: Tensor) -> Tensor:
-    """Low-res logits (N, 4, 4h, 4w) from what `attend_prompts` returns, or from some rows of it."""
+def upscale_masks(sam: Sam, mask_tokens: Tensor, pixels: Tensor) -> Tensor:
+    """Low-res logits (N, 4, 4h, 4w) from mask tokens and image tokens of `attend_prompts`, or some rows of them."""
     decoder = sam.mask_decoder
     fine = decoder.output_upscaling(pixels)
     heads = zip(decoder.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True)
     weights = torch.stack([head(token) for head, token in heads], 1)
-    drawn = weights @ rearrange(fine, "n c h w -> n c (h w)")
-    return rearrange(drawn, "n k (h w) -> n k h w", h=fine.shape[-2])
+    logits = weights @ rearrange(fine, "n c h w -> n c (h w)")
+    return rearrange(logits, "n k (h w) -> n k h w", h=fine.shape[-2])
 
 
 def decode_prompts(sam: Sam, embeddings: Tensor, sparse: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """`attend_prompts` and `draw_masks`: logits (B, P, 4, 4h, 4w) and predicted IoU (B, P, 4)."""
+    """`attend_prompts` and `upscale_masks`: logits (B, P, 4, 4h, 4w) and predicted IoU (B, P, 4)."""
     mask_tokens, pixels, iou = attend_prompts(sam, embeddings, sparse, masks)
     images = len(sparse)
-    low = rearrange(draw_masks(sam, mask_tokens, pixels), "(b p) k h w -> b p k h w", b=images)
+    low = rearrange(upscale_masks(sam, mask_tokens, pixels), "(b p) k h w -> b p k h w", b=images)
     return low, rearrange(iou, "(b p) k -> b p k", b=images)
 
 
 def load_sam(model_type: str = "compact", checkpoint: str | Path = "sam") -> Sam:
-    """A SAM in evaluation mode, frozen, on the CPU.
+    """Load a frozen SAM in evaluation mode on the CPU.
 
-    model_type: one of MODEL_TYPES.
-    checkpoint: for "compact" a name or path as in `checkpoints.find_checkpoint`; else the published .pth or .pt file.
+    Args:
+        model_type: one of MODEL_TYPES.
+        checkpoint: for "compact", a name or path as in `checkpoints.find_checkpoint`; else the published .pth or .pt
+            file.
 
-    Raises FileNotFoundError when the file is missing, ValueError when it is damaged, of another model, or not what it
-    claims to be.
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, holds another model, or is not the published file of its name.
     """
     if model_type not in MODEL_TYPES:
         raise ValueError(f"SAM model_type {model_type!r} is unknown; expected one of {', '.join(MODEL_TYPES)}")
     if model_type == "vit_t":
-        from maskselect.backends.mobile_sam import load_mobile_sam  # noqa: PLC0415  timm loads slowly; few ask for it
+        from maskselect.backends.mobile_sam import load_mobile_sam  # noqa: PLC0415  importing timm is slow
 
         return load_mobile_sam(expanded(checkpoint))
     sam = _load_compact(checkpoint) if model_type == "compact" else _load_official(model_type, expanded(checkpoint))
@@ -176,52 +187,46 @@ def load_sam(model_type: str = "compact", checkpoint: str | Path = "sam") -> Sam
 
 
 def sam_needs(arguments: Arguments) -> list[Need]:
-    """What a class with the arguments of `load_sam` needs."""
+    """The needs of a class with the arguments of `load_sam`."""
     kind, path = arguments.get("model_type", "compact"), arguments.get("checkpoint", "sam")
     if kind == "compact":
         return needs.checkpoint(path, "compact SAM")
     if kind == "vit_t":
-        from maskselect.backends.mobile_sam import URL  # noqa: PLC0415  timm loads slowly; few ask for it
+        from maskselect.backends.mobile_sam import URL  # noqa: PLC0415  importing timm is slow
 
         return needs.file(path, "MobileSAM", f"curl -L --create-dirs -o {path} {URL}")
     if kind not in OFFICIAL:
-        return []  # the class itself says so
+        return []  # the constructor reports it
     return needs.file(path, f"SAM {kind}", f"curl -L --create-dirs -o {path} {_URL}{OFFICIAL[kind]}")
 
 
 def _load_compact(checkpoint: str | Path) -> Sam:
-    card = checkpoints.read_card(checkpoint)
-    if card["system"] != SYSTEM:
-        raise ValueError(f"checkpoint {checkpoint} is of system {card['system']!r}; expected {SYSTEM!r}")
+    card = checkpoints.read_card(checkpoint, SYSTEM)
+    config = card.get("config", {})  # arguments of `build_sam`, or the task that trained the model
+    sizes = config if Node.of(config) is None else arguments_of(config).get("model") or {}
     try:
-        sam = build_sam(**_sizes(card.get("config", {})))
+        sam = build_sam(**sizes)
     except TypeError as error:
         raise ValueError(f"card of checkpoint {checkpoint}: config does not fit build_sam: {error}") from error
     checkpoints.load_into(sam, checkpoint, SYSTEM)
     return sam
 
 
-def _sizes(config: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `build_sam` from a card: given as such, or as the `model` of the task that trained it."""
-    return config if Node.of(config) is None else arguments_of(config).get("model") or {}
-
-
 def _load_official(model_type: str, path: Path) -> Sam:
-    name = OFFICIAL[model_type]
+    hint = f"get it with: curl -LO {_URL}{OFFICIAL[model_type]}"
     if not reads_weights():
         return build_sam(**OFFICIAL_SIZES[model_type])
     if not path.is_file():
-        raise FileNotFoundError(f"SAM checkpoint {path} not found; get it with: curl -LO {_URL}{name}")
+        raise FileNotFoundError(f"SAM checkpoint {path} not found; {hint}")
     if path.name in OFFICIAL.values():
-        _check_published(path)
+        _check_digest(path)
     sam = build_sam(**OFFICIAL_SIZES[model_type])
-    tensors = read_state_dict(path, "SAM", f"get it with: curl -LO {_URL}{name}")
-    checkpoints.load_strictly(sam, tensors, str(path))
+    checkpoints.load_strictly(sam, read_state_dict(path, "SAM", hint), str(path))
     return sam
 
 
-def _check_published(path: Path) -> None:
-    """Compare a file that carries a published name with the digits in that name."""
+def _check_digest(path: Path) -> None:
+    """Compare the SHA-256 of a file that has a published name with the digits in the name."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     expected = path.stem.rsplit("_", 1)[1]

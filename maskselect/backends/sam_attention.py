@@ -1,12 +1,12 @@
-"""SAM's two-way transformer for many point or box prompts on one image: the same weights, fewer multiplications.
+"""SAM's two-way transformer for many prompts on one image, with the same weights and fewer multiplications.
 
 Two exact changes (only the order of sums differs):
 
-- Until the first layer has mixed prompts into it, the image side is the same for every prompt; it is projected once.
-- A prompt has few tokens T and the image many, N. Where SAM projects N image tokens of width C to D and then
-  compares them with T tokens in each of h heads, the projection is applied to the tokens instead: of every image token,
-  h T C multiplications remain of C D + T D. With SAM's sizes (C 256, D 128, h 8, T 7) these are 14,336 instead of
-  33,664. It is done for all seven projections that are not the same for every prompt.
+- Before the first layer mixes prompts into them, the image tokens are equal for all prompts and are projected once.
+- A prompt has few tokens, T, and the image has many, N. SAM projects N image tokens of width C to D and compares them
+  with T tokens in each of h heads. Here the projection is applied to the T tokens instead, for all seven projections
+  that depend on the prompt. Each image token then needs h T C multiplications instead of C D + T D: with SAM's sizes
+  (C 256, D 128, h 8, T 7) 14,336 instead of 33,664.
 
 Shape letters: P prompts, T tokens of a prompt, N image tokens, C channels, h heads, d channels of a head.
 """
@@ -24,10 +24,15 @@ from maskselect.backends.sam_network import Attention, TwoWayAttentionBlock, Two
 def attend_two_ways(
     transformer: TwoWayTransformer, image: Tensor, position: Tensor, tokens: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What `transformer(image, position, tokens)` gives, for one image and P prompts.
+    """Compute `transformer(image, position, tokens)` for one image and P prompts.
 
-    image, position: (1, N, C).  tokens: (P, T, C).
-    Returns tokens (P, T, C) and image tokens (P, N, C).
+    Args:
+        transformer: the layers.
+        image, position: (1, N, C).
+        tokens: (P, T, C).
+
+    Returns:
+        Tokens (P, T, C) and image tokens (P, N, C).
     """
     queries, keys = tokens, image
     for layer in transformer.layers:
@@ -40,38 +45,32 @@ def attend_two_ways(
 def _attend_block(
     block: TwoWayAttentionBlock, queries: Tensor, keys: Tensor, query_position: Tensor, position: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One layer. keys: (1, N, C) while they are the same for all prompts, then (P, N, C)."""
+    """One layer. `keys` are (1, N, C) while they are equal for all prompts, then (P, N, C)."""
     if block.skip_first_layer_pe:
         queries = _self_attention(block.self_attn, queries, queries)
     else:
         queries = queries + _self_attention(block.self_attn, queries + query_position, queries)
     queries = block.norm1(queries)
     placed = keys + position
-    found = _tokens_to_image(block.cross_attn_token_to_image, queries + query_position, placed, keys)
-    queries = block.norm2(queries + found)
+    update = _tokens_to_image(block.cross_attn_token_to_image, queries + query_position, placed, keys)
+    queries = block.norm2(queries + update)
     queries = block.norm3(queries + block.mlp(queries))
-    moved = _image_to_tokens(block.cross_attn_image_to_token, placed, queries + query_position, queries)
-    return queries, block.norm4(keys + moved)
+    update = _image_to_tokens(block.cross_attn_image_to_token, placed, queries + query_position, queries)
+    return queries, block.norm4(keys + update)
 
 
 def _self_attention(attention: Attention, queries: Tensor, values: Tensor) -> Tensor:
-    """Tokens among themselves; queries are the keys too. Both (P, T, C)."""
-    q, k, v = (
-        _heads(projection(x), attention.num_heads)
-        for projection, x in (
-            (attention.q_proj, queries),
-            (attention.k_proj, queries),
-            (attention.v_proj, values),
-        )
-    )
+    """Self-attention of tokens; the keys equal the queries. Both (P, T, C)."""
+    inputs = ((attention.q_proj, queries), (attention.k_proj, queries), (attention.v_proj, values))
+    q, k, v = (_heads(project(x), attention.num_heads) for project, x in inputs)
     return attention.out_proj(_joined(F.scaled_dot_product_attention(q, k, v)))
 
 
 def _tokens_to_image(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Tokens (P, T, C) look at the image (1 or P, N, C), by `keys` and for `values`: to (P, T, C).
+    """Attention of tokens (P, T, C) to image keys and values (1 or P, N, C): (P, T, C).
 
-    The key's bias adds the same to all keys of a query, which softmax does not see. Weights of a query add up to 1, so
-    the value's bias comes through as it is.
+    The bias of the keys adds a constant for each query, which softmax ignores. The weights of a query sum to 1, so the
+    bias of the values is added once.
     """
     heads = attention.num_heads
     q = _heads(attention.q_proj(queries), heads)  # (P, h, T, d)
@@ -82,32 +81,32 @@ def _tokens_to_image(attention: Attention, queries: Tensor, keys: Tensor, values
     key_weight = rearrange(attention.k_proj.weight, "(h d) c -> h d c", h=heads)
     lifted = rearrange(torch.einsum("phtd,hdc->phtc", q, key_weight), "p h t c -> p (h t) c")
     weights = (torch.bmm(lifted, keys.mT) * scale).softmax(-1)  # (P, hT, N)
-    seen = rearrange(torch.bmm(weights, values), "p (h t) c -> p h t c", h=heads)
+    pooled = rearrange(torch.bmm(weights, values), "p (h t) c -> p h t c", h=heads)
     value_weight = rearrange(attention.v_proj.weight, "(h d) c -> h d c", h=heads)
-    found = rearrange(torch.einsum("phtc,hdc->pthd", seen, value_weight), "p t h d -> p t (h d)")
-    return attention.out_proj(found + attention.v_proj.bias)
+    result = rearrange(torch.einsum("phtc,hdc->pthd", pooled, value_weight), "p t h d -> p t (h d)")
+    return attention.out_proj(result + attention.v_proj.bias)
 
 
 def _image_to_tokens(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """The image (1 or P, N, C) looks at tokens (P, T, C): to (P, N, C)."""
+    """Attention of the image (1 or P, N, C) to tokens (P, T, C): (P, N, C)."""
     heads = attention.num_heads
     k, v = (_heads(project(x), heads) for project, x in ((attention.k_proj, keys), (attention.v_proj, values)))
-    weights = (_compared(attention, queries, k) * k.shape[-1] ** -0.5).softmax(-1)  # (P, h, N, T)
+    weights = (_products(attention, queries, k) * k.shape[-1] ** -0.5).softmax(-1)  # (P, h, N, T)
     out_weight = rearrange(attention.out_proj.weight, "c (h d) -> c h d", h=heads)
-    laid = rearrange(torch.einsum("phtd,chd->phtc", v, out_weight), "p h t c -> p (h t) c")
-    return torch.baddbmm(attention.out_proj.bias, rearrange(weights, "p h n t -> p n (h t)"), laid)
+    lifted = rearrange(torch.einsum("phtd,chd->phtc", v, out_weight), "p h t c -> p (h t) c")
+    return torch.baddbmm(attention.out_proj.bias, rearrange(weights, "p h n t -> p n (h t)"), lifted)
 
 
-def _compared(attention: Attention, queries: Tensor, keys: Tensor) -> Tensor:
-    """Image tokens (1 or P, N, C) against keys (P, h, T, d): (P, h, N, T)."""
+def _products(attention: Attention, queries: Tensor, keys: Tensor) -> Tensor:
+    """Dot products of projected image tokens (1 or P, N, C) with keys (P, h, T, d): (P, h, N, T)."""
     heads = attention.num_heads
     if len(queries) == 1:
         return _heads(attention.q_proj(queries), heads) @ keys.mT
     query_weight = rearrange(attention.q_proj.weight, "(h d) c -> h d c", h=heads)
     lifted = rearrange(torch.einsum("phtd,hdc->phtc", keys, query_weight), "p h t c -> p (h t) c")
     offset = torch.einsum("phtd,hd->pht", keys, rearrange(attention.q_proj.bias, "(h d) -> h d", h=heads))
-    compared = rearrange(torch.bmm(queries, lifted.mT), "p n (h t) -> p h n t", h=heads)
-    return compared + offset[:, :, None]
+    products = rearrange(torch.bmm(queries, lifted.mT), "p n (h t) -> p h n t", h=heads)
+    return products + offset[:, :, None]
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:

@@ -1,6 +1,6 @@
 """SAM's image encoder (arXiv 2304.02643): a ViT with windows, global layers and decomposed relative positions.
 
-Names of parameters, and numbers, are those of the `segment_anything` package's `ImageEncoderViT`, which tests compare.
+Parameter names and results equal those of the `segment_anything` package's `ImageEncoderViT`, which tests compare.
 
 Shape letters: B images or windows, H W the grid in cells, C channels, h heads, d channels of a head, w window.
 """
@@ -16,14 +16,12 @@ _EPS = 1e-6
 
 
 class LayerNorm2d(nn.Module):
-    """Layer norm over the channels of a map."""
+    """Layer norm over the channels of a feature map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight, self.bias = (
-            nn.Parameter(torch.ones(channels, dtype=torch.float32)),
-            nn.Parameter(torch.zeros(channels, dtype=torch.float32)),
-        )
+        self.weight = nn.Parameter(torch.ones(channels, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(channels, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
@@ -49,11 +47,12 @@ class ImageEncoderViT(nn.Module):
     """The encoder with its neck.
 
     Args:
-        img_size, patch_size: side of the square image and of a patch, in pixels.
-        embed_dim, depth, num_heads, mlp_ratio: the transformer.
+        img_size, patch_size: side of the square image and of a patch in pixels.
+        embed_dim, depth, num_heads, mlp_ratio: sizes of the transformer.
         out_chans: channels of the image embedding.
         use_rel_pos: add relative positions to the attention.
-        window_size: side of the windows in cells, for all blocks but those in `global_attn_indexes`.
+        window_size: side of the windows in cells, for all blocks but the `global_attn_indexes`.
+        global_attn_indexes: numbers of the blocks with global attention.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class ImageEncoderViT(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised pixels to the image embedding (B, C, H, W)."""
+        """Normalised pixels (B, 3, S, S) to the image embedding (B, C, H, W)."""
         x = self.patch_embed(pixels) + self.pos_embed
         for block in self.blocks:
             x = block(x)
@@ -98,7 +97,7 @@ class ImageEncoderViT(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Patches to vectors: (B, 3, S, S) to (B, H, W, C)."""
+    """Patch embedding."""
 
     def __init__(self, patch_size: int, embed_dim: int) -> None:
         super().__init__()
@@ -111,7 +110,7 @@ class PatchEmbed(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and beside a residual. window_size: 0 for global attention."""
+    """Attention and MLP with pre-norms and residuals. `window_size` 0 means global attention."""
 
     def __init__(self, width: int, heads: int, hidden: int, use_rel_pos: bool, side: int, window_size: int) -> None:
         super().__init__()
@@ -122,20 +121,20 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same."""
-        seen = self.norm1(x)
+        normed = self.norm1(x)
         if self.window_size:
             height, width = x.shape[1:3]
-            windows, padded = split_windows(seen, self.window_size)
-            seen = join_windows(self.attn(windows), self.window_size, padded)[:, :height, :width].contiguous()
+            windows, padded = split_windows(normed, self.window_size)
+            update = join_windows(self.attn(windows), self.window_size, padded)[:, :height, :width].contiguous()
         else:
-            seen = self.attn(seen)
-        x = x + seen
+            update = self.attn(normed)
+        x = x + update
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
 
 class Attention(nn.Module):
-    """Attention among the cells of a map. side: of the maps that it sees, in cells, if positions are relative."""
+    """Self-attention of the cells of a map. `side` in cells is needed for relative positions."""
 
     def __init__(self, width: int, heads: int, use_rel_pos: bool, side: int) -> None:
         super().__init__()
@@ -152,23 +151,23 @@ class Attention(nn.Module):
         queries, keys, values = rearrange(self.qkv(x), "b h w (three n d) -> three (b n) (h w) d", three=3, n=heads)
         weights = (queries * self.scale) @ keys.transpose(-2, -1)
         if self.use_rel_pos:
-            weights = self._placed(weights, queries, height, width)
-        seen = weights.softmax(-1) @ values
-        out: Tensor = self.proj(rearrange(seen, "(b n) (h w) d -> b h w (n d)", n=heads, h=height))
+            weights = self._add_positions(weights, queries, height, width)
+        mixed = weights.softmax(-1) @ values
+        out: Tensor = self.proj(rearrange(mixed, "(b n) (h w) d -> b h w (n d)", n=heads, h=height))
         return out
 
-    def _placed(self, weights: Tensor, queries: Tensor, height: int, width: int) -> Tensor:
-        """Attention (B h, H W, H W) plus what rows and columns say of the distance."""
+    def _add_positions(self, weights: Tensor, queries: Tensor, height: int, width: int) -> Tensor:
+        """Add the decomposed relative positions to attention logits (B h, H W, H W)."""
         grid = rearrange(queries, "b (h w) c -> b h w c", h=height)
         by_row = torch.einsum("bhwc,hkc->bhwk", grid, distances(self.rel_pos_h, height))
         by_column = torch.einsum("bhwc,wkc->bhwk", grid, distances(self.rel_pos_w, width))
-        placed = rearrange(weights, "b (h w) (row column) -> b h w row column", h=height, row=height)
-        placed = placed + by_row[..., None] + by_column[..., None, :]
-        return rearrange(placed, "b h w row column -> b (h w) (row column)")
+        weights = rearrange(weights, "b (h w) (row column) -> b h w row column", h=height, row=height)
+        weights = weights + by_row[..., None] + by_column[..., None, :]
+        return rearrange(weights, "b h w row column -> b (h w) (row column)")
 
 
 def distances(table: Tensor, side: int) -> Tensor:
-    """Vectors for the distance of every pair of cells: (L, d) to (side, side, d), resampled to 2 side - 1 distances."""
+    """Embeddings (L, d) of distances to those of all pairs of cells, (side, side, d); resampled if L is another."""
     if len(table) != 2 * side - 1:
         table = F.interpolate(table.T[None], size=2 * side - 1, mode="linear")[0].T
     cells = torch.arange(side, device=table.device)
@@ -176,7 +175,7 @@ def distances(table: Tensor, side: int) -> Tensor:
 
 
 def split_windows(x: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
-    """(B, H, W, C), padded with zeros below and to the right, to windows (B n, w, w, C); and the padded (H', W')."""
+    """Pad (B, H, W, C) with zeros below and to the right: windows (B n, w, w, C), and the padded (H', W')."""
     height, width = x.shape[1:3]
     padded = (height + -height % side, width + -width % side)
     if padded != (height, width):
@@ -186,6 +185,6 @@ def split_windows(x: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
 
 
 def join_windows(windows: Tensor, side: int, padded: tuple[int, int]) -> Tensor:
-    """What `split_windows` split, still padded: (B n, w, w, C) to (B, H', W', C)."""
+    """Inverse of `split_windows`, still padded: (B n, w, w, C) to (B, H', W', C)."""
     pattern = "(b down across) h w c -> b (down h) (across w) c"
     return rearrange(windows, pattern, down=padded[0] // side, across=padded[1] // side).contiguous()

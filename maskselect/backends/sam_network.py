@@ -1,7 +1,7 @@
-"""Segment Anything's networks but for the image encoder (arXiv 2304.02643).
+"""Segment Anything's networks except the image encoder (arXiv 2304.02643).
 
-Names of parameters, and numbers, are those of the `segment_anything` package, which tests compare. What runs prompts
-through them is `backends/sam.py`.
+Parameter names and results equal those of the `segment_anything` package, which tests compare. `backends/sam.py` runs
+prompts through the networks.
 
 Shape letters: B images, P prompts, T tokens of a prompt, N image tokens, C channels, h w the grid in cells.
 """
@@ -19,13 +19,16 @@ from maskselect.backends.sam_encoder import LayerNorm2d, MLPBlock
 
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 MASK_TOKENS = 4
-"""Masks a prompt: one alone, then three of several sizes."""
+"""Masks per prompt: a single mask, then three masks of several sizes."""
 
 
 class Sam(nn.Module):
-    """The three networks of a SAM, and how it normalises images.
+    """The three networks of a SAM, and its image normalisation.
 
-    image_encoder: (B, 3, S, S) to (B, C, h, w), with its `img_size` S.
+    Args:
+        image_encoder: (B, 3, S, S) to (B, C, h, w), with the attribute `img_size`, S.
+        prompt_encoder: points, boxes and masks to tokens.
+        mask_decoder: tokens to masks.
     """
 
     image_encoder: Any
@@ -40,7 +43,7 @@ class Sam(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
 
     def preprocess(self, pixels: Tensor) -> Tensor:
-        """(..., 3, H, W) in 0 to 255 normalised and padded below and to the right to the encoder's square."""
+        """Normalise (..., 3, H, W) from 0 to 255, and pad below and to the right to the encoder's square."""
         normal = (pixels - self.pixel_mean) / self.pixel_std
         height, width = pixels.shape[-2:]
         side = int(self.image_encoder.img_size)
@@ -48,7 +51,7 @@ class Sam(nn.Module):
 
 
 class PositionEmbeddingRandom(nn.Module):
-    """Positions as sines and cosines of random frequencies."""
+    """Position embedding by sines and cosines of random frequencies."""
 
     positional_encoding_gaussian_matrix: Tensor
 
@@ -56,17 +59,19 @@ class PositionEmbeddingRandom(nn.Module):
         super().__init__()
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, half, dtype=torch.float32))
 
-    def forward(self, shares: Tensor) -> Tensor:
-        """x and y as shares of the square, (..., 2) in [0, 1], to (..., C)."""
-        angles = math.tau * ((2 * shares - 1) @ self.positional_encoding_gaussian_matrix)
+    def forward(self, xy: Tensor) -> Tensor:
+        """x and y relative to the square, (..., 2) in [0, 1], to (..., C)."""
+        angles = math.tau * ((2 * xy - 1) @ self.positional_encoding_gaussian_matrix)
         return torch.cat([angles.sin(), angles.cos()], -1)
 
 
 class PromptEncoder(nn.Module):
-    """Points, boxes and masks as tokens.
+    """Encodes points, boxes and masks as tokens.
 
     Args:
-        embed_dim: C.  side: of the square image, in pixels.  grid: of the image embedding, in cells.
+        embed_dim: C.
+        side: side of the square image in pixels.
+        grid: side of the image embedding in cells.
         mask_in_chans: inner channels for masks.
     """
 
@@ -99,14 +104,14 @@ class PromptEncoder(nn.Module):
         return out
 
     def points(self, xy: Tensor, labels: Tensor, end: bool = True) -> Tensor:
-        """Points (P, T, 2) in pixels of the square to tokens (P, T, C), plus one that ends them if `end`.
+        """Points (P, T, 2) in pixels of the square to tokens (P, T, C), followed by an end token if `end`.
 
-        labels: (P, T); 1 inside of what is meant, 0 outside, -1 for no point.
+        `labels` (P, T) are 1 for foreground, 0 for background and -1 for padding.
         """
         if end:
             xy = torch.cat([xy, xy.new_full((len(xy), 1, 2), -0.5)], 1)
             labels = torch.cat([labels, labels.new_full((len(labels), 1), -1)], 1)
-        tokens = self._placed(xy)
+        tokens = self._embed(xy)
         kinds = labels[..., None]
         tokens = torch.where(kinds == -1, self.not_a_point_embed.weight, tokens)
         for kind in (0, 1):
@@ -114,13 +119,12 @@ class PromptEncoder(nn.Module):
         return tokens
 
     def boxes(self, xyxy: Tensor) -> Tensor:
-        """Boxes (P, 4) by their corners in pixels of the square to tokens (P, 2, C)."""
-        return self._placed(rearrange(xyxy, "p (corner xy) -> p corner xy", xy=2)) + torch.cat(
-            [self._point(2), self._point(3)]
-        )
+        """Boxes (P, 4), corners in pixels of the square, to tokens (P, 2, C)."""
+        corners = self._embed(rearrange(xyxy, "p (corner xy) -> p corner xy", xy=2))
+        return corners + torch.cat([self._point(2), self._point(3)])
 
-    def _placed(self, xy: Tensor) -> Tensor:
-        """The middles of pixels as positions: (..., 2) to (..., C)."""
+    def _embed(self, xy: Tensor) -> Tensor:
+        """Position embedding of pixel centres: (..., 2) to (..., C)."""
         out: Tensor = self.pe_layer(((xy + 0.5) / self.side).float())
         return out
 
@@ -130,7 +134,7 @@ class PromptEncoder(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of one set of tokens to another, with fewer channels inside."""
+    """Cross-attention with a smaller inner width."""
 
     def __init__(self, width: int, heads: int, downsample_rate: int = 1) -> None:
         super().__init__()
@@ -140,7 +144,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(inner, width)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Queries (B, T, C) to the same; keys and values (B, K, C)."""
+        """Queries (B, T, C) to the same shape; keys and values are (B, K, C)."""
         q, k, v = (
             rearrange(project(x), "b t (h d) -> b h t d", h=self.num_heads)
             for project, x in ((self.q_proj, queries), (self.k_proj, keys), (self.v_proj, values))
@@ -151,9 +155,9 @@ class Attention(nn.Module):
 
 
 class TwoWayAttentionBlock(nn.Module):
-    """Tokens look at one another and at the image, then the image looks at the tokens.
+    """Self-attention of tokens, attention of tokens to the image, MLP, and attention of the image to tokens.
 
-    skip_first_layer_pe: tokens look at one another without their positions and without a residual.
+    `skip_first_layer_pe` omits the positions and the residual of the self-attention.
     """
 
     def __init__(
@@ -182,7 +186,7 @@ class TwoWayAttentionBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """The decoder's transformer."""
+    """The transformer of the mask decoder."""
 
     def __init__(self, depth: int, width: int, heads: int, hidden: int, downsample_rate: int = 2) -> None:
         super().__init__()
@@ -196,12 +200,12 @@ class TwoWayTransformer(nn.Module):
 
     def forward(self, image: Tensor, position: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Image and positions (B, C, h, w) and tokens (B, T, C) to tokens and image tokens (B, h w, C)."""
-        seen, image_pe = (rearrange(map_, "b c h w -> b (h w) c") for map_ in (image, position))
+        keys, image_pe = (rearrange(map_, "b c h w -> b (h w) c") for map_ in (image, position))
         queries = tokens
         for layer in self.layers:
-            queries, seen = layer(queries, seen, tokens, image_pe)
-        queries = queries + self.final_attn_token_to_image(queries + tokens, seen + image_pe, seen)
-        return self.norm_final_attn(queries), seen
+            queries, keys = layer(queries, keys, tokens, image_pe)
+        queries = queries + self.final_attn_token_to_image(queries + tokens, keys + image_pe, keys)
+        return self.norm_final_attn(queries), keys
 
 
 class MLP(nn.Module):
@@ -220,10 +224,12 @@ class MLP(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """The parts that turn tokens into masks; `backends.sam` runs them.
+    """The modules that predict masks from tokens; `backends.sam` runs them.
 
     Args:
-        width: C.  transformer: of the same width.  iou_hidden: inner width of the head that predicts IoU.
+        width: C.
+        transformer: transformer of the same width.
+        iou_hidden: inner width of the head that predicts IoU.
     """
 
     def __init__(self, width: int, transformer: TwoWayTransformer, iou_hidden: int = 256) -> None:

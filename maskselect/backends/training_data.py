@@ -1,4 +1,4 @@
-"""The training data that a config or a card names: each source states it itself, by a classmethod `training_data`."""
+"""The training data of a config or a card. Each source declares it by a classmethod `training_data`."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,31 +8,31 @@ from maskselect.structures.provenance import TrainingData
 
 
 @runtime_checkable
-class States(Protocol):
-    """A source of training images, or a data module, that states what it draws from."""
+class DeclaresTrainingData(Protocol):
+    """A source of training images, or a data module, that declares its data sets."""
 
     @classmethod
     def training_data(cls, arguments: Arguments) -> list[TrainingData]:
-        """What an object of the class with these arguments trains on; nothing of it is opened or built."""
+        """The training data of an object with these arguments, without building it or opening files."""
         ...
 
 
 def training_data(config: Any) -> list[TrainingData]:
-    """What the source at the top of a config tree draws from; nothing if it does not say so."""
+    """The training data of the source at the top of a config tree; empty if it declares none."""
     node = Node.of(config)
     if node is None:
         return []
     try:
-        made: Any = find_class(node.path)
-    except ValueError:  # a class that does not exist any more, or is not ours
+        source: Any = find_class(node.path)
+    except ValueError:  # a class of an older version, or not ours
         return []
-    return made.training_data(node.arguments) if isinstance(made, States) else []
+    return source.training_data(node.arguments) if isinstance(source, DeclaresTrainingData) else []
 
 
 def card_data(card: Arguments) -> list[TrainingData]:
-    """What the weights of a card learned from; nothing if it is not known.
+    """The training data of a checkpoint by its card; empty if unknown.
 
-    Cards state it under `trained_on`; those written by older versions hold the config of the training source alone.
+    It is in the field `trained_on`. Cards of older versions have only the config of the training source.
     """
     if "trained_on" in card:
         return [TrainingData(**one) for one in card["trained_on"]]

@@ -1,7 +1,7 @@
-"""Networks without weights: built on the meta device, where tensors have shapes and no values.
+"""Builds networks without weights, on the meta device, where tensors have shapes and no values.
 
-Constructors that read weights from files ask `reads_weights` first. So a class is its own description: `doctor` counts
-the parameters of what training would build, and an importer learns the shapes that it has to fill.
+Constructors that load weights check `reads_weights` first. So `doctor` counts the parameters of the networks that
+training would build, and an importer gets the shapes to fill.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ _READS = ContextVar("reads_weights", default=True)
 
 
 def reads_weights() -> bool:
-    """Whether constructors are to read weights; false within `weightless`."""
+    """Whether constructors load weights; False within `weightless`."""
     return _READS.get()
 
 
 @contextmanager
 def weightless() -> Iterator[None]:
-    """A block in which networks are built on the meta device; no weights are read and no network is asked."""
+    """A context in which networks are built on the meta device, without loading weights and without network access."""
     before = _READS.set(False)
     try:
         with torch.device("meta"):

@@ -1,7 +1,7 @@
-"""The autoregressive baseline of RAS, Table 7: name the selected masks one after another.
+"""The autoregressive baseline of RAS, Table 7: predicts the selected masks one after another.
 
-At each step the hidden state is projected to an embedding; the nearest candidate token is taken and read back. One more
-learnable embedding means "no more".
+At each step the hidden state is projected to an embedding. The nearest candidate token is selected and is the next
+input. An additional learnable embedding ends the group.
 
 Shape letters: N candidates, S steps, D width.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class NextMaskHead(nn.Module):
-    """Hidden state to the nearest candidate, or the end.
+    """Compares a hidden state with all candidates and the end.
 
     Args:
         width: D of the language model.
@@ -25,9 +25,9 @@ class NextMaskHead(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.3, dtype=torch.float32))
 
     def forward(self, hidden: Tensor, candidates: Tensor) -> Tensor:
-        """Similarity of predicted embeddings and mask tokens: (..., S, D), (..., N, D) to logits (..., S, N + 1).
+        """Hidden states (..., S, D) and mask tokens (..., N, D) to logits (..., S, N + 1); the last column is the end.
 
-        The last column is the end. Cosine similarity times a learned scale.
+        A logit is a cosine similarity times a learned scale.
         """
         end = self.end.expand(*candidates.shape[:-2], 1, -1)
         keys = F.normalize(torch.cat([candidates, end], dim=-2), dim=-1)

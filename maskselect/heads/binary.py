@@ -1,4 +1,4 @@
-"""The binary selection head of RAS: is this candidate in the group or not."""
+"""The binary selection head of RAS: whether a candidate is in the group."""
 
 from typing import cast
 

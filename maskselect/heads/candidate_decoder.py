@@ -1,14 +1,14 @@
-"""A decoder beside a frozen language model: candidates ask every layer of it what it made of image and prompt.
+"""A decoder beside a frozen language model: candidates attend to the inputs of its layers for image and prompt.
 
-VGent (arXiv 2512.11099) initialises such a decoder from the layers of the language model and lets its queries attend to
-the hidden states of each. More of its inside is not known to us; what follows is our design.
+VGent (arXiv 2512.11099) initialises such a decoder from the layers of the language model; its queries attend to the
+hidden states of each layer. Further details are not published; the rest is our design.
 
-Each layer of the decoder begins as a copy of one of the language model. Its queries attend, in one softmax, to what
-went into that layer of the language model (the memory, through the copied key and value projections) and to one
-another. That is what the language model's layer itself does for tokens behind a cache, so an untrained decoder gives
-the very hidden states that the language model would give for the candidates.
+Each decoder layer starts as a copy of a layer of the language model. In one softmax, its queries attend to inputs of
+that layer (the memory, through the copied key and value projections) and to each other. The layer of the language model
+does the same for tokens after a cache, so an untrained decoder returns the hidden states that the language model has
+for the candidates.
 
-Shape letters: B images, R rows (one a prompt), T memory positions of an image, L of a prompt, Q queries, D width,
+Shape letters: B images, R rows (one per prompt), T memory positions of an image, L of a prompt, Q queries, D width,
 K = T + L + Q keys, H key-value heads, E width of a head.
 """
 
@@ -29,9 +29,11 @@ Rotation = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class LayerStates:
-    """What goes into every layer of a language model at some positions.
+    """The inputs of all layers of a language model at some positions.
 
-    states: for each of its layers (B, L, D).  positions: (B, L) int64 position ids.
+    Attributes:
+        states: (B, L, D) for each layer.
+        positions: (B, L) int64 position ids.
     """
 
     states: Sequence[Tensor]
@@ -49,12 +51,11 @@ class Memory:
 class CandidateLayer(nn.Module):
     """One layer of the decoder.
 
-    It runs the parts of a Llama's layer (norms, projections, MLP) itself, because the queries attend to keys and
-    values that the layer's own `forward` can only take from a cache, whose interface changes between versions of
-    transformers.
+    It calls the parts of a Llama layer (norms, projections, MLP) directly, because the layer's `forward` takes external
+    keys and values only from a cache, whose interface changes between versions of transformers.
 
     Args:
-        layer: of a Llama; it is copied, in float32.
+        layer: layer of a Llama; it is copied in float32.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -62,9 +63,9 @@ class CandidateLayer(nn.Module):
         self.layer: Any = copy.deepcopy(layer).float().requires_grad_(True)
 
     def remember(self, states: Tensor, rotation: Rotation) -> Memory:
-        """What went into the language model's layer, (B, T, D), as keys and values of this one.
+        """Keys and values of the inputs of the language model's layer, (B, T, D).
 
-        Called from outside, where a sharded layer is gathered for it (`training/sharding.py`), not within `forward`.
+        `training/sharding.py` gathers a sharded layer for calls of this method, which must not come from `forward`.
         """
         return self._memory(states, rotation)
 
@@ -87,11 +88,15 @@ class CandidateLayer(nn.Module):
         owners: Tensor,
         prompt: tuple[Tensor, Rotation],
     ) -> Tensor:
-        """Queries (R, Q, D) to the same.
+        """Queries (R, Q, D) to the same shape.
 
-        rotation: of the queries' positions.  seen: (R, 1, Q, K) bool, which key each query looks at.
-        image: memory of the images, or states (B, T, D) and the rotation of their positions.
-        owners: (R,) int64, the image of each row.  prompt: states (R, L, D) and the rotation of their positions.
+        Args:
+            queries: (R, Q, D).
+            rotation: of the positions of the queries.
+            seen: (R, 1, Q, K) bool, the keys that each query attends to.
+            image: memory of the images, or states (B, T, D) and the rotation of their positions.
+            owners: (R,) int64, the image of each row.
+            prompt: states (R, L, D) and the rotation of their positions.
         """
         held = image if isinstance(image, Memory) else self._memory(*image)
         before = (Memory(held.keys[owners], held.values[owners]), self._memory(*prompt))
@@ -100,7 +105,7 @@ class CandidateLayer(nn.Module):
         return out
 
     def _attend(self, normed: Tensor, rotation: Rotation, seen: Tensor, before: Sequence[Memory]) -> Tensor:
-        """Queries behind the norm, (R, Q, D), attend to the memories and to one another: (R, Q, D)."""
+        """Attention of normalised queries (R, Q, D) to the memories and to each other: (R, Q, D)."""
         attention = self.layer.self_attn
         queries, own, values = (
             self._heads(project(normed)) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -118,7 +123,7 @@ class CandidateLayer(nn.Module):
 
 
 def _rotated(heads: Tensor, rotation: Rotation) -> Tensor:
-    """Rotary position embedding (arXiv 2104.09864), in the halves that Llama has: (B, H, L, E) to the same."""
+    """Rotary position embedding (arXiv 2104.09864) in Llama's halves: (B, H, L, E) to the same."""
     cosine, sine = (part[:, None] for part in rotation)
     first, second = heads.chunk(2, -1)
     return heads * cosine + torch.cat((-second, first), -1) * sine
@@ -129,10 +134,11 @@ class CandidateDecoder(nn.Module):
 
     Args:
         language_model: transformers' `LlamaModel`.
-        every: a layer for each `every`-th of the language model, its last among them where that divides their number.
-        recompute: run layers again in the backward pass, in the place of keeping their activations.
+        every: copy each `every`-th layer; the last one is copied if `every` divides the number of layers.
+        recompute: recompute activations in the backward pass instead of storing them.
 
-    Raises ValueError for a language model of another family, or fewer layers than `every`.
+    Raises:
+        ValueError: the language model has another family, or fewer layers than `every`.
     """
 
     def __init__(self, language_model: nn.Module, every: int = 1, recompute: bool = False) -> None:
@@ -153,14 +159,14 @@ class CandidateDecoder(nn.Module):
 
     @torch.no_grad()
     def begin_as(self, language_model: nn.Module) -> None:
-        """Take the weights of a language model of the same sizes, as when this was built."""
+        """Load the weights of a language model of the same sizes."""
         model: Any = language_model
         for number, layer in zip(self.chosen, self.layers, strict=True):
             layer.layer.load_state_dict(model.layers[number].state_dict())  # type: ignore[union-attr]
         self.norm.load_state_dict(model.norm.state_dict())
 
     def remember(self, images: LayerStates) -> list[Memory]:
-        """Images as every layer of the decoder looks at them, for any number of prompts."""
+        """The memory of images for each layer of the decoder, for any number of prompts."""
         rotation = self._rotation(images.positions)
         return [
             layer.remember(images.states[number], rotation)  # type: ignore[operator]
@@ -176,12 +182,15 @@ class CandidateDecoder(nn.Module):
         owners: Tensor,
         prompts: LayerStates,
     ) -> Tensor:
-        """Queries (R, Q, D) to hidden states behind the final norm, (R, Q, D) float32.
+        """Queries to hidden states after the final norm, (R, Q, D) float32.
 
-        positions: (R, Q) int64 position ids.  seen: (R, 1, Q, K) bool; keys are those of the image, the prompt, and the
-            queries, in this order.
-        images: of B images, or what `remember` gave of them.  owners: (R,) int64, the image of each row.
-        prompts: of R prompts, each behind its image.
+        Args:
+            queries: (R, Q, D).
+            positions: (R, Q) int64 position ids.
+            seen: (R, 1, Q, K) bool; keys are those of the image, the prompt and the queries, in this order.
+            images: states of B images, or their memory from `remember`.
+            owners: (R,) int64, the image of each row.
+            prompts: states of R prompts, each after its image.
         """
         hidden = queries.to(self.norm.weight.dtype)
         rotation, prompt_rotation = self._rotation(positions), self._rotation(prompts.positions)
@@ -191,12 +200,12 @@ class CandidateDecoder(nn.Module):
                 image: Any = (images.states[number], image_rotation)
             else:
                 image = images[place]
-            given = (hidden, rotation, seen, image, owners, (prompts.states[number], prompt_rotation))
+            inputs = (hidden, rotation, seen, image, owners, (prompts.states[number], prompt_rotation))
             again = self.recompute and torch.is_grad_enabled()
-            hidden = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
+            hidden = checkpoint(layer, *inputs, use_reentrant=False) if again else layer(*inputs)
         out: Tensor = self.norm(hidden).float()
         return out
 
     def _rotation(self, positions: Tensor) -> Rotation:
-        found: Rotation = self.rotary(self.norm.weight, positions)
-        return found
+        rotation: Rotation = self.rotary(self.norm.weight, positions)
+        return rotation

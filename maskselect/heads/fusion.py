@@ -1,10 +1,10 @@
 """LLM-Seg's fusion of mask embeddings with `[SEG]` (arXiv 2404.08767, section 3.3 and figure 3).
 
-Masks look at each other, at `[SEG]`, and `[SEG]` at them; no positions, no dropout. A block is Segment Anything's
-two-way block with masks as its queries and `[SEG]` as its keys, without position embeddings and without narrower
-attention; the tests compare the two.
+Masks attend to each other and to `[SEG]`, and `[SEG]` attends to them. A block is Segment Anything's two-way block with
+masks as queries and `[SEG]` as keys, without position embeddings and without a smaller inner width; the tests compare
+the two.
 
-Shape letters: B rows (one `[SEG]` each), N masks, C channels, S `[SEG]` tokens of a row (1 in the paper).
+Shape letters: B rows, N masks, C channels, S `[SEG]` tokens of a row (1 in the paper).
 """
 
 from typing import cast
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 class Attention(nn.Module):
     """Multi-head attention with separate projections.
 
-    Raises ValueError when the heads do not divide the channels.
+    Raises:
+        ValueError: the channels are not a multiple of the heads.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -28,18 +29,18 @@ class Attention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(channels, channels) for _ in range(4))
 
     def forward(self, queries: Tensor, keys: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, N, C) and (B, S, C) to (B, N, C). valid: (B, S) bool, which keys may be seen; at least one a row."""
+        """(B, N, C) and (B, S, C) to (B, N, C). `valid` (B, S) bool is False for padding keys."""
         q, k, v = (
-            rearrange(projection(given), "b n (h d) -> b h n d", h=self.heads)
-            for projection, given in ((self.q_proj, queries), (self.k_proj, keys), (self.v_proj, keys))
+            rearrange(project(x), "b n (h d) -> b h n d", h=self.heads)
+            for project, x in ((self.q_proj, queries), (self.k_proj, keys), (self.v_proj, keys))
         )
-        seen = None if valid is None else valid[:, None, None]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        mask = None if valid is None else valid[:, None, None]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return cast(Tensor, self.out_proj(rearrange(out, "b h n d -> b n (h d)")))
 
 
 class FusionBlock(nn.Module):
-    """One block: masks among themselves, masks to `[SEG]`, MLP, `[SEG]` to masks; each added and then normalised."""
+    """Self-attention of masks, masks to `[SEG]`, MLP, and `[SEG]` to masks, with residuals and post-norms."""
 
     def __init__(self, channels: int, heads: int, mlp_dim: int) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class FusionBlock(nn.Module):
         self.lin1, self.lin2 = nn.Linear(channels, mlp_dim), nn.Linear(mlp_dim, channels)
 
     def forward(self, masks: Tensor, text: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Masks (B, N, C) and `[SEG]` (B, S, C) to the same. valid: (B, N) bool, False on padding."""
+        """Masks (B, N, C) and `[SEG]` (B, S, C) to the same. `valid` (B, N) bool is False for padding."""
         masks = self.norm1(masks + self.self_attn(masks, masks, valid))
         masks = self.norm2(masks + self.cross_attn_mask_to_text(masks, text))
         masks = self.norm3(masks + self.lin2(F.relu(self.lin1(masks))))
@@ -59,10 +60,10 @@ class FusionBlock(nn.Module):
 
 
 class MaskFusion(nn.Module):
-    """Several blocks, and once more masks to `[SEG]`.
+    """Several blocks, and a final attention of masks to `[SEG]`.
 
-    The defaults are the published sizes. With one `[SEG]` a row the attention to it has a single key, so it adds the
-    same vector to every mask; its query and key weights are kept because checkpoints hold them.
+    The defaults are the published sizes. With one `[SEG]` per row, the attention to it adds the same vector to every
+    mask; its query and key weights exist because the checkpoints have them.
     """
 
     def __init__(self, channels: int = 256, heads: int = 8, mlp_dim: int = 2048, depth: int = 2) -> None:
@@ -72,7 +73,7 @@ class MaskFusion(nn.Module):
         self.norm_final_attn = nn.LayerNorm(channels)
 
     def forward(self, masks: Tensor, text: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Mask embeddings (B, N, C) that know of each other and of `[SEG]` (B, S, C)."""
+        """Masks (B, N, C) and `[SEG]` (B, S, C) to fused mask embeddings (B, N, C)."""
         for layer in self.layers:
             masks, text = layer(masks, text, valid)
         return cast(Tensor, self.norm_final_attn(masks + self.final_attn(masks, text)))

@@ -1,8 +1,8 @@
-"""LLM-Seg's two heads: how like `[SEG]` a mask is (IoU head), and how much of it lies on the target (IoP head).
+"""LLM-Seg's two heads: similarity of a mask to `[SEG]` (IoU head), and the part of it on the target (IoP head).
 
-Two widths of each: "released", what the published checkpoints hold, and "paper", the three layers of 256, 64 and 1 that
-arXiv 2404.08767 states. The released IoU head embeds a mask, to be compared with `[SEG]`; so does ours for "paper",
-which does not say how a single number would be compared.
+Each has two forms: "released", the widths of the published checkpoints, and "paper", the three layers of 256, 64 and 1
+in arXiv 2404.08767. In both forms the IoU head embeds a mask for a comparison with `[SEG]`, as the released one does;
+the paper does not explain how to compare a single number.
 
 Shape letters: N masks, C channels.
 """
@@ -15,7 +15,7 @@ HeadForm = Literal["released", "paper"]
 
 
 class IopHead(nn.Module):
-    """Intersection over the candidate's own area, regressed."""
+    """Regresses the intersection over the area of the candidate."""
 
     def __init__(self, channels: int = 256, form: HeadForm = "released") -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class IopHead(nn.Module):
 
 
 class IouHead(nn.Module):
-    """An embedding of each mask that is compared with `[SEG]`'s."""
+    """Embeds each mask for a comparison with the embedding of `[SEG]`."""
 
     def __init__(self, channels: int = 256, form: HeadForm = "released") -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which candidates are in the group: chosen, not empty, without duplicates, by falling score.
+"""Selects the candidates of the group: chosen, not empty, without duplicates, by falling score.
 
 Shape letters: N candidates, M masks of the group.
 """
@@ -11,13 +11,13 @@ from maskselect.ops.overlap import mask_nms
 
 
 def select(masks: Tensor, scores: Tensor, chosen: Tensor, duplicates_iou: float | None) -> Tensor:
-    """Numbers of the candidates in the group, by falling score: (M,) int64.
+    """Indices of the candidates in the group, by falling score: (M,) int64.
 
     Args:
         masks: (N, h, w) bool candidates.
         scores: (N,) float32.
-        chosen: (N,) bool, the candidates that the system chose, by a threshold or by a rule of its own.
-        duplicates_iou: of two chosen candidates that overlap more, only the better one stays; None keeps both.
+        chosen: (N,) bool, the candidates that the system chose.
+        duplicates_iou: suppression by mask IoU among chosen candidates; None for none.
     """
     group = (chosen & not_empty(masks).cpu()).nonzero()[:, 0]
     group = group[torch.sort(scores[group], descending=True, stable=True).indices]

@@ -1,4 +1,4 @@
-"""Which candidates are in the group, from LLM-Seg's two heads (arXiv 2404.08767, Table 3).
+"""Chooses candidates by LLM-Seg's two heads (arXiv 2404.08767, Table 3).
 
 Shape letters: P prompts, N candidates.
 """
@@ -9,19 +9,25 @@ import torch
 from torch import Tensor
 
 Strategy = Literal["iop", "top_iou", "iop_or_top_iou", "iop_of_top_iou"]
-"""`iop`: every candidate whose IoP is above the threshold (the published default). `top_iou`: the one most like
-`[SEG]`, whatever the threshold. `iop_or_top_iou`: both together. `iop_of_top_iou`: of the `TOP` most like `[SEG]`,
-those above the threshold."""
+"""`iop`: all candidates with an IoP above the threshold (the published default). `top_iou`: the candidate most similar
+to `[SEG]`. `iop_or_top_iou`: the union of both. `iop_of_top_iou`: those above the threshold among the `TOP` candidates
+most similar to `[SEG]`."""
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 TOP = 5
 
 
 def choose(similarity: Tensor, iop: Tensor, strategy: Strategy, threshold: float = 0.5) -> Tensor:
-    """The group of each prompt: (P, N) bool. It may be empty where the strategy asks for IoP.
+    """The chosen candidates of each prompt, (P, N) bool.
 
-    similarity: (P, N), the IoU head's.  iop: (P, N) in [0, 1].  threshold: IoP must be above it.
-    Raises ValueError for an unknown strategy.
+    Args:
+        similarity: (P, N), of the IoU head.
+        iop: (P, N) in [0, 1].
+        strategy: one of STRATEGIES.
+        threshold: IoP must be greater.
+
+    Raises:
+        ValueError: the strategy is unknown.
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy {strategy!r} is unknown; expected one of {', '.join(STRATEGIES)}")
@@ -35,6 +41,6 @@ def choose(similarity: Tensor, iop: Tensor, strategy: Strategy, threshold: float
 
 
 def _among_top(similarity: Tensor, count: int) -> Tensor:
-    """(P, N) bool, True for the `count` highest of each row, or for all of fewer."""
+    """(P, N) bool, True for the `count` greatest values of each row, or for all if there are fewer."""
     places = similarity.topk(min(count, similarity.shape[-1]), dim=-1).indices
     return torch.zeros_like(similarity, dtype=torch.bool).scatter(-1, places, True)

@@ -1,6 +1,6 @@
-"""Losses on mask logits: focal and dice with the weights of Segment Anything, and regression of the mask's own IoU.
+"""Losses on mask logits: focal and dice with the weights of Segment Anything, and regression of the predicted IoU.
 
-All are per mask, so that a caller can take the least over several masks for one prompt. Shape letters: N masks, H W.
+All are per mask, so that a caller can take the minimum over several masks of a prompt.
 """
 
 import torch.nn.functional as F
@@ -13,12 +13,12 @@ FOCAL_WEIGHT, DICE_WEIGHT = 20.0, 1.0
 def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Sigmoid focal loss (Lin et al., 2017), mean over pixels: (..., H, W) logits and targets in [0, 1] to (...).
 
-    Targets may be fractions, as where a cell of the grid lies on an outline. A negative `alpha` means no class weight.
+    Targets may be fractional, for cells on an outline. A negative `alpha` means no class weight.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     probability = logits.sigmoid()
-    missed = probability + targets - 2 * probability * targets  # 1 - p_t
-    loss = entropy * missed**gamma
+    error = probability + targets - 2 * probability * targets  # 1 - p_t
+    loss = entropy * error**gamma
     if alpha >= 0:
         loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
     return loss.flatten(-2).mean(-1)
@@ -27,7 +27,7 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: floa
 def dice_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> Tensor:
     """One minus the soft dice coefficient: (..., H, W) logits and targets in [0, 1] to (...).
 
-    `smooth`, in pixels, keeps empty masks finite: an empty prediction of an empty target costs nothing.
+    `smooth`, in pixels, avoids a division by zero: the loss of an empty prediction for an empty target is 0.
     """
     probability, targets = logits.sigmoid().flatten(-2), targets.flatten(-2)
     shared = (probability * targets).sum(-1)
@@ -47,5 +47,5 @@ def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def iou_prediction_loss(predicted: Tensor, true: Tensor) -> Tensor:
-    """Mean squared error of predicted IoU: (...) twice to a scalar. The truth gets no gradient."""
+    """Mean squared error of predicted IoU: (...) twice to a scalar. The true IoU gets no gradient."""
     return F.mse_loss(predicted, true.detach().to(predicted.dtype))

@@ -1,4 +1,4 @@
-"""Losses of mask selection."""
+"""The loss of mask selection."""
 
 import torch
 import torch.nn.functional as F
@@ -6,10 +6,12 @@ from torch import Tensor
 
 
 def selection_loss(logits: Tensor, labels: Tensor, valid: Tensor, positive_weight: float = 5.0) -> Tensor:
-    """Binary cross entropy over candidates, positives weighted (RAS, section 3.3): a scalar.
+    """Binary cross entropy with weighted positives (RAS, section 3.3), mean over candidates, then over prompts.
 
-    logits, labels: (..., N); valid: (..., N) bool, False on padding. Mean over the candidates of a prompt, then over
-    prompts; a prompt without candidates counts 0.
+    Args:
+        logits, labels: (..., N).
+        valid: (..., N) bool, False for padding; a prompt without candidates counts 0.
+        positive_weight: weight of positive candidates.
     """
     weight = torch.tensor(positive_weight, device=logits.device)
     losses = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight, reduction="none")

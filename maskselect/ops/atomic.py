@@ -1,8 +1,8 @@
-"""Atomic writes: a file or a folder appears under its name whole or not at all.
+"""Atomic writes of files and folders.
 
-Everything is written under a temporary name in the same folder and renamed when it is complete. The names are random,
-because processes in two containers that share a volume may have the same process id. Files get the permissions that
-the user's umask asks for.
+The content is written under a temporary name in the same folder and renamed when it is complete. The names are random,
+because processes in two containers that share a volume may have the same process id. Files get the permissions of the
+user's umask.
 """
 
 import os
@@ -23,21 +23,21 @@ except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".part"
-"""Ending of every temporary name; its first character is a dot."""
+"""Suffix of every temporary name; the name starts with a dot."""
 
-_NAME_BYTES = 160  # of the final name that the temporary one repeats: a file name has 255 bytes at most
-_ABANDONED = 24 * 3600  # seconds without a write, where the file system has no locks
+_NAME_BYTES = 160  # of the final name in the temporary one; file names are limited to 255 bytes
+_ABANDONED = 24 * 3600  # seconds without a write, on a file system without locks
 
 
 @contextmanager
 def atomic_files(*paths: Path, durable: bool = False) -> Iterator[list[Path]]:
-    """Temporary files to write into, one for each of `paths`, renamed together when the block ends without an error.
+    """Yield one temporary file for each of `paths`, and rename them when the block ends without an error.
 
-    The first gets its name only after all of them are written. After an error none is left. The folders must exist.
+    No file is renamed before all are complete. After an error all are removed. The folders must exist.
 
     Args:
-        paths: final names; files that are there are replaced.
-        durable: flush to disk before renaming, so that the files also survive a power failure.
+        paths: final names; existing files are replaced.
+        durable: flush to disk before renaming, so that the files survive a power failure.
 
     Raises:
         OSError: a file cannot be written, or one of `paths` is a folder.
@@ -46,11 +46,11 @@ def atomic_files(*paths: Path, durable: bool = False) -> Iterator[list[Path]]:
     try:
         for path in paths:
             if path.is_dir():
-                raise IsADirectoryError(f"{path} is a folder; expected a file, or a name that is free")
+                raise IsADirectoryError(f"{path} is a folder; expected a file or a free name")
             parts.append(_created(path))
         yield [part for part, _, _ in parts]
         for part, _, mode in parts:
-            if stat.S_IMODE(part.stat().st_mode) != mode:  # some libraries write files that only their owner can read
+            if stat.S_IMODE(part.stat().st_mode) != mode:  # some libraries write files that only the owner can read
                 part.chmod(mode)
             if durable:
                 _flush(part)
@@ -67,33 +67,30 @@ def atomic_files(*paths: Path, durable: bool = False) -> Iterator[list[Path]]:
 
 @contextmanager
 def atomic_file(path: Path, durable: bool = False) -> Iterator[Path]:
-    """A temporary file to write into, which gets the name `path` when the block ends without an error.
-
-    See `atomic_files`.
-    """
+    """`atomic_files` for one file."""
     with atomic_files(path, durable=durable) as (part,):
         yield part
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
-    """Write a text file in UTF-8, names of files that are not UTF-8 too. See `readable` and `atomic_files`."""
+    """Write a text file in UTF-8 atomically. See `readable` and `atomic_files`."""
     with atomic_file(path, durable) as part:
         part.write_text(readable(text), encoding="utf-8")
 
 
 @contextmanager
 def atomic_folder(path: Path, replace: bool = False, durable: bool = False) -> Iterator[Path]:
-    """A temporary folder to write into, which gets the name `path` when the block ends without an error.
+    """Yield a temporary folder, and rename it to `path` when the block ends without an error.
 
-    The folders above are made. After an error nothing is left.
+    Parent folders are created. After an error the temporary folder is removed.
 
     Args:
         path: final name.
-        replace: take the place of a folder that is there, which is removed. Otherwise only of an empty one.
+        replace: replace an existing folder; otherwise only an empty one.
         durable: flush the files to disk before renaming.
 
     Raises:
-        ValueError: without `replace`, when `path` is there and is not an empty folder.
+        ValueError: without `replace`, `path` exists and is not an empty folder.
         OSError: the folder cannot be written.
     """
     if not replace:
@@ -113,15 +110,15 @@ def atomic_folder(path: Path, replace: bool = False, durable: bool = False) -> I
 
 
 def refuse_filled(path: Path) -> None:
-    """Raise ValueError when something is at `path` that is not an empty folder."""
+    """Raise ValueError if `path` exists and is not an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{path} is there already; expected a folder that is not, or is empty")
+        raise ValueError(f"{path} is there already; expected a new or an empty folder")
 
 
 def remove_leftovers(folder: Path, *names: str) -> None:
-    """Remove what killed writers left in `folder` of files whose names begin with one of `names`.
+    """Remove temporary files of killed writers in `folder` whose final names start with one of `names`.
 
-    The temporary files of writers that are still at work, in whatever container, stay.
+    The files of running writers stay, in other containers too.
     """
     for file in folder.glob(f".*{SUFFIX}"):
         if file.name[1:].startswith(names) and _is_abandoned(file):
@@ -129,27 +126,28 @@ def remove_leftovers(folder: Path, *names: str) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    whole = os.fsencode(path.name)
-    # In the locale's own encoding; a letter that is cut in two is left out.
-    name = path.name if len(whole) <= _NAME_BYTES else whole[:_NAME_BYTES].decode(sys.getfilesystemencoding(), "ignore")
+    encoded = os.fsencode(path.name)
+    name = path.name
+    if len(encoded) > _NAME_BYTES:  # an incomplete last character is omitted
+        name = encoded[:_NAME_BYTES].decode(sys.getfilesystemencoding(), "ignore")
     return path.with_name(f".{name}.{uuid4().hex}{SUFFIX}")
 
 
 def _created(path: Path) -> tuple[Path, int, int]:
-    """A new empty temporary file: its name, an open descriptor that holds its lock, and its permissions."""
+    """A new empty temporary file: its path, an open descriptor with its lock, and its permissions."""
     part = _temporary(path)
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     if fcntl is not None:
-        with suppress(OSError):  # not every file system has locks
+        with suppress(OSError):  # some file systems have no locks
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return part, descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode)
 
 
 def _is_abandoned(file: Path) -> bool:
-    """Whether the process that wrote a temporary file has ended: its lock is free."""
+    """Whether the writer of a temporary file has ended, by its lock."""
     try:
         descriptor = os.open(file, os.O_RDWR)
-    except OSError:  # gone, or another user's
+    except OSError:  # removed, or of another user
         return False
     try:
         if fcntl is None:
@@ -167,7 +165,7 @@ def _is_abandoned(file: Path) -> bool:
 def _rename_folder(part: Path, path: Path, replace: bool) -> None:
     while True:
         with suppress(OSError):
-            path.rmdir()  # an empty one; not every system lets a folder take its place
+            path.rmdir()  # an empty folder; some systems cannot replace it
         try:
             os.replace(part, path)
             return

@@ -1,4 +1,4 @@
-"""Boxes. The format is in every name; coordinates are pixels with an exclusive end."""
+"""Boxes in pixels with an exclusive end. Names state the format."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from maskselect.ops.masks import filled
 
 
 def masks_to_boxes_xyxy(masks: Tensor) -> Tensor:
-    """Tight boxes: (N, H, W) bool to (N, 4) float32, exclusive right and bottom. An empty mask gives (0, 0, 0, 0)."""
+    """Tight boxes: (N, H, W) bool to (N, 4) float32; (0, 0, 0, 0) for an empty mask."""
     if len(masks) == 0:
         return torch.zeros(0, 4, dtype=torch.float32, device=masks.device)
     height, width = masks.shape[1:]
@@ -20,19 +20,19 @@ def masks_to_boxes_xyxy(masks: Tensor) -> Tensor:
 
 
 def box_nms(boxes_xyxy: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Indices kept by greedy suppression on box IoU, by falling score: (N, 4) float32, (N,) to (K,) int64.
+    """Non-maximum suppression by box IoU: (N, 4) float32 and scores (N,) to kept indices (K,) int64, by falling score.
 
-    A box goes when its IoU with a kept box of higher score exceeds `threshold`. Equal scores keep their order. The
-    result is that of `torchvision.ops.nms` on the CPU, which takes a second to import.
+    A box is removed if its IoU with a kept box exceeds `threshold`. Equal scores keep their order. The result equals
+    that of `torchvision.ops.nms` on the CPU, whose import takes a second.
     """
     order = torch.sort(scores, descending=True, stable=True).indices
     x0, y0, x1, y1 = boxes_xyxy[order].float().cpu().numpy().T
     areas = (x1 - x0) * (y1 - y0)
-    gone = np.zeros(len(order), bool)
+    removed = np.zeros(len(order), bool)
     kept = []
-    with np.errstate(invalid="ignore", divide="ignore"):  # two boxes without extent have no IoU and both stay
+    with np.errstate(invalid="ignore", divide="ignore"):  # two boxes of area 0 have no IoU, and both stay
         for i in range(len(order)):
-            if gone[i]:
+            if removed[i]:
                 continue
             kept.append(i)
             rest = slice(i + 1, None)
@@ -40,5 +40,5 @@ def box_nms(boxes_xyxy: Tensor, scores: Tensor, threshold: float) -> Tensor:
             down = np.maximum(0, np.minimum(y1[i], y1[rest]) - np.maximum(y0[i], y0[rest]))
             shared = across * down
             iou = shared / (areas[i] + areas[rest] - shared)
-            gone[rest] |= iou.astype(np.float64) > threshold  # float32 would round the threshold
+            removed[rest] |= iou.astype(np.float64) > threshold  # float32 would round the threshold
     return order[torch.tensor(kept, dtype=torch.long, device=order.device)]

@@ -15,7 +15,7 @@ Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 
 SHORTEST, LONGEST = 768, 2048
-"""The drawn image's longer side in pixels: small ones are enlarged until text is legible, huge ones reduced."""
+"""Limits for the longer side of the overlay in pixels."""
 TINT, REST = 0.45, 0.62
 REFERENCE = (255, 0, 200)
 _PALETTE: tuple[Colour, ...] = (
@@ -23,8 +23,8 @@ _PALETTE: tuple[Colour, ...] = (
     (235, 60, 50), (250, 220, 30), (135, 90, 255), (160, 110, 60),
 )  # fmt: skip
 _WHITE, _GREY, _INK = (255, 255, 255), (170, 170, 178), (24, 24, 30)
-_NARROWEST = 360  # px, so that a caption under a very tall picture still has room
-_LINES = 6  # of caption
+_NARROWEST = 360  # least width of a caption in pixels
+_LINES = 6  # of a caption
 
 
 def draw_overlay(
@@ -71,14 +71,14 @@ def draw_overlay(
 
 
 def _dim(canvas: np.ndarray, kept: list[np.ndarray]) -> None:
-    """Darkens the rest a little: a green tint on a green thing would not be seen without."""
+    """Darken the background, so that a tint is visible on an object of the same colour."""
     if kept:
         rest = ~np.logical_or.reduce(kept)
         canvas[rest] = (canvas[rest] * np.float32(REST)).astype(np.uint8)
 
 
 def _colour(number: int) -> Colour:
-    """Distinct colours without end; none is close to the references' magenta."""
+    """A distinct colour for each number; none is close to the magenta of references."""
     if number < len(_PALETTE):
         return _PALETTE[number]
     hue = (number * 0.618034) % 1.0 * 0.78  # hues above 0.78 are magenta
@@ -87,7 +87,7 @@ def _colour(number: int) -> Colour:
 
 
 def _scaled(image: np.ndarray) -> np.ndarray:
-    """A copy of the image at the size of drawing."""
+    """A copy of the image at the size of the overlay."""
     height, width = image.shape[:2]
     longer = max(height, width)
     scale = min(max(longer, SHORTEST), LONGEST) / longer
@@ -97,20 +97,20 @@ def _scaled(image: np.ndarray) -> np.ndarray:
 
 
 def _contours(mask: np.ndarray) -> list[np.ndarray]:
-    """Closed outlines, each (P, 2) int32 x, y. Padded, so that a mask at the image's edge has its outline inside."""
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return [contour[:, 0] for contour in found]
+    """Closed outlines, each (P, 2) int32 x, y."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return [contour[:, 0] for contour in contours]
 
 
 def _outline(canvas: np.ndarray, mask: np.ndarray, colour: Colour, line: int) -> None:
-    """Dark below, coloured above, so that it shows on any background."""
+    """Draw a coloured outline on a dark one, which is visible on any background."""
     contours = _contours(mask)
     cv2.polylines(canvas, contours, True, (0, 0, 0), line + 2, cv2.LINE_AA)
     cv2.polylines(canvas, contours, True, colour, line, cv2.LINE_AA)
 
 
 def _dashed_outline(canvas: np.ndarray, mask: np.ndarray, line: int) -> None:
-    """Magenta dashes on white."""
+    """Draw magenta dashes on white."""
     dash = 5 * line
     contours = _contours(mask)
     cv2.polylines(canvas, contours, True, _WHITE, line + 2, cv2.LINE_AA)
@@ -121,7 +121,7 @@ def _dashed_outline(canvas: np.ndarray, mask: np.ndarray, line: int) -> None:
 
 
 def _label(picture: Image.Image, masks: list[np.ndarray], texts: list[str], colours: list[Colour]) -> None:
-    """A small plate on each mask, at its thickest spot; moved down where another label is in the way."""
+    """Draw a label at the thickest part of each mask, moved down if it overlaps another label."""
     draw = ImageDraw.Draw(picture)
     font: Any = ImageFont.load_default(max(13, max(picture.size) // 40))
     taken: list[Box] = []
@@ -135,7 +135,7 @@ def _label(picture: Image.Image, masks: list[np.ndarray], texts: list[str], colo
         y = min(max(y, half_height), picture.height - half_height)
         for _ in range(4):
             box = (x - half_width, y - half_height, x + half_width, y + half_height)
-            if not any(_touch(box, other) for other in taken) or box[3] + 2 * half_height > picture.height:
+            if not any(_overlap(box, other) for other in taken) or box[3] + 2 * half_height > picture.height:
                 break
             y += 2 * half_height
         taken.append(box)
@@ -144,13 +144,13 @@ def _label(picture: Image.Image, masks: list[np.ndarray], texts: list[str], colo
 
 
 def _thickest(mask: np.ndarray) -> tuple[float, float]:
-    """x, y of the pixel furthest from the mask's edge."""
+    """x, y of the pixel with the greatest distance from the outline."""
     inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
     y, x = np.unravel_index(int(inside.argmax()), inside.shape)
     return float(x - 1), float(y - 1)
 
 
-def _touch(a: Box, b: Box) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
@@ -177,7 +177,7 @@ def _captioned(picture: Image.Image, caption: str, note: str) -> Image.Image:
 
 
 def _wrapped(text: str, letters: Lettering, width: float) -> Iterator[list[str]]:
-    """Words by line; a word longer than a line is cut."""
+    """The words of each line; a word longer than a line is split."""
     words: list[str] = []
     for word in text.split():
         while letters.length(word) > width:

@@ -1,40 +1,31 @@
-"""Texts of any script on pictures: the font that Pillow brings has ASCII alone, so others help out.
+"""Draws text of any script, because Pillow's font has only ASCII.
 
-Fonts are asked in this order: Pillow's own; the one that OpenCV brings from version 5 on (Latin, Greek, Cyrillic,
-Hebrew, Arabic, Chinese, Japanese, Korean); well-known fonts of the system. A character that none of them has is written
-as its code point, such as \\u0e01, since a box would say nothing.
+Fonts in order of preference: Pillow's; that of OpenCV 5 and newer (Latin, Greek, Cyrillic, Hebrew, Arabic, Chinese,
+Japanese, Korean); common system fonts. A character that no font has is drawn as its code point, such as \\u0e01.
 """
 
-import os
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from maskselect.ops.paths import expanded
-
 Colour = tuple[int, int, int]
 
-_UNASSIGNED = "\u0378"  # no font has it, so it looks like what is missing
-_FOLDERS = (
-    "/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts",
-    "/System/Library/Fonts", "/Library/Fonts", "C:/Windows/Fonts",
-)  # fmt: skip
+_UNASSIGNED = "\u0378"  # no font has it, so it looks like a missing character
 _KNOWN = (
     "DejaVuSans", "NotoSans-Regular", "NotoSansCJK-Regular", "wqy-microhei", "DroidSansFallbackFull", "arial",
     "Arial Unicode", "segoeui", "msyh", "msgothic", "malgun", "PingFang", "NotoSansArabic-Regular",
     "NotoSansHebrew-Regular", "NotoSansDevanagari-Regular", "NotoSansThai-Regular",
 )  # fmt: skip
-"""Files without their endings, the widest first."""
-
+"""File names without suffix, those with the most characters first. Pillow searches the system's font folders."""
 
 _FOLLOWING = ("Mn", "Me", "Cf")
-"""Categories of what belongs to the letter in front."""
+"""Unicode categories of characters that combine with the one before."""
 
 
 class _Face(Protocol):
@@ -45,7 +36,7 @@ class _Face(Protocol):
     def length(self, text: str) -> float: ...
 
     def draw(self, picture: Image.Image, xy: tuple[float, float], text: str, fill: Colour) -> None:
-        """xy: left end of the base line."""
+        """Draw text; `xy` is the left end of the base line."""
         ...
 
 
@@ -81,7 +72,7 @@ class _OpenCv:
         picture.paste(fill, (round(xy[0]), round(xy[1]) - 2 * self.size), Image.fromarray(self._shape(text)))
 
     def _shape(self, text: str) -> np.ndarray:
-        """The text in white on black, as wide as it is, its base line two sizes below the top."""
+        """The text in white on black at its own width, with the base line two sizes below the top."""
         box = (8, 3 * self.size), (0, 2 * self.size)
         width = cv2.getTextSize(box[0], text, box[1], cv2.FontFace("uni"), self.size)[2]
         shape = np.zeros((3 * self.size, max(1, width)), np.uint8)
@@ -90,7 +81,7 @@ class _OpenCv:
 
 
 class Lettering:
-    """Writes at one size, in pixels."""
+    """Draws text of one size in pixels."""
 
     def __init__(self, size: float) -> None:
         self.size = size
@@ -101,14 +92,14 @@ class Lettering:
         return sum(face.length(part) for face, part in self._parts(text))
 
     def draw(self, picture: Image.Image, xy: tuple[float, float], text: str, fill: Colour) -> None:
-        """Write a text. xy: its left end, and the top of the line."""
+        """Draw a text; `xy` is its left end and the top of the line."""
         x, y = xy[0], xy[1] + self.font.getmetrics()[0]
         for face, part in self._parts(text):
             face.draw(picture, (x, y), part, fill)
             x += face.length(part)
 
     def _parts(self, text: str) -> Iterator[tuple[_Face, str]]:
-        """Runs of one face each: one face for all where there is such, so that no word changes its look within."""
+        """Split a text into runs of one face each. One face for the whole text is preferred."""
         faces = _faces(self.size)
         whole = next((face for face in faces if all(_has(face, letter) for letter in text)), None)
         if whole is not None:
@@ -129,12 +120,12 @@ class Lettering:
 
 
 def _has(face: _Face, letter: str) -> bool:
-    """Marks and joiners go with the letter that they belong to, spaces with any."""
-    return unicodedata.category(letter) in (*_FOLLOWING, "Zs") or _known(face, letter)  # type: ignore[arg-type]
+    """Whether a face can draw a letter. Combining characters and spaces fit every face."""
+    return unicodedata.category(letter) in (*_FOLLOWING, "Zs") or _has_glyph(face, letter)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=4096)
-def _known(face: _Face, letter: str) -> bool:
+def _has_glyph(face: _Face, letter: str) -> bool:
     return face.has(letter)
 
 
@@ -148,20 +139,9 @@ def _faces(size: float) -> list[_Face]:
 
 @lru_cache(maxsize=1)
 def _system_fonts() -> list[str]:
-    """Those of `_KNOWN` that this machine has and Pillow reads."""
-    found: dict[str, str] = {}
-    for folder in _FOLDERS:
-        for path, _, names in os.walk(expanded(folder)):
-            for name in names:
-                stem, ending = os.path.splitext(name)
-                if stem in _KNOWN and ending.lower() in (".ttf", ".ttc", ".otf"):
-                    found.setdefault(stem, str(Path(path, name)))
-    return [found[stem] for stem in _KNOWN if stem in found and _readable(found[stem])]
-
-
-def _readable(file: str) -> bool:
-    try:
-        ImageFont.truetype(file, 12)
-    except OSError:
-        return False
-    return True
+    """Files of the `_KNOWN` fonts that this machine has."""
+    files = []
+    for name in _KNOWN:
+        with suppress(OSError):
+            files.append(str(ImageFont.truetype(name, 12).path))
+    return files

@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def union(masks: Tensor) -> Tensor:
-    """Pixels inside any mask: (N, H, W) bool to (H, W) bool. The union of no mask is empty."""
+    """Union: (N, H, W) bool to (H, W) bool. The union of no masks is empty."""
     return masks.any(dim=0)
 
 
 def area(masks: Tensor) -> Tensor:
     """Foreground pixels of each mask: (N, H, W) bool to (N,) float32, exact below 2^24.
 
-    On the CPU NumPy counts 50 times faster than torch sums (64 masks of 1024 x 1024).
+    On the CPU, NumPy's count is 50 times faster than torch's sum (64 masks of 1024 x 1024).
     """
     if masks.device.type == "cpu":
         return torch.tensor([float(np.count_nonzero(row)) for row in masks.flatten(1).numpy()], dtype=torch.float32)
@@ -26,16 +26,15 @@ def area(masks: Tensor) -> Tensor:
 
 
 def filled(masks: Tensor, dim: int) -> Tensor:
-    """`masks.any(dim)` of a bool tensor, 20 times faster on the CPU, where torch reduces bytes quickly and bools
-    slowly.
+    """`masks.any(dim)` of a bool tensor, 20 times faster on the CPU, where torch reduces bytes faster than bools.
 
-    Raises IndexError when that dimension is empty.
+    Raises IndexError if the dimension is empty.
     """
     return masks.view(torch.uint8).amax(dim).bool()
 
 
 def not_empty(masks: Tensor) -> Tensor:
-    """Which masks have a pixel: (N, H, W) bool to (N,) bool."""
+    """Whether masks have a pixel: (N, H, W) bool to (N,) bool."""
     return filled(masks.flatten(1), 1) if masks.numel() else masks.new_zeros(len(masks))
 
 
@@ -52,10 +51,14 @@ def pad_to_square(images: Tensor, value: float = 0.0) -> Tensor:
 
 
 def binary(values: np.ndarray, what: str) -> np.ndarray:
-    """A mask of any dtype as bool, in memory of its own: bool, 0 and 1, or 0 and 255.
+    """A new bool array from a mask of any dtype with the values bool, 0 and 1, or 0 and 255.
 
-    what: the mask's name in the error.
-    Raises ValueError for other values, such as probabilities, logits, labels or NaN.
+    Args:
+        values: the mask.
+        what: its name in errors.
+
+    Raises:
+        ValueError: other values, such as probabilities, logits, labels or NaN.
     """
     if values.dtype == np.bool_:
         return np.array(values, order="C")
@@ -74,8 +77,8 @@ def binary(values: np.ndarray, what: str) -> np.ndarray:
 def resize_nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest-neighbour resize by pixel centres: (N, H, W) bool to (N, *size) bool.
 
-    Loses no mask: one that has pixels but would have none becomes all target pixels that contain one of its own, so a
-    line stays a line.
+    No mask gets lost: one that would become empty covers all target pixels that contain one of its pixels, so a line
+    stays a line.
     """
     if masks.shape[-2:] == size:
         return masks
@@ -89,19 +92,19 @@ def resize_nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_smooth(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize by interpolated edges, so that a large picture gets no stairs: (h, w) bool to (*size) bool, a new array.
+    """Resize with interpolated edges, for smooth outlines in large images: (h, w) bool to a new array (*size) bool.
 
-    A smaller pixel is inside when more than half of it is.
-    Loses no mask: one that has pixels but would have none is resized as `resize_nearest` does.
+    When shrinking, a pixel is inside if more than half of it is. No mask gets lost: one that would become empty is
+    resized by `resize_nearest`.
     """
     if mask.shape == tuple(size):
         return mask.copy()
-    if size[0] * size[1] < mask.size:  # 0 and 1 round to the majority by themselves, without a copy of a huge mask
+    if size[0] * size[1] < mask.size:  # 0 and 1 round to the majority, without a copy of a large mask
         inside = cv2.resize(mask.view(np.uint8), size[::-1], interpolation=cv2.INTER_AREA).view(np.bool_)
     else:
         large = cv2.resize(mask.astype(np.uint8) * 255, size[::-1], interpolation=cv2.INTER_LINEAR)
         inside = large.view(np.bool_)
-        np.greater_equal(large, 128, out=inside)  # in place: a mask of a large picture is held once
+        np.greater_equal(large, 128, out=inside)  # in place, to save memory
     if mask.any() and not inside.any():
         return resize_nearest(torch.from_numpy(mask)[None], size)[0].numpy()
     return inside

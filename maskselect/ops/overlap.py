@@ -1,4 +1,4 @@
-"""Pairwise overlap of binary masks, by matrix products, in chunks that respect a memory budget.
+"""Pairwise overlap of binary masks by matrix products, in chunks within a memory budget.
 
 IoU is intersection over union; IoP is intersection over the area of the *candidate* (LLM-Seg, Equation 2).
 """
@@ -12,9 +12,9 @@ MEMORY_BUDGET_MB = 256
 
 
 def pairwise_intersection(a: Tensor, b: Tensor, memory_budget_mb: int = MEMORY_BUDGET_MB) -> Tensor:
-    """Shared pixels of every pair: (N, H, W) and (M, H, W) bool to (N, M) float32 (exact below 2^24 pixels).
+    """Intersection of every pair: (N, H, W) and (M, H, W) bool to (N, M) float32, exact below 2^24 pixels.
 
-    Raises ValueError when the two sets have different image sizes.
+    Raises ValueError if the image sizes differ.
     """
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(f"masks must share one image size, got {tuple(a.shape[1:])} and {tuple(b.shape[1:])}")
@@ -43,9 +43,9 @@ def pairwise_iop(candidates: Tensor, targets: Tensor) -> Tensor:
 
 
 def mask_nms(masks: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Indices kept by greedy suppression on mask IoU, by falling score: (N, H, W) bool, (N,) to (K,) int64.
+    """Non-maximum suppression by mask IoU: (N, H, W) bool and scores (N,) to kept indices (K,) int64, by falling score.
 
-    A mask goes when its IoU with a kept mask of higher score exceeds `threshold`. Equal scores keep their order.
+    A mask is removed if its IoU with a kept mask exceeds `threshold`. Equal scores keep their order.
     """
     order = torch.sort(scores, descending=True, stable=True).indices
     overlaps = pairwise_iou(masks[order], masks[order]) > threshold

@@ -1,6 +1,6 @@
-"""Shared pixels of every pair of masks, without floats: on packed bits for dense masks, on runs for RLE.
+"""Pairwise intersections of masks without floats: on packed bits for dense masks, on runs for RLE.
 
-The counts are those of `maskselect.ops.overlap`, exact at any size. `benchmarks/overlap.py` has the ratios.
+The counts equal those of `maskselect.ops.overlap`, exact at any size. `benchmarks/overlap.py` measures the speed.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ _bitwise_count: Callable[[np.ndarray], np.ndarray] | None = getattr(np, "bitwise
 
 
 def pack(masks: np.ndarray) -> np.ndarray:
-    """(N, H, W) bool to (N, words) uint64, 64 pixels a word, the last word filled up with zeros."""
+    """(N, H, W) bool to (N, words) uint64 with 64 pixels per word; the last word is padded with zeros."""
     flat = masks.reshape(len(masks), masks.shape[1] * masks.shape[2])
     packed = np.packbits(flat, axis=1)
     missing = -packed.shape[1] % (_WORD // 8)
@@ -27,28 +27,30 @@ def pack(masks: np.ndarray) -> np.ndarray:
 
 
 def packed_area(words: np.ndarray) -> np.ndarray:
-    """Pixels of each mask: (N, words) uint64 of `pack` to (N,) int64."""
-    return _set_bits(words)
+    """Number of ones in each row: (..., words) uint64 to (...) int64."""
+    if _bitwise_count is not None:
+        return _bitwise_count(words).sum(-1, dtype=np.int64)
+    return _BITS_IN_BYTE[words.view(np.uint8)].sum(-1, dtype=np.int64)
 
 
 def packed_intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Shared pixels of every pair: (N, words) and (M, words) uint64 of `pack` to (N, M) int64.
+    """Intersection of every pair of packed masks: (N, words) and (M, words) uint64 to (N, M) int64.
 
-    Raises ValueError when the two were packed from different image sizes.
+    Raises ValueError if the image sizes differ.
     """
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"masks must share one image size, got {a.shape[1]} and {b.shape[1]} words a mask")
     out = np.zeros((len(a), len(b)), np.int64)
-    for column, mask in enumerate(b):  # one column at a time, which keeps the working set at the size of `a`
-        out[:, column] = _set_bits(a & mask)
+    for column, mask in enumerate(b):  # one column at a time, so that memory stays at the size of `a`
+        out[:, column] = packed_area(a & mask)
     return out
 
 
 def pairwise_counts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Intersection and union of every pair: (N, H, W) and (M, H, W) bool to two (N, M) int64.
 
-    On packed bits for tensors in main memory, by matrix products elsewhere (exact there below 2^24 pixels).
-    Raises ValueError when the two sets have different image sizes.
+    On packed bits on the CPU; by matrix products on other devices (exact below 2^24 pixels). Raises ValueError if the
+    image sizes differ.
     """
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(f"masks must share one image size, got {tuple(a.shape[1:])} and {tuple(b.shape[1:])}")
@@ -63,26 +65,15 @@ def pairwise_counts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rle_iou(a: Sequence[Rle], b: Sequence[Rle]) -> np.ndarray:
-    """IoU of every pair of N and M COCO RLEs, never decoded: (N, M) float64 in [0, 1]. Two empty masks have IoU 0.
+    """IoU of every pair of N and M COCO RLEs, without decoding: (N, M) float64 in [0, 1]. Two empty masks have IoU 0.
 
-    Raises ValueError when the masks are not all of one size, or one is no COCO RLE.
+    Raises ValueError if the sizes differ, or a mask is not a COCO RLE.
     """
-    left, right = _compressed(a, b)
-    if not left or not right:
-        return np.zeros((len(left), len(right)))
-    return np.asarray(coco.iou(left, right, [0] * len(right)))  # nobody is a crowd: union below the line
-
-
-def _compressed(a: Sequence[Rle], b: Sequence[Rle]) -> tuple[list[Rle], list[Rle]]:
     sizes = {(int(code["size"][0]), int(code["size"][1])) for code in [*a, *b]}
     if len(sizes) > 1:
         raise ValueError(f"masks must share one image size, got {sorted(sizes)}")
-    size = next(iter(sizes), (0, 0))
-    return [to_compressed(code, size) for code in a], [to_compressed(code, size) for code in b]
-
-
-def _set_bits(words: np.ndarray) -> np.ndarray:
-    """Ones in each row: (..., words) uint64 to (...) int64."""
-    if _bitwise_count is not None:
-        return _bitwise_count(words).sum(-1, dtype=np.int64)
-    return _BITS_IN_BYTE[words.view(np.uint8)].sum(-1, dtype=np.int64)
+    if not a or not b:
+        return np.zeros((len(a), len(b)))
+    (size,) = sizes
+    left, right = ([to_compressed(code, size) for code in codes] for codes in (a, b))
+    return np.asarray(coco.iou(left, right, [0] * len(right)))  # no crowds: the union is the denominator

@@ -1,9 +1,9 @@
-"""Paths as users write them."""
+"""Paths from users."""
 
 import os
 from pathlib import Path
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with `~` for the user's home; for a user without a home it stays as it is."""
+    """A path with `~` replaced by the user's home; unchanged for a user without a home."""
     return Path(os.path.expanduser(path))

@@ -1,4 +1,4 @@
-"""COCO run-length encoding, through pycocotools, which is the definition of the format."""
+"""COCO run-length encoding by pycocotools, the reference implementation."""
 
 from typing import Any
 
@@ -6,20 +6,19 @@ import numpy as np
 from pycocotools import mask as coco
 
 Rle = dict[str, Any]
-"""`{"size": [H, W], "counts": str}`; counts is COCO's compressed string, as JSON files hold it."""
-
+"""`{"size": [H, W], "counts": str}`; counts is COCO's compressed string, as in JSON files."""
 
 MAX_SIDE = 100_000
-"""Pixels; a mask of more is a mistake in the file."""
+"""Greatest side in pixels; a greater one is an error in the file."""
 
-_MOST_GROUPS = 7  # 35 bits, more than any run of a 32-bit length needs
-_LONGEST = 1e7
+_MOST_GROUPS = 7  # 35 bits, enough for run lengths of 32 bits
+_LONGEST = 1e7  # pixels of a polygon's outline
 
 
 def encode(masks: np.ndarray) -> list[Rle]:
-    """(N, H, W) bool to N compressed RLEs whose counts are str, ready for JSON.
+    """(N, H, W) bool to N compressed RLEs whose counts are str, for JSON.
 
-    One mask at a time: the encoder wants a column-major copy, which for many large masks would not fit into memory.
+    Masks are encoded one by one, because the encoder needs a column-major copy.
     """
     codes = (coco.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks)
     return [{"size": [int(side) for side in code["size"]], "counts": code["counts"].decode()} for code in codes]
@@ -28,10 +27,14 @@ def encode(masks: np.ndarray) -> list[Rle]:
 def to_compressed(segmentation: Rle | list[Any], size: tuple[int, int]) -> Rle:
     """Any COCO segmentation (polygon list, uncompressed or compressed RLE, list of RLEs) to one RLE with bytes counts.
 
-    size: (H, W) of the image, used by polygons, which carry none.
+    The input is validated first, because pycocotools does not.
 
-    Everything is checked before pycocotools, which trusts its input, gets it.
-    Raises ValueError when the segmentation is none of these, or is damaged.
+    Args:
+        segmentation: the segmentation.
+        size: (H, W) of the image, for polygons.
+
+    Raises:
+        ValueError: the segmentation has another type, or is damaged.
     """
     if isinstance(segmentation, dict):
         return _checked_rle(segmentation)
@@ -49,11 +52,13 @@ def to_compressed(segmentation: Rle | list[Any], size: tuple[int, int]) -> Rle:
 
 
 def run_lengths(counts: bytes) -> np.ndarray:
-    """The runs of a compressed RLE, background first: (R,) int64.
+    """The run lengths of a compressed RLE, background first: (R,) int64.
 
-    Each number is written in groups of five bits from the lowest, a sixth bit saying that more follow, as a difference
-    from the number two places before (from the fourth on).
-    Raises ValueError for bytes that are not such a string.
+    A number is stored in groups of five bits, lowest first, with a sixth bit if more groups follow. From the fourth on,
+    it is the difference to the number two places before.
+
+    Raises:
+        ValueError: the bytes are not such a string.
     """
     groups = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     if len(groups) == 0:
@@ -77,7 +82,8 @@ def run_lengths(counts: bytes) -> np.ndarray:
 def decode(segmentation: Rle | list[Any], size: tuple[int, int] | None = None) -> np.ndarray:
     """One COCO segmentation to (H, W) bool. `size` (H, W) is needed for polygons only.
 
-    Raises ValueError for a segmentation that is not COCO's, or whose runs do not fill its size.
+    Raises:
+        ValueError: it is not a COCO segmentation, or its runs do not fill its size.
     """
     if size is None:
         if not isinstance(segmentation, dict):
@@ -127,13 +133,13 @@ def _checked_size(segmentation: Rle) -> tuple[int, int]:
 
 
 def _is_whole(value: Any, end: int) -> bool:
-    """Whether a number is whole, written as 40 or as 40.0, and within 0 to end - 1."""
+    """Whether a value is an integer, such as 40 or 40.0, from 0 to end - 1."""
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     return whole and 0 <= value < end
 
 
 def _checked_polygon(polygon: Any) -> list[float]:
-    """Corners x, y, x, y, … whose outline is not absurdly long: it is drawn pixel by pixel."""
+    """Corners x, y, x, y, …, with a limit for the length of the outline, which is drawn pixel by pixel."""
     try:
         corners = np.asarray(polygon, np.float64)
     except (TypeError, ValueError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Texts as people give them, with what nobody sees taken out, and JSON that UTF-8 can write."""
+"""Removes invisible differences of texts, and writes JSON in UTF-8."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import unicodedata
 from typing import Any
 
 _INSIDE_SCRIPTS = "\u200c\u200d\ufe00-\ufe0f"
-"""Joiners and variation selectors: part of the spelling in some scripts and emoji, nothing beside ASCII."""
+"""Joiners and variation selectors: they matter in some scripts and emoji, but not next to ASCII."""
 _STRAY = re.compile(f"(?<![^\\x00-\\x7f])[{_INSIDE_SCRIPTS}]+|[\u200c\u200d]+(?![^\\x00-\\x7f])")
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 _SAME = str.maketrans(
@@ -15,13 +15,14 @@ _SAME = str.maketrans(
 
 
 def tidy(text: str) -> str:
-    """A text whose invisible differences are gone.
+    """Normalise invisible differences in a text.
 
-    Every run of white space and control characters becomes one space, and none stays at either end. Format characters
-    (byte order mark, zero-width space, soft hyphen, direction marks) go, but for joiners inside a script that writes
-    with them. Hyphens that differ only in where a line may break become "-", and letters are composed (NFC).
+    Runs of white space and control characters become one space, and both ends are stripped. Format characters (byte
+    order mark, zero-width space, soft hyphen, direction marks) are removed, except joiners in scripts that use them.
+    Non-breaking hyphens become "-", and letters are composed (NFC).
 
-    Raises ValueError for a lone surrogate, which no encoding can write.
+    Raises:
+        ValueError: the text has a lone surrogate, which no encoding supports.
     """
     lone = next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None)
     if lone is not None:
@@ -31,19 +32,19 @@ def tidy(text: str) -> str:
 
 
 def readable(text: str) -> str:
-    """A file's name, or a text with one in it, so that UTF-8 can write it: bytes that are not UTF-8 become `\\xff`."""
+    """A text with file names in a form that UTF-8 can encode: bytes that are not UTF-8 become `\\xff`."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # a lone surrogate that no file's name gives
+    except UnicodeEncodeError:  # a lone surrogate that is not from a file name
         return text.encode("utf-8", "backslashreplace").decode()
 
 
 def json_bytes(record: Any) -> bytes:
-    """A record as the bytes of a JSON file; texts that UTF-8 cannot write become what `readable` makes of them."""
+    """A record as the bytes of a JSON file. Texts that UTF-8 cannot encode are converted by `readable`."""
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     try:
         return (text + "\n").encode()
-    except UnicodeEncodeError:  # the name of a file that is not UTF-8, somewhere in it
+    except UnicodeEncodeError:  # it contains a file name that is not UTF-8
         return json_bytes(_readable(record))
 
 

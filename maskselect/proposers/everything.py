@@ -1,14 +1,13 @@
-"""Everything mode of any Segment Anything model: a grid of points, filters, suppression, and drawing what is left.
+"""Everything mode of any Segment Anything model: a grid of point prompts, filters, suppression, and upsampling.
 
-The parameters and filters are those of the package's `SamAutomaticMaskGenerator`. The order of work differs: an image
-is encoded once, stability, boxes and suppression are decided on low-res logits, and only what survives is drawn at full
-size. In `exact` mode they are decided at full size.
+The parameters and filters are those of the package's `SamAutomaticMaskGenerator`. The order differs: filters and
+suppression use low-res logits, and only the masks that stay are upsampled. In `exact` mode they use full-size masks.
 
-Frames: *image*, the caller's pixels; *model*, the square that the network reads; *low*, the decoder's logits. Shape
+Frames: *image*, the caller's pixels; *model*, the square input of the network; *low*, the decoder's logits. Shape
 letters: N masks, P prompts, T tokens of a prompt, C channels, l side of the low frame.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -22,8 +21,8 @@ from maskselect.ops.boxes import box_nms, masks_to_boxes_xyxy
 from maskselect.ops.images import size_of
 from maskselect.ops.masks import not_empty
 from maskselect.ops.overlap import mask_nms
-from maskselect.proposers.sam_drawing import drawing_of
-from maskselect.proposers.sam_filter import Found, Frame, StabilityFilter
+from maskselect.proposers.sam_drawing import mask_upsampler
+from maskselect.proposers.sam_filter import Frame, LowCandidates, StabilityFilter
 from maskselect.proposers.sam_grid import at_crop_edge, crop_boxes, point_grids, remove_small_regions
 from maskselect.structures.masks import MaskSet
 
@@ -31,7 +30,7 @@ Mode = Literal["fast", "exact"]
 
 
 class PromptNetwork(Protocol):
-    """What everything mode asks of a network."""
+    """A network that everything mode can prompt."""
 
     source: str
     side: int
@@ -39,46 +38,46 @@ class PromptNetwork(Protocol):
     decoder: PointDecoder
 
     def frame(self, size: tuple[int, int]) -> Frame:
-        """Where an image of (height, width) lies in the model's square and in the logits'."""
+        """The frame of an image of (height, width)."""
         ...
 
     def embed(self, image: np.ndarray) -> Any:
-        """(H, W, 3) uint8 to what the decoder takes as the image's embedding."""
+        """Image (H, W, 3) uint8 to the image embedding that the decoder takes."""
         ...
 
     def encode_points(self, points: Tensor) -> Tensor:
-        """(P, 2) points in the model frame, one a prompt, inside what is looked for, to (P, T, C)."""
+        """Foreground points (P, 2) in the model frame, one per prompt, to (P, T, C)."""
         ...
 
     def encode_boxes(self, corners: Tensor) -> Tensor:
-        """(P, 4) corners in the model frame to (P, T, C)."""
+        """Box corners (P, 4) in the model frame to (P, T, C)."""
         ...
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class EverythingSettings:
-    """Settings of everything mode. The defaults are those of SAM 2's own generator.
+    """Settings of everything mode. The defaults are those of SAM 2's generator.
 
     Attributes:
-        points_per_side: the grid of prompts.
-        points_per_batch: how many prompts go through the decoder together.
-        pred_iou_thresh: a mask stays if its predicted IoU is above. 0 switches the filter off.
-        stability_score_thresh, stability_score_offset: a mask stays if its stability is at or above. 0 switches the
-            filter off.
+        points_per_side: side of the grid of points.
+        points_per_batch: number of prompts that the decoder takes at once.
+        pred_iou_thresh: masks must have a greater predicted IoU. 0 switches the filter off.
+        stability_score_thresh, stability_score_offset: masks must have at least this stability. 0 switches the filter
+            off.
         box_nms_thresh: suppression by box IoU within a crop. 1 switches it off.
         crop_n_layers, crop_nms_thresh, crop_overlap_ratio, crop_n_points_downscale_factor: further passes over crops,
             (2^i)^2 of them in layer i.
-        min_mask_region_area: holes and islands smaller than this many image pixels are mended.
-        mask_nms_thresh: suppression by mask IoU after all the others, on the low frame; None for none, as in the
+        min_mask_region_area: fill holes and remove islands of fewer image pixels.
+        mask_nms_thresh: suppression by mask IoU on the low frame, after all other filters; None for none, as in the
             package.
-        max_candidates: at most so many, those of highest predicted IoU; None for all.
-        refine: ask for every mask once more, by its own box and logits. The package does not do it; it pays if the
-            model was trained long enough in further rounds.
-        mode: "fast" decides on the decoder's grid; "exact" at full size, which gives the package's own masks.
-        decision_side: in fast mode, logits of a smaller side are enlarged to it first. 0 takes the decoder's own grid,
+        max_candidates: greatest number of candidates, by predicted IoU; None for all.
+        refine: prompt for every mask again by its box and logits. The package does not do this. It helps if the model
+            was trained long enough with repeated prompts.
+        mode: "fast" filters on the decoder's grid; "exact" at full size, with the same masks as the package.
+        decision_side: in fast mode, upsample smaller logits to this side before filtering. 0 keeps the decoder's grid,
             which is 256 for official SAM and 64 for the compact one.
-        precision: of encoder and decoder. Prompts are encoded, and logits compared with thresholds, in float32.
-        memory_budget_mb: most memory that the decoder may take; batches of points shrink to it. None for no limit.
+        precision: of encoder and decoder. The prompt encoder and all thresholds use float32.
+        memory_budget_mb: limit for the decoder's memory, by smaller batches of points. None for no limit.
     """
 
     points_per_side: int = 32
@@ -114,56 +113,55 @@ class EverythingSettings:
                 raise ValueError(f"{name} {value!r} is unknown; expected one of {', '.join(known)}")
         if self.mode == "exact" and self.precision != "float32":
             raise ValueError(
-                f"mode exact needs precision float32, got {self.precision}: half the digits give other masks"
+                f"mode exact needs precision float32, got {self.precision}: lower precision gives other masks"
             )
 
 
 class EverythingProposer(EverythingSettings):
     """A `PromptableProposer`: everything mode, boxes and points of one network.
 
-    Derived classes are dataclasses: they add what they load, and call `use` with it.
+    Derived classes are dataclasses. They add what they load, and pass it to `use`.
     """
 
-    def use(self, network: PromptNetwork, weights: nn.Module, **declared: object) -> None:
-        """Begin with a network, its weights, and what else decides its masks."""
+    def use(self, network: PromptNetwork, weights: nn.Module, **key_parts: object) -> None:
+        """Set the network, its weights, and further parts of the cache key."""
         self.network, self.side = network, network.side
-        self._weights, self._declared = weights, declared
+        self._weights, self._key_parts = weights, key_parts
         self._least_iou = self.pred_iou_thresh if self.pred_iou_thresh > 0 else -torch.inf
         stability = StabilityFilter(self.stability_score_thresh, self.stability_score_offset, self.decision_side)
-        self._decide = stability.by_size if self.mode == "exact" else stability.by_low
+        self._stable = stability.by_size if self.mode == "exact" else stability.by_low
         self._grids = point_grids(self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor)
 
     def cache_key(self) -> str:
-        """Of the weights and all settings but those that change only speed and memory."""
+        """The key of the weights and all settings but those that change only speed and memory."""
         names = {field.name for field in fields(EverythingSettings)} - {"points_per_batch", "memory_budget_mb"}
         settings = {name: getattr(self, name) for name in names}
-        return cache_key(type(self).__name__, weights=weights_digest(self._weights), **settings, **self._declared)
+        return cache_key(type(self).__name__, weights=weights_digest(self._weights), **settings, **self._key_parts)
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray) -> MaskSet:
-        """Candidates of an image.
+        """Propose candidates for an image.
 
         Args:
             image: (H, W, 3) uint8.
 
         Returns:
-            Masks at the image's own size, which take N * H * W bytes, by falling predicted IoU, which is their score.
-            Columns predicted_iou and stability_score, (N,) float32.
+            Masks at the size of the image, without empty ones, by falling predicted IoU, which is their score. Columns
+            predicted_iou and stability_score, (N,) float32.
 
         Raises:
-            ValueError: the array is of another kind.
+            ValueError: the array has another shape or dtype.
         """
         size = size_of(image)
-        found = self._find(image)
-        masks = self._draw(found.low, found.crops, size, size, torch.device("cpu"))
+        candidates = self._candidates(image)
+        masks = self._upsample(candidates.low, candidates.crops, size, size, torch.device("cpu"))
         if self.min_mask_region_area > 0 and len(masks):
-            masks, kept = self._mended(masks, self.min_mask_region_area)
-            found = found.keep(kept.to(self.network.device))
-        shown = not_empty(masks)
-        iou, stability = found.iou.cpu(), found.stability.cpu()
+            masks, kept = self._without_small_regions(masks, self.min_mask_region_area)
+            candidates = candidates.keep(kept.to(self.network.device))
+        iou, stability = candidates.iou.cpu(), candidates.stability.cpu()
         columns = {"predicted_iou": iou, "stability_score": stability}
-        result = MaskSet(masks, iou, self.network.source, columns)
-        return result if bool(shown.all()) else result.keep(shown)
+        result, nonempty = MaskSet(masks, iou, self.network.source, columns), not_empty(masks)
+        return result if bool(nonempty.all()) else result.keep(nonempty)
 
     def segment_box(self, image: np.ndarray, box_xyxy: tuple[float, float, float, float]) -> Tensor:
         """The best mask for a box in pixels: (H, W) bool."""
@@ -171,7 +169,7 @@ class EverythingProposer(EverythingSettings):
 
     @torch.inference_mode()
     def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
-        """The best mask for each box in pixels, (K, 4), in their order, some perhaps empty. Scores: predicted IoU."""
+        """The best mask for each box (K, 4) in pixels, in their order; masks may be empty. Scores: predicted IoU."""
         frame = self.network.frame(size_of(image))
         corners = _corners(frame, boxes_xyxy.float().to(self.network.device))
         return self._best(image, self.network.encode_boxes(corners) if len(corners) else None)
@@ -184,40 +182,42 @@ class EverythingProposer(EverythingSettings):
         return self._best(image, self.network.encode_points(frame.to_model(point))).masks[0]
 
     def _best(self, image: np.ndarray, sparse: Tensor | None) -> MaskSet:
-        """Of the masks for each prompt (P, T, C) the one of highest predicted IoU."""
+        """The mask of highest predicted IoU for each prompt (P, T, C)."""
         size = size_of(image)
         if sparse is None:
             return MaskSet.empty(size, self.network.source)
         lows, scores = [], []
         for low, iou in self.network.decoder.decode(self.network.embed(image), sparse, -torch.inf):
-            chosen = iou.argmax(1)
-            rows = torch.arange(len(chosen), device=chosen.device)
-            lows.append(low[rows, chosen])
-            scores.append(iou[rows, chosen].cpu())
+            best = iou.argmax(1)
+            rows = torch.arange(len(best), device=best.device)
+            lows.append(low[rows, best])
+            scores.append(iou[rows, best].cpu())
         low = torch.cat(lows)
         crops = torch.tensor([[0, 0, size[1], size[0]]], dtype=torch.int64).expand(len(low), -1)
-        masks = self._draw(low, crops, size, size, torch.device("cpu"))
+        masks = self._upsample(low, crops, size, size, torch.device("cpu"))
         return MaskSet(masks, torch.cat(scores), self.network.source)
 
-    def _find(self, image: np.ndarray) -> Found:
-        """All filters and suppressions, by falling predicted IoU."""
+    def _candidates(self, image: np.ndarray) -> LowCandidates:
+        """Candidates after all filters and suppressions, by falling predicted IoU."""
         size = size_of(image)
         crops, layers = crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
-        found = Found.join([self._find_in_crop(image, c, k) for c, k in zip(crops, layers, strict=True)])
-        if len(crops) > 1:
-            extent = (found.crops[:, 2:] - found.crops[:, :2]).float().prod(1)
-            found = found.keep(box_nms(found.boxes, 1 / extent, self.crop_nms_thresh))  # smaller crops are preferred
-        found = found.keep(torch.sort(found.iou, descending=True, stable=True).indices)
-        if self.mask_nms_thresh is not None and len(found.iou) > 1:
-            low_size = self.network.frame(size).low_size
-            masks = self._draw(found.low, found.crops, size, low_size, self.network.device, keep_low_resolution=True)
-            found = found.keep(mask_nms(masks, found.iou, self.mask_nms_thresh))
+        parts = [self._candidates_in_crop(image, c, k) for c, k in zip(crops, layers, strict=True)]
+        candidates = LowCandidates.join(parts)
+        if len(crops) > 1:  # smaller crops are preferred
+            extent = (candidates.crops[:, 2:] - candidates.crops[:, :2]).float().prod(1)
+            candidates = candidates.keep(box_nms(candidates.boxes, 1 / extent, self.crop_nms_thresh))
+        candidates = candidates.keep(torch.sort(candidates.iou, descending=True, stable=True).indices)
+        low, iou = candidates.low, candidates.iou
+        if self.mask_nms_thresh is not None and len(iou) > 1:
+            target = self.network.frame(size).low_size
+            masks = self._upsample(low, candidates.crops, size, target, self.network.device, keep_low_resolution=True)
+            candidates = candidates.keep(mask_nms(masks, iou, self.mask_nms_thresh))
         if self.max_candidates is None:
-            return found
-        return found.keep(torch.arange(len(found.iou), device=found.iou.device)[: self.max_candidates])
+            return candidates
+        return candidates.keep(torch.arange(len(candidates.iou), device=iou.device)[: self.max_candidates])
 
-    def _find_in_crop(self, image: np.ndarray, crop: list[int], layer: int) -> Found:
-        """What the grid of points finds within a crop, its corners in image pixels; boxes in image pixels too."""
+    def _candidates_in_crop(self, image: np.ndarray, crop: list[int], layer: int) -> LowCandidates:
+        """Candidates of the grid of points in a crop. The crop and the boxes are in image pixels."""
         network, (x0, y0, x1, y1) = self.network, crop
         part = image[y0:y1, x0:x1]
         frame = network.frame((y1 - y0, x1 - x0))
@@ -225,25 +225,27 @@ class EverythingProposer(EverythingSettings):
         points = torch.as_tensor(self._grids[layer] * (x1 - x0, y1 - y0), dtype=torch.float32, device=network.device)
         sparse = network.encode_points(frame.to_model(points))
 
-        def filtered(low: Tensor, iou: Tensor) -> Found:
+        def filter_masks(low: Tensor, iou: Tensor) -> LowCandidates:
             good = iou > self._least_iou
-            return self._decide(low[good], iou[good], frame)
+            return self._stable(low[good], iou[good], frame)
 
-        def thinned(found: Found) -> Found:
-            found = found.keep(~at_crop_edge(found.boxes, crop, size_of(image)))
-            return found.keep(box_nms(found.boxes, found.iou, self.box_nms_thresh))
+        def suppress(some: LowCandidates) -> LowCandidates:
+            some = some.keep(~at_crop_edge(some.boxes, crop, size_of(image)))
+            return some.keep(box_nms(some.boxes, some.iou, self.box_nms_thresh))
 
-        found = thinned(Found.join([filtered(*d) for d in network.decoder.decode(embedding, sparse, self._least_iou)]))
-        if self.refine and len(found.iou):
+        batches = network.decoder.decode(embedding, sparse, self._least_iou)
+        candidates = suppress(LowCandidates.join([filter_masks(*batch) for batch in batches]))
+        if self.refine and len(candidates.iou):
             if self.mask_nms_thresh is not None:
-                found = found.keep(mask_nms(found.low[frame.cells] > 0, found.iou, self.mask_nms_thresh))
-            asked = network.encode_boxes(_corners(frame, found.boxes))
-            found = thinned(filtered(*network.decoder.redraw(embedding, asked, found.low)))
-        crops = torch.tensor([crop], dtype=torch.int64, device=network.device).expand(len(found.iou), -1)
-        boxes = found.boxes + torch.tensor([x0, y0, x0, y0], dtype=torch.int64, device=network.device)
-        return Found(found.low, crops, found.iou, found.stability, boxes)
+                masks = candidates.low[frame.cells] > 0
+                candidates = candidates.keep(mask_nms(masks, candidates.iou, self.mask_nms_thresh))
+            prompts = network.encode_boxes(_corners(frame, candidates.boxes))
+            candidates = suppress(filter_masks(*network.decoder.redraw(embedding, prompts, candidates.low)))
+        crops = torch.tensor([crop], dtype=torch.int64, device=network.device).expand(len(candidates.iou), -1)
+        boxes = candidates.boxes + torch.tensor([x0, y0, x0, y0], dtype=torch.int64, device=network.device)
+        return replace(candidates, crops=crops, boxes=boxes)
 
-    def _draw(
+    def _upsample(
         self,
         low: Tensor,
         crops: Tensor,
@@ -252,10 +254,15 @@ class EverythingProposer(EverythingSettings):
         device: torch.device,
         keep_low_resolution: bool = False,
     ) -> Tensor:
-        """Masks (N, *target) bool on `device`, without a pile of large logits.
+        """Masks (N, *target) bool on `device`, without large logits for all masks at once.
 
-        size: (H, W) of the image, in whose pixels `crops` are.
-        keep_low_resolution: logits of just the drawn size are not enlarged and shrunk again, as the package would.
+        Args:
+            low: (N, l, l) logits.
+            crops: (N, 4) in pixels of the image.
+            size: (H, W) of the image.
+            target: (height, width) of the masks.
+            device: of the masks.
+            keep_low_resolution: skip resampling of logits that have the target size; the package resamples them.
         """
         masks = torch.zeros(len(low), *target, dtype=torch.bool, device=device)
         across, down = target[1] / size[1], target[0] / size[0]
@@ -265,35 +272,31 @@ class EverythingProposer(EverythingSettings):
             frame = self.network.frame((bottom - top, right - left))
             y0, y1, x0, x1 = round(top * down), round(bottom * down), round(left * across), round(right * across)
             if keep_low_resolution and (y1 - y0, x1 - x0) == frame.low_size:
-                drawn = low[rows][frame.cells] > 0
+                upsampled = low[rows][frame.cells] > 0
             else:
-                drawn = self._drawn(low[rows], frame, (max(y1 - y0, 1), max(x1 - x0, 1)))
-            masks[rows.to(device), y0:y1, x0:x1] = drawn[:, : y1 - y0, : x1 - x0].to(device)
+                upsampled = self._upsample_crop(low[rows], frame, (max(y1 - y0, 1), max(x1 - x0, 1)))
+            masks[rows.to(device), y0:y1, x0:x1] = upsampled[:, : y1 - y0, : x1 - x0].to(device)
         return masks
 
-    def _drawn(self, low: Tensor, frame: Frame, size: tuple[int, int]) -> Tensor:
-        """Masks (N, *size) bool of one crop; in exact mode enlarged just as the package does, one at a time."""
+    def _upsample_crop(self, low: Tensor, frame: Frame, size: tuple[int, int]) -> Tensor:
+        """Masks (N, *size) bool of one crop. Exact mode upsamples as the package does, one mask at a time."""
         if self.mode != "exact":
-            return drawing_of(frame, size).draw(low)
-        parts = [frame.enlarged(logits, size) > 0 for logits in low.split(1)]
+            return mask_upsampler(frame, size)(low)
+        parts = [frame.upsample(logits, size) > 0 for logits in low.split(1)]
         return torch.cat(parts) if parts else torch.zeros(0, *size, dtype=torch.bool, device=low.device)
 
-    def _mended(self, masks: Tensor, area: int) -> tuple[Tensor, Tensor]:
-        """Masks without small holes and islands, and which rows stay after suppression, unchanged ones preferred."""
-        mended, scores = [], []
+    def _without_small_regions(self, masks: Tensor, area: int) -> tuple[Tensor, Tensor]:
+        """Masks without small holes and islands, and the rows that stay after suppression, which prefers unchanged."""
+        cleaned, scores = [], []
         for mask in masks.numpy():
             filled, holes = remove_small_regions(mask, area, mode="holes")
             clean, islands = remove_small_regions(filled, area, mode="islands")
-            mended.append(torch.from_numpy(np.ascontiguousarray(clean)))
+            cleaned.append(torch.from_numpy(np.ascontiguousarray(clean)))
             scores.append(float(not holes and not islands))
-        result = torch.stack(mended)
-        kept = box_nms(
-            masks_to_boxes_xyxy(result),
-            torch.tensor(scores, dtype=torch.float32),
-            max(self.box_nms_thresh, self.crop_nms_thresh),
-        )
+        masks, unchanged = torch.stack(cleaned), torch.tensor(scores, dtype=torch.float32)
+        kept = box_nms(masks_to_boxes_xyxy(masks), unchanged, max(self.box_nms_thresh, self.crop_nms_thresh))
         kept = kept.sort().values
-        return result[kept], kept
+        return masks[kept], kept
 
 
 def _corners(frame: Frame, boxes: Tensor) -> Tensor:
@@ -303,7 +306,7 @@ def _corners(frame: Frame, boxes: Tensor) -> Tensor:
 
 
 def longest_side(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) with the longer brought to `side`, rounded as SAM rounds, at least 1."""
+    """(height, width) scaled so that the longer is `side`, rounded as SAM rounds, at least 1."""
     scale = side / max(size)
     height, width = (max(1, int(length * scale + 0.5)) for length in size)
     return height, width

@@ -1,10 +1,10 @@
-"""The rows of stored proposals: parquet files with one row an image.
+"""The rows of stored proposals: parquet files with one row per image.
 
-Columns: `key` (the picture's name in its data set), `content`, `height`, `width`, `source` (who proposed), `proposer`
-(its cache key), `masks` (COCO RLE: `size` [h, w] and compressed `counts`), `scores`, `boxes_xyxy` (pixels, exclusive
-end; all 0 for a mask without a pixel) and `columns`: each further number that the proposer gave for each mask, as
-`name`, `dtype` and `values`. Images that could not be read have no row; they are in the file's metadata under
-`failed`, with the reason, so that a shard is one file, whole or absent.
+Columns: `key` (name of the image in its data set), `content`, `height`, `width`, `source`, `proposer` (cache key),
+`masks` (COCO RLE: `size` [h, w] and compressed `counts`), `scores`, `boxes_xyxy` (pixels, exclusive end; all 0 for an
+empty mask) and `columns`: the further columns of the candidates, with one number per mask, as `name`, `dtype` and
+`values`. Images that could not be read have no row; the metadata of the file lists them under `failed` with the reason,
+so that a shard is one file.
 """
 
 import json
@@ -23,10 +23,10 @@ from maskselect.structures.masks import MaskSet
 
 Row = dict[str, Any]
 STEM = "proposals"
-"""What the names of shards begin with."""
+"""Prefix of the file names of shards."""
 
 ROWS_PER_GROUP = 16
-"""What is read and decompressed for one image: fewer make files larger and slower to open."""
+"""Rows that are decompressed together. Fewer make files larger and slower to open."""
 
 _FAILED = b"failed"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -55,7 +55,7 @@ def _schema() -> "pa.Schema":
 
 
 def to_row(key: str, content: str, candidates: MaskSet, proposer: str) -> Row:
-    """An image's candidates in plain containers. Columns of one number a mask are stored."""
+    """The candidates of an image in plain containers, with all columns of one number per mask."""
     height, width = candidates.image_size
     masks = candidates.masks.cpu()
     return {
@@ -77,35 +77,34 @@ def to_row(key: str, content: str, candidates: MaskSet, proposer: str) -> Row:
 
 
 def from_row(row: Row) -> MaskSet:
-    """The candidates of a row. Raises ValueError when it is damaged."""
+    """The candidates of a row. Raises ValueError if the row is damaged."""
     size = (int(row["height"]), int(row["width"]))
     try:
         masks = rle.decode_many(row["masks"], size)
         if masks.shape[1:] != size:
-            raise ValueError(f"its masks are of {list(masks.shape[1:])} (h, w), its image of {list(size)}")
+            raise ValueError(f"its masks have the size {list(masks.shape[1:])} (h, w), its image {list(size)}")
         columns = {
-            one["name"]: torch.tensor(one["values"], dtype=torch.float64).to(_DTYPES[one["dtype"]])
-            for one in row["columns"]
+            column["name"]: torch.tensor(column["values"], dtype=torch.float64).to(_DTYPES[column["dtype"]])
+            for column in row["columns"]
         }
-        return MaskSet(
-            torch.from_numpy(masks), torch.tensor(row["scores"], dtype=torch.float32), row["source"], columns
-        )
+        scores = torch.tensor(row["scores"], dtype=torch.float32)
+        return MaskSet(torch.from_numpy(masks), scores, row["source"], columns)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the candidates of image {row['key']!r} are damaged: {error}") from error
 
 
 def failed_row(key: str, reason: str) -> Row:
-    """Instead of a row, for an image that cannot be read."""
+    """The record of an image that cannot be read."""
     return {"key": key, "failed": reason}
 
 
 class ProposalRows:
-    """How a shard is stored; see the top of the file."""
+    """The format of a shard; see the top of the file."""
 
     suffix = "parquet"
 
     def write(self, path: Path, records: list[Row]) -> None:
-        """One file, of rows by `to_row` and `failed_row`."""
+        """Write one file of rows from `to_row` and `failed_row`."""
         failed = {record["key"]: record["failed"] for record in records if "failed" in record}
         rows = (record for record in records if "failed" not in record)
         schema = _schema().with_metadata({_FAILED: json.dumps(failed).encode()})
@@ -115,24 +114,24 @@ class ProposalRows:
 
 
 def shards_of(folder: Path) -> list[Path]:
-    """The shards that lie in a folder, by name; none if there is no folder."""
+    """The shards in a folder, sorted by name; none if the folder does not exist."""
     return sorted(folder.glob(f"{STEM}-*.{ProposalRows.suffix}"))
 
 
 def read_keys(path: Path) -> list[str]:
-    """The names of a shard's pictures, in the order of its rows. Raises ValueError when the shard is damaged."""
+    """The image names of a shard, in the order of its rows. Raises ValueError if the shard is damaged."""
     return [name for (name,) in read_columns(path, "key")]
 
 
 def read_failed(path: Path) -> dict[str, str]:
-    """The images of a shard that could not be read, each with the reason. Raises ValueError as `read_keys`."""
+    """The images of a shard that could not be read, with the reason. Raises ValueError if the shard is damaged."""
     metadata = open_rows(path).schema_arrow.metadata or {}
     failed: dict[str, str] = json.loads(metadata.get(_FAILED, b"{}"))
     return failed
 
 
 def open_rows(path: Path) -> "pq.ParquetFile":
-    """A file of rows, mapped into memory. Raises ValueError when it is damaged or of another kind."""
+    """Open a file of rows, mapped into memory. Raises ValueError if it is damaged or of another format."""
     try:
         opened = pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
@@ -143,18 +142,18 @@ def open_rows(path: Path) -> "pq.ParquetFile":
 
 
 def read_columns(path: Path, *names: str) -> list[tuple[str, ...]]:
-    """Some columns of text of every row."""
+    """Text columns of all rows, as one tuple per row. Raises ValueError if the file is damaged."""
     try:
         table = open_rows(path).read(list(names), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged: {_one_line(error)}") from error
-    if lacking := [name for name in names if table.column(name).null_count]:
-        raise ValueError(f"{path} has row(s) without a {lacking[0]}")
+    if missing := [name for name in names if table.column(name).null_count]:
+        raise ValueError(f"{path} has row(s) without a {missing[0]}")
     return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
 
 
 def read_row(opened: "pq.ParquetFile", path: Path, number: int) -> Row:
-    """A row by its number, without the boxes, which follow from the masks. One row group is read."""
+    """Read row `number`, without the boxes, which follow from the masks. Reads one row group."""
     ends = np.cumsum([opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)])
     group = int(np.searchsorted(ends, number, side="right"))
     names = [name for name in _schema().names if name != "boxes_xyxy"]
@@ -163,8 +162,8 @@ def read_row(opened: "pq.ParquetFile", path: Path, number: int) -> Row:
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged: {_one_line(error)}") from error
     start = int(ends[group]) - table.num_rows
-    found: Row = table.slice(number - start, 1).to_pylist()[0]
-    return found
+    row: Row = table.slice(number - start, 1).to_pylist()[0]
+    return row
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """`QueryProposer`: the queries of Mask2Former (arXiv 2112.01527), OneFormer (2211.06220) or MaskFormer as candidates.
 
-Through transformers. Such a model answers with a fixed number of masks, each with its classes; here a mask is a
-candidate, whatever it is of.
+Through transformers. Such a model predicts a fixed number of masks with class scores; every mask is a candidate here,
+whatever its class.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ from maskselect.structures.provenance import Provenance
 
 Task = Literal["instance", "panoptic", "semantic"]
 MODEL_TYPES = ("mask2former", "maskformer", "oneformer")
-"""`model_type` of configs that will do."""
+"""Supported `model_type`."""
 
 _WHAT = "model with mask queries"
 _EXAMPLE = "facebook/mask2former-swin-large-coco-instance"
@@ -36,12 +36,14 @@ class QueryProposer:
     Args:
         model: hub id or folder, for example facebook/mask2former-swin-large-coco-instance, or
             shi-labs/oneformer_coco_swin_large.
-        score_thresh: queries below it are left out; see `propose`.
-        max_candidates: at most so many, those of highest score; None for all.
+        score_thresh: least score of a candidate; see `propose`.
+        max_candidates: greatest number of candidates, by score; None for all.
         device: auto, cpu or cuda.
-        task: what OneFormer is asked for, "instance" if None. The other models know only the task of their weights.
+        task: task of OneFormer, "instance" if None. Other models have only the task of their weights.
 
-    Raises FileNotFoundError when the model is not there; ValueError when it is of another kind, or takes no task.
+    Raises:
+        FileNotFoundError: the model is not available.
+        ValueError: it is another kind of model, or takes no task.
     """
 
     def __init__(
@@ -58,20 +60,20 @@ class QueryProposer:
             raise ValueError(f"task {task!r} is unknown; expected one of {', '.join(get_args(Task))}")
         place = pick_device(device)
         kind = model_type(model, _WHAT, _EXAMPLE, MODEL_TYPES)
-        asks = kind == "oneformer"
-        if task is not None and not asks:
+        takes_task = kind == "oneformer"
+        if task is not None and not takes_task:
             raise ValueError(f"task {task!r} was given but {model!r} is a {kind} model; expected none, or a OneFormer")
         self.processor, loaded = load_pretrained(
             model,
             _WHAT,
             _EXAMPLE,
             AutoModelForUniversalSegmentation,
-            _TaskProcessor if asks else AutoImageProcessor,
+            _TaskProcessor if takes_task else AutoImageProcessor,
             dtype=torch.float32,
         )
         self.model = loaded.to(place)
-        self._asked = {"task_inputs": [task or "instance"]} if asks else {}
-        if asks:
+        self._task_inputs = {"task_inputs": [task or "instance"]} if takes_task else {}
+        if takes_task:
             self.processor.task_seq_length = loaded.config.task_seq_len
         self.score_thresh, self.max_candidates = score_thresh, max_candidates
         self.trained_on = _trained_on(model)
@@ -83,40 +85,41 @@ class QueryProposer:
         return hub_cache.transformers_model(model, f"a {_WHAT}", _EXAMPLE, hub_cache.PROCESSOR)
 
     def cache_key(self) -> str:
-        """Of the weights and all settings but the device."""
+        """The key of the weights and all settings but the device."""
         return cache_key(
             "QueryProposer",
             weights=weights_digest(self.model),
-            asked=self._asked,
+            asked=self._task_inputs,
             score_thresh=self.score_thresh,
             max_candidates=self.max_candidates,
         )
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray) -> MaskSet:
-        """(H, W, 3) uint8 to candidates at the image's own size, by falling score.
+        """Candidates at the size of the image, (H, W, 3) uint8, by falling score.
 
-        Scores: the probability of the likeliest class times the mean probability of the mask's own pixels, as the
-        authors rank instances; in [0, 1]. Column "label", (N,) int64: that class.
+        The score, in [0, 1], is the probability of the best class times the mean probability of the pixels of the mask,
+        as the authors rank instances. Column "label", (N,) int64: that class.
         """
         size = size_of(image)
-        given = self.processor(images=image, input_data_format="channels_last", return_tensors="pt", **self._asked)
-        given = given.to(self.model.device)
-        out = self.model(**given)
+        inputs = self.processor(
+            images=image, input_data_format="channels_last", return_tensors="pt", **self._task_inputs
+        ).to(self.model.device)
+        out = self.model(**inputs)
         logits = out.masks_queries_logits[0].float()
-        chances, labels = out.class_queries_logits[0].float().softmax(-1)[:, :-1].max(-1)  # the last is "nothing"
-        sure = torch.nonzero(chances >= self.score_thresh)[:, 0]
-        logits = upsample_logits(_without_padding(logits[sure], given.get("pixel_mask")), size)
+        probabilities, labels = out.class_queries_logits[0].float().softmax(-1)[:, :-1].max(-1)  # last: no object
+        likely = torch.nonzero(probabilities >= self.score_thresh)[:, 0]
+        logits = upsample_logits(_without_padding(logits[likely], inputs.get("pixel_mask")), size)
         masks = logits > 0
         inside = (logits.sigmoid() * masks).flatten(1).sum(1) / masks.flatten(1).sum(1).clamp(min=1)
-        scores = chances[sure] * inside
-        shown = torch.nonzero((scores >= self.score_thresh) & not_empty(masks))[:, 0]
-        order = shown[torch.sort(scores[shown], descending=True, stable=True).indices][: self.max_candidates]
-        return MaskSet(masks[order].cpu(), scores[order].cpu(), "queries", {"label": labels[sure][order].cpu()})
+        scores = probabilities[likely] * inside
+        kept = torch.nonzero((scores >= self.score_thresh) & not_empty(masks))[:, 0]
+        order = kept[torch.sort(scores[kept], descending=True, stable=True).indices][: self.max_candidates]
+        return MaskSet(masks[order].cpu(), scores[order].cpu(), "queries", {"label": labels[likely][order].cpu()})
 
 
 def _trained_on(model: str) -> tuple[Provenance, ...]:
-    """What the name of a hub id or folder says: the published ones of COCO learned from its train2017."""
+    """Training data by the name of the hub id or folder: published COCO models were trained on train2017."""
     name = f"{model}, COCO's by its name"
     return (Provenance.of_dataset(name, "coco", "train2017"),) if "coco" in Path(model).name.lower() else ()
 
@@ -124,19 +127,19 @@ def _trained_on(model: str) -> tuple[Provenance, ...]:
 class _TaskProcessor:
     """OneFormer's image processor and tokenizer.
 
-    Read one by one, since its own processor would fetch a list of class names from a second place, which is of use in
-    training alone.
+    They are loaded one by one, because OneFormer's own processor also downloads class names from another repository,
+    which only training uses.
     """
 
     @staticmethod
     def from_pretrained(model: str) -> OneFormerProcessor:
-        """Raises OSError when one of them is not there."""
+        """Load both. Raises OSError if one of them is not available."""
         images = AutoImageProcessor.from_pretrained(model, class_info_file=None)
         return OneFormerProcessor(images, AutoTokenizer.from_pretrained(model))
 
 
 def _without_padding(logits: Tensor, pixel_mask: Tensor | None) -> Tensor:
-    """The part of (N, h, w) that is the image's, whose pixels in the model's frame `pixel_mask` (1, S, T) marks."""
+    """Cut logits (N, h, w) to the image, which `pixel_mask` (1, S, T) marks in the model's input."""
     if pixel_mask is None:
         return logits
     rows, columns = (int(pixel_mask[0].any(axis).sum()) for axis in (1, 0))

@@ -1,14 +1,13 @@
-"""`RegionProposer`: candidates without any weights, for machines and pictures that no checkpoint knows.
+"""`RegionProposer`: candidates without weights.
 
-Graph-based regions (Felzenszwalb and Huttenlocher 2004, scikit-image's) at several scales. They are patches of like
-colour, not things; what is a patch at many scales is the likelier thing.
+Graph-based regions (Felzenszwalb and Huttenlocher 2004, scikit-image) at several scales. A region has similar colours
+and need not be an object. A region that is stable across scales is more likely one.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -16,6 +15,7 @@ from maskselect.backends import needs
 from maskselect.backends.cache_keys import cache_key
 from maskselect.backends.optional import require
 from maskselect.backends.weightless import reads_weights
+from maskselect.ops.images import size_of, working_image
 from maskselect.ops.masks import resize_smooth
 from maskselect.ops.overlap import mask_nms
 from maskselect.structures.masks import MaskSet
@@ -26,14 +26,15 @@ class RegionProposer:
     """A `Proposer` by colour alone.
 
     Args:
-        scales: a larger one gives larger regions.
-        sigma: width in pixels of the blur before.
-        min_size: regions of fewer pixels join a neighbour.
-        side: longer side of the frame in which regions are found; larger images are scaled down to it.
-        nms_iou: of two regions that overlap more, the steadier stays.
-        max_candidates: at most so many, the steadiest; None for all.
+        scales: greater scales give larger regions.
+        sigma: standard deviation in pixels of the blur that comes first.
+        min_size: smaller regions, in pixels, are merged with a neighbour.
+        side: larger images are scaled down to this longer side.
+        nms_iou: suppression by mask IoU.
+        max_candidates: greatest number of candidates, by score; None for all.
 
-    Raises ValueError for settings that cannot be, or when scikit-image is not installed.
+    Raises:
+        ValueError: a setting is out of range, or scikit-image is not installed.
     """
 
     def __init__(
@@ -57,30 +58,28 @@ class RegionProposer:
         return needs.package("skimage", "scikit-image", "regions")
 
     def cache_key(self) -> str:
-        """Of all its settings."""
+        """The key of all settings."""
         names = ("scales", "sigma", "min_size", "side", "nms_iou", "max_candidates")
         return cache_key("RegionProposer", **{name: getattr(self, name) for name in names})
 
     def propose(self, image: np.ndarray) -> MaskSet:
-        """(H, W, 3) uint8 to candidates at the image's own size.
+        """Candidates at the size of the image, (H, W, 3) uint8, by falling score.
 
-        Scores: the IoU of a region with the most like region of a neighbouring scale, falling, in [0, 1].
+        The score is the greatest IoU of the region with a region of a neighbouring scale, in [0, 1].
         """
-        height, width = image.shape[:2]
-        factor = min(1.0, self.side / max(height, width))
-        size = max(1, round(width * factor)), max(1, round(height * factor))
-        frame = image if factor == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        frame = working_image(image, self.side)
         maps = [self._segment(frame, scale=scale, sigma=self.sigma, min_size=self.min_size) for scale in self.scales]
         masks = torch.cat(
             [torch.from_numpy(np.stack([labels == n for n in range(labels.max() + 1)])) for labels in maps]
         )
-        scores = torch.from_numpy(np.concatenate(_steadiness(maps))).float()
+        scores = torch.from_numpy(np.concatenate(_stability(maps))).float()
         kept = mask_nms(masks, scores, self.nms_iou)[: self.max_candidates]
-        return MaskSet(_enlarged(masks[kept], (height, width)), scores[kept], "regions")
+        resized = np.stack([resize_smooth(mask, size_of(image)) for mask in masks[kept].numpy()])
+        return MaskSet(torch.from_numpy(resized), scores[kept], "regions")
 
 
-def _steadiness(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Of each region of each map its best IoU with one of the map before or behind; 0 where there is no other map."""
+def _stability(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For each region of each map, its greatest IoU with a region of an adjacent map; 0 for a single map."""
     best = [np.zeros(labels.max() + 1) for labels in maps]
     for number, (first, second) in enumerate(pairwise(maps)):
         shape = first.max() + 1, second.max() + 1
@@ -89,11 +88,3 @@ def _steadiness(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
         best[number] = np.maximum(best[number], iou.max(1))
         best[number + 1] = np.maximum(best[number + 1], iou.max(0))
     return best
-
-
-def _enlarged(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(N, h, w) bool to (N, H, W) bool, edges interpolated."""
-    if tuple(masks.shape[1:]) == size:
-        return masks
-    large = [resize_smooth(mask, size) for mask in masks.numpy()]
-    return torch.from_numpy(np.stack(large)) if large else torch.zeros(0, *size, dtype=torch.bool)

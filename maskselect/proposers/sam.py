@@ -1,8 +1,7 @@
-"""`SamProposer`: everything mode and prompts of a Segment Anything model (arXiv 2304.02643).
+"""`SamProposer`: everything mode, boxes and points of a Segment Anything model (arXiv 2304.02643).
 
-The parameters and filters are those of the package's `SamAutomaticMaskGenerator`; `proposers/everything.py` holds the
-work. Beyond it, the decoder's image side is computed once (`backends/sam_attention.py`), and prompts whose masks all
-fail by predicted IoU are never upscaled.
+`proposers/everything.py` implements the modes. The image part of the decoder runs once per image
+(`backends/sam_attention.py`), and prompts whose masks all fail by predicted IoU are not upsampled.
 """
 
 from dataclasses import InitVar, dataclass, field
@@ -26,10 +25,7 @@ from maskselect.structures.needs import Arguments, Need
 
 
 class SamNetwork:
-    """SAM's modules as a `PromptNetwork`.
-
-    Frames: an image with its longer side brought to the encoder's, padded below and to the right.
-    """
+    """SAM as a `PromptNetwork`. An image is scaled to the side of the encoder and padded below and to the right."""
 
     source = "sam"
 
@@ -39,11 +35,11 @@ class SamNetwork:
         self.low = 4 * sam.prompt_encoder.image_embedding_size[0]
 
     def frame(self, size: tuple[int, int]) -> Frame:
-        """Where an image of (height, width) lies in the model's square and in the logits'."""
+        """The frame of an image of (height, width)."""
         return Frame(size, longest_side(size, self.side), self.side, self.low)
 
     def embed(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 to the image embedding (1, C, h, w)."""
+        """Image (H, W, 3) uint8 to the image embedding (1, C, h, w)."""
         height, width = longest_side(size_of(image), self.side)
         if image.shape[:2] != (height, width):
             image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
@@ -51,12 +47,12 @@ class SamNetwork:
         return self.decoder.embed(self.sam.preprocess(pixels.float()))
 
     def encode_points(self, points: Tensor) -> Tensor:
-        """(P, 2) points in the model frame, one a prompt, inside what is looked for, to (P, T, C)."""
+        """Foreground points (P, 2) in the model frame, one per prompt, to (P, T, C)."""
         labels = torch.ones(len(points), 1, dtype=torch.float32, device=points.device)
         return self.sam.prompt_encoder.points(points[:, None], labels)
 
     def encode_boxes(self, corners: Tensor) -> Tensor:
-        """(P, 4) corners in the model frame to (P, T, C)."""
+        """Box corners (P, 4) in the model frame to (P, T, C)."""
         return self.sam.prompt_encoder.boxes(corners)
 
 
@@ -66,14 +62,14 @@ class SamProposer(EverythingProposer):
 
     Args:
         checkpoint, model_type: see `backends.sam.load_sam`.
-        compile: run encoder and decoder through torch.compile, which takes half a minute once and pays after a few
-            images.
-        masks_per_point: 3, as in the package, or the decoder's single one, as the paper of LLM-Seg says; of boxes too.
+        compile: apply torch.compile to encoder and decoder. It takes half a minute, and saves time after a few images.
+        masks_per_point: 3, as in the package, or 1, the decoder's single mask, as in the paper of LLM-Seg; also for
+            boxes.
         device: auto, cpu or cuda.
         points_per_side, …, memory_budget_mb: see `EverythingSettings`.
 
-    The defaults are tuned for the shipped compact SAM on generated scenes. Official weights want the package's: 32
-    points, thresholds 0.88 and 0.95, box suppression 0.7, no mask suppression.
+    The defaults are tuned for the shipped compact SAM on generated scenes. Official weights need those of the package:
+    32 points, thresholds 0.88 and 0.95, box suppression 0.7, no mask suppression.
 
     Raises:
         ValueError: a setting is out of range.

@@ -1,7 +1,6 @@
-"""`Sam3Proposer`: everything in an image that a noun phrase names, by SAM 3 (arXiv 2511.16719), through transformers.
+"""`Sam3Proposer`: all instances of noun phrases, by SAM 3 (arXiv 2511.16719), through transformers.
 
-A pool guided by text: the phrases may be the same for every image, or those of the prompt that is to be answered. An
-image is encoded once however many phrases are asked, and the phrases of the constructor are encoded there.
+An image is encoded once for all phrases, and the phrases are encoded once for all images.
 
 Shape letters: N masks, Q queries, L text tokens, C channels, h w cells of the mask logits.
 """
@@ -29,21 +28,26 @@ from maskselect.structures.masks import MaskSet
 from maskselect.structures.needs import Arguments, Need
 
 NETWORKS = {"sam3": Sam3Model, "sam3_video": Sam3Model, "sam3_lite_text": Sam3LiteTextModel}
-"""Which network reads a config of which `model_type`. Of a video model the detector is read."""
+"""Network class for each supported `model_type`. Only the detector of a video model is loaded."""
 
 _EXAMPLE = "facebook/sam3"
 _TOKENS = 32
-"""What the processor fills phrases up to."""
-_DRAWN_AT_ONCE = 8
-"""Masks that are enlarged together."""
+"""Length to which the processor pads phrases."""
+_CHUNK = 8
+"""Masks that are upsampled at once."""
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """An encoded noun phrase. features: (1, L, C).  shown: (1, L), 1 where there is a token."""
+    """An encoded noun phrase.
+
+    Attributes:
+        features: (1, L, C).
+        attention: (1, L) int64, 1 for tokens and 0 for padding.
+    """
 
     features: Tensor
-    shown: Tensor
+    attention: Tensor
 
 
 class Sam3Proposer:
@@ -51,17 +55,17 @@ class Sam3Proposer:
 
     Args:
         model: hub id or folder, for example facebook/sam3.
-        phrases: noun phrases that `propose` asks of every image.
-        score_thresh: a query stays when its score is above.
-        mask_thresh: a pixel is inside when its probability is above.
-        mask_nms_thresh: of two masks that overlap more (IoU, on the logits' grid) the better scored one stays,
-            whichever phrase found it; None keeps all.
-        max_candidates: at most so many, those of highest score; None for all.
-        precision: of the whole network. Scores and masks are compared with thresholds in float32.
+        phrases: noun phrases, for every image.
+        score_thresh: queries must have a greater score.
+        mask_thresh: pixels inside a mask have a greater probability.
+        mask_nms_thresh: suppression by mask IoU at low resolution, across phrases; None for none.
+        max_candidates: greatest number of candidates, by score; None for all.
+        precision: of the whole network. All thresholds use float32.
         device: auto, cpu or cuda.
 
-    Raises FileNotFoundError when the model is not there; ValueError when it is of another kind, or for thresholds or
-    phrases that cannot be.
+    Raises:
+        FileNotFoundError: the model is not available.
+        ValueError: it is another kind of model, or a threshold or phrase is invalid.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class Sam3Proposer:
         self.model = loaded.to(place)
         self.score_thresh, self.mask_thresh = score_thresh, mask_thresh
         self.mask_nms_thresh, self.max_candidates = mask_nms_thresh, max_candidates
-        self._declared = {"kind": kind, "phrases": list(phrases), "precision": precision}
+        self._key_parts = {"kind": kind, "phrases": list(phrases), "precision": precision}
         self._phrases = self._encode_phrases(phrases) if reads_weights() else []
 
     @classmethod
@@ -99,7 +103,7 @@ class Sam3Proposer:
         return hub_cache.transformers_model(model, "SAM 3", _EXAMPLE, hub_cache.PROCESSOR, hub_cache.TOKENIZER)
 
     def cache_key(self) -> str:
-        """Of the weights, the constructor's phrases and all settings but the device."""
+        """The key of the weights and all settings but the device."""
         return cache_key(
             "Sam3Proposer",
             weights=weights_digest(self.model),
@@ -107,20 +111,8 @@ class Sam3Proposer:
             mask_thresh=self.mask_thresh,
             mask_nms_thresh=self.mask_nms_thresh,
             max_candidates=self.max_candidates,
-            **self._declared,
+            **self._key_parts,
         )
-
-    def propose(self, image: np.ndarray) -> MaskSet:
-        """(H, W, 3) uint8 to what the constructor's phrases name, at the image's own size, by falling score.
-
-        Scores, in [0, 1]: the probability that a query is what the phrase names, times that there is such a thing.
-        Column "phrase", (N,) int64: which phrase, counted from 0. Raises ValueError for another kind of array.
-        """
-        return self._find(image, self._phrases)
-
-    def propose_for(self, image: np.ndarray, phrases: Sequence[str]) -> MaskSet:
-        """As `propose`, with these phrases instead. Raises ValueError for phrases that cannot be."""
-        return self._find(image, self._encode_phrases(phrases))
 
     @torch.inference_mode()
     def _encode_phrases(self, phrases: Sequence[str]) -> list[Phrase]:
@@ -130,45 +122,45 @@ class Sam3Proposer:
             count = len(self.processor.tokenizer(phrase)["input_ids"])
             if count > _TOKENS:
                 raise ValueError(f"phrase {phrase!r} takes {count} tokens, expected at most {_TOKENS}")
-        given = self.processor(text=list(phrases), return_tensors="pt").to(self.model.device)
-        features = self.model.get_text_features(given["input_ids"], given["attention_mask"]).pooler_output
-        return [Phrase(f, s) for f, s in zip(features.split(1), given["attention_mask"].split(1), strict=True)]
+        inputs = self.processor(text=list(phrases), return_tensors="pt").to(self.model.device)
+        features = self.model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output
+        return [Phrase(f, a) for f, a in zip(features.split(1), inputs["attention_mask"].split(1), strict=True)]
 
     @torch.inference_mode()
-    def _find(self, image: np.ndarray, phrases: list[Phrase]) -> MaskSet:
+    def propose(self, image: np.ndarray) -> MaskSet:
+        """Propose candidates for an image.
+
+        Args:
+            image: (H, W, 3) uint8.
+
+        Returns:
+            Masks at the size of the image, by falling score. The score, in [0, 1], is the probability that the query
+            matches the phrase, times the probability that the phrase has an instance. Column "phrase", (N,) int64:
+            index of the phrase.
+
+        Raises:
+            ValueError: the array has another shape or dtype.
+        """
         size = size_of(image)
-        given = self.processor(images=image, input_data_format="channels_last", return_tensors="pt")
-        pixels = given["pixel_values"].to(self.model.device, self.dtype)
-        embeds = self.model.get_vision_features(pixels)
-        found = [self._ask(embeds, phrase) for phrase in phrases]
-        low, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
-        counts = torch.tensor([len(part[1]) for part in found], dtype=torch.int64)
-        number = torch.arange(len(found)).repeat_interleave(counts).to(scores.device)
-        kept = self._chosen(low, scores)
-        masks = self._drawn(low[kept], size)
-        result = MaskSet(masks, scores[kept].cpu(), "sam3", {"phrase": number[kept].cpu()})
-        return result.keep(not_empty(masks))
-
-    def _ask(self, embeds: Any, phrase: Phrase) -> tuple[Tensor, Tensor]:
-        """Mask probabilities (N, h, w) and scores (N,), float32, of the queries above the threshold."""
-        text = BaseModelOutputWithPooling(pooler_output=phrase.features)
-        out = self.model(vision_embeds=embeds, text_embeds=text, attention_mask=phrase.shown)
-        scores = (out.pred_logits.float().sigmoid() * out.presence_logits.float().sigmoid())[0]
-        sure = scores > self.score_thresh
-        return out.pred_masks[0, sure].float().sigmoid(), scores[sure]
-
-    def _chosen(self, low: Tensor, scores: Tensor) -> Tensor:
-        """Rows that stay, by falling score: (N,) int64."""
+        inputs = self.processor(images=image, input_data_format="channels_last", return_tensors="pt")
+        embeds = self.model.get_vision_features(inputs["pixel_values"].to(self.model.device, self.dtype))
+        parts = [self._match(embeds, phrase) for phrase in self._phrases]
+        low, scores = (torch.cat(column) for column in zip(*parts, strict=True))
+        counts = torch.tensor([len(part[1]) for part in parts], dtype=torch.int64)
+        number = torch.arange(len(parts)).repeat_interleave(counts).to(scores.device)
         if self.mask_nms_thresh is None:
             kept = torch.sort(scores, descending=True, stable=True).indices
         else:
             kept = mask_nms(low > self.mask_thresh, scores, self.mask_nms_thresh)
-        return kept[: self.max_candidates]
+        kept = kept[: self.max_candidates]
+        masks = torch.cat([(upsample_logits(rows, size) > self.mask_thresh).cpu() for rows in low[kept].split(_CHUNK)])
+        result = MaskSet(masks, scores[kept].cpu(), "sam3", {"phrase": number[kept].cpu()})
+        return result.keep(not_empty(masks))
 
-    def _drawn(self, low: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N, h, w) probabilities to masks (N, *size) bool on the CPU."""
-        masks = torch.zeros(len(low), *size, dtype=torch.bool)
-        for start in range(0, len(low), _DRAWN_AT_ONCE):
-            part = slice(start, start + _DRAWN_AT_ONCE)
-            masks[part] = (upsample_logits(low[part], size) > self.mask_thresh).cpu()
-        return masks
+    def _match(self, embeds: Any, phrase: Phrase) -> tuple[Tensor, Tensor]:
+        """Mask probabilities (N, h, w) and scores (N,), float32, of the queries above the threshold."""
+        text = BaseModelOutputWithPooling(pooler_output=phrase.features)
+        out = self.model(vision_embeds=embeds, text_embeds=text, attention_mask=phrase.attention)
+        scores = (out.pred_logits.float().sigmoid() * out.presence_logits.float().sigmoid())[0]
+        above = scores > self.score_thresh
+        return out.pred_masks[0, above].float().sigmoid(), scores[above]

@@ -1,4 +1,4 @@
-"""Where everything mode asks, and what it drops: point grids, crops, boxes at a crop's edge, small holes and islands.
+"""Geometry of everything mode: point grids, crops, boxes at the edge of a crop, small holes and islands.
 
 The rules are those of the `segment_anything` package, which tests compare.
 """
@@ -21,20 +21,26 @@ _EDGE = 20.0  # pixels
 def point_grids(side: int, layers: int, downscale: int) -> list[np.ndarray]:
     """Grids of points for the image and for each layer of crops: (side^2, 2) float64, x and y in [0, 1].
 
-    side: points a side of the first.  downscale: by how much each layer has fewer.
+    Args:
+        side: points per side for the image.
+        layers: number of crop layers.
+        downscale: factor by which `side` falls from layer to layer.
     """
-    return [_grid(int(side / downscale**layer)) for layer in range(layers + 1)]
-
-
-def _grid(side: int) -> np.ndarray:
-    places = np.linspace(1 / (2 * side), 1 - 1 / (2 * side), side)
-    return np.stack([np.tile(places[None], (side, 1)), np.tile(places[:, None], (1, side))], -1).reshape(-1, 2)
+    grids = []
+    for layer in range(layers + 1):
+        count = int(side / downscale**layer)
+        line = np.linspace(1 / (2 * count), 1 - 1 / (2 * count), count)
+        grids.append(np.stack(np.meshgrid(line, line), -1).reshape(-1, 2))
+    return grids
 
 
 def crop_boxes(size: tuple[int, int], layers: int, overlap_ratio: float) -> tuple[list[Crop], list[int]]:
     """The whole image and (2^i)^2 overlapping crops for each further layer i, and the layer of each.
 
-    size: (H, W).  overlap_ratio: of the shorter side, in the first layer of crops.
+    Args:
+        size: (H, W).
+        layers: number of crop layers.
+        overlap_ratio: overlap in the first crop layer, relative to the shorter side.
     """
     height, width = size
     crops, numbers = [[0, 0, width, height]], [0]
@@ -50,17 +56,17 @@ def crop_boxes(size: tuple[int, int], layers: int, overlap_ratio: float) -> tupl
 
 
 def at_crop_edge(boxes: Tensor, crop: Crop, size: tuple[int, int]) -> Tensor:
-    """Which boxes (N, 4), in pixels of the crop, end near an edge of the crop that is none of the image: (N,) bool."""
-    edge = torch.tensor(crop, dtype=torch.float32, device=boxes.device)
-    outer = torch.tensor([0, 0, size[1], size[0]], dtype=torch.float32, device=boxes.device)
-    placed = (boxes + edge[:2].repeat(2)).float()
-    return (((placed - edge).abs() <= _EDGE) & ((placed - outer).abs() > _EDGE)).any(1)
+    """Whether boxes (N, 4) in crop pixels end near an edge of the crop that is no edge of the image: (N,) bool."""
+    crop_edges = torch.tensor(crop, dtype=torch.float32, device=boxes.device)
+    image_edges = torch.tensor([0, 0, size[1], size[0]], dtype=torch.float32, device=boxes.device)
+    boxes = (boxes + crop_edges[:2].repeat(2)).float()
+    return (((boxes - crop_edges).abs() <= _EDGE) & ((boxes - image_edges).abs() > _EDGE)).any(1)
 
 
 def remove_small_regions(mask: np.ndarray, area: float, mode: Literal["holes", "islands"]) -> tuple[np.ndarray, bool]:
     """A mask (H, W) bool without holes or islands of fewer pixels than `area`, and whether it had any.
 
-    Of islands that are all smaller the largest stays.
+    If all islands are smaller, the largest stays.
     """
     holes = mode == "holes"
     count, regions, stats, _ = cv2.connectedComponentsWithStats((holes ^ mask).astype(np.uint8), connectivity=8)

@@ -1,10 +1,10 @@
-"""`UnionProposer`: the pools of several proposers as one, without what they found twice.
+"""`UnionProposer`: joins the pools of several proposers and removes duplicates.
 
-Several detectors together miss less than any of them; the newest work on this task (VGent, arXiv 2512.11099) joins the
-candidates of some.
+Several detectors together miss fewer objects than each alone; VGent (arXiv 2512.11099) joins candidates, too.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -14,26 +14,27 @@ from torch import Tensor
 from maskselect.backends.cache_keys import cache_key
 from maskselect.ops.masks import area
 from maskselect.ops.overlap import mask_nms
+from maskselect.proposers.forwarding import PromptForwarding
 from maskselect.structures.masks import MaskSet
-from maskselect.structures.protocols import PromptableProposer, Proposer
+from maskselect.structures.protocols import Proposer
 
 Order = Literal["given", "score", "area"]
 
 
-class UnionProposer:
+class UnionProposer(PromptForwarding):
     """A `PromptableProposer` over others.
 
     Args:
-        proposers: whose candidates are joined, the most trusted first; the first that takes boxes and points answers
-            those.
-        nms_iou: of two candidates that overlap more, the one of the earlier proposer stays; within one, the better
-            scored. 1 keeps all.
-        order: of the result: "given" (proposer by proposer, as each gave them), "score" (falling; scores of different
-            proposers need not mean the same), or "area" (falling).
-        least_area, most_area: share of the image that a candidate may cover, at least and at most.
-        max_candidates: at most so many, the first in `order`; None for all.
+        proposers: proposers in order of trust. The first one that takes boxes and points answers those.
+        nms_iou: suppression by mask IoU. The candidate of the earlier proposer stays; within one proposer, that of
+            higher score. 1 keeps all.
+        order: order of the result: "given" (proposer by proposer), "score" (falling; scores of different proposers may
+            not be comparable), or "area" (falling).
+        least_area, most_area: limits for the area of a candidate, relative to the image.
+        max_candidates: greatest number of candidates, the first in `order`; None for all.
 
-    Raises ValueError for numbers that cannot be.
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -48,70 +49,47 @@ class UnionProposer:
         if not proposers:
             raise ValueError("proposers is empty; expected at least one")
         if not (0 < nms_iou <= 1 and 0 <= least_area <= most_area <= 1):
-            told = f"nms_iou {nms_iou}, least_area {least_area}, most_area {most_area}"
-            raise ValueError(f"{told}: expected 0 < nms_iou <= 1 and 0 <= least_area <= most_area <= 1")
+            raise ValueError(
+                f"nms_iou {nms_iou}, least_area {least_area}, most_area {most_area}: expected 0 < nms_iou <= 1 and "
+                "0 <= least_area <= most_area <= 1"
+            )
         if max_candidates is not None and max_candidates < 1:
             raise ValueError(f"max_candidates must be at least 1, got {max_candidates}")
-        self.proposers = list(proposers)
+        self.proposers = self._inner = list(proposers)
         self.nms_iou, self.order = nms_iou, order
         self.least_area, self.most_area, self.max_candidates = least_area, most_area, max_candidates
 
     def cache_key(self) -> str:
-        """Of the inner proposers and all settings."""
+        """The key of the inner proposers and all settings."""
         names = ("proposers", "nms_iou", "order", "least_area", "most_area", "max_candidates")
         return cache_key("UnionProposer", **{name: getattr(self, name) for name in names})
 
     def propose(self, image: np.ndarray) -> MaskSet:
-        """(H, W, 3) uint8 to candidates at the image's own size; column "proposer", (N,) int64, tells whose each is."""
-        found = self.proposers[0].propose(image)
-        owners = [torch.zeros(len(found), dtype=torch.int64)]
+        """Candidates at the size of the image, (H, W, 3) uint8. Column "proposer", (N,) int64: its index."""
+        pool = self.proposers[0].propose(image)
+        owners = [torch.zeros(len(pool), dtype=torch.int64)]
         for number, proposer in enumerate(self.proposers[1:], 1):
             more = proposer.propose(image)
             owners.append(torch.full((len(more),), number, dtype=torch.int64))
-            found = found.concat(more)
-        joined = MaskSet(found.masks, found.scores, found.source, {**found.columns, "proposer": torch.cat(owners)})
-        joined = joined.keep(self._of_fair_size(joined.masks))
-        kept = (
-            mask_nms(joined.masks, _ranks(joined), self.nms_iou) if len(joined) else torch.zeros(0, dtype=torch.int64)
-        )
-        joined = joined.keep(kept.sort().values)
-        return joined.keep(self._ordered(joined)[: self.max_candidates])
+            pool = pool.concat(more)
+        pool = replace(pool, columns={**pool.columns, "proposer": torch.cat(owners)})
+        share = area(pool.masks) / max(1, pool.masks.shape[1] * pool.masks.shape[2])
+        pool = pool.keep((share >= self.least_area) & (share <= self.most_area))
+        if len(pool):
+            pool = pool.keep(mask_nms(pool.masks, _ranks(pool), self.nms_iou).sort().values)
+        return pool.keep(self._order_of(pool)[: self.max_candidates])
 
-    def segment_box(self, image: np.ndarray, box_xyxy: tuple[float, float, float, float]) -> Tensor:
-        """The mask inside a box given in pixels: (H, W) bool. Raises ValueError when no proposer takes boxes."""
-        return self._promptable().segment_box(image, box_xyxy)
-
-    def segment_boxes(self, image: np.ndarray, boxes_xyxy: Tensor) -> MaskSet:
-        """The masks inside boxes (K, 4) given in pixels. Raises ValueError when no proposer takes boxes."""
-        return self._promptable().segment_boxes(image, boxes_xyxy)
-
-    def segment_point(self, image: np.ndarray, point_xy: tuple[float, float]) -> Tensor:
-        """The mask under a point given in pixels: (H, W) bool. Raises ValueError when no proposer takes points."""
-        return self._promptable().segment_point(image, point_xy)
-
-    def _promptable(self) -> PromptableProposer:
-        for proposer in self.proposers:
-            if isinstance(proposer, PromptableProposer):
-                return proposer
-        names = ", ".join(type(proposer).__name__ for proposer in self.proposers)
-        raise ValueError(f"none of {names} can turn a box or point into a mask; give a mask instead")
-
-    def _of_fair_size(self, masks: Tensor) -> Tensor:
-        """(N,) bool."""
-        share = area(masks) / max(1, masks.shape[1] * masks.shape[2])
-        return (share >= self.least_area) & (share <= self.most_area)
-
-    def _ordered(self, found: MaskSet) -> Tensor:
-        """(N,) int64."""
+    def _order_of(self, pool: MaskSet) -> Tensor:
+        """Indices (N,) int64."""
         if self.order == "given":
-            return torch.arange(len(found))
-        by = found.scores if self.order == "score" else area(found.masks)
-        return torch.sort(by, descending=True, stable=True).indices
+            return torch.arange(len(pool))
+        values = pool.scores if self.order == "score" else area(pool.masks)
+        return torch.sort(values, descending=True, stable=True).indices
 
 
-def _ranks(found: MaskSet) -> Tensor:
-    """Numbers that fall from the best of the first proposer to the worst of the last: (N,) float32."""
-    order = np.lexsort((-found.scores.numpy(), found.columns["proposer"].numpy()))
-    ranks = torch.empty(len(found), dtype=torch.float32)
-    ranks[torch.from_numpy(order)] = torch.arange(len(found), 0, -1, dtype=torch.float32)
+def _ranks(pool: MaskSet) -> Tensor:
+    """Numbers (N,) float32 that fall from the best candidate of the first proposer to the worst of the last."""
+    order = np.lexsort((-pool.scores.numpy(), pool.columns["proposer"].numpy()))
+    ranks = torch.empty(len(pool), dtype=torch.float32)
+    ranks[torch.from_numpy(order)] = torch.arange(len(pool), 0, -1, dtype=torch.float32)
     return ranks

@@ -25,7 +25,7 @@ def fetch_checkpoint(name: str) -> Path:
         ValueError: if the name is malformed, the card is damaged or there are several checkpoints.
     """
     repository = Repository.parse(name)
-    cards = hub.fetch(repository, ["*.json"], unwanted=["*/*"])
+    cards = hub.fetch(repository, ["*.json"], excluded=["*/*"])
     stem, card = _checkpoint(repository, cards)
     paths = [f"{stem}.safetensors", f"{stem}.json", *named_weights(card.get("config")).beside]
     patterns = [glob.escape(path) for path in paths]

@@ -1,4 +1,4 @@
-"""Mask tokens: pooled features projected to the language model's width, and the tokens that announce them."""
+"""Mask tokens: pooled features projected to the width of the language model, and their pre-tokens."""
 
 from typing import Literal, cast
 
@@ -6,19 +6,19 @@ import torch
 from torch import Tensor, distributed, nn
 
 PreTokens = Literal["none", "same", "different"]
-"""RAS, Table C: no pre-token, one shared by candidates and references, or one for each (the paper's choice)."""
+"""RAS, Table C: no pre-token, one for both candidates and references, or one for each (as in the paper)."""
 
 
 class MaskTokenizer(nn.Module):
     """Two-layer MLP projector and the learnable `<mask-pool-pre>` and `<mask-ref-pre>` (RAS, section 3.2).
 
-    Features of different encoders differ in scale by orders of magnitude, so they are standardised first, by statistics
-    that are taken once, from the first batch of the first stage, and kept as buffers.
+    Features of different encoders differ in scale by orders of magnitude, so they are standardised first. Statistics
+    come from the first batch of the first stage, and are stored as buffers.
 
     Args:
         channels: C of the pooled features.
         width: D of the language model.
-        pre_tokens: which pre-tokens exist.
+        pre_tokens: the kinds of pre-tokens.
     """
 
     def __init__(self, channels: int, width: int, pre_tokens: PreTokens = "different") -> None:
@@ -39,15 +39,14 @@ class MaskTokenizer(nn.Module):
         return cast(Tensor, self.projector(self.standardised(features)))
 
     def standardised(self, features: Tensor) -> Tensor:
-        """(..., C) by the statistics that were fitted."""
+        """Standardised features, (..., C)."""
         return (features - self.mean) * self.scale
 
     @torch.no_grad()
     def fit_statistics(self, features: Tensor) -> None:
-        """Standardise from now on so that `features`, (M, C), get mean 0 and deviation 1. Later calls change nothing.
+        """Compute mean and deviation of `features`, (M, C), over all processes. Later calls have no effect.
 
-        A channel that hardly varies in them is centred and otherwise left alone. Of several processes each brings its
-        own features, and all get the statistics of all.
+        A channel that hardly varies is centred but not scaled.
         """
         if bool(self.fitted):
             return
@@ -75,7 +74,7 @@ class MaskTokenizer(nn.Module):
 
 
 def _over_processes(*sums: Tensor) -> list[Tensor]:
-    """Sums over all processes of a run, or the same where there is only one."""
+    """Sums over all processes of a run."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return list(sums)
     joined = torch.cat(sums)
@@ -84,7 +83,7 @@ def _over_processes(*sums: Tensor) -> list[Tensor]:
 
 
 class NoMaskTokens(nn.Module):
-    """Stands for a `MaskTokenizer` where a system reads no masks. It has no parameters.
+    """Replaces a `MaskTokenizer` in a system that reads no masks. It has no parameters.
 
     Args:
         width: D of the language model.
@@ -97,14 +96,14 @@ class NoMaskTokens(nn.Module):
         self.width = width
 
     def forward(self, features: Tensor) -> Tensor:
-        """No masks, (..., 0, C), to no tokens, (..., 0, D). Raises ValueError for any mask."""
+        """(..., 0, C) to (..., 0, D). Raises ValueError for any mask."""
         if features.numel():
             raise ValueError("this model was built without mask tokens; its prompts may not point at masks")
         return features.new_zeros(*features.shape[:-1], self.width)
 
     def standardised(self, features: Tensor) -> Tensor:
-        """The features as they are."""
+        """The unchanged features."""
         return features
 
     def fit_statistics(self, features: Tensor) -> None:
-        """There are none to fit."""
+        """Do nothing."""

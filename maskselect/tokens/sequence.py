@@ -3,18 +3,18 @@
     prefix   <s> system USER: [image tokens] [pool-pre, candidate] x N
     suffix   prompt text with [ref-pre, reference] in place  ASSISTANT:  [candidate] x N
 
-The prefix is run once for an image and kept as a key-value cache. Several prompts may stand in one row behind it (or
-behind the prefix itself, in the same row); a block mask hides them from each other, so a row gives exactly what
-separate sequences would give.
+The prefix runs once per image and is kept as a key-value cache. Several prompts may follow it in one row (or follow the
+prefix itself in the same row). A block mask hides them from each other, so a row gives the same result as separate
+sequences.
 
-How candidates of the second pass see each other is not stated in the paper:
-    causal       each sees those before it
-    independent  each sees only itself, all at one position
-    mutual       each sees all, all at one position
+The paper does not state the attention among candidates of the second pass:
+    causal       each candidate attends to those before it
+    independent  each candidate attends only to itself, all at one position
+    mutual       each candidate attends to all, all at one position
 
-Where a language model has positions in two dimensions (M-RoPE, arXiv 2409.12191, section 2.1), image tokens stand on a
-grid: all at one position id in time, at one for each row and one for each column; text behind them goes on behind the
-longer side. Everything else has the same id three times, so one number tells it.
+For a language model with two-dimensional positions (M-RoPE, arXiv 2409.12191, section 2.1), image tokens are on a grid:
+they share one position id in time, and have one id per row and one per column. The text after them continues after the
+longer side. Other tokens have three equal ids, so one number is enough.
 
 Shape letters: B rows, P prompts, L positions, N candidates, R references, D width.
 """
@@ -33,7 +33,7 @@ SecondPass = Literal["causal", "independent", "mutual"]
 
 
 class Slot(IntEnum):
-    """What stands at a position."""
+    """The kind of a position."""
 
     PAD = 0
     TEXT = 1
@@ -51,10 +51,13 @@ PREFIX = -1
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of positions: what stands there, and which token, image token, candidate or reference it is.
+    """A run of positions.
 
-    kinds, values, positions: lists of equal length; `positions` are the language model's position ids.
-    grid: rows and columns of the image tokens, whose `positions` are then those in time; None for a plain sequence.
+    Attributes:
+        kinds: see `Slot`.
+        values: the token id, or the index of the image token, candidate or reference.
+        positions: position ids for the language model; for image tokens on a grid, those in time.
+        grid: rows and columns of the image tokens; None for one-dimensional positions.
     """
 
     kinds: list[int]
@@ -67,7 +70,7 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """Position id right behind it."""
+        """The next position id."""
         ends_in_image = self.grid is not None and self.kinds[-1] == Slot.IMAGE
         return self.positions[-1] + (max(self.grid or ()) if ends_in_image else 1)
 
@@ -81,13 +84,19 @@ def prefix_segment(
     image_end_ids: Sequence[int] = (),
     grid: tuple[int, int] | None = None,
 ) -> Segment:
-    """The shared part: begin and system text, image tokens, then every candidate behind its pre-token.
+    """The shared part: begin and system text, image tokens, then every candidate after its pre-token.
 
-    order: candidate numbers in the order in which they are read.
-    image_end_ids: text right behind the image tokens.
-    grid: rows and columns of the image tokens, for a language model with positions in two dimensions.
+    Args:
+        begin_ids: token ids before the image.
+        image_tokens: number of image tokens.
+        order: indices of the candidates in reading order.
+        pool_pre: whether candidates have a pre-token.
+        after_ids: token ids after the candidates.
+        image_end_ids: token ids directly after the image tokens.
+        grid: rows and columns of the image tokens, for two-dimensional positions.
 
-    Raises ValueError when the grid has another number of places than there are image tokens.
+    Raises:
+        ValueError: the grid does not have `image_tokens` cells.
     """
     if grid is not None and grid[0] * grid[1] != image_tokens:
         raise ValueError(f"{image_tokens} image tokens cannot stand on a grid of {grid[0]} x {grid[1]}")
@@ -107,19 +116,22 @@ def prefix_segment(
 def _prefix_positions(before: int, image_tokens: int, grid: tuple[int, int] | None, kinds: list[Slot]) -> list[int]:
     if grid is None:
         return list(range(len(kinds)))
-    behind = before + max(grid)
+    after = before + max(grid)
     rest = len(kinds) - before - image_tokens
-    return [*range(before), *[before] * image_tokens, *range(behind, behind + rest)]
+    return [*range(before), *[before] * image_tokens, *range(after, after + rest)]
 
 
 def prompt_segment(
     pieces: list[list[int]], ref_pre: bool, closing_ids: list[int], start: int, first_reference: int = 0
 ) -> Segment:
-    """One prompt: token ids of the text between references, the references in place, and the closing text.
+    """One prompt: text with references in place, and the closing text.
 
-    pieces: R + 1 lists of token ids, see `split_prompt`.
-    start: position id of its first token (the prefix's `end`).
-    first_reference: number of the prompt's first reference among all references of the row.
+    Args:
+        pieces: R + 1 lists of token ids, see `split_prompt`.
+        ref_pre: whether references have a pre-token.
+        closing_ids: token ids after the prompt.
+        start: position id of the first token (`end` of the prefix).
+        first_reference: index of the first reference among all references of the row.
     """
     kinds: list[int] = []
     values: list[int] = []
@@ -138,7 +150,7 @@ def prompt_segment(
 
 
 def answer_segment(order: list[int], start: int, second_pass: SecondPass) -> Segment:
-    """The candidates again. `independent` and `mutual` place them all at one position, so their order cannot matter."""
+    """The candidates again. `independent` and `mutual` give them one position, so their order does not matter."""
     positions = [start + (i if second_pass == "causal" else 0) for i in range(len(order))]
     return Segment([int(Slot.ANSWER)] * len(order), list(order), positions)
 
@@ -152,8 +164,9 @@ def split_prompt(text: str) -> list[str]:
 class PackedRows:
     """B rows of equal length L.
 
-    kinds, values, positions, blocks: (B, L) int64, see `Slot`, `Segment` and `PREFIX`.
-    positions are (B, L, 3) where image tokens stand on grids: in time, rows and columns.
+    Attributes:
+        kinds, values, blocks: (B, L) int64, see `Slot`, `Segment` and `PREFIX`.
+        positions: (B, L) int64, or (B, L, 3) for image tokens on grids: time, row and column.
     """
 
     kinds: Tensor
@@ -166,13 +179,13 @@ class PackedRows:
         return PackedRows(*(t.to(device) for t in (self.kinds, self.values, self.positions, self.blocks)))
 
     def some(self, rows: list[int]) -> "PackedRows":
-        """Some of the rows, as long as the longest of them."""
+        """Some of the rows, cut to the longest of them."""
         length = int((self.kinds[rows] != Slot.PAD).sum(1).max())
         return PackedRows(*(t[rows, :length] for t in (self.kinds, self.values, self.positions, self.blocks)))
 
 
 def pack(rows: Sequence[tuple[Segment | None, list[list[Segment]]]]) -> PackedRows:
-    """Rows of one prefix (or none) and P prompts, each a list of segments, padded on the right to one length."""
+    """Pack rows of a prefix (or None) and P prompts, each a list of segments, with padding on the right."""
     lengths = [len(prefix or ()) + sum(len(s) for parts in prompts for s in parts) for prefix, prompts in rows]
     shape = (len(rows), max(lengths))
     kinds, values, positions = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
@@ -192,7 +205,7 @@ def pack(rows: Sequence[tuple[Segment | None, list[list[Segment]]]]) -> PackedRo
 
 
 def _on_grids(positions: Tensor, kinds: Tensor, values: Tensor, grids: Sequence[tuple[int, int] | None]) -> Tensor:
-    """(B, L) to (B, L, 3): image tokens are as many rows down and columns across as their numbers on the grid say."""
+    """Positions (B, L) to (B, L, 3), with the row and column of image tokens on their grid added."""
     out = positions[..., None].repeat(1, 1, 3)
     for row, grid in enumerate(grids):
         if grid is not None:
@@ -203,9 +216,9 @@ def _on_grids(positions: Tensor, kinds: Tensor, values: Tensor, grids: Sequence[
 
 
 def visibility(rows: PackedRows, second_pass: SecondPass) -> Tensor:
-    """Which key each query may look at: (B, 1, L, L) bool, True where it may.
+    """Attention mask (B, 1, L, L) bool, True where a query attends to a key.
 
-    Padding sees itself only, so no row of the softmax is empty, and nothing sees padding.
+    Padding attends only to itself, so that no row of the softmax is empty.
     """
     length = rows.kinds.shape[1]
     order = torch.arange(length, device=rows.kinds.device)
@@ -227,20 +240,25 @@ def visibility(rows: PackedRows, second_pass: SecondPass) -> Tensor:
 
 
 def scatter(embeddings: Tensor, rows: PackedRows, slot: Slot, tokens: Tensor, owners: Tensor) -> Tensor:
-    """Put tokens at every position of one kind: (B, L, D) and (O, M, D) to (B, L, D).
+    """Put tokens at every position of one kind.
 
-    owners: (B,) int64, which of the O token sets belongs to each row. The value at a position says which of the M
-    tokens of its set stands there.
+    Args:
+        embeddings: (B, L, D).
+        rows: the positions; a value is the index of a token in its set.
+        slot: the kind.
+        tokens: (O, M, D), O sets of M tokens.
+        owners: (B,) int64, the set of each row.
 
-    Raises ValueError when a position asks for a token that its set does not have.
+    Raises:
+        ValueError: a value exceeds the number of tokens.
     """
     row, column = torch.nonzero(rows.kinds == slot, as_tuple=True)
     if len(row) == 0:
         return embeddings
-    wanted = rows.values[row, column]
-    if int(wanted.max()) >= tokens.shape[1]:
+    indices = rows.values[row, column]
+    if int(indices.max()) >= tokens.shape[1]:
         raise ValueError(
-            f"the sequence has placeholders for {int(wanted.max()) + 1} {slot.name.lower()} tokens a row, "
+            f"the sequence has placeholders for {int(indices.max()) + 1} {slot.name.lower()} tokens a row, "
             f"but {tokens.shape[1]} were given"
         )
-    return embeddings.index_put((row, column), tokens[owners[row], wanted].to(embeddings.dtype))
+    return embeddings.index_put((row, column), tokens[owners[row], indices].to(embeddings.dtype))

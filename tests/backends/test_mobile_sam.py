@@ -226,7 +226,7 @@ def test_damaged_files_are_refused(checkpoint: Path, tmp_path: Path) -> None:
         load_sam("vit_t", tmp_path / "mobile.pt")
     whole, path = bytearray(checkpoint.read_bytes()), tmp_path / "mobile.pt"
     path.write_bytes(b"<!DOCTYPE html><title>a page of a web site</title>")
-    with pytest.raises(ValueError, match=r"truncated or not a plain weights file \(it is of another format.*curl -LO"):
+    with pytest.raises(ValueError, match=r"truncated or not a plain weights file \(it has another format.*curl -LO"):
         load_sam("vit_t", path)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"truncated or not a plain weights file"):
@@ -243,5 +243,5 @@ def test_damaged_files_are_refused(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     torch.save({"a": Path("anything")}, tmp_path / "code.pt")
-    with pytest.raises(ValueError, match=r"weights file \(it is of another format, or holds more than tensors\)"):
+    with pytest.raises(ValueError, match=r"weights file \(it has another format, or holds more than tensors\)"):
         load_sam("vit_t", tmp_path / "code.pt")

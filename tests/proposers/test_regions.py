@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskselect.ops.overlap import pairwise_iou
-from maskselect.proposers.regions import RegionProposer, _steadiness
+from maskselect.proposers.regions import RegionProposer, _stability
 from maskselect.structures.protocols import Proposer
 
 
@@ -35,12 +35,12 @@ def test_plain_things_are_found(size: tuple[int, int]) -> None:
     assert len(RegionProposer(max_candidates=2).propose(image)) == 2
 
 
-def test_steadiness_by_hand() -> None:
+def test_stability_by_hand() -> None:
     first = np.array([[0, 0, 1, 1]])
     second = np.array([[0, 0, 0, 1]])
-    one, two = _steadiness([first, second])
+    one, two = _stability([first, second])
     assert one.tolist() == pytest.approx([2 / 3, 1 / 2]) and two.tolist() == pytest.approx([2 / 3, 1 / 2])
-    assert _steadiness([first])[0].tolist() == [0, 0]
+    assert _stability([first])[0].tolist() == [0, 0]
 
 
 def test_one_colour_is_one_region() -> None:

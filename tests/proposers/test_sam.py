@@ -189,7 +189,7 @@ def test_asking_again_goes_on_when_memory_runs_out(checkpoint: Path, monkeypatch
     image = np.random.default_rng(4).integers(0, 255, (50, 60, 3), dtype=np.uint8)
     whole = proposer_of(checkpoint, points_per_batch=9, refine=True)
     poor = proposer_of(checkpoint, points_per_batch=9, refine=True)
-    redrawn, batches = poor.decoder._redrawn, []
+    redrawn, batches = poor.decoder._redecode_batch, []
 
     def out_of_memory(embedding: Any, sparse: torch.Tensor, low: torch.Tensor) -> Any:
         batches.append(len(sparse))
@@ -197,7 +197,7 @@ def test_asking_again_goes_on_when_memory_runs_out(checkpoint: Path, monkeypatch
             raise torch.OutOfMemoryError("out of memory")
         return redrawn(embedding, sparse, low)
 
-    monkeypatch.setattr(poor.decoder, "_redrawn", out_of_memory)
+    monkeypatch.setattr(poor.decoder, "_redecode_batch", out_of_memory)
     expected, found = whole.propose(image), poor.propose(image)
     assert batches and max(batches) > 2
     assert float((pairwise_iou(expected.masks, found.masks).amax(1) > 0.99).float().mean()) == 1

@@ -171,7 +171,7 @@ def test_refining_asks_by_box_and_logits(folders: dict[str, Path]) -> None:
     """Each mask is the library's single answer to the box and the logits that were found before."""
     image, folder = image_of(64, 64), folders["sam2"]
     proposer = proposer_of(folder, points_per_side=1, max_candidates=1)
-    before = proposer._find(image)
+    before = proposer._candidates(image)
     after = proposer_of(folder, points_per_side=1, refine=True).propose(image)
     model: Any = AutoModelForMaskGeneration.from_pretrained(folder).eval()
     given = prompt_processor("sam2")(images=image, input_boxes=[before.boxes.tolist()], return_tensors="pt")

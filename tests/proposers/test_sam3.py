@@ -67,16 +67,6 @@ def test_candidates_are_the_librarys_instances(folders: dict[str, Path], kind: s
             assert float((own.masks == theirs["masks"][shown][order].bool()).float().mean()) > 0.9999
 
 
-def test_other_phrases_are_asked_of_the_same_network(folders: dict[str, Path]) -> None:
-    image, proposer = image_of(40, 70), Sam3Proposer(str(folders["sam3"]), **OPEN)
-    kept, asked_now = proposer.propose(image), proposer.propose_for(image, ["fish"])
-    assert torch.equal(asked_now.masks, kept.keep(kept.columns["phrase"] == 1).masks)
-    assert not asked_now.columns["phrase"].any()
-    other = proposer.propose_for(image, ["house"])
-    assert not torch.equal(other.scores[:3], asked_now.scores[:3])
-    assert torch.equal(proposer.propose(image).masks, kept.masks)
-
-
 def test_image_and_phrases_are_encoded_once(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     proposer, calls = Sam3Proposer(str(folders["sam3"]), **OPEN), []
     for name in ("vision_encoder", "text_encoder"):
@@ -84,8 +74,6 @@ def test_image_and_phrases_are_encoded_once(folders: dict[str, Path], monkeypatc
         part.register_forward_hook(lambda *_, name=name: calls.append(name))
     proposer.propose(image_of(40, 70))
     assert calls == ["vision_encoder"]
-    proposer.propose_for(image_of(40, 70), ["fish", "house"])
-    assert calls == ["vision_encoder", "text_encoder", "vision_encoder"]
 
 
 def test_what_phrases_find_twice_is_kept_once(folders: dict[str, Path]) -> None:

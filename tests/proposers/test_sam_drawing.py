@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskselect.proposers.sam_drawing import Drawing, drawing_of
+from maskselect.proposers.sam_drawing import MaskUpsampler, mask_upsampler
 from maskselect.proposers.sam_filter import Frame
 
 
@@ -30,8 +30,8 @@ def test_masks_are_those_of_the_enlarged_logits(
     model = (max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))) if padded else (64, 64)
     frame = Frame(size, model, 64, 16, through_model=padded)
     low = blobs(4, 16, seed)
-    enlarged = frame.enlarged(low, target)
-    found = Drawing(frame, target).draw(low)
+    enlarged = frame.upsample(low, target)
+    found = MaskUpsampler(frame, target)(low)
     sure = enlarged.abs() > 1e-4  # the two round differently
     assert torch.equal(found[sure], (enlarged > 0)[sure])
 
@@ -39,20 +39,20 @@ def test_masks_are_those_of_the_enlarged_logits(
 def test_sams_own_frame_is_equal_pixel_by_pixel() -> None:
     frame = Frame((768, 1024), (768, 1024), 1024, 256)
     low = blobs(6, 256, 0)
-    assert torch.equal(drawing_of(frame, (768, 1024)).draw(low), frame.enlarged(low) > 0)
+    assert torch.equal(mask_upsampler(frame, (768, 1024))(low), frame.upsample(low) > 0)
 
 
 @pytest.mark.parametrize("value", [-1.0, 1.0])
 def test_nothing_and_everything(value: float) -> None:
     frame = Frame((30, 40), (48, 64), 64, 16)
-    found = drawing_of(frame, (30, 40)).draw(torch.full((2, 16, 16), value))
+    found = mask_upsampler(frame, (30, 40))(torch.full((2, 16, 16), value))
     assert found.shape == (2, 30, 40)
     assert bool((found == (value > 0)).all())
-    assert drawing_of(frame, (30, 40)).draw(torch.zeros(0, 16, 16)).shape == (0, 30, 40)
+    assert mask_upsampler(frame, (30, 40))(torch.zeros(0, 16, 16)).shape == (0, 30, 40)
 
 
 def test_cells_of_the_padding_reach_nothing() -> None:
     frame = Frame((30, 40), (48, 64), 64, 16)
     low = torch.full((1, 16, 16), -1.0)
     low[0, 14:] = 5.0  # below the picture
-    assert not drawing_of(frame, (30, 40)).draw(low).any()
+    assert not mask_upsampler(frame, (30, 40))(low).any()

@@ -116,7 +116,7 @@ def test_damage_is_told(tmp_path: Path) -> None:
     store = ProposalStore(tmp_path)
     with pytest.raises(ValueError, match=r"image '3.jpg' are damaged: .*runs hold 1 pixels"):
         store.find(HASH, "3")
-    with pytest.raises(ValueError, match=r"image '2.jpg' are damaged: .* \[7, 9\] \(h, w\), its image of \[9, 7\]"):
+    with pytest.raises(ValueError, match=r"image '2.jpg' are damaged: .* \[7, 9\] \(h, w\), its image \[9, 7\]"):
         store.find(HASH, "2")
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ValueError, match="truncated or not parquet"):
@@ -252,7 +252,7 @@ def test_boxes_and_points_go_to_the_proposer(tmp_path: Path) -> None:
     assert isinstance(stored, PromptableProposer)
     assert stored.segment_box(picture(), (1, 0, 2, 2)).all() and not stored.segment_point(picture(), (0, 1)).any()
     assert stored.segment_boxes(picture(), torch.zeros(3, 4)).source == "3 boxes"
-    with pytest.raises(ValueError, match="cannot turn a box or point into a mask"):
+    with pytest.raises(ValueError, match="can turn a box or point into a mask"):
         StoredProposer(Counting(), tmp_path).segment_point(picture(), (1, 1))
 
 
