@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from maskselect.backends.building import make
 from maskselect.backends.config_tree import Node, rebuilt
-from maskselect.backends.precision import widen
+from maskselect.backends.precision import upcast
 from maskselect.backends.weightless import weightless
 from maskselect.structures.features import FeatureInfo
 from maskselect.structures.protocols import Encoder
@@ -105,7 +105,7 @@ def build_skeleton(config: Mapping[str, Any]) -> Skeleton:
         top = rebuilt(dict(config), build)
     if isinstance(top, nn.Module):
         skeleton.whole = top
-        widen(top)  # as training does
+        upcast(top)  # as training does
     return skeleton
 
 

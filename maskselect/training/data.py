@@ -15,8 +15,8 @@ from maskselect.structures.left_out import LeftOut
 from maskselect.structures.protocols import GroupLearner, Preparer
 from maskselect.structures.provenance import TrainingData
 from maskselect.training.draws import LONG, NumberedDraws, PromptBatches, SeededItems
-from maskselect.training.synthetic_candidates import SyntheticCandidates
 from maskselect.training.substitutes import made_or_substituted
+from maskselect.training.synthetic_candidates import SyntheticCandidates
 
 
 class CountedLoader(DataLoader[Any]):
@@ -47,8 +47,8 @@ class GroupsData(LightningDataModule):
         cache_dir: where frozen features are kept; the first visit of an image computes them. None keeps nothing.
         proposals: folder of stored candidates, see `proposers.store`; what is absent is proposed and added.
         best_iou, positive_iou: see `LabelRule` of `systems/preparing.py`.
-        synthetic_candidates: in training, candidates made from the annotated masks in place of the proposer's; validation always
-            has the proposer's.
+        synthetic_candidates: in training, candidates made from the annotated masks in place of the proposer's;
+            validation always has the proposer's.
         seed: order of images and prompts.
 
     Raises ValueError for `batch_prompts` below 1.
