@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`maskselect compare` as a script. `--help` prints its options."""
 
-from _environment import run
+import _environment
 
 if __name__ == "__main__":
-    run("compare")
+    _environment.run("compare")

@@ -73,7 +73,7 @@ def forced_answers(
             positions = list(range(question.end, question.end + len(ids[-1])))
             parts[-1].append([question, Segment([int(Slot.TEXT)] * len(ids[-1]), ids[-1], positions)])
     _, hidden = prompt_hidden(reader, images, parts, "causal")
-    rows, columns = torch.tensor(_predicting(images, parts), device=hidden.device).reshape(-1, 2).T
+    rows, columns = torch.tensor(_predicting(images, parts), dtype=torch.int64, device=hidden.device).reshape(-1, 2).T
     states = hidden[rows, columns]
     targets = torch.tensor([token for row in ids for token in row], dtype=torch.int64, device=hidden.device)
     owners = torch.tensor([n for n, row in enumerate(ids) for _ in row], dtype=torch.int64, device=hidden.device)

@@ -551,7 +551,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     status, told, complaint = command(capsys, "--images", images, "--output", out)
     assert status == 1 and told.startswith("5 images done, 0 were there already, ")
     assert complaint.count("is not an image") == 20 and "25 images failed, listed in" in complaint
-    assert complaint.endswith("  and 5 more\n") and len(errors(out)) == 25
+    assert "and 5 more" in complaint and len(errors(out)) == 25
     status, _, complaint = command(capsys, "--images", images, "--output", out)
     assert status == 2 and complaint.count("\n") == 1 and "--resume" in complaint
     scenes = ["--dataset", "scenes", "--split", "val", "--scenes", 3, "--output", tmp_path / "scenes"]
