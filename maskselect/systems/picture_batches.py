@@ -50,7 +50,7 @@ class MaskPreparer:
         """Stack the pictures."""
         return MaskBatch(
             torch.stack([item.image for item in items]),
-            torch.tensor([item.size for item in items]),
+            torch.tensor([item.size for item in items], dtype=torch.int64),
             [item.masks for item in items],
             [item.image_id for item in items],
         )
