@@ -1,4 +1,4 @@
-"""Batches for candidate systems: candidates, features and overlaps of an image are computed once and kept on disk.
+"""Batches for candidate systems. Candidates, features and overlaps of an image are computed once and cached on disk.
 
 Shape letters: N candidates, M annotated masks, C pooled channels, T image tokens, E vision width.
 """
@@ -27,20 +27,23 @@ from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
 from maskselect.structures.sample import Batch, Overlaps
 
-_KEPT_BYTES = 4 * 2**30  # of records in memory; those beyond are read again
-_RECORD_FORM = 2  # counted up when a record holds something else than before
+_MEMORY_BYTES = 4 * 2**30  # of records in memory; further ones are read from disk every time
+_RECORD_FORM = 2  # to increment whenever the content of a record changes
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of one image.
+    """The cached features and overlaps of one image.
 
-    candidate_features: (N, C); mask_features: (M, C); overlap: (N, M) IoU.
-    image_features: (T, E), or (0, 0) where the language model sees no images.
-    inside: (N, M), the share of each candidate that lies in each annotated mask.
-    areas: (N + M,) float32, shares of the image that candidates and then annotated masks cover.
-    extra: what the source asked to keep.
-    image_grid: (2,) int64, rows and columns of the image tokens, where the language model puts them on a grid.
+    Attributes:
+        candidate_features: (N, C) float16.
+        mask_features: (M, C) float16, of the annotated masks.
+        image_features: (T, E) float16, or (0, 0) if the language model reads no image tokens.
+        overlap: (N, M) float16, IoU of candidates and annotated masks.
+        inside: (N, M) float16, share of each candidate inside each annotated mask.
+        areas: (N + M,) float32, shares of the image that the candidates and then the annotated masks cover.
+        extra: `Annotated.extra`.
+        image_grid: (2,) int64, rows and columns of the image tokens; None if they are not on a grid.
     """
 
     candidate_features: Tensor
@@ -54,7 +57,7 @@ class Record:
 
 
 class FrozenParts(Protocol):
-    """The frozen parts of a candidate system, which decide its features; see `systems.candidates.CandidateSystem`."""
+    """The frozen parts that determine a candidate system's features; see `systems.candidates.CandidateSystem`."""
 
     proposer: Proposer
     channels: int
@@ -63,7 +66,7 @@ class FrozenParts(Protocol):
 
     @property
     def visual_parts(self) -> tuple[nn.Module, ...]:
-        """Frozen networks that decide the features."""
+        """Frozen networks that determine the features."""
         ...
 
     def encode(self, image: np.ndarray) -> list[FeatureMap]:
@@ -71,7 +74,7 @@ class FrozenParts(Protocol):
         ...
 
     def pool_features(self, maps: list[FeatureMap], masks: MaskSet | Tensor) -> Tensor:
-        """Features (N, C) of N masks."""
+        """(N, C) features of N masks."""
         ...
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -79,17 +82,17 @@ class FrozenParts(Protocol):
         ...
 
     def image_grid(self, height: int, width: int) -> Tensor | None:
-        """Rows and columns of the image tokens, None where they stand on no grid."""
+        """(2,) rows and columns of the image tokens; None if they are not on a grid."""
         ...
 
 
 class FeatureStore:
-    """Computes records with a system's frozen parts, and keeps them when a folder is given.
+    """Computes records with a system's frozen parts, and caches them on disk and in memory.
 
     Args:
-        system: whose proposer, encoders and vision tower are used.
-        cache_dir: folder for records; None computes them at every visit.
-        synthetic_candidates: makes candidates from annotated masks, in the proposer's place.
+        system: provides proposer, encoders and vision tower.
+        cache_dir: folder of records; None caches nothing.
+        synthetic_candidates: makes candidates from annotated masks, instead of the proposer.
     """
 
     def __init__(
@@ -98,29 +101,36 @@ class FeatureStore:
         self.system = system
         self.synthetic_candidates = synthetic_candidates
         self.folder = cache_dir / fingerprint(system, synthetic_candidates) if cache_dir is not None else None
-        self.kept: dict[str, Record] = {}
-        self._room = _KEPT_BYTES
+        self.in_memory: dict[str, Record] = {}
+        self._free_bytes = _MEMORY_BYTES
 
     def record(self, source: GroupSource, item: int) -> Record:
-        """The record of an image, from memory, disk or computed now.
+        """The record of an image, from memory or disk, or newly computed.
 
-        Raises UnusableImageError when it cannot be read or has no candidates.
+        Raises:
+            UnusableImageError: when the image cannot be read or has no candidates.
         """
         with using(source, item):
             name = _name(source, item)
-        if name in self.kept:
-            return self.kept[name]
+        if name in self.in_memory:
+            return self.in_memory[name]
         path = self._path(name)
-        record = _read(path) or self._made(source, item, path)
+        record = _read(path) or self._compute_and_write(source, item, path)
         size = sum(tensor.nbytes for tensor in _pack(record).values())
-        if path is not None and size <= self._room:
-            self.kept[name], self._room = record, self._room - size
+        if path is not None and size <= self._free_bytes:
+            self.in_memory[name] = record
+            self._free_bytes -= size
         return record
 
     def keep(self, source: GroupSource, item: int) -> bool:
-        """Compute and write the record of an image, unless it is kept already: whether that was to be done.
+        """Compute and write the record of an image, unless it is on disk.
 
-        Raises ValueError for a store without a folder, UnusableImageError for an image that cannot be read.
+        Returns:
+            Whether it was computed.
+
+        Raises:
+            ValueError: for a store without a folder.
+            UnusableImageError: when the image cannot be read or has no candidates.
         """
         with using(source, item):
             path = self._path(_name(source, item))
@@ -128,13 +138,14 @@ class FeatureStore:
             raise ValueError("frozen features are kept in no folder")
         if _read(path) is not None:
             return False
-        self._made(source, item, path)
+        self._compute_and_write(source, item, path)
         return True
 
-    def _made(self, source: GroupSource, item: int, path: Path | None) -> Record:
-        """The record, computed, and written where there is a path; several processes may write the same.
+    def _compute_and_write(self, source: GroupSource, item: int, path: Path | None) -> Record:
+        """Compute a record, and write it if there is a path. Several processes may write the same file.
 
-        Raises ValueError under ZeRO-3, where all processes would have to compute the same at the same time.
+        Raises:
+            ValueError: under ZeRO-3, where all processes would have to compute the same record at the same time.
         """
         if any(in_zero3_shards(part) for part in self.system.visual_parts):
             raise ValueError(
@@ -168,30 +179,37 @@ def _name(source: GroupSource, item: int) -> str:
 
 @torch.no_grad()
 def compute(system: FrozenParts, annotated: Annotated, candidates: MaskSet | None = None) -> Record:
-    """Run the frozen parts on one image. candidates: masks to take in place of the proposer's."""
-    found = system.proposer.propose(annotated.image) if candidates is None else candidates
-    masks = resize_nearest(annotated.masks, found.image_size)
+    """Run the frozen parts on one image.
+
+    Args:
+        system: the frozen parts.
+        annotated: the image.
+        candidates: None runs the proposer.
+    """
+    if candidates is None:
+        candidates = system.proposer.propose(annotated.image)
+    count, masks = len(candidates), resize_nearest(annotated.masks, candidates.image_size)
     device = next(chain(*(part.parameters() for part in system.visual_parts))).device
     pixels = torch.from_numpy(annotated.image).permute(2, 0, 1)[None].float() / 255
-    everything = found.concat(MaskSet(masks, torch.ones(len(masks), dtype=torch.float32), "annotated"))
-    pooled = system.pool_features(system.encode(annotated.image), everything)
-    seen = (
-        system.image_features(pixels.to(device))[0] if system.image_tokens else torch.zeros(0, 0, dtype=torch.float32)
-    )
+    both = candidates.concat(MaskSet(masks, torch.ones(len(masks), dtype=torch.float32), "annotated"))
+    pooled = system.pool_features(system.encode(annotated.image), both)
+    image_features = torch.zeros(0, 0, dtype=torch.float32)
+    if system.image_tokens:
+        image_features = system.image_features(pixels.to(device))[0]
     return Record(
-        pooled[: len(found)].half().cpu(),
-        pooled[len(found) :].half().cpu(),
-        seen.half().cpu(),
-        pairwise_iou(found.masks, masks).half(),
-        pairwise_iop(found.masks, masks).half(),
-        everything.masks.flatten(1).float().mean(1).cpu(),
-        annotated.extra,
-        system.image_grid(annotated.image.shape[0], annotated.image.shape[1]),
+        candidate_features=pooled[:count].half().cpu(),
+        mask_features=pooled[count:].half().cpu(),
+        image_features=image_features.half().cpu(),
+        overlap=pairwise_iou(candidates.masks, masks).half(),
+        inside=pairwise_iop(candidates.masks, masks).half(),
+        areas=both.masks.flatten(1).float().mean(1).cpu(),
+        extra=annotated.extra,
+        image_grid=system.image_grid(annotated.image.shape[0], annotated.image.shape[1]),
     )
 
 
 def fingerprint(system: FrozenParts, synthetic_candidates: CandidateSource | None = None) -> str:
-    """Twelve hex digits over everything that decides a record: frozen weights, and what makes the candidates."""
+    """A digest of everything that determines a record: frozen weights, and the source of candidates."""
     return cache_key(
         "Record",
         form=_RECORD_FORM,
@@ -203,62 +221,59 @@ def fingerprint(system: FrozenParts, synthetic_candidates: CandidateSource | Non
 
 
 def _pack(record: Record) -> dict[str, Tensor]:
-    own = {k: v for k, v in vars(record).items() if k != "extra" and v is not None}
-    return {k: v.contiguous() for k, v in (own | {f"extra.{k}": v for k, v in record.extra.items()}).items()}
+    tensors = {k: v for k, v in vars(record).items() if k != "extra" and v is not None}
+    return {k: v.contiguous() for k, v in (tensors | {f"extra.{k}": v for k, v in record.extra.items()}).items()}
 
 
 def _read(path: Path | None) -> Record | None:
-    """A record that was kept; None where there is none, or its file is truncated or of another form."""
+    """A record from disk; None if there is none, or its file is truncated or has other tensors."""
     if path is None or not path.is_file():
         return None
     try:
-        return _unpack(load_file(path))
+        tensors = load_file(path)
+        extra = {k.removeprefix("extra."): tensors.pop(k) for k in list(tensors) if k.startswith("extra.")}
+        return Record(**tensors, extra=extra)
     except (SafetensorError, TypeError):
         return None
 
 
-def _unpack(tensors: dict[str, Tensor]) -> Record:
-    extra = {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")}
-    return Record(**{k: v for k, v in tensors.items() if not k.startswith("extra.")}, extra=extra)
-
-
 @dataclass(frozen=True)
 class LabelRule:
-    """Which candidates count as a target.
+    """Labels candidates as positive, negative, or ignored.
 
-    A candidate is positive when it is the best of a target and overlaps it by at least `best_iou`, or overlaps any
-    target by at least `positive_iou`. Others that overlap a target by `best_iou` or more are left out of the loss: they
-    are neither right nor clearly wrong. Everything else is negative.
+    A candidate is positive if it is the best one of a target and their IoU is at least `best_iou`, or if its IoU with
+    any target is at least `positive_iou`. Other candidates with an IoU of at least `best_iou` are ignored in the loss,
+    because they are neither right nor clearly wrong. The rest is negative.
     """
 
     best_iou: float = 0.5
     positive_iou: float = 0.7
 
     def labels(self, overlap: Tensor, targets: tuple[int, ...]) -> Tensor:
-        """(N, M) IoU and target numbers to (N,) float: 1 positive, 0 negative, -1 left out."""
+        """(N, M) IoU and indices of the targets to (N,) float32: 1 positive, 0 negative, -1 ignored."""
         out = torch.zeros(len(overlap), dtype=torch.float32)
         if not targets or len(overlap) == 0:
             return out
         with_targets = overlap[:, list(targets)].float()
-        most = with_targets.max(1).values
-        out[most >= self.best_iou] = -1.0
-        out[most >= self.positive_iou] = 1.0
+        highest = with_targets.max(1).values
+        out[highest >= self.best_iou] = -1.0
+        out[highest >= self.positive_iou] = 1.0
         best = with_targets.max(0)
         out[best.indices[best.values >= self.best_iou]] = 1.0
         return out
 
 
-def thinned(record: Record, most: int, rng: np.random.Generator, useful_iou: float = 0.5) -> Record:
-    """A record of at most `most` candidates, if enough of them can go: only such that match no annotated mask do.
+def drop_unmatched(record: Record, max_candidates: int, rng: np.random.Generator, match_iou: float = 0.5) -> Record:
+    """Drop random candidates that match no annotated mask, until at most `max_candidates` are left, if possible.
 
-    A few crowded images would otherwise decide how long every row of a batch is.
+    Otherwise a few crowded images would determine the length of every row of a batch.
     """
     count = len(record.candidate_features)
-    if count <= most:
+    if count <= max_candidates:
         return record
-    matched = (record.overlap >= useful_iou).any(1).numpy()
-    spare = rng.permutation(np.flatnonzero(~matched))[: max(0, most - int(matched.sum()))]
-    kept = torch.from_numpy(np.sort(np.concatenate([np.flatnonzero(matched), spare])))
+    matched = (record.overlap >= match_iou).any(1).numpy()
+    others = rng.permutation(np.flatnonzero(~matched))[: max(0, max_candidates - int(matched.sum()))]
+    kept = torch.from_numpy(np.sort(np.concatenate([np.flatnonzero(matched), others])))
     return replace(
         record,
         candidate_features=record.candidate_features[kept],
@@ -269,23 +284,23 @@ def thinned(record: Record, most: int, rng: np.random.Generator, useful_iou: flo
 
 
 def overlaps_with(record: Record, targets: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """IoU and IoP (N,) of every candidate with the union of some annotated masks.
+    """IoU (N,) and IoP (N,) of every candidate with the union of the targets, given by their indices.
 
-    Where annotated masks overlap one another, what they share counts twice, up to all of the candidate.
+    The intersection of two targets counts twice, but IoP is at most 1.
     """
     count = len(record.candidate_features)
     if not targets or count == 0:
         return torch.zeros(count, dtype=torch.float32), torch.zeros(count, dtype=torch.float32)
-    chosen, own = list(targets), record.areas[:count]
+    chosen, areas = list(targets), record.areas[:count]
     iop = record.inside[:, chosen].float().sum(1).clamp(max=1)
-    shared, wanted = iop * own, record.areas[count:][chosen].sum()
-    return (shared / (own + wanted - shared).clamp(min=1e-9)).clamp(max=1), iop
+    intersection, target_area = iop * areas, record.areas[count:][chosen].sum()
+    return (intersection / (areas + target_area - intersection).clamp(min=1e-9)).clamp(max=1), iop
 
 
 def make_batch(records: list[Record], queries: list[list[Query]], captions: list[str] | None, rule: LabelRule) -> Batch:
     """Pad records and prompts of B images to one `Batch`.
 
-    Images with fewer prompts than others are padded with labels of -1, which no loss counts.
+    Missing prompts have labels of -1, which losses ignore.
     """
     count, prompts = max(len(r.candidate_features) for r in records), max(len(q) for q in queries)
     channels = records[0].candidate_features.shape[1]
@@ -295,25 +310,25 @@ def make_batch(records: list[Record], queries: list[list[Query]], captions: list
     iou, iop = torch.zeros_like(labels), torch.zeros_like(labels)
     any_target = torch.zeros(labels.shape[:2], dtype=torch.bool)
     references: list[list[Tensor]] = []
-    for row, (record, asked) in enumerate(zip(records, queries, strict=True)):
-        own = len(record.candidate_features)
-        features[row, :own], valid[row, :own] = record.candidate_features.float(), True
-        references.append([record.mask_features[list(q.references)].float() for q in asked])
-        for block, query in enumerate(asked):
-            labels[row, block, :own] = rule.labels(record.overlap, query.targets)
-            iou[row, block, :own], iop[row, block, :own] = overlaps_with(record, query.targets)
+    for row, (record, of_image) in enumerate(zip(records, queries, strict=True)):
+        size = len(record.candidate_features)
+        features[row, :size], valid[row, :size] = record.candidate_features.float(), True
+        references.append([record.mask_features[list(q.references)].float() for q in of_image])
+        for block, query in enumerate(of_image):
+            labels[row, block, :size] = rule.labels(record.overlap, query.targets)
+            iou[row, block, :size], iop[row, block, :size] = overlaps_with(record, query.targets)
             any_target[row, block] = bool(query.targets)
     images = pad_sequence([r.image_features.float() for r in records], batch_first=True)
     grids = [r.image_grid for r in records if r.image_grid is not None]
-    texts = [[q.text for q in asked] for asked in queries]
+    texts = [[q.text for q in of_image] for of_image in queries]
     overlaps = Overlaps(iou, iop, any_target)
-    on_grids = torch.stack(grids) if grids else None
-    return Batch(features, valid, images, texts, references, labels, captions, overlaps=overlaps, image_grids=on_grids)
+    stacked = torch.stack(grids) if grids else None
+    return Batch(features, valid, images, texts, references, labels, captions, overlaps=overlaps, image_grids=stacked)
 
 
 @dataclass(frozen=True)
 class CandidateItem:
-    """One image of a batch. caption: "" where the system trains on prompts."""
+    """One image of a batch. caption: "" if the system trains on prompts."""
 
     record: Record
     queries: list[Query]
@@ -321,10 +336,10 @@ class CandidateItem:
 
 
 class CandidatePreparer:
-    """Makes batches for a candidate system out of frozen features.
+    """Makes batches for a candidate system from frozen features.
 
     Args:
-        system: whose proposer, encoders and vision tower are used.
+        system: provides proposer, encoders and vision tower.
         settings: see `PrepareSettings`.
         training: False for validation, which has all candidates of the proposer.
     """
@@ -340,14 +355,14 @@ class CandidatePreparer:
         return self.store.keep(source, number)
 
     def prepare(self, source: GroupSource, number: int, rng: np.random.Generator, prompts: int) -> CandidateItem:
-        """Frozen features of an image, with at most so many prompts, or a caption.
+        """Frozen features of an image, with at most `prompts` prompts, or a caption.
 
         Raises:
             UnusableImageError: when the image cannot be used.
         """
         record = self.store.record(source, number)
         if self.max_candidates is not None:
-            record = thinned(record, self.max_candidates, rng)
+            record = drop_unmatched(record, self.max_candidates, rng)
         with using(source, number):
             if self.captions:
                 return CandidateItem(record, [Query("", (), ())], source.caption(number, record.extra, rng))

@@ -1,4 +1,4 @@
-"""Callbacks: weights with a card, resumable checkpoints, pictures of validation predictions, and a rate in the bar."""
+"""Callbacks: weights with a card, resumable checkpoints, pictures of validation predictions, and the progress bar."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.sharded import in_zero3_shards
 from maskselect.predictor import Model
-from maskselect.structures.protocols import Learner, System
+from maskselect.structures.protocols import System
 from maskselect.training.data import GroupsData
 from maskselect.training.module import TrainingModule
 from maskselect.training.sharding import whole_tensors
@@ -24,25 +24,30 @@ PICTURES = 4
 
 
 class RateBar(TQDMProgressBar):
-    """Lightning's bar: rate, losses, and the best F1 of the last validation; no version number, which says nothing."""
+    """Lightning's bar with rate, losses and the best F1 of the last validation, without the version number."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The bar's figures."""
-        figures = super().get_metrics(trainer, pl_module)
-        figures.pop("v_num", None)
+        """The numbers in the bar."""
+        numbers = super().get_metrics(trainer, pl_module)
+        numbers.pop("v_num", None)
         f1 = [float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/f1@")]
         if f1:
-            figures["val/f1"] = max(f1)  # over the thresholds
-        return figures
+            numbers["val/f1"] = max(f1)  # over the thresholds
+        return numbers
 
 
 class SaveWeights(Checkpoint):
-    """`last.ckpt` for resuming, and what was learned as safetensors with its card.
+    """Writes `last.ckpt` for resuming, and the learned weights as safetensors with a card.
 
-    Both are written every so many steps and at the end of the training; each replaces the one before.
+    Both are written every `every` steps and at the end of training. Each replaces the previous one.
 
     Args:
-        folder: where to write. every: steps between checkpoints. card: what the card says besides the metrics.
+        folder: output folder.
+        every: steps between checkpoints.
+        card: content of the card besides the metrics.
+
+    Raises:
+        ValueError: if `every` is below 1.
     """
 
     def __init__(self, folder: Path, every: int, card: dict[str, Any]) -> None:
@@ -53,53 +58,53 @@ class SaveWeights(Checkpoint):
         self.metrics: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint remembers of this callback: the card too, for `training/merging.py`."""
+        """State of this callback in a checkpoint: the card, which `training/merging.py` reads."""
         return {"card": json.dumps(self.full_card)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Goes on with what was measured before the interruption."""
+        """Restore the metrics."""
         self.metrics = dict((self.card_in(checkpoint.get("callbacks", {})) or {}).get("metrics", {}))
 
     @property
     def full_card(self) -> dict[str, Any]:
-        """The card with what the last validation before the last checkpoint gave."""
+        """The card with the metrics of the last validation before the last checkpoint."""
         return {"system": self.system, **self.card, **best_threshold(self.metrics), "metrics": self.metrics}
 
     @staticmethod
     def card_in(callbacks: dict[str, Any]) -> dict[str, Any] | None:
-        """The card among the states of a checkpoint's callbacks, None where there is none."""
-        held = next((state["card"] for state in callbacks.values() if "card" in state), None)
-        return None if held is None else json.loads(held)
+        """The card among the callback states of a checkpoint, None if there is none."""
+        card = next((state["card"] for state in callbacks.values() if "card" in state), None)
+        return None if card is None else json.loads(card)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Learn what is trained."""
-        self.system = learner_of(pl_module).name
+        """Store the learner's name."""
+        self.system = cast(TrainingModule, pl_module).learner.name
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Write both where it is time to; a step that accumulates gradients over several batches is one."""
+        """Save every `every` optimiser steps; several accumulated batches are one step."""
         step = trainer.global_step
         trial = trainer.fast_dev_run  # type: ignore[attr-defined]  # Lightning sets it from outside the class
         if step % self.every == 0 and step != self.saved_step and not trial:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Write `last.ckpt`, the weights and their card; all processes must call this."""
+        """Write `last.ckpt`, the weights and their card. All processes must call this."""
         self.saved_step = trainer.global_step
-        measured = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        self.metrics = measured or self.metrics
+        metrics = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        self.metrics = metrics or self.metrics
         trainer.save_checkpoint(self.folder / "last.ckpt")
         self.write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what was learned once more, at the very end."""
+        """Save at the end of training."""
         self.save(trainer)
 
     def write(self, trainer: Trainer) -> None:
-        """Write safetensors and card, on the first process only; shards are gathered by all.
+        """Write safetensors and card from the first process; all processes take part in gathering shards.
 
         Under ZeRO-3 no process has whole weights, and nothing is written: see `training/merging.py`.
         """
-        learner = learner_of(trainer.lightning_module)
+        learner = cast(TrainingModule, trainer.lightning_module).learner
         if in_zero3_shards(trainer.lightning_module):
             return
         tensors = whole_tensors(learner.learned_state(), keep=trainer.is_global_zero)
@@ -111,66 +116,59 @@ class SaveWeights(Checkpoint):
 
 
 def best_threshold(metrics: dict[str, float]) -> dict[str, float]:
-    """{"threshold": t} for the highest "val/f1@t", or nothing where there is none. Of equals the one nearest to 0.5."""
-    found = {float(k.removeprefix("val/f1@")): v for k, v in metrics.items() if k.startswith("val/f1@")}
-    if not found:
-        return {}
-    return {"threshold": max(found, key=lambda t: (found[t], -abs(t - 0.5)))}
+    """{"threshold": t} with the highest "val/f1@t", {} if there is none. Ties go to the threshold nearest to 0.5."""
+    f1 = {float(k.removeprefix("val/f1@")): v for k, v in metrics.items() if k.startswith("val/f1@")}
+    return {"threshold": max(f1, key=lambda t: (f1[t], -abs(t - 0.5)))} if f1 else {}
 
 
 def without_starts(config: Any) -> Any:
-    """A config tree without its `start` arguments: a trained model does not need what its training began from."""
+    """A config tree without its `start` arguments: a trained model does not need its initial weights."""
     if isinstance(config, dict):
         return {k: without_starts(v) for k, v in config.items() if k != "start"}
     return [without_starts(v) for v in config] if isinstance(config, list) else config
 
 
 class GatherLeftOut(Callback):
-    """At the end every process knows the images that any of them left out."""
+    """Gathers the left-out images of all processes in every process, at the end of `fit` or `validate`."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After `fit`."""
+        """Gather after `fit`."""
         left_out = getattr(getattr(trainer, "datamodule", None), "left_out", None)
         if left_out is None or trainer.world_size == 1 or not torch.distributed.is_initialized():
             return
-        found: list[dict[str, str]] = [{} for _ in range(trainer.world_size)]
-        torch.distributed.all_gather_object(found, left_out.reasons)
-        for reasons in found:
+        gathered: list[dict[str, str]] = [{} for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(gathered, left_out.reasons)
+        for reasons in gathered:
             left_out.reasons |= reasons
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After `validate`."""
+        """Gather after `validate`."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self.on_train_end(trainer, pl_module)
 
 
 class ValidationPictures(Callback):
-    """After each validation, overlays of a few validation prompts in TensorBoard."""
+    """Logs overlays of a few validation prompts to TensorBoard after each validation."""
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw them, where the task selects masks and TensorBoard listens; not under ZeRO-3."""
+        """Log the overlays if the task answers prompts and TensorBoard is a logger; not under ZeRO-3."""
         module = cast(TrainingModule, pl_module)
         task, data = module.task, getattr(trainer, "datamodule", None)
-        board = next((one for one in trainer.loggers if isinstance(one, TensorBoardLogger)), None)
+        board = next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
         if trainer.sanity_checking or board is None or not isinstance(task, System) or not task.answers_prompts:
             return
         if not isinstance(data, GroupsData) or in_zero3_shards(pl_module):
-            return  # what ZeRO-3 shards runs within its own forward alone, which proposing and encoding are not
+            return  # ZeRO-3 gathers parameters in the module's forward only, but proposing and encoding run outside it
         model, source = Model(task), data.val_source
         for item in range(min(PICTURES, len(source))):
             try:
                 annotated = source.load(item)
                 query = source.queries(item, annotated.extra, 1, np.random.default_rng(item))[0]
             except (ValueError, OSError):
-                continue  # validation left it out, too
+                continue  # validation leaves it out, too
             references = [annotated.masks[r] for r in query.references]
             with module.autocast():
                 group = model.select(annotated.image, query.text, references)
             picture = np.asarray(group.overlay().convert("RGB"))
             board.experiment.add_image(f"validation/{item}", picture, trainer.global_step, dataformats="HWC")
-
-
-def learner_of(module: LightningModule) -> Learner:
-    """What a Lightning module of ours trains."""
-    return cast(TrainingModule, module).learner

@@ -1,4 +1,4 @@
-"""`lightning fit|validate -c CONFIG`: LightningCLI over our one module and any of our data modules."""
+"""`lightning fit|validate -c CONFIG`: LightningCLI with `TrainingModule` and any data module."""
 
 import os
 from collections.abc import Sequence
@@ -22,27 +22,31 @@ from maskselect.training.quiet import quiet
 
 
 class TrainingCLI(LightningCLI):
-    """Adds what every run wants: loggers, resumable checkpoints, weights with a card, pictures, a rate in the bar."""
+    """Adds loggers, resumable checkpoints, weights with a card, validation pictures, and a rate in the progress bar."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Those of Lightning's that our tasks have steps for; a system is tested and asked by other verbs."""
+        """`fit` and `validate`; `maskselect` has other commands for testing and prediction."""
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name in ("fit", "validate")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The folder that everything is written to, and the weights' name."""
+        """Add the output folder, the steps between checkpoints, and the base of an overlay."""
         parser.add_argument(
             "--output", type=Path, default=Path("runs/run"), help="folder of logs, checkpoints, weights"
         )
         parser.add_argument("--every", type=int, default=500, help="steps between resumable checkpoints")
-        parser.add_argument(f"--{BASE}", type=str | None, default=None, help="in a config: the file it is laid over")
+        parser.add_argument(f"--{BASE}", type=str | None, default=None, help="in a config: the base of this overlay")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Lightning's own would warn of arguments that are not those of the command line: ours have their bases."""
+        """Parse without Lightning's warning that `args` differ from the command line: they also contain the bases."""
         self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a run that lacks weights, data, packages or its device, and say all that it lacks."""
+        """Check that everything a run needs is available: weights, data, packages and the device.
+
+        Raises:
+            MissingError: lists everything that is missing.
+        """
         config = without_none(_plain(self.config[self.subcommand]))
         if config.get("ckpt_path") == "last":
             last = Path(config["output"]) / "last.ckpt"
@@ -50,10 +54,10 @@ class TrainingCLI(LightningCLI):
         refuse_missing(config)
         if self.subcommand == "validate":
             refuse_unweighted(config, f"lightning {self.subcommand}")
-        _take_own_gpu(config.get("trainer", {}))
+        _select_local_gpu(config.get("trainer", {}))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A trainer with our callbacks and loggers, unless the config brings its own."""
+        """A trainer with our callbacks, and with our loggers unless the config has its own."""
         config = self.config[self.subcommand]
         folder, every = Path(config.output), int(config.every)
         trainer_config = {**config.trainer, **kwargs}
@@ -66,56 +70,59 @@ class TrainingCLI(LightningCLI):
             "trained_on": [asdict(one) for one in training_data(_plain(config.data))],
         }
         bar = [] if trainer_config.get("enable_progress_bar") is False else [RateBar()]
-        own = [*bar, SaveWeights(folder, every, card), ValidationPictures(), GatherLeftOut()]
-        made = self.config_init[self.subcommand].trainer
-        trainer_config["callbacks"] = [*own, *(made.get("callbacks") or [])]
+        callbacks = [*bar, SaveWeights(folder, every, card), ValidationPictures(), GatherLeftOut()]
+        configured = self.config_init[self.subcommand].trainer.get("callbacks")
+        trainer_config["callbacks"] = [*callbacks, *(configured or [])]
         trainer_config.setdefault("default_root_dir", str(folder))
         if trainer_config.get("enable_model_summary") is None:
-            trainer_config["enable_model_summary"] = False  # `before_fit` tells what there is to know
+            trainer_config["enable_model_summary"] = False  # `before_fit` prints a summary
         return self.trainer_class(**trainer_config)
 
     def before_fit(self) -> None:
-        """Tell what trains, where, and how."""
-        trains = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        """Print what trains, where, and in which precision."""
+        count = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         device, precision = self.trainer.strategy.root_device, self.trainer.precision
-        self._tell(f"{type(self.model.task).__name__}: {trains:,} parameters train on {device}, precision {precision}")
+        self._print(f"{type(self.model.task).__name__}: {count:,} parameters train on {device}, precision {precision}")
 
     def after_fit(self) -> None:
-        """Tell what came out and where it is."""
-        self._tell(f"{self.trainer.global_step} steps done -> {self.config[self.subcommand].output}")
+        """Print the number of steps and the output folder."""
+        self._print(f"{self.trainer.global_step} steps done -> {self.config[self.subcommand].output}")
 
-    def _tell(self, sentence: str) -> None:
+    def _print(self, message: str) -> None:
         if self.trainer.is_global_zero:
-            print(sentence, flush=True)
+            print(message, flush=True)
 
 
 class _ParsedCLI(TrainingCLI):
-    """Reads a config, draws no seed and builds nothing."""
+    """Parses a config into `parsed`, without setting a seed or building anything."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What `fit` takes beside the config."""
+        """Add the option that `fit` has besides the config."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--ckpt_path", type=str | None, default=None)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """What was read is `parsed`; Lightning gets a copy that asks for no seed."""
+        """Keep the plain config, and let Lightning set no seed."""
         super().parse_arguments(parser, args)
         self.parsed = _plain(self.config)
         self.config["seed_everything"] = False
 
     def before_instantiate_classes(self) -> None:
-        """Nothing is refused."""
+        """Checks nothing."""
 
     def instantiate_classes(self) -> None:
-        """Nothing is built."""
+        """Builds nothing."""
 
 
 def parse(arguments: Sequence[str], with_none: bool = False) -> dict[str, Any]:
-    """The config that `fit` would run, as plain dicts with all defaults; nothing is built.
+    """The config of a `fit` run as plain dicts with all defaults; builds nothing.
 
-    arguments: what follows the verb, for example ["-c", "configs/ras.yaml"].
-    with_none: keep what is None, as building takes it; the doctor's functions take a config without.
-    Exits with status 2 where `fit` would, telling what does not fit.
+    Args:
+        arguments: those after `fit`, for example ["-c", "configs/ras.yaml"].
+        with_none: keep values that are None, which building needs; the doctor's functions take a config without them.
+
+    Raises:
+        SystemExit: with status 2 and a message, for a config that `fit` does not accept.
     """
     cli = _ParsedCLI(
         TrainingModule,
@@ -132,10 +139,16 @@ def parse(arguments: Sequence[str], with_none: bool = False) -> dict[str, Any]:
 
 
 def run(arguments: Sequence[str]) -> LeftOut:
-    """Run a Lightning verb, and give what it went on without; of several processes the first one does.
+    """Run `fit` or `validate`.
 
-    arguments: as on the command line, the verb first.
-    Raises ValueError or FileNotFoundError from the parts, before any training.
+    Args:
+        arguments: as on the command line, the subcommand first.
+
+    Returns:
+        The images that were left out; empty in all processes but the first.
+
+    Raises:
+        ValueError, FileNotFoundError: from constructing the parts, before training.
     """
     with quiet():
         cli = TrainingCLI(
@@ -147,16 +160,15 @@ def run(arguments: Sequence[str]) -> LeftOut:
             args=_with_bases(arguments),
             parser_kwargs={"default_env": False},
         )
-    # The others end with status 0: Lightning takes another status of a process that it started for a crash.
+    # The other processes exit with status 0, because Lightning takes any other status for a crash.
     left_out = getattr(cli.datamodule, "left_out", None) if cli.trainer.is_global_zero else None
     return left_out or LeftOut()
 
 
-def _take_own_gpu(trainer: dict[str, Any]) -> None:
-    """Of several processes on a machine each builds on its own GPU what asks for "cuda", as proposers do.
+def _select_local_gpu(trainer: dict[str, Any]) -> None:
+    """Make the process's own GPU the current one, so that parts built for "cuda", such as proposers, are on it.
 
-    Lightning makes that GPU the current one only when training begins: what was built before would be on the first, and
-    its inputs on another.
+    Lightning does so only when training begins. Parts built before would be on the first GPU, their inputs on another.
     """
     local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
     devices = trainer.get("devices")
@@ -166,24 +178,24 @@ def _take_own_gpu(trainer: dict[str, Any]) -> None:
 
 
 def _with_bases(arguments: Sequence[str]) -> list[str]:
-    """Arguments in which every config stands behind the one that it is laid over."""
-    found: list[str] = []
-    seen: set[Path] = set()
-    given = iter(arguments)
-    for word in given:
+    """The arguments with the base of every overlay inserted before it."""
+    result: list[str] = []
+    inserted: set[Path] = set()
+    words = iter(arguments)
+    for word in words:
         flag, _, value = word.partition("=")
         if flag not in ("-c", "--config"):
-            found.append(word)
+            result.append(word)
             continue
-        *bases, last = with_bases([value or next(given, "")])
-        bases = [file for file in bases if file.resolve() not in seen]
-        seen |= {file.resolve() for file in (*bases, last)}
-        found += [part for file in (*bases, last) for part in ("--config", str(file))]
-    return found
+        *bases, last = with_bases([value or next(words, "")])
+        bases = [file for file in bases if file.resolve() not in inserted]
+        inserted |= {file.resolve() for file in (*bases, last)}
+        result += [part for file in (*bases, last) for part in ("--config", str(file))]
+    return result
 
 
 def _plain(config: Any) -> Any:
-    """A jsonargparse namespace as plain dicts. None stays: where it was said, the default may be something else."""
+    """A jsonargparse namespace as plain dicts; keeps None, because a default can differ from an explicit None."""
     if hasattr(config, "as_dict"):
         config = config.as_dict()
     if isinstance(config, dict):
@@ -194,12 +206,12 @@ def _plain(config: Any) -> Any:
 
 
 def without_none(config: Any) -> Any:
-    """A tree of plain dicts without what is None: for the doctor, to which that is not there."""
+    """A tree of plain dicts without values that are None, as the doctor's functions take it."""
     if isinstance(config, dict):
         return {k: without_none(v) for k, v in config.items() if v is not None}
     return [without_none(v) for v in config] if isinstance(config, list) else config
 
 
 def _seed(data: Any) -> int:
-    own = arguments_of(_plain(data))
-    return int(arguments_of(own.get("train")).get("seed", own.get("seed", 0)))
+    arguments = arguments_of(_plain(data))
+    return int(arguments_of(arguments.get("train")).get("seed", arguments.get("seed", 0)))

@@ -1,6 +1,6 @@
-"""Data modules. A training run is one long epoch of numbered draws, so that resuming is only a matter of counting."""
+"""The data module. A training run is one long epoch of numbered draws, so that resuming only has to count steps."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,48 +10,50 @@ from torch.utils.data import DataLoader
 
 from maskselect.backends.config_tree import Arguments
 from maskselect.backends.training_data import training_data
-from maskselect.structures.groups import GroupSource, PrepareSettings
+from maskselect.structures.groups import GroupSource, PrepareSettings, UnusableImageError
 from maskselect.structures.left_out import LeftOut
 from maskselect.structures.protocols import GroupLearner, Preparer
 from maskselect.structures.provenance import TrainingData
-from maskselect.training.draws import LONG, NumberedDraws, PromptBatches, SeededItems
-from maskselect.training.substitutes import made_or_substituted
+from maskselect.training.draws import MANY, NumberedDraws, PromptBatches, SeededItems
 from maskselect.training.synthetic_candidates import SyntheticCandidates
 
+SUBSTITUTES = 64
+"""Images that are tried in place of one that cannot be used."""
 
-class CountedLoader(DataLoader[Any]):
-    """Tells Lightning that it can be resumed: it begins where the trainer's number of steps says.
 
-    So a checkpoint has nothing to keep of it.
-    """
+class ResumableLoader(DataLoader[Any]):
+    """A loader that Lightning accepts as resumable. It has no state: the trainer's step count sets where it begins."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
+        """An empty state."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 class GroupsData(LightningDataModule):
     """Images with many prompts each, for any `GroupLearner`.
 
-    Images that cannot be used are left out; `left_out` names them, and another image comes in place of each.
+    An image that cannot be used is left out and replaced by another one. `left_out` names the images.
 
     Args:
-        train, val: where images and prompts come from.
-        batch_size: images a step; each brings `prompts_per_image` prompts, or all that it has.
-        batch_prompts: prompts a step; as many images as bring about that many, at most `batch_size`. None always takes
-            `batch_size`, whose steps hold fewer prompts where images have few.
-        max_candidates: candidates of a training image beyond this go, if they match nothing; None keeps all.
-        cache_dir: where frozen features are kept; the first visit of an image computes them. None keeps nothing.
-        proposals: folder of stored candidates, see `proposers.store`; what is absent is proposed and added.
-        best_iou, positive_iou: see `LabelRule` of `systems/preparing.py`.
-        synthetic_candidates: in training, candidates made from the annotated masks in place of the proposer's;
-            validation always has the proposer's.
-        seed: order of images and prompts.
+        train, val: sources of images and prompts.
+        batch_size: images of a step; each has `prompts_per_image` prompts, or all that it has.
+        batch_prompts: prompts of a step, about; a step then has at most `batch_size` images. With None a step always
+            has `batch_size` images, and fewer prompts if its images have few.
+        max_candidates: above this number, candidates of a training image that match nothing are dropped; None keeps
+            all.
+        cache_dir: folder of cached frozen features, which are computed when an image is first used. None caches
+            nothing.
+        proposals: folder of stored candidates, see `proposers.store`; missing ones are proposed and added.
+        best_iou, positive_iou: see `systems.preparing.LabelRule`.
+        synthetic_candidates: in training, makes candidates from the annotated masks instead of the proposer;
+            validation always runs the proposer.
+        seed: determines the order of images and prompts.
 
-    Raises ValueError for `batch_prompts` below 1.
+    Raises:
+        ValueError: if `batch_prompts` is below 1.
     """
 
     def __init__(
@@ -83,66 +85,73 @@ class GroupsData(LightningDataModule):
 
     @classmethod
     def training_data(cls, arguments: Arguments) -> list[TrainingData]:
-        """What its training source draws from."""
+        """Training data of the training source."""
         return training_data(arguments["train"])
 
     def preparers(self, learner: GroupLearner) -> tuple[Preparer, Preparer]:
-        """What makes the batches of training and of validation."""
+        """The preparers of training and of validation."""
         return learner.preparer(self.settings, True), learner.preparer(self.settings, False)
 
     def setup(self, stage: str) -> None:
-        """Make the preparers while weights are whole: features are kept under a digest of them, and ZeRO-3 shards them.
+        """Make the preparers before ZeRO-3 shards the weights, because features are cached under their digest.
 
         Raises:
-            TypeError: for a task that does not learn from pictures with prompts.
+            TypeError: for a task that is not a `GroupLearner`.
         """
         learner = self.trainer.lightning_module.task if self.trainer else None
         if not isinstance(learner, GroupLearner):
             raise TypeError(f"GroupsData feeds learners of pictures with prompts, not {type(learner).__name__}")
         self._preparers = self.preparers(learner)
 
-    def _collate(self, preparer: Preparer, source: GroupSource) -> Callable[[list[tuple[int, int]]], Any]:
-        """(image number, seed) pairs to a batch."""
+    def collate(self, preparer: Preparer, source: GroupSource, draws: list[tuple[int, int]]) -> Any:
+        """The batch of (image number, seed) pairs.
 
-        def collate(draws: list[tuple[int, int]]) -> Any:
-            items = []
-            for number, seed in draws:
+        Another image replaces one that cannot be used. It depends on the seed alone, so that a resumed run takes the
+        same one, and the batches of all processes have the same size.
 
-                def make(chosen: int, seed: int = seed) -> Any:
-                    return preparer.prepare(source, chosen, np.random.default_rng(seed), self.prompts_per_image)
+        Raises:
+            UnusableImageError: about the first image, if none of its substitutes can be used either.
+        """
+        return preparer.collate([self._prepare(preparer, source, number, seed) for number, seed in draws])
 
-                items.append(made_or_substituted(make, source, number, seed, self.left_out))
-            return preparer.collate(items)
-
-        return collate
+    def _prepare(self, preparer: Preparer, source: GroupSource, number: int, seed: int) -> Any:
+        substitutes = np.random.default_rng((seed, 1)).integers(len(source), size=SUBSTITUTES).tolist()
+        errors = []
+        for item in (number, *substitutes):
+            try:
+                return preparer.prepare(source, item, np.random.default_rng(seed), self.prompts_per_image)
+            except UnusableImageError as error:
+                errors.append(error)
+                self.left_out.add(error.image, error)
+        raise errors[0]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Endless batches, from the draw after the last step that the trainer remembers."""
-        data = SeededItems(len(self.train_source), self.seed, fresh=True)
-        collate = self._collate(self._preparers[0], self.train_source)
-        steps, rank, world = self._stand()
+        """Endless batches, which begin after the trainer's last step."""
+        source, preparer = self.train_source, self._preparers[0]
+        items = SeededItems(len(source), self.seed, fresh=True)
+        steps, rank, world = 0, 0, 1
+        if self.trainer is not None:
+            steps = self.trainer.global_step * self.trainer.accumulate_grad_batches
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+        arguments: dict[str, Any]
         if self.batch_prompts is None:
-            start = steps * self.batch_size * world
-            draws = NumberedDraws(len(self.train_source), self.seed, start, rank=rank, world=world)
-            data.draws = start + rank * LONG
-            return CountedLoader(data, self.batch_size, sampler=draws, collate_fn=collate)
-        draws = NumberedDraws(len(self.train_source), self.seed)
-        wanted, most = self.batch_prompts, self.batch_size
-        batches = PromptBatches(draws, self._prompts_of, wanted, most, steps * world, rank, world)
-        data.draws = batches.taken() + rank * LONG
-        return CountedLoader(data, batch_sampler=batches, collate_fn=collate)
-
-    def _stand(self) -> tuple[int, int, int]:
-        """Batches of this process that were already taken, its rank, and how many processes there are."""
-        if self.trainer is None:
-            return 0, 0, 1
-        steps = self.trainer.global_step * self.trainer.accumulate_grad_batches
-        return steps, self.trainer.global_rank, self.trainer.world_size
+            taken = steps * self.batch_size * world
+            draws = NumberedDraws(len(source), self.seed, taken, rank, world)
+            arguments = {"batch_size": self.batch_size, "sampler": draws}
+        else:
+            draws = NumberedDraws(len(source), self.seed)
+            limits = self.batch_prompts, self.batch_size
+            batches = PromptBatches(draws, self._prompts_of, *limits, steps * world, rank, world)
+            taken = batches.taken()
+            arguments = {"batch_sampler": batches}
+        items.draws = taken + rank * MANY
+        return ResumableLoader(items, collate_fn=partial(self.collate, preparer, source), **arguments)
 
     def _prompts_of(self, item: int) -> int:
         return min(self.train_source.prompts_of(item), self.prompts_per_image)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Every validation image once, with the same prompts every time."""
-        data = SeededItems(len(self.val_source), self.seed + 1, fresh=False)
-        return DataLoader(data, self.batch_size, collate_fn=self._collate(self._preparers[1], self.val_source))
+        """Every validation image once, always with the same prompts."""
+        source, preparer = self.val_source, self._preparers[1]
+        items = SeededItems(len(source), self.seed + 1, fresh=False)
+        return DataLoader(items, self.batch_size, collate_fn=partial(self.collate, preparer, source))

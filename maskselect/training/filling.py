@@ -1,4 +1,4 @@
-"""Frozen features of all images of a run, computed beforehand, on as many machines as one likes."""
+"""Computes the frozen features of all images of a run in advance, on any number of machines."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -16,20 +16,27 @@ from maskselect.training.cli import without_none
 from maskselect.training.data import GroupsData
 
 
-def fill(
-    config: Mapping[str, Any], part: int = 1, parts: int = 1, device: str = "cpu", left_out: LeftOut | None = None
-) -> tuple[int, int]:
-    """Compute and keep the record of every image of a run that is not kept yet: how many were, of how many.
+def fill(config: Mapping[str, Any], part: int, parts: int, device: str, left_out: LeftOut) -> tuple[int, int]:
+    """Compute and cache the frozen features of every image of a run that has none yet.
 
-    config: as `training.cli.parse` gives it with None; its trainer is not asked.
-    part, parts: every `parts`-th image, beginning with the `part`-th, from 1. Several processes may fill one folder.
-    left_out: gets the images that cannot be used; without it the first such image raises.
-    Raises ValueError for a config whose data keep no frozen features, MissingError when weights or data are missing.
+    Args:
+        config: from `training.cli.parse` with `with_none`; its trainer has no effect.
+        part, parts: take every `parts`-th image, from the `part`-th on; `part` begins at 1. Several processes may fill
+            one folder.
+        device: where the frozen parts run.
+        left_out: receives the images that cannot be used.
+
+    Returns:
+        The number of images computed, and the number of images of this part.
+
+    Raises:
+        ValueError: for a config whose data or task cache no frozen features.
+        MissingError: when weights or data are missing.
     """
     refuse_missing({key: without_none(config[key]) for key in ("model", "data")})
     seed = config.get("seed_everything")
     if not isinstance(seed, bool | None):
-        torch.manual_seed(seed)  # frozen parts that no file gives are drawn as in the run
+        torch.manual_seed(seed)  # randomly initialised frozen parts are then those of the run
     task = build(on_device(config["model"]["task"], device))
     data = build(config["data"])
     if not isinstance(data, GroupsData) or data.settings.cache_dir is None:
@@ -40,7 +47,7 @@ def fill(
     work = []
     for preparer, source in zip(data.preparers(task), (data.train_source, data.val_source), strict=True):
         if not isinstance(preparer, StoringPreparer):
-            raise ValueError(f"{type(task).__name__} has no frozen features; expected a system whose features are kept")
+            raise ValueError(f"{type(task).__name__} has no frozen features; expected a system that caches features")
         work += [(preparer, source, item) for item in range(len(source))]
     work = work[part - 1 :: parts]
     done = 0
@@ -48,7 +55,5 @@ def fill(
         try:
             done += preparer.keep(source, item)
         except UnusableImageError as error:
-            if left_out is None:
-                raise
             left_out.add(error.image, error)
     return done, len(work)

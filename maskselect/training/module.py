@@ -1,4 +1,4 @@
-"""One Lightning module for every `Learner`: optimiser, schedule, logging, and nothing that knows a system."""
+"""One Lightning module for every `Learner`: optimiser, schedule, logging, independent of any system."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -7,17 +7,18 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from maskselect.backends.precision import upcast
 from maskselect.structures.protocols import Learner
 from maskselect.training.muon import Muon, muon_groups
-from maskselect.training.sharding import is_deepspeed, not_sharded, reached, shard
+from maskselect.training.sharding import is_deepspeed, shard, zero_times
 
 Schedule = Literal["cosine", "linear"]
 
 
 def factor(step: int, total: int, warmup: int, schedule: Schedule) -> float:
-    """What the peak rate is multiplied with at a step from 0: in [0, 1], and 0 at the end; see `TrainingModule`."""
+    """Learning rate of a step, counted from 0, as a share of the peak in [0, 1]; 0 at the end. See `TrainingModule`."""
     if step < warmup:
         return (step + (schedule == "cosine")) / warmup
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
@@ -28,17 +29,20 @@ class TrainingModule(LightningModule):
     """Trains any `Learner`.
 
     Args:
-        task: a system, or a proposer or encoder with its objective.
+        task: a system, or a proposer, encoder or language model with its objective.
         lr: peak learning rate.
-        warmup_share: share of all steps with a linearly rising rate.
-        schedule: what follows: "cosine" to zero (LLaVA's, warm-up 0.03), or "linear" to zero, before which the warm-up
-            begins at zero (LLM-Seg's, DeepSpeed's WarmupDecayLR).
-        weight_decay: 0 in the papers; "Adam" is AdamW without decay.
+        warmup_share: share of all steps in which the rate rises linearly.
+        schedule: decay to zero after the warm-up: "cosine" (LLaVA's, warm-up 0.03), or "linear", whose warm-up begins
+            at zero (LLM-Seg's, DeepSpeed's WarmupDecayLR).
+        weight_decay: 0 in the papers, whose Adam is AdamW without decay.
         betas: of AdamW.
-        optimizer: "adamw", or "muon", which learns compact models from nothing in fewer steps (see `training/muon.py`).
-        adam_names: with "muon", parts of the names of parameters that AdamW keeps: embeddings and output layers.
-        seed: every batch is seeded from this, its number and its process, so a resumed run draws what an uninterrupted
-            one would.
+        optimizer: "adamw", or "muon", which trains compact models from scratch in fewer steps, see `training/muon.py`.
+        adam_names: with "muon", parameters whose names contain one of these use AdamW: embeddings and output layers.
+        seed: with the number of a batch and its process, it seeds every batch, so a resumed run draws the same as an
+            uninterrupted one.
+
+    Raises:
+        ValueError: for a task that is no `Learner`.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class TrainingModule(LightningModule):
                 f"{type(task).__name__} cannot be trained: it is no Learner, see maskselect.structures.protocols"
             )
         self.task = task
-        self._reached: list[str] = []
+        self._always_in_loss: list[str] = []
         self.lr = lr
         self.warmup_share = warmup_share
         self.schedule: Schedule = schedule
@@ -75,9 +79,10 @@ class TrainingModule(LightningModule):
         return cast(Learner, self.task)
 
     def configure_model(self) -> None:
-        """Hold what trains in float32, and shard the task where the strategy has a mesh of processes for it.
+        """Convert trainable parameters to float32, and shard the task if the strategy has a mesh of processes.
 
-        Raises ValueError for a task that cannot be sharded so, or a precision in which DeepSpeed would hold all of it.
+        Raises:
+            ValueError: for a task that cannot be sharded, or a precision in which DeepSpeed would hold all weights.
         """
         _keep_differentiable(self.task)
         if self.device_mesh is None:
@@ -85,7 +90,7 @@ class TrainingModule(LightningModule):
             self._prepare_for_deepspeed()
         else:
             half = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-            self._reached = shard(self.task, self.device_mesh["data_parallel"], half)
+            self._always_in_loss = shard(self.task, self.device_mesh["data_parallel"], half)
 
     def _prepare_for_deepspeed(self) -> None:
         strategy: Any = self.trainer.strategy
@@ -97,7 +102,7 @@ class TrainingModule(LightningModule):
                 "expected 32-true, with DeepSpeed's own autocast as in configs/paper/overlays/zero2.yaml"
             )
         if (strategy.config or {}).get("zero_optimization", {}).get("stage", 0) < 3:
-            self._reached = [name for name, p in self.task.named_parameters() if p.requires_grad]
+            self._always_in_loss = [name for name, p in self.task.named_parameters() if p.requires_grad]
         elif not self.learner.runs_every_part:
             raise ValueError(
                 f"{type(self.task).__name__} as configured cannot be trained under ZeRO-3, for which every process has "
@@ -106,25 +111,28 @@ class TrainingModule(LightningModule):
             )
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of a step, for what runs outside of one: parts of a task may be held in different dtypes."""
+        """The precision of a step, for calls outside of steps: parts of a task can have different dtypes."""
         if "mixed" in str(self.trainer.precision):
             return self.trainer.precision_plugin.forward_context()
-        told = (getattr(self.trainer.strategy, "config", None) or {}).get("torch_autocast", {})  # DeepSpeed's own
-        return torch.autocast(self.device.type, getattr(torch, told["dtype"])) if told.get("enabled") else nullcontext()
+        settings = (getattr(self.trainer.strategy, "config", None) or {}).get("torch_autocast", {})  # DeepSpeed's
+        if not settings.get("enabled"):
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, settings["dtype"]))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed what this process draws for this batch, which may be one of several of a step."""
+        """Seed this batch of this process. A step can have several batches."""
         trainer = self.trainer
-        each = trainer.accumulate_grad_batches
-        batch_number = self.global_step * each + batch_idx % each
+        per_step = trainer.accumulate_grad_batches
+        batch_number = self.global_step * per_step + batch_idx % per_step
         torch.manual_seed(self.seed * 1_000_003 + batch_number * trainer.world_size + trainer.global_rank)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """One step; every scalar of the task is logged."""
+        """The loss of a batch; every scalar of the task is logged."""
         scalars = self.learner.loss(batch)
         for name, value in scalars.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=1)
-        return scalars["loss"] + reached(self.task, self._reached) if self._reached else scalars["loss"]
+        loss, names = scalars["loss"], self._always_in_loss
+        return loss + zero_times(self.task, names) if names else loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the task's validation scalars, averaged over batches."""
@@ -134,14 +142,20 @@ class TrainingModule(LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """The optimiser over what is trainable, and its schedule."""
+        """The optimiser of the trainable parameters, and its schedule.
+
+        Raises:
+            ValueError: for Muon with sharded parameters.
+        """
+        trainable = [p for p in self.parameters() if p.requires_grad]
         arguments: dict[str, Any] = {"lr": self.lr, "betas": self.betas, "weight_decay": self.weight_decay}
         optimizer: torch.optim.Optimizer
         if self.optimizer == "muon":
-            not_sharded([p for p in self.parameters() if p.requires_grad], "muon", self.trainer.strategy)
+            if is_deepspeed(self.trainer.strategy) or any(isinstance(p, DTensor) for p in trainable):
+                raise ValueError("muon needs whole matrices and cannot train what is sharded; use adamw")
             optimizer = Muon(muon_groups(self.task, self.adam_names), **arguments)
         else:
-            optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], **arguments)
+            optimizer = torch.optim.AdamW(trainable, **arguments)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         warmup = max(1, round(self.warmup_share * total))
         scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -150,9 +164,9 @@ class TrainingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what comes from files of its own out of Lightning's checkpoints.
+        """Drop frozen weights that have files of their own.
 
-        Sharded checkpoints keep all, because what reads them asks for all.
+        Sharded checkpoints keep all weights, because loading them requires all.
         """
         if self.device_mesh is not None:
             return
@@ -161,19 +175,18 @@ class TrainingModule(LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the frozen weights back, so that loading stays strict."""
-        if self.device_mesh is not None or "state_dict" not in checkpoint:  # DeepSpeed loads weights by itself
+        """Add the frozen weights, so that loading can be strict."""
+        if self.device_mesh is not None or "state_dict" not in checkpoint:  # DeepSpeed loads weights itself
             return
-        trains = {name for name, p in self.named_parameters() if p.requires_grad}
-        frozen = {k: v for k, v in self.state_dict().items() if k not in trains}
+        trainable = {name for name, p in self.named_parameters() if p.requires_grad}
+        frozen = {k: v for k, v in self.state_dict().items() if k not in trainable}
         checkpoint["state_dict"] = frozen | checkpoint["state_dict"]
 
 
 def _keep_differentiable(task: nn.Module) -> None:
-    """Have 4-bit weights stay as they are packed, whatever mode their layers are in.
+    """Prevent bitsandbytes from repacking 4-bit weights for evaluation, as it does on CPUs with AVX512-BF16.
 
-    On processors with AVX512-BF16 bitsandbytes packs them anew for evaluation, and what is packed so passes no gradient
-    on, silently: a validation, or the one before the first step, would cut the layers off from all that is below them.
+    Repacked layers silently pass no gradient to the layers below them, so a validation would break training.
     """
     layer: Any
     for layer in task.modules():

@@ -1,8 +1,8 @@
-"""Muon: momentum whose update is made orthogonal, for weights of two or more dimensions; AdamW for all others.
+"""Muon: momentum with orthogonalised updates for weights of two or more dimensions; AdamW for all others.
 
 Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/ (the update) and Liu et al. 2025, arXiv:2502.16982 (the
-scale that lets one learning rate serve both parts). PyTorch's own `torch.optim.Muon` takes matrices only; the compact
-ConvNet needs kernels as well, which are flattened to (out, in * height * width).
+scale with which both parts share one learning rate). `torch.optim.Muon` supports only matrices; the compact ConvNet has
+kernels, too, which are flattened to (out, in * height * width).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +15,14 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315  # quintic Newton-Schulz coefficients of th
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """About U V^T of the singular value decomposition: (..., R, C) float to the same, singular values 0.7 to 1.2.
+    """Approximates U V^T of the singular value decomposition; singular values become 0.7 to 1.2.
 
-    Computed and given in bfloat16 on a GPU, in float32 on a CPU, where most know bfloat16 only by emulation.
+    Args:
+        matrices: (..., R, C) float.
+        steps: Newton-Schulz iterations.
+
+    Returns:
+        (..., R, C), bfloat16 on a GPU, float32 on a CPU, because most CPUs emulate bfloat16.
     """
     x = matrices.float() if matrices.device.type == "cpu" else matrices.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
@@ -32,11 +37,13 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """One optimiser for a whole network.
 
-    params: parameters, or groups of them. Those with two or more dimensions get the orthogonal update unless their
-        group has `muon=False` (use that for heads and embeddings); the others get AdamW's.
-    lr: for both parts.
-    momentum: of the orthogonal update (Nesterov). betas: of the AdamW update.
-    weight_decay: decoupled; not applied to vectors.
+    Args:
+        params: parameters, or groups of them. Those with two or more dimensions get the orthogonal update unless their
+            group has `muon=False` (use that for heads and embeddings); the others get AdamW's.
+        lr: learning rate of both updates.
+        momentum: of the orthogonal update (Nesterov).
+        betas: of the AdamW update.
+        weight_decay: decoupled; not applied to vectors.
     """
 
     def __init__(
@@ -52,28 +59,28 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient; returns the closure's value, if one is given."""
+        """Update every parameter that has a gradient, and return the value of the closure, if there is one."""
         value = None
         if closure is not None:
             with torch.enable_grad():
                 value = closure()
         for group in self.param_groups:
-            alike: dict[tuple[torch.Size, torch.device], list[Tensor]] = {}
+            by_shape: dict[tuple[torch.Size, torch.device], list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 if parameter.ndim > 1:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 if parameter.ndim > 1 and group["muon"]:
-                    alike.setdefault((parameter.shape, parameter.device), []).append(parameter)
+                    by_shape.setdefault((parameter.shape, parameter.device), []).append(parameter)
                 else:
                     self._adam(parameter, parameter.grad, group)
-            for parameters in alike.values():
+            for parameters in by_shape.values():
                 self._muon(parameters, group)
         return value
 
     def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """Update parameters of one shape together: small matrices one by one would mostly wait for each other."""
+        """Update parameters of one shape in one batch, which is faster than one by one."""
         flat = torch.stack([self._direction(p, group).flatten(1) for p in parameters])
         size = 0.2 * max(flat.shape[1:]) ** 0.5  # root mean square of an AdamW step
         for parameter, update in zip(parameters, orthogonalise(flat), strict=True):
@@ -100,11 +107,13 @@ class Muon(torch.optim.Optimizer):
 
 
 def muon_groups(module: nn.Module, adam: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Parameter groups of what trains in a module: kernels and matrices by Muon, the rest by AdamW.
+    """Parameter groups of the trainable parameters: kernels and matrices for Muon, the others for AdamW.
 
-    adam: parts of names whose parameters are AdamW's whatever their shape: embeddings and output layers.
+    Args:
+        module: the module to train.
+        adam: parameters whose names contain one of these are AdamW's: embeddings and output layers.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     kernels = [p for name, p in named if p.ndim > 1 and not any(part in name for part in adam)]
-    chosen = {id(p) for p in kernels}
-    return [{"params": kernels}, {"params": [p for _, p in named if id(p) not in chosen], "muon": False}]
+    by_muon = {id(p) for p in kernels}
+    return [{"params": kernels}, {"params": [p for _, p in named if id(p) not in by_muon], "muon": False}]

@@ -1,13 +1,13 @@
-"""FSDP2: what of a task is sharded among processes, and whole tensors out of the shards.
+"""FSDP2: which parts of a task are sharded among processes, and how shards become whole tensors.
 
-Lightning's `ModelParallelStrategy` makes the processes and their mesh; it leaves to us what is sharded. Each block of
-the language model is one unit, gathered when it runs. Everything else that trains is one more unit, gathered for the
-whole of a step. What is frozen outside of the blocks (encoders, vision tower, proposer) stays whole in every process:
-features are computed with it outside of any step.
+Lightning's `ModelParallelStrategy` starts the processes and their mesh; the module decides what is sharded. Each block
+of the language model is one unit, gathered when it runs. All other trainable parameters are one more unit, gathered for
+the whole step. Frozen parts outside the blocks (encoders, vision tower, proposer) stay whole in every process, because
+they compute features outside of steps.
 
-Under mixed precision blocks are gathered in half precision. Autocast alone would gather them in single precision,
-which is twice the traffic, and copy them after that. Between blocks hidden states stay in single precision, as autocast
-has them.
+Under mixed precision, blocks are gathered in half precision. With autocast alone they would be gathered in single
+precision, which doubles the traffic, and then be copied. Between blocks, hidden states stay in single precision, as
+under autocast.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,49 +21,53 @@ from torch.distributed.tensor import DTensor
 from maskselect.backends.precision import upcast
 from maskselect.structures.protocols import Learner
 
-_CALLED = ("loss", "validate", "read", "answer")
-"""Methods of a task that run its parts: the hooks that gather parameters must stand around them."""
+_TASK_METHODS = ("loss", "validate", "read", "answer")
+"""Methods of a task that run its parts; its parameters must be gathered for them."""
 
-_CALLED_OF_BLOCKS = ("remember",)
-"""Those of a block, beside its forward."""
+_BLOCK_METHODS = ("remember",)
+"""The same of a block, besides its forward."""
 
 
-def shard(task: nn.Module, mesh: Any, gathered: torch.dtype | None = None) -> list[str]:
-    """Shard a task in place over a one-dimensional mesh of processes. A task that is sharded already stays as it is.
+def shard(task: nn.Module, mesh: Any, block_dtype: torch.dtype | None = None) -> list[str]:
+    """Shard a task in place over a one-dimensional mesh of processes; a sharded task is not changed.
 
-    gathered: dtype of blocks while they run; None is that in which they are held. Gradients are reduced in float32.
+    Args:
+        task: a `Learner`.
+        mesh: the processes.
+        block_dtype: dtype of the gathered blocks; None keeps their dtype. Gradients are reduced in float32.
 
     Returns:
-        Names of the parameters outside the blocks that train; the loss must depend on all of them in every process, see
-        `reached`.
+        Names of the trainable parameters outside the blocks. In every process the loss must depend on all of them, see
+        `zero_times`.
 
     Raises:
         ValueError: for a task whose blocks cannot be sharded.
     """
     blocks = cast(Learner, task).blocks()
-    within = {id(parameter) for block in blocks for parameter in block.parameters()}
-    own = [name for name, p in task.named_parameters() if p.requires_grad and id(p) not in within]
+    in_blocks = {id(parameter) for block in blocks for parameter in block.parameters()}
+    outside = {name: p for name, p in task.named_parameters() if id(p) not in in_blocks}
+    trainable = [name for name, p in outside.items() if p.requires_grad]
     if isinstance(task, FSDPModule):
-        return own
-    whole = {p for p in task.parameters() if not p.requires_grad and id(p) not in within}
-    policy = MixedPrecisionPolicy(gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        return trainable
+    frozen = {p for p in outside.values() if not p.requires_grad}
+    policy = MixedPrecisionPolicy(block_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in blocks:
         upcast(block)
         fully_shard(block, mesh=mesh, mp_policy=policy)
-        _gather_for(block, _CALLED_OF_BLOCKS)
+        _gather_for(block, _BLOCK_METHODS)
     upcast(task)
-    fully_shard(task, mesh=mesh, ignored_params=whole)
-    _gather_for(task, _CALLED)
-    return own
+    fully_shard(task, mesh=mesh, ignored_params=frozen)
+    _gather_for(task, _TASK_METHODS)
+    return trainable
 
 
-def reached(task: nn.Module, names: Sequence[str]) -> Tensor | float:
-    """0 * the sum of the named parameters; added to the loss, every process has a gradient for each of them.
+def zero_times(task: nn.Module, names: Sequence[str]) -> Tensor | float:
+    """0 * the sum of the named parameters. Added to the loss, it gives each of them a gradient in every process.
 
-    Processes reduce gradients together; without references in its batch, one would have fewer than another.
+    Processes reduce gradients together, but a process without references in its batch has gradients for fewer.
     """
-    held = dict(task.named_parameters())
-    return 0 * sum(held[name].sum() for name in names)
+    parameters = dict(task.named_parameters())
+    return 0 * sum(parameters[name].sum() for name in names)
 
 
 def _gather_for(module: nn.Module, methods: Sequence[str]) -> None:
@@ -73,28 +77,21 @@ def _gather_for(module: nn.Module, methods: Sequence[str]) -> None:
 
 
 def whole_tensors(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
-    """The same tensors on the CPU, gathered one after another where they are shards: every process must call this.
+    """The same tensors on the CPU, gathered one by one if they are shards. Every process must call this.
 
-    keep: False gives none, for processes that only take part: of eight on a machine each would hold the whole model.
+    Args:
+        tensors: by name.
+        keep: False returns {}, for processes that only take part: each would otherwise hold the whole model.
     """
-    found: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        whole = _whole(tensor.detach())
+        detached = tensor.detach()
+        whole = detached.full_tensor() if isinstance(detached, DTensor) else detached
         if keep:
-            found[name] = whole.cpu()
-    return found
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            result[name] = whole.cpu()
+    return result
 
 
 def is_deepspeed(strategy: object) -> bool:
-    """Whether a strategy of Lightning is DeepSpeed's, told without importing it."""
+    """Whether a strategy of Lightning is DeepSpeed's; does not import DeepSpeed."""
     return any(kind.__name__ == "DeepSpeedStrategy" for kind in type(strategy).__mro__)
-
-
-def not_sharded(parameters: list[torch.Tensor], what: str, strategy: object = None) -> None:
-    """Raises ValueError when one of the parameters is a shard, or will be one, which `what` cannot update."""
-    if any(isinstance(parameter, DTensor) for parameter in parameters) or is_deepspeed(strategy):
-        raise ValueError(f"{what} needs whole matrices and cannot train what is sharded; use adamw")

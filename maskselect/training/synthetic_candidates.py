@@ -1,11 +1,11 @@
-"""Stand-ins for a proposer's candidates, made from annotated masks.
+"""Synthetic candidates, made from annotated masks instead of by a proposer.
 
-Running a proposer costs far more than all other frozen parts of a system. What a language model has to learn from
-millions of prompts is mostly not about outlines, so it can learn it from masks that are wrong in the ways in which a
-proposer's are: wavy outlines, halves and pieces of objects, two objects in one mask, objects that were missed. A short
-run with the true candidates follows.
+A proposer takes far more time than all other frozen parts of a system. Most of what a language model learns from
+millions of prompts does not depend on exact outlines. So it first trains on masks with a proposer's typical errors:
+wavy outlines, halves and pieces of objects, two objects in one mask, missed objects. A short run with the proposer's
+candidates follows.
 
-Shape letters: M annotated masks, N candidates, H, W image, h, w the coarse grid on which masks are bent.
+Shape letters: M annotated masks, H, W image.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,16 @@ from maskselect.structures.masks import MaskSet
 
 @dataclass(frozen=True)
 class SyntheticCandidates:
-    """How candidates are made. The rates are what the compact SAM with snapping gives on scenes (300 train scenes:
-    0.60 candidates of IoU 0.5 to 0.7 and 0.89 below 0.5 an object, 0.14 of the objects without one of IoU 0.7).
+    """Makes synthetic candidates with random errors.
 
-    missed: share of objects without a good candidate.
-    halves, pieces, unions: expected number of each, an object.
-    wave: standard deviation of the noise that bends outlines, in units of the coarse mask's values (0 to 1).
-    grid: longer side of the coarse grid, in cells.
+    The default rates are those of the compact SAM with snapping on scenes (300 train scenes: per object 0.60 candidates
+    of IoU 0.5 to 0.7 and 0.89 below 0.5; 0.14 of the objects have none of IoU 0.7).
+
+    Args:
+        missed: share of objects without a good candidate.
+        halves, pieces, unions: expected number of each, per object.
+        wave: standard deviation of the noise that bends outlines, in units of the coarse mask's values (0 to 1).
+        grid: longer side of the coarse grid on which outlines are bent, in cells.
     """
 
     missed: float = 0.1
@@ -39,14 +42,13 @@ class SyntheticCandidates:
     grid: int = 64
 
     def cache_key(self) -> str:
-        """Of all its settings."""
+        """See `structures.protocols.Cacheable`."""
         return cache_key("SyntheticCandidates", **vars(self))
 
     def propose(self, masks: Tensor, rng: np.random.Generator) -> MaskSet:
-        """Candidates for (M, H, W) bool masks; the scores follow the overlap with the best mask, as a proposer's do."""
+        """(M, H, W) bool to candidates, whose scores increase with their best IoU, as a proposer's do."""
         size = (masks.shape[-2], masks.shape[-1])
-        drawn = [piece for number in range(len(masks)) for piece in self._of_object(masks, number, rng)]
-        drawn = [piece for piece in drawn if piece.any()]
+        drawn = [mask for number in range(len(masks)) for mask in self._of_object(masks, number, rng) if mask.any()]
         if not drawn:
             return MaskSet(torch.zeros(0, *size, dtype=torch.bool), torch.zeros(0), "synthetic")
         bent = self._bend(torch.stack(drawn), rng)
@@ -56,12 +58,12 @@ class SyntheticCandidates:
         return MaskSet(bent, (0.3 + 0.55 * best + noise).clamp(0.05, 0.99), "synthetic")
 
     def _of_object(self, masks: Tensor, number: int, rng: np.random.Generator) -> list[Tensor]:
-        own = masks[number]
-        out = [] if rng.random() < self.missed else [own]
-        out += [_cut(own, rng.uniform(0.45, 0.75), rng) for _ in range(rng.poisson(self.halves))]
-        out += [_cut(own, rng.uniform(0.1, 0.45), rng) for _ in range(rng.poisson(self.pieces))]
+        mask = masks[number]
+        out = [] if rng.random() < self.missed else [mask]
+        out += [_cut(mask, rng.uniform(0.45, 0.75), rng) for _ in range(rng.poisson(self.halves))]
+        out += [_cut(mask, rng.uniform(0.1, 0.45), rng) for _ in range(rng.poisson(self.pieces))]
         if len(masks) > 1:
-            out += [own | masks[_neighbour(masks, number, rng)] for _ in range(rng.poisson(self.unions))]
+            out += [mask | masks[_neighbour(masks, number, rng)] for _ in range(rng.poisson(self.unions))]
         return out
 
     def _bend(self, masks: Tensor, rng: np.random.Generator) -> Tensor:
@@ -71,7 +73,7 @@ class SyntheticCandidates:
         coarse = F.interpolate(masks[:, None].float(), coarse_size, mode="area")
         rough = torch.from_numpy(rng.normal(0, self.wave, (len(masks), 1, 16, 16))).float()
         wave = F.interpolate(rough, coarse_size, mode="bicubic", align_corners=False)
-        # Only the soft edge of the coarse mask can be moved by the noise: inside and outside stay what they are.
+        # The noise moves only the soft edge of the coarse mask, not its inside or outside.
         return F.interpolate(coarse + wave, (height, width), mode="bilinear", align_corners=False)[:, 0] > 0.5
 
 
@@ -93,6 +95,6 @@ def _neighbour(masks: Tensor, number: int, rng: np.random.Generator) -> int:
     grid = [torch.arange(n, dtype=torch.float32) for n in masks.shape[-2:]]
     area = masks.sum((1, 2)).clamp(min=1)
     centres = torch.stack([(masks.sum(2) * grid[0]).sum(1), (masks.sum(1) * grid[1]).sum(1)], 1) / area[:, None]
-    far = (centres - centres[number]).norm(dim=1)
-    far[number] = torch.inf
-    return int(far.argsort()[int(rng.integers(min(2, len(masks) - 1)))])
+    distances = (centres - centres[number]).norm(dim=1)
+    distances[number] = torch.inf
+    return int(distances.argsort()[int(rng.integers(min(2, len(masks) - 1)))])

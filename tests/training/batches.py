@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from maskselect.structures.groups import GroupSource, PrepareSettings
+from maskselect.structures.groups import GroupSource
 from maskselect.structures.left_out import LeftOut
 from maskselect.structures.sample import Batch
-from maskselect.systems.preparing import CandidatePreparer
-from maskselect.training.substitutes import made_or_substituted
+from maskselect.training.data import GroupsData
 
 
 def batch_of(
@@ -19,15 +16,9 @@ def batch_of(
     prompts: int,
     cache_dir: Path | None = None,
     left_out: LeftOut | None = None,
-    **settings: Any,
 ) -> Batch:
-    """The training batch of (image number, seed) pairs."""
-    preparer = CandidatePreparer(system, PrepareSettings(cache_dir, **settings), True)
-
-    def item(number: int, seed: int) -> Any:
-        def make(chosen: int) -> Any:
-            return preparer.prepare(source, chosen, np.random.default_rng(seed), prompts)
-
-        return made_or_substituted(make, source, number, seed, left_out)
-
-    return preparer.collate([item(number, seed) for number, seed in draws])
+    """The training batch of (image number, seed) pairs. left_out: receives the images that cannot be used."""
+    data = GroupsData(source, source, prompts_per_image=prompts, max_candidates=None, cache_dir=cache_dir)
+    data.left_out = LeftOut() if left_out is None else left_out
+    batch: Batch = data.collate(data.preparers(system)[0], source, draws)
+    return batch

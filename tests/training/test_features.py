@@ -22,10 +22,10 @@ from maskselect.systems.preparing import (
     LabelRule,
     Record,
     compute,
+    drop_unmatched,
     fingerprint,
     make_batch,
     overlaps_with,
-    thinned,
 )
 from maskselect.training.cli import parse
 from maskselect.training.synthetic_candidates import SyntheticCandidates
@@ -133,7 +133,7 @@ def test_synthetic_candidates_take_the_proposers_place(tmp_path: Path) -> None:
     system, source = tiny_ras(), SceneGroups("val", 3, 1)
 
     def refuse(image: np.ndarray) -> MaskSet:
-        raise AssertionError("the proposer was asked")
+        raise AssertionError("the proposer ran")
 
     real = FeatureStore(system, tmp_path)
     system.proposer.propose = refuse  # type: ignore[method-assign]
@@ -162,12 +162,12 @@ def test_thinning_drops_only_what_matches_nothing() -> None:
     empty = torch.zeros(0)
     areas = torch.cat([torch.arange(6.0), torch.tensor([9.0])])
     record = Record(torch.arange(6.0)[:, None], empty, empty, overlap, overlap, areas, {})
-    kept = thinned(record, 3, np.random.default_rng(0)).candidate_features[:, 0].tolist()
+    kept = drop_unmatched(record, 3, np.random.default_rng(0)).candidate_features[:, 0].tolist()
     assert len(kept) == 3 and {0.0, 3.0} <= set(kept) and kept == sorted(kept)
-    assert len(thinned(record, 1, np.random.default_rng(0)).overlap) == 2
-    few = thinned(record, 3, np.random.default_rng(0))
+    assert len(drop_unmatched(record, 1, np.random.default_rng(0)).overlap) == 2
+    few = drop_unmatched(record, 3, np.random.default_rng(0))
     assert few.areas.tolist() == [*few.candidate_features[:, 0].tolist(), 9.0] and few.inside.shape == (3, 1)
-    assert thinned(record, 6, np.random.default_rng(0)) is record
+    assert drop_unmatched(record, 6, np.random.default_rng(0)) is record
 
 
 def test_overlaps_with_several_targets_are_those_of_their_union() -> None:
@@ -188,9 +188,9 @@ def test_overlaps_with_several_targets_are_those_of_their_union() -> None:
 def test_memory_holds_no_more_records_than_it_may(tmp_path: Path) -> None:
     source, store = SceneGroups("val", 0, 3), FeatureStore(tiny_ras(), tmp_path)
     first = store.record(source, 0)
-    store._room = sum(tensor.nbytes for tensor in vars(first).values() if isinstance(tensor, torch.Tensor)) // 2
+    store._free_bytes = sum(tensor.nbytes for tensor in vars(first).values() if isinstance(tensor, torch.Tensor)) // 2
     again = [store.record(source, item) for item in (1, 1)]
-    assert set(store.kept) == {f"{source.image_id(0)}#{source.version(0)}"}
+    assert set(store.in_memory) == {f"{source.image_id(0)}#{source.version(0)}"}
     assert torch.equal(again[0].overlap, again[1].overlap) and again[0] is not again[1]
     assert store.record(source, 0) is first
 

@@ -261,6 +261,6 @@ def test_each_process_builds_on_its_own_gpu(
         monkeypatch.setenv("LOCAL_RANK", rank)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8 if rank != "5" else 4)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    cli._take_own_gpu({"accelerator": "gpu", "devices": devices})
-    cli._take_own_gpu({"accelerator": "cpu", "devices": devices})
+    cli._select_local_gpu({"accelerator": "gpu", "devices": devices})
+    cli._select_local_gpu({"accelerator": "cpu", "devices": devices})
     assert chosen == expected
