@@ -1,4 +1,4 @@
-"""The pretraining task: what its masks are, what it asks of them, and that it learns and freezes again."""
+"""The pretraining task of encoders: its masks, their labels, and that it learns and freezes again."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from maskselect.recipes.compact import augment as scene_augment
 from maskselect.recipes.compact import encoder as encoder_task
 from maskselect.recipes.compact import encoder_masks
 from maskselect.recipes.compact.encoder import ATTRIBUTES, IGNORE, EncoderTask
-from maskselect.recipes.compact.encoder_masks import CLEAN, JUNK, NOISY, clean_masks, mixed_masks, object_masks, spoil
+from maskselect.recipes.compact.encoder_masks import CLEAN, JUNK, NOISY, clean_masks, corrupt, mixed_masks, object_masks
 from maskselect.scenes.spec import CATEGORIES
 from maskselect.structures.batches import MaskBatch
 from maskselect.structures.protocols import Learner
@@ -41,7 +41,7 @@ def tiny_task() -> EncoderTask:
     return EncoderTask(TimmEncoder("e", "resnet18", 64, layers=[1, 2], model_args=arguments))
 
 
-def test_mixed_masks_are_what_they_say() -> None:
+def test_mixed_masks_have_the_right_labels() -> None:
     torch.manual_seed(0)
     masks = mixed_masks(scene_index(), 2, 4)
     assert masks.masks.shape == (2, 8, 64, 64)
@@ -54,22 +54,22 @@ def test_mixed_masks_are_what_they_say() -> None:
     assert masks.share[0, 2] >= by_hand - 1e-6
 
 
-def test_every_way_to_spoil_keeps_shape_and_never_empties() -> None:
+def test_corrupting_keeps_the_shape_and_empties_no_mask() -> None:
     torch.manual_seed(0)
     objects = object_masks(scene_index(), 2)
     changed = torch.zeros(2, 2, dtype=torch.bool)
     for _ in range(30):
-        spoilt = spoil(objects)
-        assert spoilt.shape == objects.shape
-        assert spoilt.dtype == torch.bool
-        there = objects.flatten(2).any(2)
-        assert spoilt.flatten(2).any(2)[there].all()
-        changed |= (spoilt != objects).flatten(2).any(2)
+        corrupted = corrupt(objects)
+        assert corrupted.shape == objects.shape
+        assert corrupted.dtype == torch.bool
+        present = objects.flatten(2).any(2)
+        assert corrupted.flatten(2).any(2)[present].all()
+        changed |= (corrupted != objects).flatten(2).any(2)
     assert changed[0].all()
 
 
 @pytest.mark.parametrize("way", ["_erode", "_dilate", "_shift", "_box", "_cut", "_stripes"])
-def test_spoilt_masks_stay_near_their_object(way: str) -> None:
+def test_corrupted_masks_overlap_their_object(way: str) -> None:
     torch.manual_seed(0)
     square = object_masks(scene_index(), 1)[:1, 0]
     for _ in range(10):
@@ -77,7 +77,7 @@ def test_spoilt_masks_stay_near_their_object(way: str) -> None:
         assert (out & square).any()
 
 
-def test_targets_ask_only_what_the_mean_can_answer(batch: MaskBatch) -> None:
+def test_targets_ignore_what_the_mean_feature_cannot_show(batch: MaskBatch) -> None:
     task = tiny_task()
     labels = encoder_task.scene_labels(batch)
     masks = clean_masks(scene_index(), 2)
@@ -91,7 +91,7 @@ def test_targets_ask_only_what_the_mean_can_answer(batch: MaskBatch) -> None:
     assert (task.targets(masks, labels, with_size=False)["size"] == IGNORE).all()
 
 
-def test_it_learns_a_batch_by_heart(batch: MaskBatch) -> None:
+def test_it_overfits_a_batch(batch: MaskBatch) -> None:
     task = tiny_task()
     assert isinstance(task, Learner)
     optimiser = Muon(muon_groups(task, ["heads"]), lr=5e-3)
@@ -117,11 +117,11 @@ def test_augmentations_keep_picture_and_index_together() -> None:
     for change in (scene_augment.flip, scene_augment.rescale):
         moved, labels = change(images, index)
         inside = moved[:, 0][labels > 0]
-        assert inside.mean() > 0.95  # the white squares are still where the index says
+        assert inside.mean() > 0.95  # the white squares match the index map
         assert labels.dtype == torch.uint8
     swapped = scene_augment.swap_background(images, index, share=1.0)
     assert (swapped[:, 0][index > 0] == 1).all()
-    light = scene_augment.photometric(images * 0.5)
+    light = scene_augment.vary_light(images * 0.5)
     assert light.shape == images.shape
     assert light.min() >= 0
     assert light.max() <= 1

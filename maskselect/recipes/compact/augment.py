@@ -1,7 +1,7 @@
-"""Changes to a batch of scenes that leave their words true: light, noise, blur; flips; scale and place; backgrounds.
+"""Augmentations of a batch of scenes that keep its labels valid: light, noise, blur, flips, scale, backgrounds.
 
-They are generic: none redraws a recipe that `test-look` holds out. `swap_background` and the uneven light were added
-after that split's accuracy, and some of its pictures, had been looked at, so it is not wholly unseen by the recipe.
+They are generic: none imitates the look of the held-out split `test-look`. But `swap_background` and the uneven light
+were added after that split's accuracy and some of its pictures had been seen.
 
 Shape letters: B images of side S.
 """
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def photometric(images: Tensor) -> Tensor:
-    """Other brightness, contrast, gamma, slight colour temperature, noise and blur: (B, 3, S, S) in [0, 1] to the same.
+def vary_light(images: Tensor) -> Tensor:
+    """Change brightness, contrast, gamma, colour temperature, noise and blur: (B, 3, S, S) in [0, 1] to the same.
 
-    Small enough that "grey", "white" and "black", "orange" and "red" stay apart.
+    The changes are small enough to keep "grey", "white" and "black", "orange" and "red" apart.
     """
     size = (len(images), 1, 1, 1)
     gain = _uniform(size, 0.85, 1.15) * _uniform((len(images), 3, 1, 1), 0.95, 1.05)
@@ -24,8 +24,8 @@ def photometric(images: Tensor) -> Tensor:
     if torch.rand(()) < 0.4:
         out = out.clamp(1e-4, 1) ** _uniform(size, 0.8, 1.25)
     if torch.rand(()) < 0.25:
-        kept = _uniform(size, 0.2, 1.0)
-        out = kept * out + (1 - kept) * F.avg_pool2d(out, 3, 1, 1, count_include_pad=False)
+        sharp = _uniform(size, 0.2, 1.0)
+        out = sharp * out + (1 - sharp) * F.avg_pool2d(out, 3, 1, 1, count_include_pad=False)
     if torch.rand(()) < 0.3:
         field = _uniform((len(images), 1, 3, 3), 0.75, 1.15)
         out = out * F.interpolate(field, images.shape[-2:], mode="bilinear", align_corners=True)
@@ -35,22 +35,28 @@ def photometric(images: Tensor) -> Tensor:
 
 
 def flip(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirror half of the images, left to right: (B, 3, S, S) and (B, S, S)."""
+    """Flip random images from left to right, and their index maps: (B, 3, S, S) and (B, S, S) to the same."""
     chosen = torch.rand(len(images)) < 0.5
     images = torch.where(chosen[:, None, None, None], images.flip(-1), images)
     return images, torch.where(chosen[:, None, None], index.flip(-1), index)
 
 
 def rescale(images: Tensor, index: Tensor, low: float = 0.6, high: float = 1.6) -> tuple[Tensor, Tensor]:
-    """Each image larger or smaller by its own factor in [low, high] and moved; what is uncovered gets one colour.
+    """Scale each image by a random factor and move it; uncovered pixels get one colour.
 
-    images: (B, 3, S, S) float; index: (B, S, S) uint8, sampled by nearest pixel.
+    Args:
+        images: (B, 3, S, S) float.
+        index: (B, S, S) uint8, sampled by nearest pixel.
+        low, high: range of the factors.
+
+    Returns:
+        The images and index maps, of the same shapes.
     """
     batch = len(images)
     scale = torch.exp(_uniform((batch,), float(torch.log(torch.tensor(low))), float(torch.log(torch.tensor(high)))))
-    # Moved no further than keeps the smaller of picture and frame inside the other.
-    room = (1 / scale - 1).abs()
-    shift = (torch.rand(batch, 2) * 2 - 1) * room[:, None]
+    # The smaller of picture and frame stays inside the other.
+    max_shift = (1 / scale - 1).abs()
+    shift = (torch.rand(batch, 2) * 2 - 1) * max_shift[:, None]
     theta = torch.zeros(batch, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
     theta[:, :, 2] = shift
@@ -62,10 +68,17 @@ def rescale(images: Tensor, index: Tensor, low: float = 0.6, high: float = 1.6) 
 
 
 def swap_background(images: Tensor, index: Tensor, share: float = 0.35) -> Tensor:
-    """Other backgrounds behind the objects of a share of the images: a small piece of another one, magnified or tiled.
+    """Replace the background of random images by a small piece of a random image, magnified or tiled.
 
-    images: (B, 3, S, S) float; index: (B, S, S) uint8, 0 for background. Pieces are too small, or too much enlarged,
-    to show a whole object that no label names. S must be a multiple of 16.
+    A piece is too small, or too much magnified, to show a whole object, which would have no label.
+
+    Args:
+        images: (B, 3, S, S) float; S must be a multiple of 16.
+        index: (B, S, S) uint8, 0 for background.
+        share: share of the images.
+
+    Returns:
+        (B, 3, S, S) float.
     """
     out = images.clone()
     side = images.shape[-1]
@@ -74,11 +87,11 @@ def swap_background(images: Tensor, index: Tensor, share: float = 0.35) -> Tenso
         top, left = torch.randint(0, side - piece + 1, (2,)).tolist()
         source = images[int(torch.randint(0, len(images), ())), :, top : top + piece, left : left + piece]
         if torch.rand(()) < 0.5:
-            behind = source.repeat(1, side // piece, side // piece)
+            background = source.repeat(1, side // piece, side // piece)
         else:
-            behind = F.interpolate(source[None], (side, side), mode="bilinear", align_corners=False)[0]
-        behind = behind * _uniform((3, 1, 1), 0.7, 1.2) + _uniform((3, 1, 1), -0.15, 0.15)
-        out[i] = torch.where(index[i] > 0, images[i], behind.clamp(0, 1))
+            background = F.interpolate(source[None], (side, side), mode="bilinear", align_corners=False)[0]
+        background = background * _uniform((3, 1, 1), 0.7, 1.2) + _uniform((3, 1, 1), -0.15, 0.15)
+        out[i] = torch.where(index[i] > 0, images[i], background.clamp(0, 1))
     return out
 
 

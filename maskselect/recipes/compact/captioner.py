@@ -1,7 +1,7 @@
-"""Pretraining of the compact LLaVA: captions and short dialogues about generated scenes, from image tokens.
+"""Pretraining of the compact LLaVA on captions and short dialogues about generated scenes.
 
-The published LLaVA weights have this behind them; the compact model gets it here, so that RAS starts, as in the paper,
-from a model that already reads images and text.
+It corresponds to the training of the published LLaVA weights: RAS starts, as in the paper, from a model that already
+reads images and text.
 """
 
 import torch
@@ -19,11 +19,11 @@ from maskselect.tokens import sequence
 from maskselect.tokens.sequence import Slot
 
 TEXTS = 4
-"""Texts of an image."""
+"""Texts per image."""
 
 
 class CaptionTask(CompactLearner):
-    """Next-token loss on answers behind image tokens, tower and language model trained together.
+    """Trains vision tower and language model together, with a next-token loss on answers that follow image tokens.
 
     Args:
         lmm: the model to train.
@@ -37,22 +37,22 @@ class CaptionTask(CompactLearner):
         lmm.vision_tower.requires_grad_(True)
 
     def preparer(self, settings: PrepareSettings, training: bool) -> TextPreparer:
-        """Pictures with `TEXTS` texts each."""
+        """Prepares pictures with `TEXTS` texts each."""
         return TextPreparer(256, TEXTS, training)
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:
-        """Weights of a language model that would stay random."""
+        """A `Need` for a language model whose weights would be random."""
         return random_language_model(arguments)
 
     def step_tokens(self, images: int, prompts: int, candidates: int) -> int:
-        """Tokens that the language model reads in a training step."""
+        """Number of tokens that the language model reads in a training step."""
         return images * (FRAME_TOKENS + self.lmm.most_image_tokens + TEXTS * PROMPT_TOKENS)
 
     def loss(self, batch: TextBatch) -> dict[str, Tensor]:
-        """Mean cross entropy of answer tokens.
+        """Mean cross entropy and accuracy of the answer tokens.
 
-        All texts of an image stand behind the same image tokens in one row, hidden from each other.
+        All texts of an image follow the same image tokens in one row, and do not attend to each other.
         """
         images = self.lmm.project_image(self.lmm.vision_features(batch.images.float() / 255))
         begin = self.lmm.token_ids("USER:", begin=True)
@@ -65,33 +65,33 @@ class CaptionTask(CompactLearner):
             embeddings, packed, Slot.IMAGE, images, torch.arange(len(images), device=images.device)
         )
         hidden = self.lmm.hidden(embeddings, sequence.visibility(packed, "causal"), packed.positions)
-        answered = torch.zeros_like(packed.kinds, dtype=torch.bool)
+        in_answer = torch.zeros_like(packed.kinds, dtype=torch.bool)
         for row, texts in enumerate(encoded):
             start = len(prefix)
-            for ids, asked in texts:
-                answered[row, start + asked : start + len(ids)] = True
+            for ids, question_length in texts:
+                in_answer[row, start + question_length : start + len(ids)] = True
                 start += len(ids)
-        logits = self.lmm.token_logits(hidden[:, :-1][answered[:, 1:]]).float()
-        wanted = packed.values[answered]
-        hit = (logits.argmax(-1) == wanted).float().mean()
-        return {"loss": F.cross_entropy(logits, wanted), "accuracy": hit.detach()}
+        logits = self.lmm.token_logits(hidden[:, :-1][in_answer[:, 1:]]).float()
+        targets = packed.values[in_answer]
+        accuracy = (logits.argmax(-1) == targets).float().mean()
+        return {"loss": F.cross_entropy(logits, targets), "accuracy": accuracy.detach()}
 
     @torch.no_grad()
     def validate(self, batch: TextBatch) -> dict[str, Tensor]:
-        """The same numbers without gradients."""
+        """The scalars of `loss`, without gradients."""
         return self.loss(batch)
 
     def learned_state(self) -> dict[str, Tensor]:
-        """Every tensor of the model but the output layer, which is tied to the embeddings."""
+        """All tensors of the model except the LM head, which is tied to the embeddings."""
         return {k: v for k, v in self.lmm.model.state_dict().items() if k != "lm_head.weight"}
 
     def _encode(self, question: str, answer: str) -> tuple[list[int], int]:
-        """Token ids of question and answer, and how many of them are the question.
+        """Token ids of question and answer, and the length of the question.
 
-        A question is never empty, because the token before an answer has to predict its first token.
+        The question is never empty, because its last token predicts the first token of the answer.
         """
-        asked = self.lmm.token_ids(f"{question} ASSISTANT:" if question else "ASSISTANT:")
-        return asked + self.lmm.token_ids(answer) + [self.lmm.tokenizer.eos_token_id], len(asked)
+        start = self.lmm.token_ids(f"{question} ASSISTANT:" if question else "ASSISTANT:")
+        return start + self.lmm.token_ids(answer) + [self.lmm.tokenizer.eos_token_id], len(start)
 
     @staticmethod
     def _segment(ids: list[int], start: int) -> sequence.Segment:

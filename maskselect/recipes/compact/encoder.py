@@ -1,7 +1,7 @@
-"""Pretraining of a compact encoder on scenes: what each mask holds must be linearly readable from its mean feature.
+"""Pretraining of a compact encoder on scenes, with linear heads on mask-pooled features.
 
-Features are pooled under masks exactly as RAS pools them later, and the heads are linear, so that a frozen encoder
-hands the mask projector category, colour, texture, size and "how well does this mask fit one object" ready to read.
+Features are pooled exactly as in RAS. The heads predict category, colour, texture, size and the IoU of a mask with its
+object, so that the mask projector can later read them linearly from the features of the frozen encoder.
 """
 
 from functools import lru_cache
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from maskselect.encoders.frozen import FrozenEncoder
 from maskselect.ops.pooling import cell_weights
-from maskselect.recipes.compact.augment import flip, photometric, rescale, swap_background
+from maskselect.recipes.compact.augment import flip, rescale, swap_background, vary_light
 from maskselect.recipes.compact.encoder_masks import CLEAN, NOISY, LabelledMasks, clean_masks, mixed_masks
 from maskselect.recipes.compact.learner import CompactLearner
 from maskselect.scenes.spec import CATEGORIES, COLOURS, SIZES, TEXTURES
@@ -22,7 +22,7 @@ from maskselect.structures.groups import PrepareSettings
 from maskselect.systems.picture_batches import MaskPreparer
 
 ATTRIBUTES = {"category": len(CATEGORIES), "colour": len(COLOURS), "texture": len(TEXTURES), "size": len(SIZES)}
-"""Classes of each attribute; category, colour and texture have one more, "not one object"."""
+"""Number of classes of each attribute. Category, colour and texture have one more, "not one object"."""
 
 IGNORE = -100
 
@@ -30,15 +30,17 @@ IGNORE = -100
 class EncoderTask(CompactLearner):
     """A learner that pretrains one encoder with linear heads on mask-pooled features.
 
-    encoder: constructed with random weights; it is thawed here. What is saved afterwards is `encoder.state_dict()`.
-    mask_side: masks are made and spoilt at this side in pixels, whatever the image's.
-    junk: masks of no object an image.
-    rescale_share: share of batches whose images are scaled and moved; "size" is not asked of those.
-    accept, reject: a mask of which one object fills at least the share `accept` is of its classes, one in which none
-        fills `reject` is "not one object", and between them the classes are not asked. The share counts and not the
-        IoU, because the mean under a part of an object can hardly differ from that under the whole: asking it to
-        say "none" only blurs the classes. Completeness is what the quality head is asked.
-    smoothing: label smoothing of the cross entropies.
+    A mask has the classes of an object that fills at least the share `accept` of it. It is "not one object" if no
+    object fills the share `reject`. Otherwise its classes are ignored. The share decides, not the IoU, because the mean
+    feature of a part of an object hardly differs from that of the whole. The quality head predicts the IoU.
+
+    Args:
+        encoder: has random weights, and is thawed here; `encoder.state_dict()` is saved.
+        mask_side: side of the masks in pixels.
+        junk: junk masks per image.
+        rescale_share: share of batches whose images are scaled and moved; the size is ignored in these.
+        accept, reject: shares of a mask, see above.
+        smoothing: label smoothing of the cross entropies.
     """
 
     name = "encoder"
@@ -64,21 +66,21 @@ class EncoderTask(CompactLearner):
         self.accept, self.reject, self.smoothing = accept, reject, smoothing
 
     def preparer(self, settings: PrepareSettings, training: bool) -> MaskPreparer:
-        """Pictures with all their masks; `loss` changes light and place itself."""
+        """Prepares pictures with all their masks, without augmentation, which `loss` does."""
         return MaskPreparer(self.encoder.info.input_size)
 
     def learned_state(self) -> dict[str, Tensor]:
-        """The encoder alone; the heads have done their work."""
+        """The encoder's tensors, without the heads."""
         return dict(self.encoder.state_dict())
 
     def loss(self, batch: MaskBatch) -> dict[str, Tensor]:
-        """Sum of the cross entropies and of the IoU's binary cross entropy.
+        """Sum of the attributes' cross entropies and the IoU's binary cross entropy.
 
         Args:
-            batch: scenes; their ids tell the classes of each object.
+            batch: scenes, whose ids determine the classes of their objects.
 
         Returns:
-            "loss" and each part, scalars.
+            Scalars: "loss" and each of its terms.
         """
         images, index = batch.images.float() / 255, batch.index()
         labels = scene_labels(batch).to(index.device)
@@ -87,58 +89,61 @@ class EncoderTask(CompactLearner):
         if rescaled:
             images, index = rescale(images, index)
         images = swap_background(images, index)
-        small = _subsample(index, self.mask_side)
-        masks = mixed_masks(small, labels.shape[1], self.junk)
-        outputs = self.predict(photometric(images), masks.masks)
+        masks = mixed_masks(_subsample(index, self.mask_side), labels.shape[1], self.junk)
+        outputs = self.apply_heads(self.encoder(vary_light(images)), masks.masks)
         targets = self.targets(masks, labels, with_size=not rescaled)
-        parts = {}
+        losses = {}
         for name in ATTRIBUTES:
-            asked = masks.valid & (targets[name] != IGNORE)
-            if asked.any():
-                logits = outputs[name][asked]
-                parts[name] = F.cross_entropy(logits, targets[name][asked], label_smoothing=self.smoothing)
+            labelled = masks.valid & (targets[name] != IGNORE)
+            if labelled.any():
+                logits = outputs[name][labelled]
+                losses[name] = F.cross_entropy(logits, targets[name][labelled], label_smoothing=self.smoothing)
         quality = outputs["quality"][..., 0][masks.valid]
-        parts["quality"] = F.binary_cross_entropy_with_logits(quality, masks.iou[masks.valid])
-        return {"loss": torch.stack(list(parts.values())).sum(), **{k: v.detach() for k, v in parts.items()}}
+        losses["quality"] = F.binary_cross_entropy_with_logits(quality, masks.iou[masks.valid])
+        return {"loss": torch.stack(list(losses.values())).sum(), **{k: v.detach() for k, v in losses.items()}}
 
     @torch.no_grad()
     def validate(self, batch: MaskBatch) -> dict[str, Tensor]:
-        """Accuracies in [0, 1] on true masks: each attribute, "joint" (category, colour and texture), and the same of
-        small objects; "quality_error" is the mean absolute error of the IoU on spoilt masks. Batch as in `loss`."""
+        """Metrics of a batch of scenes.
+
+        Returns:
+            Accuracies in [0, 1] on ground truth: each attribute, "joint" (category, colour and texture), and
+            "category_small", "colour_small" and "texture_small" for small objects. "quality_error" is the mean absolute
+            error of the IoU of corrupted masks.
+        """
         images, index = batch.images.float() / 255, batch.index()
         labels = scene_labels(batch).to(index.device)
         masks = clean_masks(index, labels.shape[1])
         valid = masks.valid & (labels[..., 0] != IGNORE)
-        sized = valid & (labels[..., 3] != IGNORE)
-        features = self.features(images)
-        outputs = self.read(features, masks.masks)
-        right = {
+        has_size = valid & (labels[..., 3] != IGNORE)
+        features = self.encoder(images)
+        outputs = self.apply_heads(features, masks.masks)
+        correct = {
             name: outputs[name][..., :count].argmax(-1) == labels[..., i]
             for i, (name, count) in enumerate(ATTRIBUTES.items())
         }
-        right["joint"] = right["category"] & right["colour"] & right["texture"]
-        little = valid & (labels[..., 3] == 0)
-        asked = {name: sized if name == "size" else valid for name in right}
-        result = {name: hits[asked[name]].float().mean() for name, hits in right.items() if asked[name].any()}
-        if little.any():
-            result |= {f"{n}_small": right[n][little].float().mean() for n in ("category", "colour", "texture")}
-        spoilt = mixed_masks(_subsample(index, self.mask_side), labels.shape[1], self.junk)
-        guess = self.read(features, spoilt.masks)["quality"][..., 0].sigmoid()
-        chosen = spoilt.valid & (spoilt.kind == NOISY)
-        result["quality_error"] = (guess - spoilt.iou)[chosen].abs().mean()
-        return result
+        correct["joint"] = correct["category"] & correct["colour"] & correct["texture"]
+        labelled = {name: has_size if name == "size" else valid for name in correct}
+        metrics = {name: hits[labelled[name]].float().mean() for name, hits in correct.items() if labelled[name].any()}
+        small = valid & (labels[..., 3] == 0)
+        if small.any():
+            metrics |= {f"{n}_small": correct[n][small].float().mean() for n in ("category", "colour", "texture")}
+        mixed = mixed_masks(_subsample(index, self.mask_side), labels.shape[1], self.junk)
+        predicted = self.apply_heads(features, mixed.masks)["quality"][..., 0].sigmoid()
+        corrupted = mixed.valid & (mixed.kind == NOISY)
+        metrics["quality_error"] = (predicted - mixed.iou)[corrupted].abs().mean()
+        return metrics
 
-    def predict(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """Logits of each head: (B, 3, S, S) in [0, 1] and (B, M, R, R) bool to (B, M, classes) by name."""
-        return self.read(self.features(images), masks)
+    def apply_heads(self, features: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """Logits of each head on mask-pooled features, in float32, because small masks need precise areas.
 
-    def features(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) in [0, 1] to (B, C, h, w) float32."""
-        result: Tensor = self.encoder(images)
-        return result
+        Args:
+            features: (B, C, h, w).
+            masks: (B, M, R, R) bool.
 
-    def read(self, features: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """Pool under masks and apply the heads; in float32, because areas of small masks matter."""
+        Returns:
+            (B, M, classes) by name of the head.
+        """
         with torch.autocast(features.device.type, enabled=False):
             grid = (int(features.shape[-2]), int(features.shape[-1]))
             weights = cell_weights(masks.flatten(0, 1), grid).view(*masks.shape[:2], -1)
@@ -147,11 +152,20 @@ class EncoderTask(CompactLearner):
             return {name: head(pooled) for name, head in self.heads.items()}
 
     def targets(self, masks: LabelledMasks, labels: Tensor, with_size: bool) -> dict[str, Tensor]:
-        """Class of each mask by attribute, (B, M) int64 with IGNORE where it is not asked. labels: (B, K, 4)."""
-        own = labels.gather(1, masks.best[..., None].expand(-1, -1, labels.shape[-1]))
+        """Classes of each mask.
+
+        Args:
+            masks: M masks per image.
+            labels: (B, K, 4), see `scene_labels`.
+            with_size: False ignores the size.
+
+        Returns:
+            (B, M) int64 by attribute, IGNORE for masks that are ignored.
+        """
+        best = labels.gather(1, masks.best[..., None].expand(-1, -1, labels.shape[-1]))
         result = {}
         for i, (name, count) in enumerate(ATTRIBUTES.items()):
-            target = own[..., i].masked_fill(masks.share < self.accept, IGNORE)
+            target = best[..., i].masked_fill(masks.share < self.accept, IGNORE)
             if name != "size":
                 target = target.masked_fill(masks.share < self.reject, count)
             elif with_size:
@@ -173,9 +187,10 @@ def scene_labels(batch: MaskBatch) -> Tensor:
 
 @lru_cache(maxsize=65536)
 def object_classes(scene_id: str) -> tuple[tuple[int, int, int, int], ...]:
-    """Classes of (category, colour, texture, size) of each object of a scene, rebuilt from its id.
+    """Classes (category, colour, texture, size) of each object of a scene, which is rebuilt from its id.
 
-    Size is a share of the picture's shorter side, which padding hides: in a picture that is not square it is IGNORE.
+    Size is relative to the picture's shorter side, which padding hides, so it is IGNORE in pictures that are not
+    square.
     """
     scene = scene_of(scene_id)
     square = scene.image_size[0] == scene.image_size[1]
@@ -191,7 +206,7 @@ def object_classes(scene_id: str) -> tuple[tuple[int, int, int, int], ...]:
 
 
 def _subsample(index: Tensor, side: int) -> Tensor:
-    """Index maps (B, S, S) at another side, by nearest pixel."""
+    """(B, S, S) index maps to (B, side, side), by nearest pixel."""
     if index.shape[-1] == side:
         return index
     return F.interpolate(index[:, None].float(), (side, side), mode="nearest-exact")[:, 0].to(torch.uint8)

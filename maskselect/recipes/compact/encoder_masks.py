@@ -1,6 +1,6 @@
-"""Masks to pretrain an encoder on: those of the objects, imperfect ones as a proposer gives them, and junk.
+"""Masks for pretraining an encoder: those of objects, corrupted ones with a proposer's typical errors, and junk.
 
-Shape letters: B images, K objects at most in one of them, M masks an image, R side of the masks in pixels.
+Shape letters: B images, K objects of an image at most, M masks of an image, R side of the masks in pixels.
 """
 
 import math
@@ -16,14 +16,15 @@ MIN_PIXELS = 3
 
 @dataclass(frozen=True)
 class LabelledMasks:
-    """Masks of a batch with what is true of each.
+    """Masks of a batch with their labels.
 
-    masks: (B, M, R, R) bool.
-    kind: (B, M) int64, CLEAN, NOISY or JUNK.
-    valid: (B, M) bool; False for padding and for masks that became too small.
-    iou: (B, M) float32, overlap with the best object's visible mask.
-    best: (B, M) int64, index of the object that fills the largest share of the mask.
-    share: (B, M) float32, that share.
+    Attributes:
+        masks: (B, M, R, R) bool.
+        kind: (B, M) int64, CLEAN, NOISY or JUNK.
+        valid: (B, M) bool; False for padding and for masks of fewer than MIN_PIXELS pixels.
+        iou: (B, M) float32, highest IoU with the visible mask of an object.
+        best: (B, M) int64, index of the object that fills the largest share of the mask.
+        share: (B, M) float32, that share.
     """
 
     masks: Tensor
@@ -40,21 +41,19 @@ def object_masks(index: Tensor, count: int) -> Tensor:
 
 
 def clean_masks(index: Tensor, count: int) -> LabelledMasks:
-    """Visible masks of the objects and nothing else: (B, R, R) uint8 to a batch with M = count."""
+    """The visible masks of the objects: (B, R, R) uint8 index maps to a batch with M = count."""
     masks = object_masks(index, count)
     order = torch.arange(count, device=index.device).expand(len(index), -1)
-    whole = torch.ones(order.shape, device=index.device)
-    return LabelledMasks(masks, torch.zeros_like(order), _large_enough(masks), whole, order, whole)
+    ones = torch.ones(order.shape, device=index.device)
+    return LabelledMasks(masks, torch.full_like(order, CLEAN), _large_enough(masks), ones, order, ones)
 
 
 def mixed_masks(index: Tensor, count: int, junk: int) -> LabelledMasks:
-    """Each object once clean and once spoilt, and `junk` masks an image: (B, R, R) uint8 to M = 2 count + junk."""
+    """Each object clean and corrupted, and `junk` junk masks: (B, R, R) uint8 index maps to M = 2 count + junk."""
     objects = object_masks(index, count)
-    there = _large_enough(objects)
-    spoilt = spoil(objects)
-    rubbish = junk_masks(index, objects, junk)
-    masks = torch.cat([objects, spoilt, rubbish], 1)
-    valid = torch.cat([there, there, torch.ones(rubbish.shape[:2], dtype=torch.bool)], 1) & _large_enough(masks)
+    present = _large_enough(objects)
+    masks = torch.cat([objects, corrupt(objects), junk_masks(index, objects, junk)], 1)
+    valid = torch.cat([present, present, torch.ones(len(index), junk, dtype=torch.bool)], 1) & _large_enough(masks)
     inter = masks.flatten(2).float() @ objects.flatten(2).float().transpose(1, 2)
     areas, object_areas = masks.flatten(2).sum(2), objects.flatten(2).sum(2)
     overlap = inter / (areas[:, :, None] + object_areas[:, None] - inter).clamp(min=1)
@@ -63,38 +62,38 @@ def mixed_masks(index: Tensor, count: int, junk: int) -> LabelledMasks:
     return LabelledMasks(masks, kind, valid, overlap.amax(2), best, share)
 
 
-def spoil(objects: Tensor) -> Tensor:
-    """One imperfect mask an object, each by a random one of seven ways: (B, K, R, R) bool to the same."""
+def corrupt(objects: Tensor) -> Tensor:
+    """Corrupt each mask in one of seven random ways: (B, K, R, R) bool to the same."""
     batch, count = objects.shape[:2]
     flat = objects.flatten(0, 1)
-    # The next object of the same image that exists; index maps number their objects without gaps.
+    # The partner is the next object of the same image; index maps number their objects without gaps.
     present = objects.flatten(2).any(2).sum(1).clamp(min=1)
     neighbour = (torch.arange(count)[None] + 1) % present[:, None]
     partner = objects[torch.arange(batch)[:, None], neighbour].flatten(0, 1)
     out = flat.clone()
     ways = torch.randint(0, 7, (len(flat),))
     for way, change in enumerate((_erode, _dilate, _shift, _box, _cut, _stripes)):
-        chosen = (ways == way).nonzero()[:, 0]
-        if len(chosen):
-            out[chosen] = change(flat[chosen])
-    chosen = (ways == 6).nonzero()[:, 0]
-    out[chosen] = flat[chosen] | partner[chosen]
+        rows = (ways == way).nonzero()[:, 0]
+        if len(rows):
+            out[rows] = change(flat[rows])
+    rows = (ways == 6).nonzero()[:, 0]
+    out[rows] = flat[rows] | partner[rows]
     empty = ~out.flatten(1).any(1)
     out[empty] = flat[empty]
     return out.view_as(objects)
 
 
 def junk_masks(index: Tensor, objects: Tensor, count: int) -> Tensor:
-    """Masks of no object: ellipses over background or anything, all background, rims: (B, count, R, R) bool."""
+    """Masks of no object: ellipses, on the background or anywhere, the background, rims: (B, count, R, R) bool."""
     batch, side = len(index), index.shape[-1]
     background = (index == 0)[:, None]
     ellipses = _ellipses(batch, count, side)
     clipped = torch.rand(batch, count, 1, 1) < 0.6
     out = torch.where(clipped, ellipses & background, ellipses)
-    whole = torch.rand(batch, 1, 1) < 0.3
-    out[:, 0] = torch.where(whole, background[:, 0], out[:, 0])
+    whole_background = torch.rand(batch, 1, 1) < 0.3
+    out[:, 0] = torch.where(whole_background, background[:, 0], out[:, 0])
     if count > 1 and objects.shape[1]:
-        first = objects[:, 0]  # the rim around one object: what a proposer finds where a shadow or an outline is
+        first = objects[:, 0]  # its rim is like a proposal of a shadow or an outline
         out[:, 1] = torch.where(torch.rand(batch, 1, 1) < 0.5, _dilate(first) & ~first, out[:, 1])
     return out
 
@@ -122,10 +121,10 @@ def _erode(masks: Tensor) -> Tensor:
 
 def _shift(masks: Tensor) -> Tensor:
     out = torch.zeros_like(masks)
-    reach = masks.flatten(1).sum(1).sqrt() * 0.5
+    max_shift = masks.flatten(1).sum(1).sqrt() * 0.5
     side = masks.shape[-1]
     for i, mask in enumerate(masks):
-        dy, dx = ((torch.rand(2) * 2 - 1) * reach[i]).round().int().tolist()
+        dy, dx = ((torch.rand(2) * 2 - 1) * max_shift[i]).round().int().tolist()
         from_y, from_x = slice(max(0, -dy), side - max(0, dy)), slice(max(0, -dx), side - max(0, dx))
         to_y, to_x = slice(max(0, dy), side - max(0, -dy)), slice(max(0, dx), side - max(0, -dx))
         out[i, to_y, to_x] = mask[from_y, from_x]
@@ -133,7 +132,7 @@ def _shift(masks: Tensor) -> Tensor:
 
 
 def _moments(masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Coordinates relative to each centroid (N, R, R) twice, and root mean square extents (N, 1, 1) twice."""
+    """x and y (N, R, R) relative to each centroid, and their root mean squares in the mask (N, 1, 1)."""
     side = masks.shape[-1]
     line = torch.arange(side, dtype=torch.float32)
     weights = masks.float()

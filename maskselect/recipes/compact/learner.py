@@ -1,4 +1,4 @@
-"""What the learners of compact parts share: they are small, so they are trained whole on one device or with DDP."""
+"""Base class of the learners of compact parts, which are small and are trained on one device or with DDP."""
 
 from pathlib import Path
 
@@ -8,22 +8,34 @@ from maskselect.backends.checkpoints import check_fit
 
 
 class CompactLearner(nn.Module):
-    """A part with its objective. A subclass gives `name`, `loss`, `validate` and `learned_state`."""
+    """A part with its objective. A subclass defines `name`, `loss`, `validate` and `learned_state`."""
 
     name: str
     runs_every_part = False
 
     def learned_state(self) -> dict[str, Tensor]:
-        """Every tensor that a checkpoint of the part holds."""
+        """All tensors of the part's checkpoint, by name."""
         raise NotImplementedError
 
     def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
-        """Load what `learned_state` gave. Raises ValueError for missing, unknown or misshapen tensors of `origin`."""
-        own = self.learned_state()
-        check_fit(own, tensors, str(origin), f"{type(self).__name__} as configured")
-        for name, tensor in own.items():
+        """Load the tensors of a `learned_state`.
+
+        Args:
+            tensors: by name.
+            origin: their file, for messages.
+
+        Raises:
+            ValueError: for missing or unknown tensors, or tensors of a wrong shape.
+        """
+        state = self.learned_state()
+        check_fit(state, tensors, str(origin), f"{type(self).__name__} as configured")
+        for name, tensor in state.items():
             tensor.data.copy_(tensors[name])
 
     def blocks(self) -> list[nn.Module]:
-        """Raises ValueError: it cannot be sharded."""
+        """Not available.
+
+        Raises:
+            ValueError: always, because a compact part cannot be sharded.
+        """
         raise ValueError(f"{type(self).__name__} is small and cannot be sharded; use ddp")

@@ -1,16 +1,18 @@
 """`SamTask`: trains a SAM by its own interactive recipe (Segment Anything, section 3 and appendix A).
 
 An image is encoded once for all of its prompts. The first prompt is a point on an object, a noisy box, or a point on
-the background; some of the objects then get further rounds, each with a point from where the last mask was wrong and
-that mask's logits as an additional prompt.
+the background. Some of the objects then have further rounds. Each adds a point where the last mask was wrong, and that
+mask's logits as a prompt.
 
-Where this differs from the paper: the images are small, so the losses are taken on the decoder's own low-res logits
-against area-averaged masks; points on the background are among the prompts, and there the predicted IoU is trained
-towards 0, so that everything mode can drop them; and linear maps of the image embedding (foreground, outline, and a
-vector for each pixel that is near those of the same object) are trained along, and alone at first. They cost next to
-nothing and teach a small encoder that starts from nothing much faster than prompts do.
+Differences from the paper:
+- Images are small, so the losses compare the decoder's low-res logits with area-averaged masks.
+- Points on the background are prompts, too. Their predicted IoU is trained towards 0, so that everything mode drops
+  them.
+- Auxiliary linear maps of the image embedding are trained with the rest, and alone at first: foreground, outline, and
+  a vector of each pixel that is near those of the same object. They cost little, and a small encoder with random
+  weights learns much faster from them than from prompts.
 
-Shape letters: B images, P prompts an image, L side of the low-res logits, S side that the encoder reads.
+Shape letters: B images, P prompts per image, L side of the low-res logits, S side of the encoder's input.
 """
 
 from dataclasses import dataclass
@@ -27,16 +29,18 @@ from maskselect.structures.batches import MaskBatch
 from maskselect.structures.groups import PrepareSettings
 from maskselect.systems.picture_batches import MaskPreparer
 
-_VECTOR = 16  # numbers in a pixel's vector
+_VECTOR = 16  # components of a pixel's vector
 
 
 @dataclass
 class _Prompts:
-    """Prompts of a batch, P an image, first those by points and then those by boxes.
+    """P prompts per image: point prompts, followed by box prompts.
 
-    labels: (B, P) int64, object that is asked for, or 0 for none.
-    points_xy: (B, P, K, 2) pixels of the encoder's frame; point_labels: (B, P, K) float32, 1 inside and 0 outside.
-    boxes_xyxy: (B, R, 4) float32, boxes of the last R prompts, which stand in for the first point of those.
+    Attributes:
+        labels: (B, P) int64, the target object, 0 for none.
+        points_xy: (B, P, K, 2) float32, in pixels of the encoder's input.
+        point_labels: (B, P, K) float32, 1 inside and 0 outside the target.
+        boxes_xyxy: (B, R, 4) float32, the boxes of the last R prompts; they replace the first point of these.
     """
 
     labels: Tensor
@@ -46,17 +50,18 @@ class _Prompts:
 
 
 class SamTask(CompactLearner):
-    """A learner around a compact SAM.
+    """A learner that trains a compact SAM.
 
-    model: arguments of `build_sam`.
-    object_points, background_points, boxes: prompts of each kind for an image.
-    refined: how many of the object prompts (half points, half boxes) get further rounds.
-    rounds: rounds of prompting in all.
-    warmup_steps: training steps at the beginning in which only the auxiliary maps, hence the encoder, are trained.
-    refine_after: training step from which on there are further rounds.
-    precision: "bf16" runs networks under autocast, losses stay in float32; "fp32" does not.
-    flips: mirror images at random. Left and right mean nothing to SAM.
-
+    Args:
+        model: arguments of `build_sam`.
+        object_points, background_points, boxes: number of prompts of each kind per image.
+        refined: number of object prompts (half points, half boxes) with further rounds.
+        rounds: number of rounds, the first included.
+        warmup_steps: number of first training steps that train only the encoder, by the auxiliary maps.
+        refine_after: training step after which further rounds begin.
+        iou_weight, auxiliary_weight: weights of these losses; the mask losses have weight 1.
+        precision: "bf16" runs the networks under autocast, with losses in float32; "fp32" does not.
+        flips: flip images at random. SAM does not distinguish left and right.
     """
 
     name = SYSTEM
@@ -90,15 +95,21 @@ class SamTask(CompactLearner):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def preparer(self, settings: PrepareSettings, training: bool) -> MaskPreparer:
-        """Pictures with all their masks, at the side that the network reads."""
+        """Prepares pictures with all their masks, at the side of the encoder's input."""
         return MaskPreparer(self.side, training)
 
     def learned_state(self) -> dict[str, Tensor]:
-        """The SAM alone; the auxiliary maps have done their work."""
+        """The SAM's tensors, without the auxiliary maps."""
         return dict(self.sam.state_dict())
 
     def loss(self, batch: MaskBatch) -> dict[str, Tensor]:
-        """Scalars "loss", "mask", "iou", "auxiliary", and "true_iou", mean over object prompts of the first round."""
+        """Losses of a batch.
+
+        Returns:
+            Scalars: "loss", "mask" of the first round, "refined" of the later rounds, "iou", "auxiliary", and
+            "true_iou", the mean IoU of the object prompts in the first round. In warm-up steps only "loss" and
+            "auxiliary".
+        """
         images, index = self.prepare(batch, self.flips and self.training)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             embeddings = self.sam.image_encoder(images)
@@ -107,9 +118,10 @@ class SamTask(CompactLearner):
                 self.step += 1
                 if self.step <= self.warmup_steps:
                     return {"loss": auxiliary, "auxiliary": auxiliary}
-            first, later, iou, true = self._prompted(embeddings.float(), index)
+            first, later, iou, mean_iou = self._prompt_losses(embeddings.float(), index)
         total = first + later + self.iou_weight * iou + self.auxiliary_weight * auxiliary
-        return {"loss": total, "mask": first, "refined": later, "iou": iou, "auxiliary": auxiliary, "true_iou": true}
+        losses = {"loss": total, "mask": first, "refined": later, "iou": iou, "auxiliary": auxiliary}
+        return losses | {"true_iou": mean_iou}
 
     @torch.no_grad()
     def validate(self, batch: MaskBatch) -> dict[str, Tensor]:
@@ -117,7 +129,7 @@ class SamTask(CompactLearner):
         return self.loss(batch)
 
     def prepare(self, batch: MaskBatch, flips: bool = False) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S) float32, normalised, in the top left corner as SAM has them; index (B, S, S) uint8."""
+        """Images (B, 3, S, S) float32, normalised, in the top left corner as in SAM, and index maps (B, S, S) uint8."""
         image, index = batch.images, batch.index()
         if flips:
             axes = [a for a in (-1, -2) if torch.rand(()) < 0.5]
@@ -133,48 +145,49 @@ class SamTask(CompactLearner):
         return pixels, labels
 
     def _auxiliary_loss(self, embeddings: Tensor, index: Tensor) -> Tensor:
-        """Foreground, outline, and pixels of the same object, from the image embedding alone."""
+        """Loss of the maps of the image embedding: foreground, outline and vectors."""
         maps = F.pixel_shuffle(self.auxiliary(embeddings).float(), 4)
         return _region_loss(maps[:, :2], index) + _vector_loss(maps[:, 2:], index)
 
-    def _prompted(self, embeddings: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All rounds: mask loss of the first, of the later ones, IoU loss, mean true IoU of the first."""
+    def _prompt_losses(self, embeddings: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All rounds: mask loss of the first and of the later ones, IoU loss, mean IoU of the first."""
         prompts = self._first_prompts(index)
         targets = self._targets(index, prompts.labels)
         sparse = self._embed(prompts)
         low, iou = decode_prompts(self.sam, embeddings, sparse, None)
-        asked = prompts.labels > 0
+        on_object = prompts.labels > 0
         losses = mask_loss(low.float(), targets[:, :, None].expand_as(low))  # (B, P, 4)
         best, chosen = losses[..., 1:].min(-1)
-        # A tenth of the mean keeps masks alive that are never the best, so that no output ends as noise.
-        wanted = best + 0.1 * losses[..., 1:].mean(-1) + 0.5 * losses[..., 0]
-        first = (wanted * asked).sum() / asked.sum().clamp(min=1)
-        true = mask_iou(low, targets[:, :, None].expand_as(low)) * asked[..., None]
-        iou_loss = iou_prediction_loss(iou.float(), true)
-        shown = (true[..., 1:].gather(-1, chosen[..., None])[..., 0] * asked).sum() / asked.sum().clamp(min=1)
+        # A tenth of the mean also trains masks that are never the best; they would otherwise stay noise.
+        combined = best + 0.1 * losses[..., 1:].mean(-1) + 0.5 * losses[..., 0]
+        count = on_object.sum().clamp(min=1)
+        first = (combined * on_object).sum() / count
+        true_iou = mask_iou(low, targets[:, :, None].expand_as(low)) * on_object[..., None]
+        iou_loss = iou_prediction_loss(iou.float(), true_iou)
+        mean_iou = (true_iou[..., 1:].gather(-1, chosen[..., None])[..., 0] * on_object).sum() / count
         later = first.new_zeros(())
-        keep = self._refined_rows()
+        rows = self._refined_rows()
         previous = low[..., 1:, :, :].gather(2, chosen[..., None, None, None].expand(-1, -1, 1, *low.shape[-2:]))
-        prompts, targets, previous = _take(prompts, keep, self.boxes), targets[:, keep], previous[:, keep, 0].detach()
-        started = not self.training or bool(self.step > self.refine_after)
-        for _ in range(self.rounds - 1 if keep and started else 0):
-            prompts = self._corrected(prompts, previous.float(), targets)
+        prompts, targets, previous = _take(prompts, rows, self.boxes), targets[:, rows], previous[:, rows, 0].detach()
+        refines = not self.training or bool(self.step > self.refine_after)
+        for _ in range(self.rounds - 1 if rows and refines else 0):
+            prompts = self._add_corrections(prompts, previous.float(), targets)
             low, iou = decode_prompts(self.sam, embeddings, self._embed(prompts), previous)
             low, iou = low[:, :, 0], iou[:, :, 0]
             later = later + mask_loss(low.float(), targets).mean() / (self.rounds - 1)
             iou_loss = iou_loss + iou_prediction_loss(iou.float(), mask_iou(low, targets)) / (self.rounds - 1)
             previous = low.detach()
-        return first, later, iou_loss, shown
+        return first, later, iou_loss, mean_iou
 
     def _refined_rows(self) -> list[int]:
-        """Positions of the prompts that get further rounds: object points from the front, boxes from the back."""
+        """Indices of the prompts with further rounds: the first object points and the last boxes."""
         boxes = min(self.refined // 2, self.boxes)
         points = min(self.refined - boxes, self.object_points)
         total = self.object_points + self.background_points + self.boxes
         return list(range(points)) + list(range(total - boxes, total))
 
     def _targets(self, index: Tensor, labels: Tensor) -> Tensor:
-        """Share of each low-res cell that the asked object covers, (B, P, L, L) float32."""
+        """Share of each low-res cell that the target object covers: (B, P, L, L) float32."""
         masks = (index[:, None] == labels[:, :, None, None]) & (labels[:, :, None, None] > 0)
         return F.adaptive_avg_pool2d(masks.float(), (self.low_side, self.low_side))
 
@@ -186,43 +199,43 @@ class SamTask(CompactLearner):
         return _Prompts(labels, points[:, :, None], torch.ones_like(labels, dtype=torch.float32)[:, :, None], boxes)
 
     def _draw_labels(self, index: Tensor) -> Tensor:
-        """(B, P) int64: object points first, then background, then boxes; objects as evenly as their number allows."""
-        wanted = self.object_points + self.boxes
+        """(B, P) int64: object points, background points, boxes. Objects are drawn as evenly as possible."""
+        count = self.object_points + self.boxes
         rows = []
         for picture in index:
             present = picture.unique().long()
             present = present[present > 0]
             if len(present) == 0:
-                rows.append(present.new_zeros(wanted))
+                rows.append(present.new_zeros(count))
                 continue
-            order = torch.cat([present[torch.randperm(len(present))] for _ in range(-(-wanted // len(present)))])
-            rows.append(order[:wanted])
+            order = torch.cat([present[torch.randperm(len(present))] for _ in range(-(-count // len(present)))])
+            rows.append(order[:count])
         drawn = torch.stack(rows)
-        nothing = drawn.new_zeros(len(index), self.background_points)
-        return torch.cat([drawn[:, : self.object_points], nothing, drawn[:, self.object_points :]], 1)
+        background = drawn.new_zeros(len(index), self.background_points)
+        return torch.cat([drawn[:, : self.object_points], background, drawn[:, self.object_points :]], 1)
 
     def _embed(self, prompts: _Prompts) -> Tensor:
-        """Sparse embeddings (B, P, T, C): a padding token ends prompts by points, two corners end prompts by boxes."""
+        """Sparse embeddings (B, P, T, C). Point prompts end with a padding token, box prompts with two corners."""
         count, by_box = prompts.labels.shape[1], prompts.boxes_xyxy.shape[1]
-        by_point = count - by_box
+        by_points = count - by_box
         encoder = self.sam.prompt_encoder
         parts = []
-        if by_point:
-            xy, labels = prompts.points_xy[:, :by_point].flatten(0, 1), prompts.point_labels[:, :by_point].flatten(0, 1)
-            parts.append(encoder.points(xy, labels).unflatten(0, (-1, by_point)))
+        if by_points:
+            xy, labels = prompts.points_xy[:, :by_points], prompts.point_labels[:, :by_points]
+            parts.append(encoder.points(xy.flatten(0, 1), labels.flatten(0, 1)).unflatten(0, (-1, by_points)))
         if by_box:
-            xy, labels = prompts.points_xy[:, by_point:, 1:], prompts.point_labels[:, by_point:, 1:]
+            xy, labels = prompts.points_xy[:, by_points:, 1:], prompts.point_labels[:, by_points:, 1:]
             corners = encoder.boxes(prompts.boxes_xyxy.flatten(0, 1))
             points = encoder.points(xy.flatten(0, 1), labels.flatten(0, 1), end=False)
             parts.append(torch.cat([points, corners], 1).unflatten(0, (-1, by_box)))
         return torch.cat(parts, 1)
 
-    def _corrected(self, prompts: _Prompts, low: Tensor, targets: Tensor) -> _Prompts:
-        """The same prompts with one more point each, from where the mask in `low` (B, P, L, L) is wrong."""
+    def _add_corrections(self, prompts: _Prompts, low: Tensor, targets: Tensor) -> _Prompts:
+        """Add a point to each prompt where its mask in the logits `low` (B, P, L, L) is wrong."""
         true = targets >= 0.5
         wrong = (low > 0) != true
-        nothing_wrong = ~wrong.flatten(2).any(-1)
-        wrong |= nothing_wrong[..., None, None] & true
+        all_right = ~wrong.flatten(2).any(-1)
+        wrong |= all_right[..., None, None] & true
         xy = _random_points(wrong)
         cells = xy.long()
         flat = cells[..., 1] * self.low_side + cells[..., 0]
@@ -235,7 +248,7 @@ class SamTask(CompactLearner):
 
 
 def _region_loss(logits: Tensor, index: Tensor) -> Tensor:
-    """Foreground and outline of all objects: (B, 2, L, L) and (B, S, S) to a scalar."""
+    """Loss of foreground and outline of all objects: (B, 2, L, L) logits and (B, S, S) index maps to a scalar."""
     outline = torch.zeros_like(index, dtype=torch.bool)
     outline[:, 1:] |= index[:, 1:] != index[:, :-1]
     outline[:, :, 1:] |= index[:, :, 1:] != index[:, :, :-1]
@@ -245,9 +258,15 @@ def _region_loss(logits: Tensor, index: Tensor) -> Tensor:
 
 
 def _vector_loss(vectors: Tensor, index: Tensor, samples: int = 16) -> Tensor:
-    """Each object's mask by nearness to the vector of a pixel in it: (B, C, L, L) and (B, S, S) to a scalar."""
+    """Mask loss of objects, predicted by the distance of vectors to the vector of a pixel of the object.
+
+    Args:
+        vectors: (B, C, L, L).
+        index: (B, S, S).
+        samples: object pixels drawn per image.
+    """
     labels = F.interpolate(index[:, None], size=vectors.shape[-2:], mode="nearest-exact")[:, 0].flatten(1)
-    # Small objects are to be drawn as often as large ones.
+    # Small objects are drawn as often as large ones.
     sizes = torch.zeros(len(labels), 256).scatter_add_(1, labels.long(), torch.ones_like(labels, dtype=torch.float32))
     weight = (labels > 0) / sizes.gather(1, labels.long()) + 1e-9
     chosen = torch.multinomial(weight, samples, replacement=True)
@@ -260,31 +279,31 @@ def _vector_loss(vectors: Tensor, index: Tensor, samples: int = 16) -> Tensor:
     return mask_loss(logits.unflatten(2, (side, side)), same.unflatten(2, (side, side))).mean()
 
 
-def _take(prompts: _Prompts, keep: list[int], boxes: int) -> _Prompts:
+def _take(prompts: _Prompts, rows: list[int], boxes: int) -> _Prompts:
     first_box = prompts.labels.shape[1] - boxes
-    kept_boxes = [k - first_box for k in keep if k >= first_box]
+    box_rows = [row - first_box for row in rows if row >= first_box]
     return _Prompts(
-        prompts.labels[:, keep],
-        prompts.points_xy[:, keep],
-        prompts.point_labels[:, keep],
-        prompts.boxes_xyxy[:, kept_boxes],
+        prompts.labels[:, rows],
+        prompts.points_xy[:, rows],
+        prompts.point_labels[:, rows],
+        prompts.boxes_xyxy[:, box_rows],
     )
 
 
 def _to_corner(image: Tensor, index: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
-    """Moves pictures from the middle of their padding to its top left corner."""
+    """Move pictures from the centre of their square to the top left corner, and return the (height, width) of each."""
     side = image.shape[-1]
-    found = [(int(h), int(w)) for h, w in sizes]
-    if all(size == (side, side) for size in found):
-        return image, index, found
-    shifts = [(-((side - h) // 2), -((side - w) // 2)) for h, w in found]
+    pairs = [(int(h), int(w)) for h, w in sizes]
+    if all(size == (side, side) for size in pairs):
+        return image, index, pairs
+    shifts = [(-((side - h) // 2), -((side - w) // 2)) for h, w in pairs]
     image = torch.stack([i.roll(s, (-2, -1)) for i, s in zip(image, shifts, strict=True)])
     index = torch.stack([i.roll(s, (-2, -1)) for i, s in zip(index, shifts, strict=True)])
-    return image, index, found
+    return image, index, pairs
 
 
 def _random_points(masks: Tensor) -> Tensor:
-    """One pixel (x, y) of each mask, uniformly: (B, P, H, W) bool to (B, P, 2) float32. Anywhere in an empty mask."""
+    """A random pixel (x, y) of each mask, the last one if it is empty: (B, P, H, W) bool to (B, P, 2) float32."""
     flat = masks.flatten(2)
     running = flat.cumsum(-1, dtype=torch.int32)
     rank = (torch.rand(flat.shape[:2], device=flat.device) * running[..., -1]).to(torch.int32) + 1
@@ -294,7 +313,7 @@ def _random_points(masks: Tensor) -> Tensor:
 
 
 def _noisy_boxes(masks: Tensor) -> Tensor:
-    """Tight boxes with SAM's noise, a tenth of the box's side and at most 20 px of 1024: (B, R, H, W) to (B, R, 4)."""
+    """Tight boxes with SAM's noise, 0.1 of a box's side and at most 20 px of 1024: (B, R, H, W) to (B, R, 4)."""
     columns, rows = masks.any(2).int(), masks.any(3).int()
     side = masks.shape[-1]
     x0, y0 = columns.argmax(-1), rows.argmax(-1)
