@@ -128,18 +128,24 @@ def without_starts(config: Any) -> Any:
     return [without_starts(v) for v in config] if isinstance(config, list) else config
 
 
+def groups_data(trainer: Trainer) -> GroupsData | None:
+    """The data module of a trainer if it is a `GroupsData`."""
+    data = getattr(trainer, "datamodule", None)  # which Lightning sets when a run begins
+    return data if isinstance(data, GroupsData) else None
+
+
 class GatherLeftOut(Callback):
     """Gathers the left-out images of all processes in every process, at the end of `fit` or `validate`."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather after `fit`."""
-        left_out = getattr(getattr(trainer, "datamodule", None), "left_out", None)
-        if left_out is None or trainer.world_size == 1 or not torch.distributed.is_initialized():
+        data = groups_data(trainer)
+        if data is None or trainer.world_size == 1 or not torch.distributed.is_initialized():
             return
         gathered: list[dict[str, str]] = [{} for _ in range(trainer.world_size)]
-        torch.distributed.all_gather_object(gathered, left_out.reasons)
+        torch.distributed.all_gather_object(gathered, data.left_out.reasons)
         for reasons in gathered:
-            left_out.reasons |= reasons
+            data.left_out.reasons |= reasons
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather after `validate`."""
@@ -154,11 +160,11 @@ class ValidationPictures(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the overlays if the task answers prompts and TensorBoard is a logger; not under ZeRO-3."""
         module = cast(TrainingModule, pl_module)
-        task, data = module.task, getattr(trainer, "datamodule", None)
+        task, data = module.task, groups_data(trainer)
         board = next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
         if trainer.sanity_checking or board is None or not isinstance(task, System) or not task.answers_prompts:
             return
-        if not isinstance(data, GroupsData) or in_zero3_shards(pl_module):
+        if data is None or in_zero3_shards(pl_module):
             return  # ZeRO-3 gathers parameters in the module's forward only, but proposing and encoding run outside it
         model, source = Model(task), data.val_source
         for item in range(min(PICTURES, len(source))):

@@ -17,6 +17,7 @@ from maskselect.backends.training_data import training_data
 from maskselect.doctor.check import refuse_missing, refuse_unweighted
 from maskselect.structures.left_out import LeftOut
 from maskselect.training.callbacks import GatherLeftOut, RateBar, SaveWeights, ValidationPictures, without_starts
+from maskselect.training.data import GroupsData
 from maskselect.training.module import TrainingModule
 from maskselect.training.quiet import quiet
 
@@ -161,8 +162,8 @@ def run(arguments: Sequence[str]) -> LeftOut:
             parser_kwargs={"default_env": False},
         )
     # The other processes exit with status 0, because Lightning takes any other status for a crash.
-    left_out = getattr(cli.datamodule, "left_out", None) if cli.trainer.is_global_zero else None
-    return left_out or LeftOut()
+    first = cli.trainer.is_global_zero and isinstance(cli.datamodule, GroupsData)
+    return cli.datamodule.left_out if first else LeftOut()
 
 
 def _select_local_gpu(trainer: dict[str, Any]) -> None:
