@@ -5,6 +5,7 @@ Parameter names equal those of transformers' `LlavaForConditionalGeneration`, so
 
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from maskselect.lmm.clip_tower import ClipTower
 from maskselect.lmm.llama import INIT_STD, Llama
+from maskselect.structures.protocols import VisionTower
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,11 @@ class Projector(nn.Module):
 class _Trunk(nn.Module):
     """The modules whose parameter names begin with "model."."""
 
-    def __init__(self, sizes: LlavaSizes, vocabulary: int) -> None:
+    def __init__(self, sizes: LlavaSizes, vocabulary: int, tower: VisionTower | None) -> None:
         super().__init__()
-        self.vision_tower = ClipTower(
-            sizes.vision_width,
-            sizes.vision_layers,
-            sizes.vision_heads,
-            sizes.vision_ffn,
-            sizes.image_size,
-            sizes.patch_size,
-        )
-        self.multi_modal_projector = Projector(sizes.vision_width, sizes.width)
+        clip = (sizes.vision_width, sizes.vision_layers, sizes.vision_heads, sizes.vision_ffn)
+        self.vision_tower: Any = tower or ClipTower(*clip, sizes.image_size, sizes.patch_size)
+        self.multi_modal_projector = Projector(tower.channels if tower else sizes.vision_width, sizes.width)
         self.language_model = Llama(vocabulary, sizes.width, sizes.layers, sizes.heads, sizes.ffn, sizes.max_positions)
 
 
@@ -76,17 +72,18 @@ class CompactLlava(nn.Module):
     Args:
         sizes: sizes of its parts.
         vocabulary: number of tokens.
+        tower: replaces the CLIP tower.
     """
 
-    def __init__(self, sizes: LlavaSizes, vocabulary: int) -> None:
+    def __init__(self, sizes: LlavaSizes, vocabulary: int, tower: VisionTower | None = None) -> None:
         super().__init__()
         self.sizes = sizes
-        self.model = _Trunk(sizes, vocabulary)
+        self.model = _Trunk(sizes, vocabulary, tower)
         self.lm_head = nn.Linear(sizes.width, vocabulary, bias=False)
         self.tie_weights()
         self.config = SimpleNamespace(
             text_config=self.model.language_model.config,
-            vision_config=self.model.vision_tower.config,
+            vision_config=None if tower else self.model.vision_tower.config,
             vision_feature_layer=-2,
             tie_word_embeddings=True,
         )

@@ -23,6 +23,7 @@ from maskselect.lmm.wrapped import Quantize, Wrapped, check_quantize
 from maskselect.ops.masks import pad_to_square
 from maskselect.structures.chat import ChatIds
 from maskselect.structures.needs import Arguments, Need
+from maskselect.structures.protocols import VisionTower
 
 EXAMPLE = "llava-hf/llava-1.5-7b-hf"
 _WITHIN = "reader.lmm.model."
@@ -38,6 +39,7 @@ class Llava(Wrapped):
     Args:
         model: hub id or folder of a LLaVA in transformers' format; None builds a compact one from `sizes`.
         sizes: sizes of the compact model, used if `model` is None.
+        tower: replaces the CLIP tower of the compact model (ours). Its weights come from files of its own.
         start: checkpoint of system "llava" to start from (shipped name or path).
         base: checkpoint of a language model, or of a system with one, that later checkpoints build on and do not
             contain, as with LoRA.
@@ -61,6 +63,7 @@ class Llava(Wrapped):
         self,
         model: str | None = None,
         sizes: LlavaSizes | None = None,
+        tower: VisionTower | None = None,
         start: str | None = None,
         base: str | None = None,
         lora: LoraSettings | None = None,
@@ -73,9 +76,12 @@ class Llava(Wrapped):
     ) -> None:
         super().__init__()
         check_quantize(quantize, model, lora)
+        if tower is not None and model is not None:
+            raise ValueError("tower replaces that of the compact model; expected no model beside it")
+        self.tower = [tower] if tower is not None else []  # the module is registered in the model
         if model is None:
             self.tokenizer = compact_tokenizer.load_compact()
-            self.model = CompactLlava(sizes or LlavaSizes(), len(self.tokenizer))
+            self.model = CompactLlava(sizes or LlavaSizes(), len(self.tokenizer), tower)
         else:
             from maskselect.lmm.loading import load_llava  # noqa: PLC0415  transformers is slow to import
 
@@ -83,9 +89,11 @@ class Llava(Wrapped):
             if dtype is not None:
                 self.upcast_trained()
         self.system_prompt = system_prompt
-        side = self.model.config.vision_config.image_size
-        padding = None if model is None else MeanPadding(side)
-        self.square = CentreCrop(side) if crop_image else padding
+        self.square: nn.Module | None = None
+        if tower is None:
+            side = self.model.config.vision_config.image_size
+            padding = None if model is None else MeanPadding(side)
+            self.square = CentreCrop(side) if crop_image else padding
         self.strip_added = frame_image
         self.frame_ids = [self.add_token(text, special=True) for text in IMAGE_FRAME] if frame_image else None
         if not reads_weights():
@@ -147,11 +155,15 @@ class Llava(Wrapped):
     @property
     def vision_width(self) -> int:
         """E."""
+        if self.tower:
+            return self.tower[0].channels
         return int(self.model.config.vision_config.hidden_size)
 
     @property
     def most_image_tokens(self) -> int:
         """T."""
+        if self.tower:
+            return self.tower[0].tokens
         vision = self.model.config.vision_config
         return int(vision.image_size // vision.patch_size) ** 2
 
@@ -159,11 +171,19 @@ class Llava(Wrapped):
         """None: every image becomes a plain sequence of T tokens."""
         return None
 
+    @property
+    def frozen_elsewhere(self) -> set[str]:
+        """Names of frozen tensors that are read from files of their own, so that no checkpoint holds them."""
+        tower = {f"model.model.vision_tower.{name}" for name in self.vision_tower.state_dict()} if self.tower else set()
+        return super().frozen_elsewhere | tower
+
     def vision_features(self, images: Tensor) -> Tensor:
         """Features of the frozen vision tower: (B, 3, H, W) float in [0, 1] to (B, T, E).
 
         The checkpoint's config chooses the layer (`vision_feature_layer`, -2 in LLaVA-1.5); the class token is dropped.
         """
+        if self.tower:
+            return self.tower[0].features(pad_to_square(images))
         config = self.model.config
         side = config.vision_config.image_size
         if self.square is not None:

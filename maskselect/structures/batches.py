@@ -54,9 +54,11 @@ class TextBatch(ByValue):
     """Pictures and texts about them. Not frozen, because Lightning moves batches by writing into them.
 
     Attributes:
-        images: (B, 3, S, S) uint8 RGB, each picture in the middle of a square of zeros.
+        images: (B, 3, S, S) uint8 RGB.
         texts: for each image pairs of question and answer; the question of a caption is "".
+        references: for each image and question the reference masks, (R, h, w) bool.
     """
 
     images: Tensor
     texts: list[list[tuple[str, str]]]
+    references: list[list[Tensor]]

@@ -84,6 +84,23 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class VisionTower(Protocol):
+    """A frozen network whose features become the image tokens of a language model. It is also a torch.nn.Module.
+
+    Attributes:
+        channels: E.
+        tokens: T, the same for every image.
+    """
+
+    channels: int
+    tokens: int
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) float in [0, 1] to (B, T, E)."""
+        ...
+
+
 class LanguageModel(Protocol):
     """A vision-language model, as systems and training use it. It is also a torch.nn.Module.
 

@@ -5,12 +5,14 @@ In training the answer is given (teacher forcing); at inference it is generated.
 Shape letters: P prompts, R prompts of all images of a batch, D width.
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskselect.structures.generation import Generated, LogitsProcessor
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import (
     ReadImages,
@@ -50,6 +52,7 @@ def forced_answers(
     answers: list[list[str]],
     seg_id: int,
     in_loss: list[bool] | None = None,
+    encode: Callable[[str], list[int]] | None = None,
 ) -> Answers:
     """Read every question followed by its answer.
 
@@ -59,17 +62,18 @@ def forced_answers(
         answers: for each image the texts of the answers.
         seg_id: id of `[SEG]`.
         in_loss: for each answer whether it counts in the loss; None for all.
+        encode: token ids of an answer; None for those of the tokenizer.
 
     Returns:
         One row for each image and question, in order.
     """
-    end = reader.lmm.tokenizer.eos_token_id
+    end, encode = reader.lmm.tokenizer.eos_token_id, encode or reader.lmm.token_ids
     parts: list[list[list[Segment]]] = []
     ids: list[list[int]] = []
     for prefix, image_questions, texts in zip(images.prefixes, questions, answers, strict=True):
         parts.append([])
         for question, text in zip(lay_out_prompts(reader, image_questions, prefix.end), texts, strict=True):
-            ids.append([*reader.lmm.token_ids(text), end])
+            ids.append([*encode(text), end])
             positions = list(range(question.end, question.end + len(ids[-1])))
             parts[-1].append([question, Segment([int(Slot.TEXT)] * len(ids[-1]), ids[-1], positions)])
     _, hidden = prompt_hidden(reader, images, parts, "causal")
@@ -131,23 +135,47 @@ def generated_answers(
 
 
 def _generate(reader: Reader, image: ReadImages, questions: list[str], seg_id: int) -> Answers:
+    generated = generate_texts(reader, image, questions, LONGEST_ANSWER, stop=(seg_id,))
+    device = image.tokens.images.device
+    has_seg = torch.tensor([ids[-1:] == [seg_id] for ids in generated.ids], dtype=torch.bool, device=device)
+    none = torch.zeros(reader.lmm.width, dtype=torch.float32, device=device)
+    rows = zip(generated.states, has_seg.tolist(), strict=True)
+    states = torch.stack([row[-1] if seg else none for row, seg in rows])
+    return Answers(states, has_seg, [reader.lmm.decode(ids) for ids in generated.ids])
+
+
+def generate_texts(
+    reader: Reader,
+    image: ReadImages,
+    questions: list[str],
+    longest: int,
+    stop: Collection[int] = (),
+    process: LogitsProcessor | None = None,
+) -> Generated:
+    """Answer questions about one image greedily, in one batch.
+
+    Args:
+        reader, image: the image that was read, with the references of these questions.
+        questions: their texts.
+        longest: maximum length of an answer in tokens.
+        stop, process: see `LanguageModel.generate`.
+
+    Raises:
+        ValueError: for an image that was read with gradients.
+    """
     if image.cache is None:
         raise ValueError("generating needs an image that was read without gradients")
     device = image.tokens.images.device
     owners = torch.zeros(len(questions), dtype=torch.long, device=device)
     segments = lay_out_prompts(reader, questions, image.prefixes[0].end)
     packed = sequence.pack([(None, [[segment]]) for segment in segments]).to(device)
-    generated = reader.lmm.generate(
+    return reader.lmm.generate(
         reader.embed(packed, image.tokens, owners),
-        LONGEST_ANSWER,
+        longest,
         valid=packed.kinds != Slot.PAD,
         positions=packed.positions,
-        stop=(seg_id,),
+        process=process,
+        stop=stop,
         cache=repeated_cache(reader, image.cache, owners),
         before=torch.ones(len(questions), len(image.prefixes[0]), dtype=torch.bool, device=device),
     )
-    has_seg = torch.tensor([ids[-1:] == [seg_id] for ids in generated.ids], dtype=torch.bool, device=device)
-    none = torch.zeros(reader.lmm.width, dtype=torch.float32, device=device)
-    rows = zip(generated.states, has_seg.tolist(), strict=True)
-    states = torch.stack([row[-1] if seg else none for row, seg in rows])
-    return Answers(states, has_seg, [reader.lmm.decode(ids) for ids in generated.ids])

@@ -38,7 +38,7 @@ from maskselect.structures.sample import Batch
 from maskselect.systems import questions
 from maskselect.systems.answering import Answers, forced_answers, generated_answers
 from maskselect.systems.candidates import CandidateSystem
-from maskselect.systems.reading import Reader
+from maskselect.systems.reading import Reader, batch_without_candidates
 from maskselect.systems.scoring import ReadImages, read_images
 from maskselect.tokens.mask_tokenizer import MaskTokenizer, NoMaskTokens
 
@@ -193,7 +193,7 @@ class LLMSeg(CandidateSystem):
     def read_candidates(self, image: np.ndarray, candidate_features: Tensor) -> ReadCandidates:
         """Read an image (H, W, 3) uint8 and its candidates (N, C) once for all prompts."""
         features = self.picture_features(image)
-        batch = _without_candidates(features, self.image_grids(image), self.channels, [[]], [[]])
+        batch = batch_without_candidates(features, self.image_grids(image), self.channels, [[]], [[]])
         embeddings = self.mask_embeddings(candidate_features.to(features.device))
         return ReadCandidates(read_images(self.reader, batch), embeddings)
 
@@ -267,7 +267,7 @@ class LLMSeg(CandidateSystem):
         with_seg = [target or not counts for target, counts in zip(has_target, in_loss, strict=True)]
         texts = iter([questions.answer(any_target, rng, self.phrasing) for any_target in with_seg])
         replies = [[next(texts) for _ in row] for row in image_questions]
-        blind = _without_candidates(
+        blind = batch_without_candidates(
             batch.image_features, batch.image_grids, self.channels, image_questions, batch.reference_features
         )
         answers = forced_answers(
@@ -307,15 +307,3 @@ class LLMSeg(CandidateSystem):
         buffers = self.reader.mask_tokenizer.named_buffers(prefix="reader.mask_tokenizer")
         lmm = {} if self.lmm.has_own_files else dict(cast(nn.Module, self.lmm).named_parameters("reader.lmm"))
         return {**trained, **dict(buffers), **lmm}
-
-
-def _without_candidates(
-    image_features: Tensor,
-    image_grids: Tensor | None,
-    channels: int,
-    prompts: list[list[str]],
-    references: list[list[Tensor]],
-) -> Batch:
-    """A batch for a language model that reads images and prompts, but no candidates."""
-    none = image_features.new_zeros(len(image_features), 0, channels)
-    return Batch(none, none[..., 0].bool(), image_features, prompts, references, image_grids=image_grids)

@@ -62,6 +62,13 @@ class TextItem:
 
     image: Tensor
     texts: list[tuple[str, str]]
+    references: list[Tensor]
+
+
+def collate_texts(items: list[TextItem]) -> TextBatch:
+    """Stack the pictures."""
+    images = torch.stack([item.image for item in items])
+    return TextBatch(images, [item.texts for item in items], [item.references for item in items])
 
 
 class TextPreparer:
@@ -88,22 +95,28 @@ class TextPreparer:
             annotated = source.load(number)
             texts = source.texts(number, annotated.extra, self.texts, rng)
             picture = photometric(annotated.image, rng) if self.augment else annotated.image
-            return TextItem(squared_image(picture, self.side)[0], texts)
+            no_references = torch.zeros(0, *picture.shape[:2], dtype=torch.bool)
+            return TextItem(squared_image(picture, self.side)[0], texts, [no_references] * len(texts))
 
     def collate(self, items: list[TextItem]) -> TextBatch:
         """Stack the pictures."""
-        return TextBatch(torch.stack([item.image for item in items]), [item.texts for item in items])
+        return collate_texts(items)
 
 
 def squared_image(image: np.ndarray, side: int) -> tuple[Tensor, tuple[int, int]]:
     """A picture in the middle of a square: (H, W, 3) uint8 to (3, S, S) uint8, and its size (h, w) therein."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     scale = side / max(image.shape[:2])
     size = (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
-    if size != image.shape[:2]:
-        scaled = F.interpolate(pixels[None].float(), size, mode="bilinear", antialias=True, align_corners=False)[0]
-        pixels = scaled.round().clamp(0, 255).to(torch.uint8)
-    return pad_to_square(pixels).contiguous(), size
+    return pad_to_square(resized_image(image, size)).contiguous(), size
+
+
+def resized_image(image: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """(H, W, 3) uint8 to (3, h, w) uint8, bilinear and antialiased; the aspect may change."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if size == image.shape[:2]:
+        return pixels
+    scaled = F.interpolate(pixels[None].float(), size, mode="bilinear", antialias=True, align_corners=False)[0]
+    return scaled.round().clamp(0, 255).to(torch.uint8)
 
 
 def photometric(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

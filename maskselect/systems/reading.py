@@ -138,3 +138,15 @@ class Reader(nn.Module):
             if pre is not None:
                 out = sequence.scatter(out, rows, slot, pre.expand(1, 1, -1), torch.zeros_like(owners))
         return out
+
+
+def batch_without_candidates(
+    image_features: Tensor,
+    image_grids: Tensor | None,
+    channels: int,
+    prompts: list[list[str]],
+    references: list[list[Tensor]],
+) -> Batch:
+    """A batch for a language model that reads images and prompts, but no candidates."""
+    none = image_features.new_zeros(len(image_features), 0, channels)
+    return Batch(none, none[..., 0].bool(), image_features, prompts, references, image_grids=image_grids)

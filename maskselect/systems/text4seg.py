@@ -1,0 +1,404 @@
+"""Text4Seg (arXiv 2410.09855) and Text4Seg++ (arXiv 2509.06321): a language model writes masks as text.
+
+    image, question -> language model -> text -> codec -> masks
+
+Image-wise descriptors (`codecs/descriptors.py`) make it Text4Seg, box-wise descriptors with bricks
+(`codecs/boxwise.py`) Text4Seg++. Three things are ours: a `<mask-ref>` in a prompt becomes a mask token, as in RAS;
+each mask has a score, the mean probability of the tokens of its foreground; decoding may be constrained to the grammar
+of the codec. On a clip, each frame is answered alone, and masks are linked to objects (`systems/linking.py`).
+
+Shape letters: B images, P prompts, R references, T image tokens, E width of the vision tower, M masks, H W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from maskselect.backends import checkpoints, needs
+from maskselect.backends.weightless import reads_weights
+from maskselect.lmm.lora import fit_adapters
+from maskselect.ops.pooling import cell_weights
+from maskselect.structures.answer import Answer
+from maskselect.structures.batches import TextBatch
+from maskselect.structures.clip import Clip
+from maskselect.structures.codec import Codec
+from maskselect.structures.groups import GroupSource, PrepareSettings, using
+from maskselect.structures.masks import MaskSet
+from maskselect.structures.needs import FRAME_TOKENS, PROMPT_TOKENS, Arguments, Need
+from maskselect.structures.protocols import LanguageModel
+from maskselect.structures.sample import MASK_REF, Prompt
+from maskselect.systems import text_questions
+from maskselect.systems.answering import forced_answers, generate_texts
+from maskselect.systems.linking import Links
+from maskselect.systems.picture_batches import TextItem, collate_texts, resized_image
+from maskselect.systems.reading import Reader, batch_without_candidates
+from maskselect.systems.scoring import ReadImages, in_passes, read_images
+from maskselect.systems.text_questions import Phrasing
+from maskselect.systems.writing import GrammarProcessor, TokenTexts
+from maskselect.tokens.mask_tokenizer import MaskTokenizer
+
+PAPERS = {"text4seg": ("Text4Seg", "2410.09855"), "text4segpp": ("Text4Seg++", "2509.06321")}
+
+
+@dataclass(frozen=True)
+class PictureReading:
+    """A picture, read.
+
+    Attributes:
+        images: its prefix and cache.
+        features: (T, E) of the vision tower.
+        size: (H, W) of the picture.
+    """
+
+    images: ReadImages
+    features: Tensor
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ClipReading:
+    """A clip; its frames are read one after another in `answer`, so that memory is that of one frame."""
+
+    clip: Clip
+
+
+class Text4Seg(nn.Module):
+    """A language model that answers with masks as text.
+
+    Args:
+        lmm: the language model; with LoRA as published, or without, which trains all of it.
+        codec: how masks are written.
+        variant: name of the system: "text4seg", or "text4segpp" with a box-wise codec.
+        side: pictures become squares of this side, without padding, as in the released Text4Seg for LLaVA; the cells of
+            the codec then match the image tokens.
+        label: label of a mask in the text. "prompt" is the prompt, as published for referring expressions; "region"
+            writes `roi0`, `roi1`, … (box-wise codecs only); any other text is used for all masks.
+        phrasing: "sentences" or "plain", see `systems/text_questions.py`.
+        longest: maximum length of an answer in tokens.
+        constrained: allow only tokens that the grammar of the codec permits; expects phrasing "plain".
+        extra_tokens: further tokens to add to the vocabulary, such as brackets and line breaks, which shorten answers
+            of a compact tokenizer.
+        start: checkpoint to start from: of this system, or of RAS with the same encoders and sizes, whose language
+            model and mask projector are taken, the latter for image tokens too.
+
+    Raises:
+        ValueError: for settings that exclude each other, or a checkpoint that does not fit.
+        FileNotFoundError: if `start` does not exist.
+    """
+
+    summary = "a language model writes the masks as text, which is decoded"
+    runs_every_part = True
+    uses_threshold = True
+    answers_prompts = True
+
+    def __init__(
+        self,
+        lmm: LanguageModel,
+        codec: Codec,
+        variant: Literal["text4seg", "text4segpp"] = "text4segpp",
+        side: int = 256,
+        label: str = "prompt",
+        phrasing: Phrasing = "plain",
+        longest: int = 512,
+        constrained: bool = False,
+        extra_tokens: Sequence[str] = (),
+        start: str | None = None,
+    ) -> None:
+        super().__init__()
+        if constrained and phrasing != "plain":
+            raise ValueError(f"constrained decoding writes masks alone; expected phrasing 'plain', got {phrasing!r}")
+        self.name = variant
+        self.title, self.paper = PAPERS[variant]
+        for token in (*codec.tokens, *extra_tokens):
+            lmm.add_token(token)
+        self.reader = Reader(lmm, MaskTokenizer(lmm.vision_width, lmm.width))
+        self.codec, self.side, self.label, self.phrasing = codec, side, label, phrasing
+        self.longest, self.constrained = longest, constrained
+        self.texts = TokenTexts(lmm)
+        lmm.projector.requires_grad_(True)
+        for name, parameter in self.reader.named_parameters():
+            if "embed_tokens" in name or "lm_head" in name:
+                parameter.requires_grad_(True)
+        if start is not None and reads_weights():
+            self._start(start)
+        self.train()
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The checkpoint that it starts from, and weights of a language model that would stay random."""
+        found = needs.checkpoint(arguments.get("start"), "where training starts from")
+        return found if arguments.get("start") else found + needs.random_language_model(arguments)
+
+    def step_tokens(self, images: int, prompts: int, candidates: int) -> int:
+        """Tokens that the language model reads in a training step."""
+        return images * (FRAME_TOKENS + self.lmm.most_image_tokens) + prompts * (PROMPT_TOKENS + self.longest // 4)
+
+    @property
+    def lmm(self) -> LanguageModel:
+        """The language model."""
+        return self.reader.lmm
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode; the vision tower stays in evaluation mode."""
+        super().train(mode)
+        self.lmm.vision_tower.eval()
+        return self
+
+    # --- features -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def image_features(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 to (B, T, E), computed without autocast."""
+        device = next(self.parameters()).device
+        with torch.autocast(device.type, enabled=False):
+            return self.lmm.vision_features(images.to(device).float() / 255)
+
+    def image_grid(self) -> tuple[int, int]:
+        """Rows and columns of the image tokens."""
+        grid = self.lmm.image_grid(self.side, self.side)
+        side = round(self.lmm.most_image_tokens**0.5)
+        return grid or (side, side)
+
+    def pooled(self, features: Tensor, masks: Tensor) -> Tensor:
+        """Mean of the image's features under masks: (T, E) and (R, h, w) bool over all of the picture to (R, E)."""
+        grid = self.image_grid()
+        if not len(masks):
+            return features.new_zeros(0, features.shape[-1])
+        weights = cell_weights(masks.to(features.device), grid).flatten(1)
+        return (weights @ features) / weights.sum(-1, keepdim=True).clamp(min=1e-6)
+
+    def _read(self, features: Tensor, prompts: list[list[str]], references: list[list[Tensor]]) -> ReadImages:
+        grid = self.lmm.image_grid(self.side, self.side)
+        grids = None if grid is None else torch.tensor([grid] * len(features), dtype=torch.int64)
+        batch = batch_without_candidates(features, grids, features.shape[-1], prompts, references)
+        return read_images(self.reader, batch)
+
+    # --- inference ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def read(self, visual: np.ndarray | Clip, extra: MaskSet | None = None) -> PictureReading | ClipReading:
+        """See `structures.protocols.System`.
+
+        Raises:
+            ValueError: for extra candidates.
+        """
+        if extra is not None:
+            raise ValueError(f"{self.title} has no candidates; expected no extra ones")
+        if not isinstance(visual, np.ndarray):
+            return ClipReading(visual)
+        features = self.image_features(resized_image(visual, (self.side, self.side))[None])
+        return PictureReading(self._read(features, [[]], [[]]), features[0], (visual.shape[0], visual.shape[1]))
+
+    @torch.no_grad()
+    def answer(
+        self, reading: PictureReading | ClipReading, prompts: list[Prompt], threshold: float | None
+    ) -> list[Answer]:
+        """See `structures.protocols.System`; a mask below the threshold is left out."""
+        if isinstance(reading, PictureReading):
+            references = [self.pooled(reading.features, prompt.references) for prompt in prompts]
+            return self._answers(reading, [prompt.text for prompt in prompts], references, threshold)
+        clip = reading.clip
+        texts, pooled = [prompt.text for prompt in prompts], self._references_of(clip, prompts)
+        links = [Links(len(clip), clip.size) for _ in prompts]
+        written: list[list[str]] = [[] for _ in prompts]
+        for number in range(len(clip)):
+            frame = self.read(clip[number])
+            assert isinstance(frame, PictureReading)
+            relative = frame.features - frame.features.mean(0, keepdim=True)
+            answers = self._answers(frame, texts, pooled, threshold)
+            for link, lines, answer in zip(links, written, answers, strict=True):
+                assert isinstance(answer.masks, Tensor)
+                link.add(number, answer.masks, answer.scores, self.pooled(relative, answer.masks).cpu())
+                lines.append(answer.text or "")
+        return [replace(link.answer(), text="\n".join(lines)) for link, lines in zip(links, written, strict=True)]
+
+    def _references_of(self, clip: Clip, prompts: list[Prompt]) -> list[Tensor]:
+        """For each prompt the pooled references (R, E), each from its own frame."""
+        out: list[list[Tensor]] = [[] for _ in prompts]
+        for prompt, rows in zip(prompts, out, strict=True):
+            for frame, mask in zip(prompt.frames, prompt.references, strict=True):
+                picture = resized_image(clip[frame], (self.side, self.side))
+                rows.append(self.pooled(self.image_features(picture[None])[0], mask[None]))
+        width = self.lmm.vision_width
+        return [torch.cat([torch.zeros(0, width, dtype=torch.float32), *(row.cpu() for row in rows)]) for rows in out]
+
+    def _answers(
+        self, reading: PictureReading, prompts: list[str], references: list[Tensor], threshold: float | None
+    ) -> list[Answer]:
+        device = reading.features.device
+        none = reading.features.new_zeros(0, reading.features.shape[-1])
+        tokens = self.reader.mask_tokenizer(torch.cat([none, *(r.to(device) for r in references)]))
+        questions = [text_questions.question(text, "partial", self.phrasing, None) for text in prompts]
+        answers: list[Answer] = []
+        for some, images in in_passes(reading.images, questions, tokens):
+            asked = prompts[len(answers) : len(answers) + len(some)]
+            process = self._processor(asked) if self.constrained else None
+            written = generate_texts(self.reader, images, some, self.longest, process=process)
+            for prompt, ids, states in zip(asked, written.ids, written.states, strict=True):
+                answers.append(self._decoded(prompt, ids, states, reading.size, threshold))
+        return answers
+
+    def _decoded(
+        self, prompt: str, ids: list[int], states: Tensor, size: tuple[int, int], threshold: float | None
+    ) -> Answer:
+        """The masks that an answer describes, by falling score."""
+        text = self.texts.decode(ids)
+        decoded = self.codec.decode(text, size, self._labels(prompt, None))
+        spans = self.codec.foreground(text, decoded.labels)
+        scores = self._scores(ids, states, spans)
+        order = scores.argsort(descending=True, stable=True)
+        order = order[scores[order] >= (0.0 if threshold is None else threshold)]
+        return Answer(decoded.masks[order], scores[order], text=text.strip(), failure=decoded.failure)
+
+    def _scores(self, ids: list[int], states: Tensor, spans: list[list[tuple[int, int]]]) -> Tensor:
+        """Mean probability of the tokens within the spans of each mask: (M,) in [0, 1]."""
+        if not spans:
+            return torch.zeros(0, dtype=torch.float32)
+        probabilities = self.lmm.token_logits(states).float().softmax(-1)
+        sure = probabilities[torch.arange(len(ids), dtype=torch.int64), torch.tensor(ids, dtype=torch.int64)].cpu()
+        ends = torch.tensor([len(self.texts.texts[number]) for number in ids], dtype=torch.int64).cumsum(0)
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]])
+        scores = []
+        for runs in spans:
+            inside = torch.zeros(len(ids), dtype=torch.bool)
+            for start, end in runs:
+                inside |= (starts < end) & (ends > start)
+            scores.append(sure[inside].mean())
+        return torch.stack(scores).clamp(0, 1)
+
+    def _processor(self, prompts: list[str]) -> GrammarProcessor:
+        return GrammarProcessor([self.codec.grammar(self._labels(prompt, None)) for prompt in prompts], self.texts)
+
+    def _labels(self, prompt: str, masks: int | None) -> list[str] | None:
+        """Labels of so many masks; with None those that may occur, None for any."""
+        if self.label == "region":
+            return None
+        label = prompt.replace(MASK_REF, "reference") if self.label == "prompt" else self.label
+        return [label.lower()] * (1 if masks is None else masks)
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def preparer(self, settings: PrepareSettings, training: bool) -> "AnswerPreparer":
+        """Pictures with questions and answers."""
+        return AnswerPreparer(self, training)
+
+    def written(self, prompt: str, masks: Tensor, rng: np.random.Generator | None) -> tuple[str, str]:
+        """Question and answer of a prompt whose targets are (M, H, W) bool."""
+        labels = self._labels(prompt, len(masks))
+        text = self.codec.encode(masks, labels)
+        question = text_questions.question(prompt, "partial", self.phrasing, rng)
+        return question, text_questions.answer(text, self.phrasing, rng)
+
+    def loss(self, batch: TextBatch) -> dict[str, Tensor]:
+        """Mean cross entropy of the tokens of answers."""
+        features = self.image_features(batch.images)
+        if self.training:
+            self.reader.mask_tokenizer.fit_statistics(rearrange(features, "b t e -> (b t) e"))
+        references = [
+            [self.pooled(row, masks) for masks in own] for row, own in zip(features, batch.references, strict=True)
+        ]
+        questions = [[question for question, _ in texts] for texts in batch.texts]
+        answers = [[answer for _, answer in texts] for texts in batch.texts]
+        images = self._read(features, questions, references)
+        forced = forced_answers(self.reader, images, questions, answers, -1, encode=self.texts.encode)
+        assert forced.loss is not None
+        return {"loss": forced.loss}
+
+    @torch.no_grad()
+    def validate(self, batch: TextBatch) -> dict[str, Tensor]:
+        """The loss."""
+        return self.loss(batch)
+
+    def blocks(self) -> list[nn.Module]:
+        """Layers of the language model, which may be sharded one by one.
+
+        Raises:
+            ValueError: without gradient checkpointing, as for candidate systems.
+        """
+        if not self.lmm.gradient_checkpointing:
+            raise ValueError("lmm.gradient_checkpointing must be true where the language model is sharded")
+        layers: Any = self.lmm.language_model.layers
+        return list(layers)
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """All trained tensors, the statistics of features, and a language model that is in no file of its own."""
+        trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        buffers = dict(self.reader.mask_tokenizer.named_buffers(prefix="reader.mask_tokenizer"))
+        if self.lmm.has_own_files:
+            return {**trained, **buffers}
+        elsewhere = {f"reader.lmm.{name}" for name in self.lmm.frozen_elsewhere}
+        model = cast(nn.Module, self.lmm).named_parameters("reader.lmm")
+        return {**trained, **buffers, **{name: p for name, p in model if name not in elsewhere}}
+
+    def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
+        """Load the result of `learned_state`.
+
+        Raises:
+            ValueError: when a tensor is missing, unknown or of another shape.
+        """
+        held = self.state_dict()
+        tensors = fit_adapters(tensors, held, origin, "reader.lmm." if self.lmm.has_own_files else None)
+        checkpoints.check_fit(self.learned_state(), tensors, str(origin), f"{self.title} as configured")
+        self.load_state_dict(tensors, strict=False)
+
+    def _start(self, checkpoint: str) -> None:
+        tensors = checkpoints.read_tensors(checkpoint)
+        if checkpoints.read_card(checkpoint)["system"] in PAPERS:
+            self.load_learned(tensors, checkpoint)
+            return
+        model = "reader.lmm.model."
+        tower = f"{model}model.vision_tower."
+        taken = {k: v.float() for k, v in tensors.items() if k.startswith("reader.") and not k.startswith(tower)}
+        masks, projector = "reader.mask_tokenizer.", f"{model}model.multi_modal_projector.linear_"
+        # RAS appends the score of the proposal to the features of a mask.
+        for name in ("mean", "scale", "projector.0.weight"):
+            taken[masks + name] = taken[masks + name][..., : self.lmm.vision_width]
+        # Image tokens come from features that are not standardised, so their projector standardises too.
+        weight = taken[f"{masks}projector.0.weight"] * taken[f"{masks}scale"]
+        taken[f"{projector}1.weight"] = weight
+        taken[f"{projector}1.bias"] = taken[f"{masks}projector.0.bias"] - weight @ taken[f"{masks}mean"]
+        for kind in ("weight", "bias"):
+            taken[f"{projector}2.{kind}"] = taken[f"{masks}projector.2.{kind}"]
+        held = self.state_dict()
+        for name in (f"{model}model.language_model.embed_tokens.weight", f"{model}lm_head.weight"):
+            if name in taken:
+                taken[name] = torch.cat([taken[name], held[name][len(taken[name]) :]])
+        checkpoints.check_fit(
+            {k: held[k] for k in taken if k in held}, taken, checkpoint, f"{self.title} as configured"
+        )
+        self.load_state_dict(taken, strict=False)
+
+
+class AnswerPreparer:
+    """Pictures with questions and the answers that a `Text4Seg` shall write.
+
+    Args:
+        system: which writes the answers.
+        training: draw questions and answers at random.
+    """
+
+    def __init__(self, system: Text4Seg, training: bool) -> None:
+        self.system, self.training = system, training
+
+    def prepare(self, source: GroupSource, number: int, rng: np.random.Generator, prompts: int) -> TextItem:
+        """See `structures.protocols.Preparer`."""
+        with using(source, number):
+            annotated = source.load(number)
+            queries = source.queries(number, annotated.extra, prompts, rng)
+            drawn = rng if self.training else None
+            texts = [self.system.written(q.text, annotated.masks[list(q.targets)], drawn) for q in queries]
+            references = [annotated.masks[list(q.references)] for q in queries]
+            side = self.system.side
+            return TextItem(resized_image(annotated.image, (side, side)), texts, references)
+
+    def collate(self, items: list[TextItem]) -> TextBatch:
+        """Stack the pictures."""
+        return collate_texts(items)

@@ -1,0 +1,239 @@
+"""Text4Seg and Text4Seg++: training, answers, grammar, references, clips, and where training starts."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.codecs.boxwise import BoxwiseCodec
+from maskselect.codecs.descriptors import DescriptorCodec
+from maskselect.encoders.ensemble import EncoderEnsemble
+from maskselect.encoders.grid_tower import GridTower
+from maskselect.encoders.position import SinusoidEncoder
+from maskselect.lmm.llava import Llava
+from maskselect.predictor import Model
+from maskselect.structures.groups import Annotated, PrepareSettings, Query
+from maskselect.structures.protocols import GroupLearner, System, VisionTower
+from maskselect.structures.sample import Prompt
+from maskselect.systems.text4seg import PictureReading, Text4Seg
+from maskselect.systems.writing import GrammarProcessor, TokenTexts
+from tests.systems.tiny import SIZES, tiny_ras
+
+NONE = torch.zeros(0, 32, 32, dtype=torch.bool)
+CODECS: dict[str, Any] = {
+    "text4segpp": BoxwiseCodec(bins=4, longest=3),
+    "text4seg": DescriptorCodec(grid=4, special_tags=True),
+}
+
+
+class Quadrants:
+    """One picture with four masks, and prompts for some of them."""
+
+    prompts = (
+        Query("red", (), (0,)),
+        Query("blue", (), (3,)),
+        Query("the pair", (), (1, 2)),
+        Query("like <mask-ref>", (1,), (2,)),
+        Query("stars", (), ()),
+    )
+
+    def __len__(self) -> int:
+        return 1
+
+    def image_id(self, item: int) -> str:
+        return "quadrants"
+
+    def version(self, item: int) -> str:
+        return "1"
+
+    def prompts_of(self, item: int) -> int:
+        return len(self.prompts)
+
+    def load(self, item: int) -> Annotated:
+        image = np.zeros((32, 32, 3), np.uint8)
+        masks = torch.zeros(4, 32, 32, dtype=torch.bool)
+        for number, mask in enumerate(masks):
+            y, x = divmod(number, 2)
+            mask[16 * y : 16 * y + 16, 16 * x : 16 * x + 8] = True
+            image[mask.numpy()] = 60 * number + 50
+        return Annotated(image, masks)
+
+    def queries(self, item: int, extra: object, count: int, rng: object) -> list[Query]:
+        return list(self.prompts[:count])
+
+    def caption(self, item: int, extra: object, rng: object) -> str:
+        raise ValueError("no captions")
+
+
+def tiny(variant: str, **arguments: Any) -> Text4Seg:
+    torch.manual_seed(0)
+    label = "region" if variant == "text4segpp" else "target"
+    settings = {"variant": variant, "label": label, "side": 32, "longest": 160} | arguments
+    return Text4Seg(Llava(sizes=SIZES), CODECS[variant], **settings)
+
+
+def asked(system: Text4Seg) -> list[Prompt]:
+    annotated = Quadrants().load(0)
+    return [Prompt(q.text, annotated.masks[list(q.references)]) for q in Quadrants.prompts]
+
+
+@pytest.fixture(scope="module", params=CODECS)
+def learned(request: pytest.FixtureRequest) -> Text4Seg:
+    """A tiny system that knows the answers of one picture by heart."""
+    system = tiny(request.param)
+    preparer = system.preparer(PrepareSettings(), True)
+    batch = preparer.collate([preparer.prepare(Quadrants(), 0, np.random.default_rng(0), 5)])
+    optimiser = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], lr=5e-3)
+    for _ in range(300):
+        loss = system.loss(batch)["loss"]
+        if float(loss.detach()) < 2e-3:
+            break
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) < 2e-2
+    return system.eval()
+
+
+def test_is_a_system_and_a_learner() -> None:
+    system = tiny("text4segpp")
+    assert isinstance(system, System) and isinstance(system, GroupLearner)
+    assert (system.name, system.paper) == ("text4segpp", "2509.06321")
+    with pytest.raises(ValueError, match="expected phrasing 'plain'"):
+        tiny("text4seg", phrasing="sentences", constrained=True)
+    with pytest.raises(ValueError, match="has no candidates"):
+        system.read(np.zeros((32, 32, 3), np.uint8), extra=object())  # type: ignore[arg-type]
+
+
+def test_answers_what_it_learned(learned: Text4Seg) -> None:
+    annotated = Quadrants().load(0)
+    answers = learned.answer(learned.read(annotated.image), asked(learned), None)
+    for query, answer in zip(Quadrants.prompts, answers, strict=True):
+        expected = annotated.masks[list(query.targets)]
+        assert answer.failure is None and answer.pool is None and answer.text is not None
+        assert isinstance(answer.masks, Tensor)
+        assert torch.equal(answer.masks.any(0), expected.any(0)), answer.text
+        assert len(answer.masks) == (len(query.targets) if learned.name == "text4segpp" else min(1, len(query.targets)))
+        assert (answer.scores > 0.9).all() and (answer.scores.diff() <= 0).all()
+    higher = learned.answer(learned.read(annotated.image), asked(learned), 1.01)
+    assert all(len(answer.masks) == 0 for answer in higher)
+
+
+def test_prompts_of_one_picture_do_not_change_each_other(learned: Text4Seg) -> None:
+    reading, prompts = learned.read(Quadrants().load(0).image), asked(learned)
+    together = learned.answer(reading, prompts * 4, None)
+    for prompt, answer in zip(prompts * 4, together, strict=True):
+        (alone,) = learned.answer(reading, [prompt], None)
+        assert alone.text == answer.text
+        torch.testing.assert_close(alone.scores, answer.scores)
+
+
+def test_constrained_decoding_of_a_trained_model_changes_nothing(learned: Text4Seg) -> None:
+    reading, prompts = learned.read(Quadrants().load(0).image), asked(learned)
+    free = [answer.text for answer in learned.answer(reading, prompts, None)]
+    learned.constrained = True
+    try:
+        assert [answer.text for answer in learned.answer(reading, prompts, None)] == free
+    finally:
+        learned.constrained = False
+
+
+def test_a_picture_is_a_clip_of_one_frame(learned: Text4Seg) -> None:
+    model, image = Model(learned), Quadrants().load(0).image
+    clip = model.select_video([image, image], "the pair")
+    group = model.select(image, "the pair")
+    assert len(clip) == len(group)
+    assert np.array_equal(clip.frame(0).any(0), group.mask) and np.array_equal(clip.frame(1).any(0), group.mask)
+    assert group.candidates is None and group.text
+
+
+def test_saves_and_loads(learned: Text4Seg, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "t.safetensors", learned.learned_state(), {"system": learned.name})
+    again = tiny(learned.name, start=str(tmp_path / "t.safetensors")).eval()
+    reading, other = learned.read(Quadrants().load(0).image), again.read(Quadrants().load(0).image)
+    texts = [[a.text for a in s.answer(r, asked(s), None)] for s, r in ((learned, reading), (again, other))]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("variant", CODECS)
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_the_model_prefers_the_grammar_gives_masks(variant: str, seed: int) -> None:
+    system = tiny(variant, extra_tokens=["[[", "]]", "\n"])
+    texts, codec = system.texts, system.codec
+    generator = torch.Generator().manual_seed(seed)
+    labels = system._labels("x", None)
+    process = GrammarProcessor([codec.grammar(labels)] * 2, texts)
+    ids: list[list[int]] = [[], []]
+    ended = [False, False]
+    for _ in range(400):
+        logits = process(ids, 3 * torch.randn(2, len(texts.texts), generator=generator))
+        for row, token in enumerate(logits.argmax(-1).tolist()):
+            if token == texts.end:
+                ended[row] = True
+            if not ended[row]:
+                ids[row].append(token)
+        if all(ended):
+            break
+    for row, done in zip(ids, ended, strict=True):
+        decoded = codec.decode(texts.decode(row), (8, 8), labels)
+        if done:
+            assert decoded.failure is None and decoded.repairs == 0, texts.decode(row)
+    assert any(ended)
+
+
+def test_texts_are_tokenised_exactly() -> None:
+    texts = TokenTexts(tiny("text4segpp").lmm)
+    answer = CODECS["text4segpp"].encode(Quadrants().load(0).masks)
+    assert texts.decode(texts.encode(answer)) == answer
+    assert texts.encode("ß") == texts.lmm.token_ids("ß")  # a letter of several tokens
+    assert texts.end not in texts.encode(answer)
+
+
+def test_where_the_foreground_is_written() -> None:
+    codec = CODECS["text4segpp"]
+    masks = Quadrants().load(0).masks[[0, 3]]
+    text = codec.encode(masks)
+    spans = codec.foreground(text, codec.decode(text, (32, 32)).labels)
+    assert len(spans) == 2 and all(text[slice(*span)].startswith("fg") for runs in spans for span in runs)
+    assert sum(map(len, spans)) == text.count("fg")
+    rows = DescriptorCodec(grid=4)
+    text = rows.encode(masks, ["cat", "dog"])
+    (cat, dog) = rows.foreground(text, ["cat", "dog"])
+    assert [text[slice(*span)].strip() for span in cat] == ["cat *1"] * 2
+    assert [text[slice(*span)].strip() for span in dog] == ["dog *1"] * 2
+    assert codec.foreground("none", ["a"]) == [[(0, 4)]] and rows.foreground("none", ["a"]) == [[(0, 4)]]
+
+
+def test_a_reference_is_pooled_under_its_mask() -> None:
+    system = tiny("text4segpp")
+    features = torch.arange(4.0)[:, None].expand(4, system.lmm.vision_width)
+    masks = torch.zeros(2, 16, 24, dtype=torch.bool)
+    masks[0, :8, :12], masks[1, :, 12:] = True, True
+    assert system.pooled(features, masks)[:, 0].tolist() == [0.0, 2.0]  # tokens 1 and 3 under the second
+
+
+def test_starts_from_ras_with_cells_as_masks(tmp_path: Path) -> None:
+    ras = tiny_ras()
+    ras.reader.mask_tokenizer.fit_statistics(torch.randn(50, ras.channels) * 3 + 1)
+    write_checkpoint(tmp_path / "ras.safetensors", ras.learned_state(), {"system": "ras"})
+    tower = GridTower(EncoderEnsemble([SinusoidEncoder(grid=8, frequencies=3)]), grid=4)
+    assert isinstance(tower, VisionTower)
+    start = str(tmp_path / "ras.safetensors")
+    system = Text4Seg(Llava(sizes=SIZES, tower=tower), CODECS["text4segpp"], side=32, label="region", start=start)
+    features = system.image_features(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert features.shape == (1, 16, system.lmm.vision_width) == (1, 16, tower.channels)
+    as_masks = system.reader.mask_tokenizer(features[0])
+    torch.testing.assert_close(system.lmm.project_image(features)[0], as_masks, atol=1e-4, rtol=1e-4)
+    kept = ras.reader.mask_tokenizer.mean[: tower.channels]
+    torch.testing.assert_close(system.reader.mask_tokenizer.mean, kept, atol=1e-2, rtol=1e-2)
+    words = ras.lmm.token_ids("red mug")
+    torch.testing.assert_close(
+        system.lmm.embed(torch.tensor(words)), ras.lmm.embed(torch.tensor(words)), atol=1e-3, rtol=1e-3
+    )
+    assert not any("vision_tower" in name for name in system.learned_state())
+    reading = system.eval().read(np.zeros((32, 48, 3), np.uint8))
+    assert isinstance(reading, PictureReading) and reading.size == (32, 48)
