@@ -39,7 +39,7 @@ def test_no_rooms_for_odds_and_ends() -> None:
     assert not [path for path in SOURCES if forbidden & {path.stem, *path.parent.parts}]
 
 
-PREDICTS = ("backends", "encoders", "heads", "lmm", "ops", "proposers", "structures", "systems", "tokens")
+PREDICTS = ("backends", "encoders", "heads", "lmm", "ops", "proposers", "refiners", "structures", "systems", "tokens")
 MAKERS = {"as_tensor", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randn", "tensor", "zeros"}
 
 

@@ -1,0 +1,83 @@
+"""Snapping to proposals: which are taken, when the coarse mask stays, and masks of scenes."""
+
+import numpy as np
+import pytest
+import torch
+
+from maskselect.ops.masks import resize_nearest, resize_smooth
+from maskselect.ops.overlap import pairwise_iou
+from maskselect.refiners.snapping import SnappingRefiner
+from maskselect.scenes.samples import ask_scenes
+from maskselect.structures.masks import MaskSet
+from maskselect.structures.protocols import Cacheable
+from maskselect.structures.refiner import Refiner
+
+IMAGE = np.zeros((32, 48, 3), np.uint8)
+
+
+class Fixed:
+    """Proposes the same masks for every image, and counts."""
+
+    def __init__(self, masks: torch.Tensor) -> None:
+        self.masks, self.calls = masks, 0
+
+    def propose(self, image: np.ndarray) -> MaskSet:
+        self.calls += 1
+        return MaskSet(self.masks, torch.ones(len(self.masks)), "fixed")
+
+    def cache_key(self) -> str:
+        return "fixed"
+
+
+def box(x0: int, y0: int, x1: int, y1: int, size: tuple[int, int] = (32, 48)) -> torch.Tensor:
+    mask = torch.zeros(*size, dtype=torch.bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def test_the_union_of_proposals_within_the_mask_is_taken() -> None:
+    left, right, other = box(1, 1, 12, 12), box(12, 1, 20, 12), box(30, 3, 45, 20)
+    proposer = Fixed(torch.stack([left, right, other]))
+    refiner = SnappingRefiner(proposer)
+    assert isinstance(refiner, Refiner) and isinstance(refiner, Cacheable)
+    coarse = box(0, 0, 5, 3, (8, 12))[None]
+    for _ in range(2):
+        assert torch.equal(refiner.refine(IMAGE, coarse)[0], left | right)
+    assert proposer.calls == 1
+
+
+def test_the_coarse_mask_stays_where_no_proposal_fits() -> None:
+    inside, around = box(2, 2, 4, 4), box(0, 0, 48, 32)
+    coarse = torch.stack([box(0, 0, 4, 3, (8, 12)), torch.zeros(8, 12, dtype=torch.bool)])
+    for masks in (around[None], inside[None], around[None][:0]):
+        found = SnappingRefiner(Fixed(masks)).refine(IMAGE, coarse)
+        assert torch.equal(found, resize_nearest(coarse, (32, 48)))
+    taken = SnappingRefiner(Fixed(inside[None]), least_iou=0).refine(IMAGE, coarse)
+    assert torch.equal(taken[0], inside) and not taken[1].any()
+
+
+def test_proposals_of_the_caller_replace_the_proposer() -> None:
+    proposer = Fixed(box(0, 0, 48, 32)[None])
+    given = MaskSet(box(0, 0, 8, 6, (16, 24))[None], torch.ones(1), "given")
+    found = SnappingRefiner(proposer).refine(IMAGE, box(0, 0, 4, 3, (8, 12))[None], given)
+    assert torch.equal(found[0], box(0, 0, 16, 12)) and proposer.calls == 0
+
+
+def test_with_exact_proposals_no_mask_of_a_scene_gets_worse() -> None:
+    for scene in ask_scenes("val", 0, 4):
+        truth = torch.from_numpy(scene.masks)
+        refiner = SnappingRefiner(Fixed(truth))
+        assert torch.equal(refiner.refine(scene.image, truth), truth)
+        for grid in (16, 32):
+            coarse = torch.stack([torch.from_numpy(resize_smooth(mask, (grid, grid))) for mask in scene.masks])
+            before = pairwise_iou(resize_nearest(coarse, scene.image.shape[:2]), truth).diagonal()
+            after = pairwise_iou(refiner.refine(scene.image, coarse), truth).diagonal()
+            assert after.mean() > before.mean() and (after >= before).float().mean() > 0.9
+
+
+def test_settings_and_key() -> None:
+    proposer = Fixed(box(0, 0, 1, 1)[None])
+    assert SnappingRefiner(proposer).cache_key() != SnappingRefiner(proposer, threshold=0.4).cache_key()
+    for arguments in ({"threshold": 1.0}, {"least_iou": 1.5}):
+        with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\) and least_iou in \[0, 1\], got"):
+            SnappingRefiner(proposer, **arguments)
