@@ -34,7 +34,7 @@ from maskselect.ops.masks import resize_nearest
 from maskselect.proposers.store import StoredProposer
 from maskselect.structures.answer import Answer
 from maskselect.structures.arguments import checked_extra, checked_threshold
-from maskselect.structures.clip import ClipMasks
+from maskselect.structures.clip import Clip, ClipMasks
 from maskselect.structures.facts import ModelFacts
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.packed_masks import PackedMasks
@@ -43,9 +43,11 @@ from maskselect.structures.protocols import Prompter, System
 from maskselect.structures.provenance import trained_on
 from maskselect.structures.references import BoxRef, MaskRef, PointRef, as_references
 from maskselect.structures.references import Reference as CheckedReference
+from maskselect.structures.refiner import Refiner
 from maskselect.structures.sample import Prompt, prompt_text
 from maskselect.systems.candidates import CandidateSystem
 from maskselect.systems.loading import check_answers_prompts, default_prompter, load_system
+from maskselect.systems.refining import check_refiner, load_refiner, refine_answer
 
 Reference = np.ndarray | Tensor | Image.Image | BoxRef | PointRef | MaskRef
 
@@ -64,6 +66,7 @@ class Model:
         prompter: turns boxes and points into reference masks; None refuses such references.
         fingerprint: digest of the weights and their card, "" if there are none; results are stored under it.
         trained_on: the card's fields about training data, see `maskselect.backends.training_data.card_data`.
+        refiner: refines the masks of every answer; None for none. With a refiner, a fingerprint depends on it, too.
     """
 
     def __init__(
@@ -74,11 +77,14 @@ class Model:
         prompter: Prompter | None = None,
         fingerprint: str = "",
         trained_on: dict[str, Any] | None = None,
+        refiner: Refiner | None = None,
     ) -> None:
         cast(nn.Module, system).eval()
         self.system = system
         self.prompter = prompter
-        self.fingerprint, self.trained_on = fingerprint, trained_on
+        self.fingerprint, self.trained_on, self.refiner = fingerprint, trained_on, refiner
+        if refiner is not None and fingerprint:
+            self.fingerprint = hashlib.sha256(f"{fingerprint};{refiner.cache_key()}".encode()).hexdigest()
         self.threshold = threshold if system.uses_threshold else None
         self.name = name
         self._start()
@@ -101,7 +107,8 @@ class Model:
     def facts(self) -> ModelFacts:
         """What reports state about this model."""
         proposers = trained_on(self.system.proposer) if isinstance(self.system, CandidateSystem) else ()
-        return ModelFacts(self.name, self.fingerprint, tuple(card_data(self.trained_on or {})), tuple(proposers))
+        training = tuple(card_data(self.trained_on or {}))
+        return ModelFacts(self.name, self.fingerprint, training, tuple(proposers), self._refiner_name)
 
     def select(
         self,
@@ -161,8 +168,11 @@ class Model:
                 Prompt(text, self._reference_masks(refs, size, [working] * len(refs), working.shape[:2]))
                 for text, refs in zip(texts, checked, strict=True)
             ]
-            answers = self.system.answer(self._read(working, extra), resolved, cut)
-        return [_group(one, answer, cut, pixels, keep_pool) for one, answer in zip(resolved, answers, strict=True)]
+            answers = self._refined(working, self.system.answer(self._read(working, extra), resolved, cut))
+        return [
+            _group(one, answer, cut, pixels, keep_pool, self._refiner_name)
+            for one, answer in zip(resolved, answers, strict=True)
+        ]
 
     def select_video(
         self,
@@ -215,7 +225,7 @@ class Model:
                 resolved.append(
                     Prompt(text, self._reference_masks(refs, clip.size, images, working.size), tuple(places))
                 )
-            answers = self.system.answer(self.system.read(working), resolved, cut)
+            answers = self._refined(working, self.system.answer(self.system.read(working), resolved, cut))
         return [
             ClipGroup(
                 clip=clip,
@@ -227,6 +237,7 @@ class Model:
                 reference_frames=one.frames,
                 text=answer.text,
                 failure=answer.failure,
+                refiner=self._refiner_name,
             )
             for one, answer in zip(resolved, answers, strict=True)
         ]
@@ -278,6 +289,16 @@ class Model:
                 masks = MaskSet(torch.from_numpy(extra), torch.ones(len(extra), dtype=torch.float32), "extra")
             last = self._last = (key, self.system.read(working, masks))
         return last[1]
+
+    def _refined(self, visual: np.ndarray | Clip, answers: list[Answer]) -> list[Answer]:
+        """The answers with refined masks, or unchanged without a refiner."""
+        if self.refiner is None:
+            return answers
+        return [refine_answer(self.refiner, visual, answer) for answer in answers]
+
+    @property
+    def _refiner_name(self) -> str | None:
+        return None if self.refiner is None else self.refiner.name
 
     def _reference_masks(
         self,
@@ -334,21 +355,25 @@ def _unlock_models() -> None:
 os.register_at_fork(after_in_child=_unlock_models)
 
 
-def load(name_or_path: str | Path, device: str = "auto") -> Model:
+def load(name_or_path: str | Path, device: str = "auto", refiner: str | Path | Refiner | None = None) -> Model:
     """Load a model.
 
     Args:
         name_or_path: name of a shipped checkpoint, a file, a folder, or `hf://org/name`, optionally with `@revision`.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        refiner: refines the masks of every answer: "sam", "samrefiner", "crf", "snap", a YAML file, or an object.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint, or the hub cannot provide it.
-        ValueError: the checkpoint is damaged or of another kind, or the device does not exist.
+        FileNotFoundError: there is no such checkpoint or config of a refiner, or the hub cannot provide the checkpoint.
+        ValueError: the checkpoint is damaged or of another kind, the refiner is unknown or its config invalid, or the
+            device does not exist.
         TypeError: `name_or_path` is neither str nor Path.
     """
     if not isinstance(name_or_path, str | Path):
         raise TypeError(f"the model is of type {type(name_or_path).__name__}; expected a name, a path or hf://org/name")
     place = pick_device(device)
+    if isinstance(refiner, str | Path):
+        check_refiner(refiner)
     settle_in_fork()
     if str(name_or_path).startswith("hf://"):
         from maskselect.systems.fetching import fetch_checkpoint  # noqa: PLC0415  the hub's client is slow to import
@@ -361,7 +386,9 @@ def load(name_or_path: str | Path, device: str = "auto") -> Model:
     name = str(card.get("name", Path(name_or_path).stem))
     learned: dict[str, Any] = {key: card[key] for key in ("trained_on", "data") if key in card}
     threshold = float(card.get("threshold", 0.5))
-    return Model(system, threshold, name, default_prompter(system, str(place)), fingerprint(file), learned)
+    if isinstance(refiner, str | Path):
+        refiner = load_refiner(refiner, str(place), system.proposer if isinstance(system, CandidateSystem) else None)
+    return Model(system, threshold, name, default_prompter(system, str(place)), fingerprint(file), learned, refiner)
 
 
 def fingerprint(file: Path) -> str:
@@ -372,7 +399,14 @@ def fingerprint(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _group(prompt: Prompt, answer: Answer, threshold: float | None, pixels: np.ndarray, keep_pool: bool) -> MaskGroup:
+def _group(
+    prompt: Prompt,
+    answer: Answer,
+    threshold: float | None,
+    pixels: np.ndarray,
+    keep_pool: bool,
+    refiner: str | None,
+) -> MaskGroup:
     """An answer at the size of the image."""
     size = (pixels.shape[0], pixels.shape[1])
     return MaskGroup(
@@ -387,6 +421,7 @@ def _group(prompt: Prompt, answer: Answer, threshold: float | None, pixels: np.n
         text=answer.text,
         failure=answer.failure,
         pool=answer.pool.copy() if keep_pool and answer.pool is not None else None,
+        refiner=refiner,
     )
 
 

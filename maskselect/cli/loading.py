@@ -8,10 +8,10 @@ if TYPE_CHECKING:
 
 
 def load_model(options: argparse.Namespace) -> "Model":
-    """The model of `--model` on `--device`, which reads candidates from `--proposals`."""
+    """The model of `--model` on `--device` with `--refiner`, which reads candidates from `--proposals`."""
     from maskselect.predictor import load
 
-    model = load(options.model, device=options.device)
+    model = load(options.model, device=options.device, refiner=options.refiner)
     if options.proposals is not None:
         model.keep_candidates(options.proposals)
     return model

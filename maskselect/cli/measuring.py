@@ -44,10 +44,10 @@ def _evaluate_videos(options: argparse.Namespace) -> int:
     from maskselect.reports.table import print_video_report
 
     (name,), left_out = options.dataset, LeftOut()
-    entries = {"dataset": name, "split": options.split, "model": options.model}
-    _refuse_replacing(options, entries, "the report of this model on this data")
     samples = open_videos(name, options.root, options.split, options.limit)
     model = loading.load_model(options)
+    entries = {"dataset": name, "split": options.split, "model": options.model, "refiner": model.facts().refiner}
+    _refuse_replacing(options, entries, "the report of this model on this data")
     report = evaluate_videos(
         model, samples, dataset=name, split=options.split, model_name=options.model, left_out=left_out
     )
@@ -127,7 +127,7 @@ def _evaluate_one(
 def _command(options: argparse.Namespace) -> str:
     """The command line of the evaluation, for the page."""
     words = ["tools/evaluate.py", "--model", str(options.model), "--dataset", *options.dataset]
-    for name in ("split", "root", "limit", "scenes", "seed", "protocol"):
+    for name in ("split", "root", "limit", "scenes", "seed", "protocol", "refiner"):
         value = vars(options)[name]
         words += [f"--{name}", str(value)] if value not in (None, "") else []
     return shlex.join(words + (["--with-gt-candidates"] if options.with_gt_candidates else []))

@@ -41,6 +41,7 @@ def predict_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold", type=fraction, metavar="T", help="minimum score in [0, 1]; default: the model's own"
     )
+    _add_refiner(parser)
     _add_proposals(parser)
     _add_model(parser)
     return parser
@@ -55,6 +56,7 @@ def evaluate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--with-gt-candidates", action="store_true", help="add the ground-truth masks to the pool")
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")
     _add_overwrite(parser)
+    _add_refiner(parser)
     _add_proposals(parser)
     _add_model(parser)
     return parser
@@ -69,6 +71,7 @@ def calibrate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="TABLE.json", help="write the metrics at each threshold")
     _add_overwrite(parser)
     parser.add_argument("--write", action="store_true", help="store the threshold in the checkpoint's card")
+    parser.set_defaults(refiner=None)
     _add_proposals(parser)
     _add_model(parser)
     return parser
@@ -192,6 +195,11 @@ def scenes_parser(prog: str) -> argparse.ArgumentParser:
 def _add_overwrite(parser: argparse.ArgumentParser) -> None:
     overwrite_help = "replace the file at --output, also that of another model"
     parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
+
+
+def _add_refiner(parser: argparse.ArgumentParser) -> None:
+    refiner_help = "refine the masks of every answer: sam, samrefiner, crf, snap, or a YAML file with class_path"
+    parser.add_argument("--refiner", metavar="NAME", help=refiner_help)
 
 
 def _add_proposals(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from maskselect.evaluation.samples import names_of
 from maskselect.metrics.video import VideoMetrics
 from maskselect.metrics.video_protocols import video_protocol_named
 from maskselect.structures.clip import Clip
+from maskselect.structures.facts import ModelFacts
 from maskselect.structures.left_out import LeftOut, going_on
 from maskselect.structures.prediction import ClipGroup
 from maskselect.structures.video import VideoSample, stacked
@@ -40,6 +41,10 @@ GROUPS = {"referring": 0, "reasoning": 1, "none": 2}
 
 class VideoSelector(Protocol):
     """The part of `maskselect.predictor.Model` that the evaluator uses."""
+
+    def facts(self) -> ModelFacts:
+        """The name of its refiner."""
+        ...
 
     def select_video_many(self, video: Clip, prompts: Sequence[str]) -> list[ClipGroup]:
         """One group per prompt; every frame is read once."""
@@ -84,7 +89,8 @@ def evaluate_videos(
         left_out: receives the samples of videos that fail; without it the first failure raises.
 
     Returns:
-        {dataset, split, model, samples, protocol, metrics: {overall}, undecoded, left_out}, metrics in percent.
+        {dataset, split, model, refiner, samples, protocol, metrics: {overall}, undecoded, left_out}, metrics in
+        percent.
 
     Raises:
         ValueError: no sample could be scored.
@@ -108,6 +114,7 @@ def evaluate_videos(
         "dataset": dataset,
         "split": split,
         "model": model_name,
+        "refiner": model.facts().refiner,
         "samples": scored,
         "protocol": {
             "name": protocol.name,

@@ -13,7 +13,8 @@ from maskselect.proposers.sam import SamProposer
 from maskselect.proposers.store import proposer_key
 from maskselect.structures.protocols import Proposer
 
-_CONFIGS = (".yaml", ".yml", ".json")
+CONFIGS = (".yaml", ".yml", ".json")
+"""Suffixes of files with a config tree."""
 
 
 def load_proposer(config_or_name: str, device: str) -> Proposer:
@@ -28,8 +29,8 @@ def load_proposer(config_or_name: str, device: str) -> Proposer:
         FileNotFoundError: the config or checkpoint does not exist.
         ValueError: it is invalid.
     """
-    if Path(config_or_name).suffix in _CONFIGS:
-        proposer: Proposer = build(_read(Path(config_or_name)))
+    if Path(config_or_name).suffix in CONFIGS:
+        proposer: Proposer = build(read_config(Path(config_or_name)))
         return proposer
     checkpoint, place = find_checkpoint(config_or_name), str(pick_device(device))
     card = read_card(checkpoint) if checkpoint.with_suffix(".json").is_file() else {}
@@ -42,23 +43,33 @@ def identify_proposer(config_or_name: str) -> str:
 
     Raises as `load_proposer`, and TypeError for a proposer without a `cache_key`.
     """
-    if Path(config_or_name).suffix in _CONFIGS:
-        return proposer_key(build(on_device(_read(Path(config_or_name)), "cpu")))
+    if Path(config_or_name).suffix in CONFIGS:
+        return proposer_key(build(on_device(read_config(Path(config_or_name)), "cpu")))
     return proposer_key(load_proposer(config_or_name, "cpu"))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_config(path: Path, what: str = "proposer") -> dict[str, Any]:
+    """Read a config tree, and check that its class exists and takes the arguments.
+
+    Args:
+        path: a YAML or JSON file with class_path and init_args.
+        what: the part that the config describes, for messages.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is invalid.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"proposer config {path} does not exist")
-    config = read_yaml(path, "proposer config")
+        raise FileNotFoundError(f"{what} config {path} does not exist")
+    config = read_yaml(path, f"{what} config")
     node = Node.of(config)
     if node is None:
-        raise ValueError(f"proposer config {path} has no class_path; expected class_path and init_args")
+        raise ValueError(f"{what} config {path} has no class_path; expected class_path and init_args")
     cls = find_class(node.path)
     if not isinstance(node.arguments, dict):
-        raise ValueError(f"init_args of proposer config {path} are {node.arguments!r}; expected a mapping by name")
+        raise ValueError(f"init_args of {what} config {path} are {node.arguments!r}; expected a mapping by name")
     try:
         inspect.signature(cls).bind(**node.arguments)
     except TypeError as error:
-        raise ValueError(f"init_args of proposer config {path} do not fit {cls.__name__}: {error}") from error
+        raise ValueError(f"init_args of {what} config {path} do not fit {cls.__name__}: {error}") from error
     return dict(config)

@@ -75,6 +75,7 @@ class Evaluation:
         if protocol := report.get("protocol", {}).get("name"):
             words += ["--protocol", protocol]
         words += ["--with-gt-candidates"] if self.ground_truth_added else []
+        words += ["--refiner", report["refiner"]] if report.get("refiner") else []
         return shlex.join([*words, "--output", "report.json"])
 
 

@@ -14,9 +14,11 @@ class ModelFacts:
         fingerprint: digest of its weights and their card, "" if it has no file; results are stored under it.
         training: what its weights learned from; empty if this is not known.
         proposers: what the weights of its proposers learned from; empty if it has no candidates.
+        refiner: name of the refiner of its answers; None if it has none.
     """
 
     name: str = "model"
     fingerprint: str = ""
     training: tuple[TrainingData, ...] = ()
     proposers: tuple[Provenance, ...] = ()
+    refiner: str | None = None

@@ -46,6 +46,7 @@ class MaskGroup(ByValue):
         pool: the candidates at the working size, if the call requested them.
         text: the text of the language model; None if it writes none.
         failure: why the text could not be decoded to masks; None if it could, or there is none.
+        refiner: name of the refiner of the masks; None if there is none.
     """
 
     image: np.ndarray
@@ -59,6 +60,7 @@ class MaskGroup(ByValue):
     text: str | None = None
     failure: str | None = None
     pool: MaskSet | None = field(default=None, repr=False)
+    refiner: str | None = None
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -172,9 +174,10 @@ class MaskGroup(ByValue):
             model: name of the model.
 
         Returns:
-            image, size [H, W], prompt, model, threshold, no_target, candidates, masks (see `to_coco`), and text and
-            failure if there are any.
+            image, size [H, W], prompt, model, threshold, no_target, candidates, masks (see `to_coco`), and text,
+            failure and refiner if there are any.
         """
+        optional = {"text": self.text, "failure": self.failure, "refiner": self.refiner}
         return {
             "image": image,
             "size": list(self.size),
@@ -183,7 +186,7 @@ class MaskGroup(ByValue):
             "threshold": self.threshold,
             "no_target": self.no_target,
             "candidates": self.candidates,
-            **{name: text for name, text in (("text", self.text), ("failure", self.failure)) if text is not None},
+            **{name: value for name, value in optional.items() if value is not None},
             "masks": self.to_coco(),
         }
 
@@ -257,7 +260,7 @@ class ClipGroup(ByValue):
         scores: (M,) float32 in [0, 1], for each object the mean over the frames in which it is present.
         references: (R, H, W) bool.
         reference_frames: the frame of each reference.
-        threshold, text, failure: as in `MaskGroup`.
+        threshold, text, failure, refiner: as in `MaskGroup`.
     """
 
     clip: Clip = field(compare=False)
@@ -269,6 +272,7 @@ class ClipGroup(ByValue):
     reference_frames: tuple[int, ...]
     text: str | None = None
     failure: str | None = None
+    refiner: str | None = None
 
     def __len__(self) -> int:
         return len(self.objects)

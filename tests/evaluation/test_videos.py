@@ -14,10 +14,12 @@ from maskselect.cli import loading
 from maskselect.evaluation.videos import evaluate_videos, open_videos
 from maskselect.predictor import Model
 from maskselect.structures.clip import Clip, ClipMasks
+from maskselect.structures.facts import ModelFacts
 from maskselect.structures.left_out import LeftOut
 from maskselect.structures.packed_masks import PackedMasks
 from maskselect.structures.prediction import ClipGroup
 from tests.data.test_video import mevis, revos
+from tests.systems.test_refining import Corner
 from tests.systems.tiny import tiny_ras
 
 
@@ -27,6 +29,9 @@ class Told:
     def __init__(self, masks: dict[str, np.ndarray]) -> None:
         self.masks = masks
         self.calls: list[list[str]] = []
+
+    def facts(self) -> ModelFacts:
+        return ModelFacts("told")
 
     def select_video_many(self, video: Clip, prompts: Sequence[str]) -> list[ClipGroup]:
         self.calls.append(list(prompts))
@@ -76,3 +81,8 @@ def test_the_command_writes_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "J&F" in capsys.readouterr().out
     command[2] = "llmseg"
     assert cli.main(command) == 2  # the report of another model is there
+    command[2] = "ras"
+    monkeypatch.setattr(loading, "load_model", lambda options: Model(tiny_ras(), threshold=0.0, refiner=Corner()))
+    assert report["refiner"] is None and cli.main(command) == 2  # the report is without a refiner
+    assert cli.main([*command, "--overwrite"]) == 0
+    assert json.loads((tmp_path / "report.json").read_text())["refiner"] == "corner" and cli.main(command) == 0

@@ -21,6 +21,7 @@ from maskselect.structures.protocols import GroupLearner, System, VisionTower
 from maskselect.structures.sample import Prompt
 from maskselect.systems.text4seg import PictureReading, Text4Seg
 from maskselect.systems.writing import GrammarProcessor, TokenTexts
+from tests.systems.test_refining import Corner
 from tests.systems.tiny import SIZES, tiny_ras
 
 NONE = torch.zeros(0, 32, 32, dtype=torch.bool)
@@ -149,6 +150,15 @@ def test_a_picture_is_a_clip_of_one_frame(learned: Text4Seg) -> None:
     assert len(clip) == len(group)
     assert np.array_equal(clip.frame(0).any(0), group.mask) and np.array_equal(clip.frame(1).any(0), group.mask)
     assert group.candidates is None and group.text
+
+
+def test_a_refiner_gets_masks_at_the_size_of_the_picture(learned: Text4Seg) -> None:
+    refiner, image = Corner(), Quadrants().load(0).image
+    group, plain = Model(learned, refiner=refiner).select(image, "red"), Model(learned).select(image, "red")
+    expected = plain.masks.copy()
+    expected[:, 16:] = expected[:, :, 16:] = False
+    assert np.array_equal(group.masks, expected) and group.text == plain.text and group.refiner == "corner"
+    assert len(group) and refiner.sizes == [(32, 32)]
 
 
 def test_saves_and_loads(learned: Text4Seg, tmp_path: Path) -> None:
