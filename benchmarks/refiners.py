@@ -1,0 +1,85 @@
+"""Compares refiners on masks of generated scenes that are reduced to a grid: gIoU, and seconds per mask.
+
+python benchmarks/refiners.py --grid 16 --scenes 100 --split val
+python benchmarks/refiners.py --sweep   # settings of the snapping refiner
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskselect.ops.masks import resize_nearest, resize_smooth
+from maskselect.ops.overlap import pairwise_iou
+from maskselect.refiners.snapping import SnappingRefiner
+from maskselect.scenes.samples import ask_scenes
+from maskselect.structures.protocols import Proposer
+from maskselect.systems.refining import REFINERS, default_proposer, load_refiner
+
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+LEAST_IOUS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def questions(split: str, count: int, seed: int, grid: int) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """Image, union of the targets of each prompt (M, H, W), and the same at grid size (M, grid, grid)."""
+    for scene in ask_scenes(split, seed, count):
+        unions = [scene.masks[list(p.targets)].any(0) for p in scene.prompts if p.targets]
+        if unions:
+            coarse = [torch.from_numpy(resize_smooth(mask, (grid, grid))) for mask in unions]
+            yield scene.image, torch.from_numpy(np.stack(unions)), torch.stack(coarse)
+
+
+def ious(masks: Tensor, truth: Tensor) -> list[float]:
+    """IoU of each mask with its ground truth."""
+    return pairwise_iou(masks, truth).diagonal().tolist()
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print one line for each refiner."""
+    for name in ("none", *options.refiners):
+        refiner = None if name == "none" else load_refiner(name)
+        rows: list[float] = []
+        start = time.perf_counter()
+        for image, truth, coarse in questions(options.split, options.scenes, options.seed, options.grid):
+            size = (image.shape[0], image.shape[1])
+            rows += ious(resize_nearest(coarse, size) if refiner is None else refiner.refine(image, coarse), truth)
+        seconds = (time.perf_counter() - start) / len(rows)
+        print(f"{name:12} masks {len(rows)}  gIoU {100 * np.mean(rows):.2f}  {seconds:.3f} s per mask", flush=True)
+
+
+def sweep(options: argparse.Namespace) -> None:
+    """Print the gIoU of snapping for thresholds (rows) and least_iou (columns), on coarse and exact masks."""
+    proposer: Proposer = default_proposer("cpu")
+    asked = [
+        (image, truth, coarse, proposer.propose(image))
+        for image, truth, coarse in questions(options.split, options.scenes, options.seed, options.grid)
+    ]
+
+    def score(threshold: float, least_iou: float, exact: bool) -> float:
+        refiner = SnappingRefiner(proposer, threshold, least_iou)
+        rows = [
+            iou
+            for image, truth, coarse, pool in asked
+            for iou in ious(refiner.refine(image, truth if exact else coarse, pool), truth)
+        ]
+        return 100 * float(np.mean(rows))
+
+    for exact in (False, True):
+        print("exact masks" if exact else f"masks of {options.grid} x {options.grid}", "; least_iou:", *LEAST_IOUS)
+        for threshold in THRESHOLDS:
+            print(threshold, *(f"{score(threshold, least, exact):.2f}" for least in LEAST_IOUS), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--grid", type=int, default=16)
+    parser.add_argument("--refiners", nargs="*", default=list(REFINERS), help="names or configs (default: all)")
+    parser.add_argument("--sweep", action="store_true")
+    given = parser.parse_args()
+    (sweep if given.sweep else compare)(given)
