@@ -207,16 +207,20 @@ class Text4Seg(nn.Module):
         texts, pooled = [prompt.text for prompt in prompts], self._references_of(clip, prompts)
         links = [Links(len(clip), clip.size) for _ in prompts]
         written: list[list[str]] = [[] for _ in prompts]
+        failures: list[str | None] = [None for _ in prompts]
         for number in range(len(clip)):
             frame = self.read(clip[number])
             assert isinstance(frame, PictureReading)
             relative = frame.features - frame.features.mean(0, keepdim=True)
             answers = self._answers(frame, texts, pooled, threshold)
-            for link, lines, answer in zip(links, written, answers, strict=True):
+            for row, answer in enumerate(answers):
                 assert isinstance(answer.masks, Tensor)
-                link.add(number, answer.masks, answer.scores, self.pooled(relative, answer.masks).cpu())
-                lines.append(answer.text or "")
-        return [replace(link.answer(), text="\n".join(lines)) for link, lines in zip(links, written, strict=True)]
+                links[row].add(number, answer.masks, answer.scores, self.pooled(relative, answer.masks).cpu())
+                written[row].append(answer.text or "")
+                if answer.failure is not None and failures[row] is None:
+                    failures[row] = f"frame {number}: {answer.failure}"
+        rows = zip(links, written, failures, strict=True)
+        return [replace(link.answer(), text="\n".join(lines), failure=failure) for link, lines, failure in rows]
 
     def _references_of(self, clip: Clip, prompts: list[Prompt]) -> list[Tensor]:
         """For each prompt the pooled references (R, E), each from its own frame."""
@@ -358,6 +362,12 @@ class Text4Seg(nn.Module):
         tower = f"{model}model.vision_tower."
         taken = {k: v.float() for k, v in tensors.items() if k.startswith("reader.") and not k.startswith(tower)}
         masks, projector = "reader.mask_tokenizer.", f"{model}model.multi_modal_projector.linear_"
+        channels, expected = len(taken[f"{masks}mean"]), self.lmm.vision_width
+        if channels not in (expected, expected + 1):
+            raise ValueError(
+                f"checkpoint {checkpoint} has {channels} channels per mask; expected {expected}, or one more with the "
+                "score of the proposal: the encoders must be the same"
+            )
         # RAS appends the score of the proposal to the features of a mask.
         for name in ("mean", "scale", "projector.0.weight"):
             taken[masks + name] = taken[masks + name][..., : self.lmm.vision_width]

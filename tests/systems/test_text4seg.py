@@ -226,6 +226,21 @@ def test_a_reference_is_pooled_under_its_mask() -> None:
     assert system.pooled(features, masks)[:, 0].tolist() == [0.0, 2.0]  # tokens 1 and 3 under the second
 
 
+def test_a_clip_tells_the_frame_that_could_not_be_decoded(learned: Text4Seg, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Quadrants().load(0).image
+    assert Model(learned).select_video([image], "red").failure is None
+    monkeypatch.setattr(learned.texts, "decode", lambda ids: "<seg></seg><ref>")
+    failure = Model(learned).select_video([image, image], "red").failure
+    assert failure is not None and failure.startswith("frame 0: ")
+
+
+def test_another_set_of_encoders_is_refused(tmp_path: Path) -> None:
+    ras = tiny_ras()
+    write_checkpoint(tmp_path / "ras.safetensors", ras.learned_state(), {"system": "ras"})
+    with pytest.raises(ValueError, match="the encoders must be the same"):
+        tiny("text4segpp", start=str(tmp_path / "ras.safetensors"))
+
+
 def test_starts_from_ras_with_cells_as_masks(tmp_path: Path) -> None:
     ras = tiny_ras()
     ras.reader.mask_tokenizer.fit_statistics(torch.randn(50, ras.channels) * 3 + 1)
