@@ -163,7 +163,9 @@ class Wrapped(nn.Module):
         positions: Tensor | None = None,
         cache: Any = None,
     ) -> list[Tensor]:
-        """The input of every layer, each (B, L, D) in the dtype of the layer; the arguments are those of `hidden`.
+        """The input of every layer, then the last hidden states; the arguments are those of `hidden`.
+
+        Each is (B, L, D); inputs are in the dtype of the layers, the last hidden states are float32.
 
         Gradients are recorded only if the language model trains or the embeddings need them.
         """
@@ -171,7 +173,7 @@ class Wrapped(nn.Module):
         learns = torch.is_grad_enabled() and (trains or embeddings.requires_grad)
         with torch.set_grad_enabled(learns):
             out = self._run(embeddings, visible, positions, cache, learns, output_hidden_states=True)
-        return list(out.hidden_states[:-1])
+        return [*out.hidden_states[:-1], out.last_hidden_state.float()]
 
     def attention(self, device: torch.device, learns: bool) -> AbstractContextManager[None]:
         """Select the attention kernels for a device.

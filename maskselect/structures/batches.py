@@ -57,8 +57,13 @@ class TextBatch(ByValue):
         images: (B, 3, S, S) uint8 RGB.
         texts: for each image pairs of question and answer; the question of a caption is "".
         references: for each image and question the reference masks, (R, h, w) bool.
+        cells: for each image (P, T) float32, the share of each image token's cell that the answer's masks cover; None
+            without.
+        kept: for each image the numbers of the image tokens that are read, int64; None for all.
     """
 
     images: Tensor
     texts: list[list[tuple[str, str]]]
     references: list[list[Tensor]]
+    cells: list[Tensor] | None = None
+    kept: list[Tensor] | None = None

@@ -218,7 +218,7 @@ class LanguageModel(Protocol):
         positions: Tensor | None = None,
         cache: Any = None,
     ) -> list[Tensor]:
-        """The input of every layer, (B, L, D) each; arguments as for `hidden`."""
+        """The input of every layer, then the result of `hidden`, (B, L, D) each; arguments as for `hidden`."""
         ...
 
     def attention(self, device: torch.device, learns: bool) -> AbstractContextManager[None]:

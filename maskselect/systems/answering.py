@@ -16,13 +16,14 @@ from maskselect.structures.generation import Generated, LogitsProcessor
 from maskselect.systems.reading import Reader
 from maskselect.systems.scoring import (
     ReadImages,
+    behind_cache,
     in_passes,
     lay_out_prompts,
     prompt_hidden,
     repeated_cache,
 )
 from maskselect.tokens import sequence
-from maskselect.tokens.sequence import Segment, Slot
+from maskselect.tokens.sequence import PREFIX, Segment, Slot
 
 LONGEST_ANSWER = 24
 """Maximum length of an answer in tokens."""
@@ -37,12 +38,17 @@ class Answers:
         has_seg: whether each answer contains `[SEG]`, (R,) bool.
         texts: generated texts; empty for given answers.
         loss: cross entropy of given answers; None for generated ones.
+        accuracy: share of the tokens of given answers that are the most probable ones; None for generated ones.
+        image_states: what `run` appends to the hidden states of image tokens after the prompt, for each answer (T, E);
+            else None.
     """
 
     states: Tensor
     has_seg: Tensor
     texts: list[str]
     loss: Tensor | None = None
+    accuracy: Tensor | None = None
+    image_states: list[Tensor] | None = None
 
 
 def forced_answers(
@@ -53,6 +59,8 @@ def forced_answers(
     seg_id: int,
     in_loss: list[bool] | None = None,
     encode: Callable[[str], list[int]] | None = None,
+    run: Callable[..., Tensor] | None = None,
+    orders: list[list[int]] | None = None,
 ) -> Answers:
     """Read every question followed by its answer.
 
@@ -63,6 +71,8 @@ def forced_answers(
         seg_id: id of `[SEG]`.
         in_loss: for each answer whether it counts in the loss; None for all.
         encode: token ids of an answer; None for those of the tokenizer.
+        run: replaces `lmm.hidden`; it may append E channels to the hidden states, see `Answers.image_states`.
+        orders: for each image the tokens that are read after a prompt; None for all.
 
     Returns:
         One row for each image and question, in order.
@@ -70,21 +80,32 @@ def forced_answers(
     end, encode = reader.lmm.tokenizer.eos_token_id, encode or reader.lmm.token_ids
     parts: list[list[list[Segment]]] = []
     ids: list[list[int]] = []
-    for prefix, image_questions, texts in zip(images.prefixes, questions, answers, strict=True):
+    orders = [list(range(images.tokens.images.shape[1]))] * len(questions) if orders is None else orders
+    for prefix, image_questions, texts, order in zip(images.prefixes, questions, answers, orders, strict=True):
         parts.append([])
-        for question, text in zip(lay_out_prompts(reader, image_questions, prefix.end), texts, strict=True):
+        for prompt, text in zip(lay_out_prompts(reader, image_questions, prefix.end), texts, strict=True):
+            question = reader.question(prompt, order)
             ids.append([*encode(text), end])
-            positions = list(range(question.end, question.end + len(ids[-1])))
-            parts[-1].append([question, Segment([int(Slot.TEXT)] * len(ids[-1]), ids[-1], positions)])
-    _, hidden = prompt_hidden(reader, images, parts, "causal")
+            positions = list(range(question[-1].end, question[-1].end + len(ids[-1])))
+            parts[-1].append([*question, Segment([int(Slot.TEXT)] * len(ids[-1]), ids[-1], positions)])
+    packed, hidden = prompt_hidden(reader, images, parts, "causal", run)
     rows, columns = torch.tensor(_predicting(images, parts), dtype=torch.int64, device=hidden.device).reshape(-1, 2).T
-    states = hidden[rows, columns]
+    width = reader.lmm.width
+    states = hidden[rows, columns, :width]
     targets = torch.tensor([token for row in ids for token in row], dtype=torch.int64, device=hidden.device)
     owners = torch.tensor([n for n, row in enumerate(ids) for _ in row], dtype=torch.int64, device=hidden.device)
-    counts = torch.tensor([True] * len(ids) if in_loss is None else in_loss, dtype=torch.bool, device=hidden.device)
-    errors = F.cross_entropy(reader.lmm.token_logits(states).float(), targets, reduction="none")
-    loss = (errors * counts[owners]).sum() / counts[owners].sum().clamp(min=1)
-    return Answers(*_first_seg(states, targets == seg_id, owners, len(ids)), [], loss)
+    counted = torch.tensor([True] * len(ids) if in_loss is None else in_loss, dtype=torch.bool, device=hidden.device)
+    logits = reader.lmm.token_logits(states).float()
+    errors = F.cross_entropy(logits, targets, reduction="none")
+    loss = (errors * counted[owners]).sum() / counted[owners].sum().clamp(min=1)
+    accuracy = (logits.argmax(-1) == targets).float().mean()
+    image_states = None
+    if reader.image_after_prompt and hidden.shape[-1] > width:
+        in_prompt = (packed.kinds == Slot.IMAGE) & (packed.blocks != PREFIX)
+        counts = [len(order) for order, texts in zip(orders, questions, strict=True) for _ in texts]
+        image_states = list(hidden[in_prompt][:, width:].split(counts))
+    first = _first_seg(states, targets == seg_id, owners, len(ids))
+    return Answers(*first, [], loss, accuracy, image_states)
 
 
 def _predicting(images: ReadImages, parts: list[list[list[Segment]]]) -> list[tuple[int, int]]:
@@ -96,8 +117,8 @@ def _predicting(images: ReadImages, parts: list[list[list[Segment]]]) -> list[tu
     row = 0
     for image, prompts in enumerate(parts):
         start = 0 if images.cache is not None else len(images.prefixes[image])
-        for question, text in prompts:
-            first = start + len(question) - 1
+        for *question, text in prompts:
+            first = start + sum(map(len, question)) - 1
             number = row if images.cache is not None else image
             places += [(number, column) for column in range(first, first + len(text))]
             row += 1
@@ -167,8 +188,17 @@ def generate_texts(
         raise ValueError("generating needs an image that was read without gradients")
     device = image.tokens.images.device
     owners = torch.zeros(len(questions), dtype=torch.long, device=device)
-    segments = lay_out_prompts(reader, questions, image.prefixes[0].end)
-    packed = sequence.pack([(None, [[segment]]) for segment in segments]).to(device)
+    prompts = lay_out_prompts(reader, questions, image.prefixes[0].end)
+    rows = [reader.question(prompt, list(range(image.tokens.images.shape[1]))) for prompt in prompts]
+    # Image tokens after the prompt attend to each other, so all but the last segment are read before generation.
+    cache = repeated_cache(reader, image.cache, owners)
+    before = [torch.ones(len(questions), len(image.prefixes[0]), dtype=torch.bool, device=device)]
+    if reader.image_after_prompt:
+        read = sequence.pack([(None, [row[:-1]]) for row in rows]).to(device)
+        embeddings, visible, positions, cache = behind_cache(reader, image, read, owners, "causal")
+        reader.lmm.hidden(embeddings, visible, positions, cache)
+        before.append(read.kinds != Slot.PAD)
+    packed = sequence.pack([(None, [row[-1:]]) for row in rows]).to(device)
     return reader.lmm.generate(
         reader.embed(packed, image.tokens, owners),
         longest,
@@ -176,6 +206,6 @@ def generate_texts(
         positions=packed.positions,
         process=process,
         stop=stop,
-        cache=repeated_cache(reader, image.cache, owners),
-        before=torch.ones(len(questions), len(image.prefixes[0]), dtype=torch.bool, device=device),
+        cache=cache,
+        before=torch.cat(before, 1),
     )

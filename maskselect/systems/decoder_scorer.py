@@ -189,7 +189,7 @@ class DecoderScorer(Scorer):
         cache = reader.lmm.new_cache()
         # Right padding needs no mask: with causal attention no real position attends to it.
         states = reader.lmm.layer_states(reader.embed(images.rows, images.tokens), None, images.rows.positions, cache)
-        layers = LayerStates(states, images.rows.positions)
+        layers = LayerStates(states[:-1], images.rows.positions)
         memory = layers if self._recomputes(reader) else self.decoder.remember(layers)
         return LayeredImages(**{**vars(images), "cache": cache}, memory=memory)
 
@@ -246,7 +246,7 @@ class DecoderScorer(Scorer):
                 _visible([*before, valid]),
                 images.memory,
                 owners,
-                LayerStates(states, packed.positions),
+                LayerStates(states[:-1], packed.positions),
             )
         return out
 

@@ -63,12 +63,17 @@ class TextItem:
     image: Tensor
     texts: list[tuple[str, str]]
     references: list[Tensor]
+    cells: Tensor | None = None
+    kept: Tensor | None = None
 
 
 def collate_texts(items: list[TextItem]) -> TextBatch:
     """Stack the pictures."""
     images = torch.stack([item.image for item in items])
-    return TextBatch(images, [item.texts for item in items], [item.references for item in items])
+    cells = [item.cells for item in items if item.cells is not None]
+    kept = [item.kept for item in items if item.kept is not None]
+    references = [item.references for item in items]
+    return TextBatch(images, [item.texts for item in items], references, cells or None, kept or None)
 
 
 class TextPreparer:

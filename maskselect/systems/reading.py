@@ -40,12 +40,25 @@ class Reader(nn.Module):
     Args:
         lmm: the language model.
         mask_tokenizer: projector and pre-tokens.
+        image_after_prompt: image tokens follow each prompt, instead of being in the prefix that all prompts share. Each
+            then depends on the prompt and on all other image tokens.
+
+    Raises:
+        ValueError: if image tokens shall follow the prompt and the language model puts them on grids.
     """
 
-    def __init__(self, lmm: LanguageModel, mask_tokenizer: MaskTokenizer | NoMaskTokens) -> None:
+    def __init__(
+        self, lmm: LanguageModel, mask_tokenizer: MaskTokenizer | NoMaskTokens, image_after_prompt: bool = False
+    ) -> None:
         super().__init__()
+        if image_after_prompt and lmm.images_on_grids:
+            raise ValueError(
+                "a language model that puts image tokens on grids reads them before the prompt; expected "
+                "image_after_prompt false"
+            )
         self.lmm = lmm
         self.mask_tokenizer = mask_tokenizer
+        self.image_after_prompt = image_after_prompt
         self.chat = {with_image: lmm.chat(with_image) for with_image in (False, True)}
 
     def tokens(self, batch: Batch) -> Tokens:
@@ -80,7 +93,8 @@ class Reader(nn.Module):
     def prefixes(self, tokens: Tokens, orders: list[list[int]]) -> list[Segment]:
         """The prefix of each image, which its prompts share. orders: for each image its candidate numbers in order."""
         if tokens.grids is None:
-            return [self.prefix(order, tokens.images.shape[1]) for order in orders]
+            count = 0 if self.image_after_prompt else tokens.images.shape[1]
+            return [self.prefix(order, count) for order in orders]
         return [self.prefix(order, g[0] * g[1], g) for order, g in zip(orders, tokens.grids, strict=True)]
 
     def prefix(self, order: list[int], image_tokens: int, grid: tuple[int, int] | None = None) -> Segment:
@@ -111,6 +125,15 @@ class Reader(nn.Module):
         if len(segment) > room:
             raise ValueError(f"prompt has {len(segment)} tokens, but only {room} fit into the context behind the image")
         return segment
+
+    def question(self, prompt: Segment, order: list[int]) -> list[Segment]:
+        """The segments from a prompt up to its answer: the prompt, and the image tokens `order` if they follow it."""
+        if not self.image_after_prompt:
+            return [prompt]
+        image = sequence.image_segment(order, prompt.end)
+        line = self.chat[True].after
+        after = Segment([int(Slot.TEXT)] * len(line), line, list(range(image.end, image.end + len(line))))
+        return [prompt, image, after]
 
     def embed(self, rows: PackedRows, tokens: Tokens, owners: Tensor | None = None) -> Tensor:
         """Embed every position.

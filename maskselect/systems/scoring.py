@@ -5,7 +5,7 @@ Other scorers are in `systems/autoregressive_scorer.py` and `systems/decoder_sco
 Shape letters: B images, P prompts, N candidates, L positions, D width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,31 +100,33 @@ def lay_out_prompts(reader: Reader, prompts: list[str], start: int) -> list[Segm
 
 
 def prompt_hidden(
-    reader: Reader, images: ReadImages, parts: list[list[list[Segment]]], second_pass: SecondPass
+    reader: Reader,
+    images: ReadImages,
+    parts: list[list[list[Segment]]],
+    second_pass: SecondPass,
+    run: Callable[..., Tensor] | None = None,
 ) -> tuple[PackedRows, Tensor]:
     """Run prompts after their images: one row for each prompt, or without a cache one for each image.
 
     Args:
         reader, images, second_pass: see `behind_cache`.
         parts: for each image and prompt its segments.
+        run: replaces `lmm.hidden`.
 
     Returns:
         The rows and their hidden states (rows, L, D). With a cache the rows have no prefix.
     """
-    device = images.tokens.candidates.device
+    device, run = images.tokens.candidates.device, run or reader.lmm.hidden
     if images.cache is None:
         packed = sequence.pack(list(zip(images.prefixes, parts, strict=True))).to(device)
         visible = sequence.visibility(packed, second_pass)
-        return packed, reader.lmm.hidden(reader.embed(packed, images.tokens), visible, packed.positions)
+        return packed, run(reader.embed(packed, images.tokens), visible, packed.positions, None)
     owners = torch.tensor(
         [image for image, prompts in enumerate(parts) for _ in prompts], dtype=torch.int64, device=device
     )
     packed = sequence.pack([(None, [prompt]) for prompts in parts for prompt in prompts]).to(device)
     groups = like_lengths([sum(map(len, prompt)) for prompts in parts for prompt in prompts])
-    states = [
-        reader.lmm.hidden(*behind_cache(reader, images, packed.some(rows), owners[rows], second_pass))
-        for rows in groups
-    ]
+    states = [run(*behind_cache(reader, images, packed.some(rows), owners[rows], second_pass)) for rows in groups]
     length = packed.kinds.shape[1]
     return packed, ungrouped(groups, [F.pad(part, (0, 0, 0, length - part.shape[1])) for part in states])
 

@@ -17,11 +17,13 @@ from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from maskselect.backends import checkpoints, needs
 from maskselect.backends.weightless import reads_weights
+from maskselect.heads.binary import BinaryHead
 from maskselect.lmm.lora import fit_adapters
 from maskselect.ops.pooling import cell_weights
 from maskselect.structures.answer import Answer
@@ -42,6 +44,9 @@ from maskselect.systems.scoring import ReadImages, in_passes, read_images
 from maskselect.systems.text_questions import Phrasing
 from maskselect.systems.writing import GrammarProcessor, TokenTexts
 from maskselect.tokens.mask_tokenizer import MaskTokenizer
+
+_MODEL = "reader.lmm.model."
+"""Prefix of the language model in a checkpoint."""
 
 PAPERS = {"text4seg": ("Text4Seg", "2410.09855"), "text4segpp": ("Text4Seg++", "2509.06321")}
 
@@ -80,12 +85,22 @@ class Text4Seg(nn.Module):
         label: label of a mask in the text. "prompt" is the prompt, as published for referring expressions; "region"
             writes `roi0`, `roi1`, … (box-wise codecs only); any other text is used for all masks.
         phrasing: "sentences" or "plain", see `systems/text_questions.py`.
+        instance_order: order of instances in an answer, on which the papers are silent: "left_to_right" by the first
+            column that they cover, then by the first row; "given" as the data set lists them.
         longest: maximum length of an answer in tokens.
         constrained: allow only tokens that the grammar of the codec permits; expects phrasing "plain".
         extra_tokens: further tokens to add to the vocabulary, such as brackets and line breaks, which shorten answers
             of a compact tokenizer.
-        start: checkpoint to start from: of this system, or of RAS with the same encoders and sizes, whose language
-            model and mask projector are taken, the latter for image tokens too.
+        image_place: "before_prompt", as published; or "after_prompt" (ours), where each image token depends on the
+            prompt and on all others, at the price of reading the image tokens for every prompt.
+        cell_layer: number of layers behind which each image token of "after_prompt" predicts how much of its cell the
+            answer covers (ours).
+        cell_weight: weight of the binary cross entropy of this prediction beside that of the text; 0 is without.
+        background_share: share of the image tokens without any annotated mask that a training step reads, for
+            "after_prompt"; fewer make it faster (ours).
+        start: checkpoint to start from: of this system; of the other variant, without the tokens that it added; or of
+            RAS with the same encoders and sizes, whose language model and mask projector are taken, the latter also for
+            image tokens.
 
     Raises:
         ValueError: for settings that exclude each other, or a checkpoint that does not fit.
@@ -105,21 +120,36 @@ class Text4Seg(nn.Module):
         side: int = 256,
         label: str = "prompt",
         phrasing: Phrasing = "plain",
+        instance_order: Literal["left_to_right", "given"] = "left_to_right",
         longest: int = 512,
         constrained: bool = False,
         extra_tokens: Sequence[str] = (),
+        image_place: Literal["before_prompt", "after_prompt"] = "before_prompt",
+        cell_layer: int = 4,
+        cell_weight: float = 0.0,
+        background_share: float = 1.0,
         start: str | None = None,
     ) -> None:
         super().__init__()
+        if cell_weight > 0 and image_place != "after_prompt":
+            raise ValueError(
+                "image tokens before the prompt cannot depend on it; expected image_place 'after_prompt' or no"
+                " cell_weight"
+            )
         if constrained and phrasing != "plain":
             raise ValueError(f"constrained decoding writes masks alone; expected phrasing 'plain', got {phrasing!r}")
         self.name = variant
         self.title, self.paper = PAPERS[variant]
+        words_before = len(lmm.tokenizer)
         for token in (*codec.tokens, *extra_tokens):
             lmm.add_token(token)
-        self.reader = Reader(lmm, MaskTokenizer(lmm.vision_width, lmm.width))
+        after = image_place == "after_prompt"
+        self.reader = Reader(lmm, MaskTokenizer(lmm.vision_width, lmm.width), after)
+        self.cell_layer, self.cell_weight, self.background_share = cell_layer, cell_weight, background_share
+        self.cell_head = BinaryHead(lmm.width) if cell_weight > 0 else None
         self.codec, self.side, self.label, self.phrasing = codec, side, label, phrasing
-        self.longest, self.constrained = longest, constrained
+        self._words_before = words_before
+        self.longest, self.constrained, self.instance_order = longest, constrained, instance_order
         self.texts = TokenTexts(lmm)
         lmm.projector.requires_grad_(True)
         for name, parameter in self.reader.named_parameters():
@@ -137,7 +167,10 @@ class Text4Seg(nn.Module):
 
     def step_tokens(self, images: int, prompts: int, candidates: int) -> int:
         """Tokens that the language model reads in a training step."""
-        return images * (FRAME_TOKENS + self.lmm.most_image_tokens) + prompts * (PROMPT_TOKENS + self.longest // 4)
+        prompt = PROMPT_TOKENS + self.longest // 4
+        if self.reader.image_after_prompt:
+            return images * FRAME_TOKENS + prompts * (prompt + self.lmm.most_image_tokens)
+        return images * (FRAME_TOKENS + self.lmm.most_image_tokens) + prompts * prompt
 
     @property
     def lmm(self) -> LanguageModel:
@@ -295,12 +328,14 @@ class Text4Seg(nn.Module):
     def written(self, prompt: str, masks: Tensor, rng: np.random.Generator | None) -> tuple[str, str]:
         """Question and answer of a prompt whose targets are (M, H, W) bool."""
         labels = self._labels(prompt, len(masks))
+        if self.instance_order == "left_to_right":
+            masks = masks[_left_to_right(masks)]
         text = self.codec.encode(masks, labels)
         question = text_questions.question(prompt, "partial", self.phrasing, rng)
         return question, text_questions.answer(text, self.phrasing, rng)
 
     def loss(self, batch: TextBatch) -> dict[str, Tensor]:
-        """Mean cross entropy of the tokens of answers."""
+        """Cross entropy "text" of the tokens of answers, and "cells" of the image tokens; see `cell_weight`."""
         features = self.image_features(batch.images)
         if self.training:
             self.reader.mask_tokenizer.fit_statistics(rearrange(features, "b t e -> (b t) e"))
@@ -310,13 +345,37 @@ class Text4Seg(nn.Module):
         questions = [[question for question, _ in texts] for texts in batch.texts]
         answers = [[answer for _, answer in texts] for texts in batch.texts]
         images = self._read(features, questions, references)
-        forced = forced_answers(self.reader, images, questions, answers, -1, encode=self.texts.encode)
-        assert forced.loss is not None
-        return {"loss": forced.loss}
+        run = self._hidden_and_cells if self.cell_head else None
+        orders = [kept.tolist() for kept in batch.kept] if batch.kept else None
+        forced = forced_answers(
+            self.reader, images, questions, answers, -1, encode=self.texts.encode, run=run, orders=orders
+        )
+        assert forced.loss is not None and forced.accuracy is not None
+        scalars = {"loss": forced.loss, "text": forced.loss, "accuracy": forced.accuracy}
+        if self.cell_head and forced.image_states is not None and batch.cells is not None:
+            kept = batch.kept or [torch.arange(cells.shape[1]) for cells in batch.cells]
+            covered = [row for cells, some in zip(batch.cells, kept, strict=True) for row in cells[:, some]]
+            logits = self.cell_head(torch.cat(forced.image_states)).float()
+            cells = F.binary_cross_entropy_with_logits(logits, torch.cat(covered))
+            ious = [
+                _iou(row > 0.5, chosen)
+                for row, chosen in zip(covered, (logits > 0).split([len(row) for row in covered]), strict=True)
+            ]
+            scalars |= {
+                "loss": forced.loss + self.cell_weight * cells,
+                "cells": cells,
+                "cell_iou": torch.stack(ious).mean(),
+            }
+        return scalars
+
+    def _hidden_and_cells(self, *inputs: Any) -> Tensor:
+        """`lmm.hidden`, with the normalised states behind `cell_layer` layers appended."""
+        states = self.lmm.layer_states(*inputs)
+        return torch.cat([states[-1], F.rms_norm(states[self.cell_layer].float(), (self.lmm.width,))], -1)
 
     @torch.no_grad()
     def validate(self, batch: TextBatch) -> dict[str, Tensor]:
-        """The loss."""
+        """The losses, the share of tokens that are right after the tokens of the true answer, and the IoU of cells."""
         return self.loss(batch)
 
     def blocks(self) -> list[nn.Module]:
@@ -354,14 +413,26 @@ class Text4Seg(nn.Module):
         self.load_state_dict(tensors, strict=False)
 
     def _start(self, checkpoint: str) -> None:
-        tensors = checkpoints.read_tensors(checkpoint)
-        if checkpoints.read_card(checkpoint)["system"] in PAPERS:
+        tensors, system = checkpoints.read_tensors(checkpoint), checkpoints.read_card(checkpoint)["system"]
+        if system == self.name:
             self.load_learned(tensors, checkpoint)
-            return
-        model = "reader.lmm.model."
-        tower = f"{model}model.vision_tower."
+        elif system in PAPERS:
+            self._keep_new_words(tensors)
+            self.load_learned(tensors, checkpoint)
+        else:
+            self._start_from_ras(tensors, checkpoint)
+
+    def _keep_new_words(self, tensors: dict[str, Tensor]) -> None:
+        """Replace the rows of tokens that a variant adds to the vocabulary by the rows of this one."""
+        held = self.state_dict()
+        for name in (f"{_MODEL}model.language_model.embed_tokens.weight", f"{_MODEL}lm_head.weight"):
+            if name in tensors:
+                tensors[name] = torch.cat([tensors[name][: self._words_before], held[name][self._words_before :]])
+
+    def _start_from_ras(self, tensors: dict[str, Tensor], checkpoint: str) -> None:
+        tower = f"{_MODEL}model.vision_tower."
         taken = {k: v.float() for k, v in tensors.items() if k.startswith("reader.") and not k.startswith(tower)}
-        masks, projector = "reader.mask_tokenizer.", f"{model}model.multi_modal_projector.linear_"
+        masks, projector = "reader.mask_tokenizer.", f"{_MODEL}model.multi_modal_projector.linear_"
         channels, expected = len(taken[f"{masks}mean"]), self.lmm.vision_width
         if channels not in (expected, expected + 1):
             raise ValueError(
@@ -377,14 +448,24 @@ class Text4Seg(nn.Module):
         taken[f"{projector}1.bias"] = taken[f"{masks}projector.0.bias"] - weight @ taken[f"{masks}mean"]
         for kind in ("weight", "bias"):
             taken[f"{projector}2.{kind}"] = taken[f"{masks}projector.2.{kind}"]
+        self._keep_new_words(taken)
         held = self.state_dict()
-        for name in (f"{model}model.language_model.embed_tokens.weight", f"{model}lm_head.weight"):
-            if name in taken:
-                taken[name] = torch.cat([taken[name], held[name][len(taken[name]) :]])
         checkpoints.check_fit(
             {k: held[k] for k in taken if k in held}, taken, checkpoint, f"{self.title} as configured"
         )
         self.load_state_dict(taken, strict=False)
+
+
+def _left_to_right(masks: Tensor) -> list[int]:
+    """The numbers of masks (M, H, W) bool by their first column, then by their first row."""
+    corners = [masks.any(dim).int().argmax(-1).tolist() for dim in (1, 2)]
+    return sorted(range(len(masks)), key=lambda number: (corners[0][number], corners[1][number]))
+
+
+def _iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of two sets, (T,) bool each; 1 if both are empty."""
+    either = (first | second).sum()
+    return torch.where(either > 0, (first & second).sum() / either.clamp(min=1), 1.0)
 
 
 class AnswerPreparer:
@@ -407,7 +488,26 @@ class AnswerPreparer:
             texts = [self.system.written(q.text, annotated.masks[list(q.targets)], drawn) for q in queries]
             references = [annotated.masks[list(q.references)] for q in queries]
             side = self.system.side
-            return TextItem(resized_image(annotated.image, (side, side)), texts, references)
+            image = resized_image(annotated.image, (side, side))
+            kept = self._kept(annotated.masks, rng)
+            if self.system.cell_head is None:
+                return TextItem(image, texts, references, None, kept)
+            targets = [annotated.masks[list(query.targets)].any(0) for query in queries]
+            none = annotated.masks.new_zeros(0, *annotated.masks.shape[1:])
+            covered = self._cells(torch.stack(targets) if targets else none)
+            return TextItem(image, texts, references, covered, kept)
+
+    def _cells(self, masks: Tensor) -> Tensor:
+        """The share of each image token's cell that masks cover: (M, H, W) bool to (M, T) float32."""
+        return cell_weights(masks, self.system.image_grid()).flatten(1)
+
+    def _kept(self, masks: Tensor, rng: np.random.Generator) -> Tensor | None:
+        """The image tokens that a training step reads, see `Text4Seg`; None for all."""
+        if not self.training or self.system.background_share == 1:
+            return None
+        empty = ~(self._cells(masks) > 0).any(0)
+        drawn = torch.from_numpy(rng.random(len(empty)) < self.system.background_share)
+        return (drawn | ~empty).nonzero()[:, 0]
 
     def collate(self, items: list[TextItem]) -> TextBatch:
         """Stack the pictures."""

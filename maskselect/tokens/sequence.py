@@ -155,6 +155,11 @@ def answer_segment(order: list[int], start: int, second_pass: SecondPass) -> Seg
     return Segment([int(Slot.ANSWER)] * len(order), list(order), positions)
 
 
+def image_segment(order: list[int], start: int) -> Segment:
+    """Image tokens after a prompt, all at one position; each attends to all of them."""
+    return Segment([int(Slot.IMAGE)] * len(order), order, [start] * len(order))
+
+
 def split_prompt(text: str) -> list[str]:
     """The R + 1 pieces of text around `<mask-ref>`."""
     return [piece.strip() for piece in text.split(MASK_REF)]
@@ -218,6 +223,7 @@ def _on_grids(positions: Tensor, kinds: Tensor, values: Tensor, grids: Sequence[
 def visibility(rows: PackedRows, second_pass: SecondPass) -> Tensor:
     """Attention mask (B, 1, L, L) bool, True where a query attends to a key.
 
+    Image tokens of a prefix are causal; those after a prompt (`image_segment`) attend to each other both ways.
     Padding attends only to itself, so that no row of the softmax is empty.
     """
     length = rows.kinds.shape[1]
@@ -233,6 +239,8 @@ def visibility(rows: PackedRows, second_pass: SecondPass) -> Tensor:
         within = both_answers | earlier
     else:
         within = earlier.expand_as(both_answers)
+    after_prompt = (rows.kinds == Slot.IMAGE) & (rows.blocks != PREFIX)
+    within = within | (after_prompt[:, :, None] & after_prompt[:, None, :])
     seen = ((key_block == PREFIX) & earlier) | ((key_block == query_block) & within)
     seen = seen & real[:, None, :] & real[:, :, None]
     seen |= torch.eye(length, dtype=torch.bool, device=order.device) & ~real[:, :, None]

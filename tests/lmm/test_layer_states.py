@@ -14,11 +14,11 @@ def test_layer_states_are_what_goes_into_every_layer() -> None:
     hooks = [
         layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0])) for layer in lmm.language_model.layers
     ]
-    lmm.hidden(embeddings)
+    last = lmm.hidden(embeddings)
     for hook in hooks:
         hook.remove()
     states = lmm.layer_states(embeddings)
-    torch.testing.assert_close(states, inputs)
+    torch.testing.assert_close(states, [*inputs, last])
     cache = lmm.new_cache()
     first = lmm.layer_states(embeddings[:, :4], None, None, cache)
     second = lmm.layer_states(embeddings[:, 4:], None, torch.arange(4, 7).expand(2, -1), cache)

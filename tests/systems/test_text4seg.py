@@ -1,5 +1,6 @@
 """Text4Seg and Text4Seg++: training, answers, grammar, references, clips, and where training starts."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from maskselect.predictor import Model
 from maskselect.structures.groups import Annotated, PrepareSettings, Query
 from maskselect.structures.protocols import GroupLearner, System, VisionTower
 from maskselect.structures.sample import Prompt
+from maskselect.systems.answering import forced_answers
 from maskselect.systems.text4seg import PictureReading, Text4Seg
 from maskselect.systems.writing import GrammarProcessor, TokenTexts
 from tests.systems.test_refining import Corner
@@ -82,15 +84,22 @@ def asked(system: Text4Seg) -> list[Prompt]:
     return [Prompt(q.text, annotated.masks[list(q.references)]) for q in Quadrants.prompts]
 
 
-@pytest.fixture(scope="module", params=CODECS)
+PLACES: dict[str, dict[str, Any]] = {
+    "before_prompt": {},
+    "after_prompt": {"image_place": "after_prompt", "cell_layer": 1, "cell_weight": 1.0},
+}
+
+
+@pytest.fixture(scope="module", params=[(variant, place) for variant in CODECS for place in PLACES], ids="-".join)
 def learned(request: pytest.FixtureRequest) -> Text4Seg:
     """A tiny system that knows the answers of one picture by heart."""
-    system = tiny(request.param)
+    variant, place = request.param
+    system = tiny(variant, **PLACES[place])
     preparer = system.preparer(PrepareSettings(), True)
     batch = preparer.collate([preparer.prepare(Quadrants(), 0, np.random.default_rng(0), 5)])
     optimiser = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], lr=5e-3)
     for _ in range(300):
-        loss = system.loss(batch)["loss"]
+        loss = system.loss(batch)["text"]
         if float(loss.detach()) < 2e-3:
             break
         optimiser.zero_grad()
@@ -163,10 +172,86 @@ def test_a_refiner_gets_masks_at_the_size_of_the_picture(learned: Text4Seg) -> N
 
 def test_saves_and_loads(learned: Text4Seg, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "t.safetensors", learned.learned_state(), {"system": learned.name})
-    again = tiny(learned.name, start=str(tmp_path / "t.safetensors")).eval()
+    place = "after_prompt" if learned.reader.image_after_prompt else "before_prompt"
+    again = tiny(learned.name, start=str(tmp_path / "t.safetensors"), **PLACES[place]).eval()
     reading, other = learned.read(Quadrants().load(0).image), again.read(Quadrants().load(0).image)
     texts = [[a.text for a in s.answer(r, asked(s), None)] for s, r in ((learned, reading), (again, other))]
     assert texts[0] == texts[1]
+
+
+def test_starts_from_the_other_variant_without_its_tokens(learned: Text4Seg, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "t.safetensors", learned.learned_state(), {"system": learned.name})
+    (other,) = CODECS.keys() - {learned.name}
+    place = "after_prompt" if learned.reader.image_after_prompt else "before_prompt"
+    fresh, started = (tiny(other, start=start, **PLACES[place]) for start in (None, str(tmp_path / "t.safetensors")))
+    common = len(Llava(sizes=SIZES).tokenizer)
+    rows = [s.lmm.model.get_input_embeddings().weight for s in (learned, fresh, started)]
+    torch.testing.assert_close(rows[2][:common], rows[0][:common], atol=1e-3, rtol=1e-3)
+    assert torch.equal(rows[2][common:], rows[1][common:]) and len(rows[1]) > common
+    layers = [s.lmm.language_model.state_dict()["layers.0.mlp.up_proj.weight"] for s in (learned, started)]
+    torch.testing.assert_close(*layers, atol=1e-3, rtol=1e-3)
+
+
+def test_image_tokens_after_the_prompt_depend_on_it_and_on_each_other() -> None:
+    system = tiny("text4segpp", **PLACES["after_prompt"]).eval()
+    features = torch.randn(1, system.lmm.most_image_tokens, system.lmm.vision_width)
+
+    def states(features: Tensor, question: str, orders: list[list[int]] | None = None) -> Tensor:
+        images = system._read(features, [[question]], [[]])
+        answered = forced_answers(
+            system.reader, images, [[question]], [["<seg>"]], -1, run=system._hidden_and_cells, orders=orders
+        )
+        assert answered.image_states is not None
+        return answered.image_states[0].detach()
+
+    plain, count = states(features, "red"), features.shape[1]
+    assert plain.shape == (count, system.lmm.width) and not torch.allclose(plain, states(features, "blue"))
+    changed = features.clone()
+    changed[0, -1] += 1
+    assert not torch.allclose(plain[0], states(changed, "red")[0])
+    # All are at one position, so their order has no meaning.
+    turned = states(features, "red", [list(range(count))[::-1]])
+    torch.testing.assert_close(turned.flip(0), plain)
+    assert len(states(features, "red", [[1, 3]])) == 2
+    with pytest.raises(ValueError, match="cannot depend on it"):
+        tiny("text4seg", cell_weight=1.0)
+
+
+def test_gradients_are_the_same_with_recomputed_activations() -> None:
+    batches, losses = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        lmm = Llava(sizes=SIZES, gradient_checkpointing=recompute)
+        system = Text4Seg(lmm, CODECS["text4segpp"], label="region", side=32, longest=160, **PLACES["after_prompt"])
+        preparer = system.preparer(PrepareSettings(), True)
+        batches.append(preparer.collate([preparer.prepare(Quadrants(), 0, np.random.default_rng(0), 5)]))
+        loss = system.loss(batches[-1])
+        loss["loss"].backward()
+        losses.append({**loss, "gradient": lmm.language_model.layers[0].mlp.up_proj.weight.grad})
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_instances_are_written_from_left_to_right() -> None:
+    masks = Quadrants().load(0).masks[[3, 1, 2, 0]]
+    boxes = [
+        re.findall(r"\[\[(.*?)\]\]", tiny("text4segpp", instance_order=o).written("x", masks, None)[1])
+        for o in ("left_to_right", "given")
+    ]
+    assert boxes == [["0 0 0 1", "0 2 0 3", "2 0 2 1", "2 2 2 3"], ["2 2 2 3", "2 0 2 1", "0 2 0 3", "0 0 0 1"]]
+
+
+def test_a_training_step_may_leave_out_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    annotated = Quadrants().load(0)
+    annotated.masks[[1, 3]] = False
+    monkeypatch.setattr(Quadrants, "load", lambda *_: annotated)
+    system = tiny("text4segpp", background_share=0.0, **PLACES["after_prompt"])
+    preparer, half = system.preparer(PrepareSettings(), True), Quadrants()
+    item = preparer.prepare(half, 0, np.random.default_rng(0), 5)
+    # The quadrants are the cells of the four image tokens; two have a mask on their left half.
+    assert item.kept is not None and item.kept.tolist() == [0, 2] and item.cells is not None
+    assert item.cells.tolist()[:3] == [[0.5, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0.5, 0]]
+    assert set(system.loss(preparer.collate([item]))) == {"loss", "text", "accuracy", "cells", "cell_iou"}
+    assert system.preparer(PrepareSettings(), False).prepare(half, 0, np.random.default_rng(0), 5).kept is None
 
 
 @pytest.mark.parametrize("variant", CODECS)
