@@ -353,7 +353,7 @@ class Text4Seg(nn.Module):
         assert forced.loss is not None and forced.accuracy is not None
         scalars = {"loss": forced.loss, "text": forced.loss, "accuracy": forced.accuracy}
         if self.cell_head and forced.image_states is not None and batch.cells is not None:
-            kept = batch.kept or [torch.arange(cells.shape[1]) for cells in batch.cells]
+            kept = batch.kept or [torch.arange(cells.shape[1], dtype=torch.int64) for cells in batch.cells]
             covered = [row for cells, some in zip(batch.cells, kept, strict=True) for row in cells[:, some]]
             logits = self.cell_head(torch.cat(forced.image_states)).float()
             cells = F.binary_cross_entropy_with_logits(logits, torch.cat(covered))
