@@ -237,6 +237,8 @@ class Model:
                 reference_frames=one.frames,
                 text=answer.text,
                 failure=answer.failure,
+                repairs=answer.repairs,
+                cut=answer.cut,
                 refiner=self._refiner_name,
             )
             for one, answer in zip(resolved, answers, strict=True)
@@ -420,6 +422,9 @@ def _group(
         candidate_scores=None if answer.pool_scores is None else answer.pool_scores.clone().numpy(),
         text=answer.text,
         failure=answer.failure,
+        repairs=answer.repairs,
+        cut=answer.cut,
+        labels=answer.labels,
         pool=answer.pool.copy() if keep_pool and answer.pool is not None else None,
         refiner=refiner,
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Evaluate a model on data sets, with one report each. An interrupted run continues."""
+    from maskselect.evaluation.semantic import SEMANTIC_DATASETS
     from maskselect.evaluation.videos import VIDEO_DATASETS
     from maskselect.reports.evaluated import refuse_replacing
     from maskselect.reports.files import output_folder
@@ -24,6 +25,8 @@ def evaluate(options: argparse.Namespace) -> int:
     with output_folder(options.output.absolute().parent):
         if len(options.dataset) == 1 and options.dataset[0] in VIDEO_DATASETS:
             return _evaluate_videos(options)
+        if len(options.dataset) == 1 and options.dataset[0] in SEMANTIC_DATASETS:
+            return _evaluate_classes(options)
         left_out = {name: LeftOut() for name in options.dataset}
         opened = {name: _samples(options, name, left_out[name]) for name in options.dataset}
         outputs = {name: options.output for name in opened}
@@ -55,6 +58,41 @@ def _evaluate_videos(options: argparse.Namespace) -> int:
     print_video_report(report)
     print(f"report: {options.output}")
     return report_left_out(left_out, f"samples of {name}")
+
+
+def _evaluate_classes(options: argparse.Namespace) -> int:
+    from maskselect.evaluation.semantic import evaluate_classes, open_label_maps
+    from maskselect.reports.files import write_json
+    from maskselect.reports.table import print_semantic_report
+
+    (name,), left_out = options.dataset, LeftOut()
+    classes, images, total = open_label_maps(
+        name,
+        options.root,
+        options.split,
+        limit=options.limit,
+        scenes=options.scenes,
+        seed=options.seed,
+        left_out=left_out,
+    )
+    model = loading.load_model(options)
+    entries = {"dataset": name, "split": options.split, "model": options.model, "refiner": model.facts().refiner}
+    _refuse_replacing(options, entries, "the report of this model on this data")
+    report = evaluate_classes(
+        model,
+        images,
+        classes,
+        dataset=name,
+        split=options.split,
+        model_name=options.model,
+        total=total,
+        seed=options.seed,
+        left_out=left_out,
+    )
+    write_json(report, options.output)
+    print_semantic_report(report)
+    print(f"report: {options.output}")
+    return report_left_out(left_out, f"images of {name}")
 
 
 def _evaluate_one(

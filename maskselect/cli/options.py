@@ -111,6 +111,7 @@ def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = Fa
         "scenes, scenes-reasoning or scenes-unknown (generated if --root is absent or empty), or a name that "
         "`maskselect data list` prints"
     )
+    dataset_help += "; scenes-classes asks for all classes of generated scenes together" if several else ""
     count: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
     parser.add_argument("--dataset", required=True, metavar="NAME", help=dataset_help, **count)
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")

@@ -138,8 +138,14 @@ def _answer(
     write_answers(groups, options.output, path, options.model)
     for stem, group in zip(answer_stems(path, len(groups)), groups, strict=True):
         answer = "nothing answers the prompt" if group.no_target else f"{len(group)} mask(s)"
+        if group.candidates is not None:
+            answer += f", of {group.candidates} candidates"
+        elif group.failure is not None:
+            answer = f"the answer could not be decoded, {group.failure}"
+        elif group.no_target and group.text:
+            answer = f"{answer}; the text is {group.text!r}"
         files = f"{options.output / stem}.json, .mask.png, .overlay.png"
-        print(f"{path}: {answer}, of {group.candidates} candidates -> {files}", flush=True)
+        print(f"{path}: {answer} -> {files}", flush=True)
 
 
 def propose(options: argparse.Namespace) -> int:

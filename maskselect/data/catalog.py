@@ -377,8 +377,47 @@ OTHERS: Mapping[str, CatalogEntry] = {
         protocol="",
         about={"pretrain": 558_128, "pretrain-cc3m": 595_375, "instruct-150k": 157_712},
     ),
+    "pas-20": CatalogEntry(
+        "PAS-20: PASCAL VOC 2012, all classes asked together",
+        "maskselect.data.label_maps.LabelMapDataset",
+        ("train", "val"),
+        "https://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+        "see its page",
+        protocol="semantic",
+        arguments={"name": "pas-20"},
+        samples={"train": 1_464, "val": 1_449},
+    ),
+    "pc-59": CatalogEntry(
+        "PC-59: PASCAL Context, all classes asked together",
+        "maskselect.data.label_maps.LabelMapDataset",
+        ("train", "val"),
+        "https://cs.stanford.edu/~roozbeh/pascal-context/",
+        "see its page",
+        protocol="semantic",
+        arguments={"name": "pc-59"},
+        about={"train": 4_998, "val": 5_105},
+    ),
+    "ade-150": CatalogEntry(
+        "ADE-150: ADE20K, all classes asked together",
+        "maskselect.data.label_maps.LabelMapDataset",
+        ("training", "validation"),
+        "https://groups.csail.mit.edu/vision/datasets/ADE20K/",
+        "see its page",
+        protocol="semantic",
+        arguments={"name": "ade-150"},
+        samples={"training": 20_210, "validation": 2_000},
+    ),
+    "label-maps": CatalogEntry(
+        "your own images with a class for each pixel",
+        "maskselect.data.label_maps.LabelMapDataset",
+        ("train", "val", "test"),
+        "https://github.com/mc-lan/Text4Seg",
+        "your own",
+        protocol="semantic",
+        obtain="your own label images, in the form that maskselect/data/label_maps.py describes",
+    ),
 }
-"""Data sets without questions about single images, for `data list` and `data check`: videos, and LLaVA's texts."""
+"""Data sets without questions about single images: videos, label maps, and LLaVA's texts."""
 
 EVERYTHING: Mapping[str, CatalogEntry] = {**CATALOG, **OTHERS}
 

@@ -11,6 +11,7 @@ from maskselect.data.images import image_size
 from maskselect.data.llava import Conversation
 from maskselect.data.sizes import refuse_other_size
 from maskselect.structures.sample import Sample
+from maskselect.structures.semantic import LabelledImage
 from maskselect.structures.video import VideoSample
 
 EXAMPLES = 5
@@ -44,17 +45,18 @@ class CheckReport:
 
 
 class _Reader(Protocol):
-    """Any reader of the catalog: of samples, videos or conversations."""
+    """Any reader of the catalog: of samples, videos, label maps or conversations."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, number: int) -> Sample | VideoSample | Conversation: ...
+    def __getitem__(self, number: int) -> Sample | VideoSample | LabelledImage | Conversation: ...
 
 
 def check(reader: _Reader, limit: int | None = None) -> CheckReport:
     """Decode every item of a reader, or the first `limit`, and count errors.
 
-    `images` is the number of videos for video data, and of records for LLaVA's.
+    `images` is the number of videos for video data, and of records for LLaVA's. `targets` is the number of classes of
+    all images for label maps.
     """
     report = CheckReport()
     total = len(reader) if limit is None else min(limit, len(reader))
@@ -77,9 +79,11 @@ def _image_ids(reader: Any) -> list[str]:
     return getattr(reader, names[0])() if names else []
 
 
-def _count_item(report: CheckReport, item: Sample | VideoSample | Conversation) -> None:
+def _count_item(report: CheckReport, item: Sample | VideoSample | LabelledImage | Conversation) -> None:
     if isinstance(item, VideoSample):
         _count_video(report, item)
+    elif isinstance(item, LabelledImage):
+        report.targets += int((item.classes.unique() > 0).sum())
     elif isinstance(item, Conversation):
         image_size(item.image)
         report.images += 1

@@ -124,8 +124,8 @@ def build_report(
 
     Returns:
         dataset, split, model, samples, protocol, metrics {overall, w/o mask-ref, w/ mask-ref}, intervals, by_kind,
-        by_targets, by_size, images, candidates_per_image (null without a pool), undecoded (percentage of answers whose
-        text could not be decoded), latency and overlap.
+        by_targets, by_size, images, candidates_per_image (null without a pool), undecoded, repaired and cut (see
+        `text_shares`), latency and overlap.
 
     Raises:
         ValueError: there is no sample.
@@ -163,7 +163,7 @@ def build_report(
         ),
         "images": len(images),
         "candidates_per_image": round(sum(pools) / len(pools), 2) if pools else None,
-        "undecoded": round(100 * sum(row.failure is not None for row in rows) / len(rows), 2),
+        **text_shares(rows),
         "latency": {
             "seconds_per_image": round(seconds / len(images), 4),
             "seconds_per_prompt": round(seconds / len(rows), 4),
@@ -171,6 +171,42 @@ def build_report(
         },
         "overlap": list(overlap),
     }
+
+
+class Written(Protocol):
+    """An answer that may be a text; see `MaskGroup`."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the text could not be decoded."""
+        ...
+
+    @property
+    def repairs(self) -> int:
+        """Number of repairs."""
+        ...
+
+    @property
+    def cut(self) -> bool:
+        """The text ends at the maximum length of an answer."""
+        ...
+
+
+def text_shares(answers: Sequence[Written]) -> dict[str, float]:
+    """How many answers were written badly, in percent of all answers.
+
+    Returns:
+        undecoded: invalid answers, which could not be decoded.
+        repaired: answers that were decoded after at least one repair.
+        cut: answers that end at the maximum length. They are among the undecoded or repaired ones, unless the text
+            before the limit is well formed.
+    """
+    counts = {
+        "undecoded": sum(answer.failure is not None for answer in answers),
+        "repaired": sum(answer.failure is None and answer.repairs > 0 for answer in answers),
+        "cut": sum(answer.cut for answer in answers),
+    }
+    return {name: round(100 * count / len(answers), 2) for name, count in counts.items()}
 
 
 def measure_ceiling(
@@ -313,6 +349,8 @@ def _measure(
         iou=round(sums["iou"] / sums["weight"], 6) if sums["weight"] else 1.0,  # neither an answer nor a target
         candidates=None if pool is None else len(pool),
         failure=answer.failure,
+        repairs=answer.repairs,
+        cut=answer.cut,
         seconds=round(seconds, 5),
         sums=sums,
         scores=tuple(round(float(score), 4) for score in scores),

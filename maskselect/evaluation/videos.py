@@ -11,7 +11,7 @@ import torch
 from maskselect.backends.progress import track
 from maskselect.data.clips import FramesClip
 from maskselect.data.video import MevisDataset, RefDavis17Dataset, RefYoutubeVosDataset, RevosDataset, VideoDataset
-from maskselect.evaluation.samples import names_of
+from maskselect.evaluation.samples import names_of, text_shares
 from maskselect.metrics.video import VideoMetrics
 from maskselect.metrics.video_protocols import video_protocol_named
 from maskselect.structures.clip import Clip
@@ -89,15 +89,15 @@ def evaluate_videos(
         left_out: receives the samples of videos that fail; without it the first failure raises.
 
     Returns:
-        {dataset, split, model, refiner, samples, protocol, metrics: {overall}, undecoded, left_out}, metrics in
-        percent.
+        {dataset, split, model, refiner, samples, protocol, metrics: {overall}, left_out}, metrics in percent, and
+        `text_shares`.
 
     Raises:
         ValueError: no sample could be scored.
     """
     protocol = video_protocol_named(VIDEO_DATASETS[dataset].protocol)
     metrics = VideoMetrics(protocol)
-    undecoded = scored = 0
+    scored: list[ClipGroup] = []
     shown = track(samples, len(samples), f"Evaluating {dataset} {split}", "samples")
     for _, run in groupby(shown, lambda sample: sample.video_id):
         group = list(run)
@@ -107,7 +107,7 @@ def evaluate_videos(
         for sample, answer in zip(group, answers, strict=False):
             with going_on(left_out, *names_of([sample])):
                 _add(metrics, sample, answer)
-                scored, undecoded = scored + 1, undecoded + (answer.failure is not None)
+                scored.append(answer)
     if not scored:
         raise ValueError(f"none of the {len(samples)} samples of {dataset} {split} could be scored")
     return {
@@ -115,14 +115,14 @@ def evaluate_videos(
         "split": split,
         "model": model_name,
         "refiner": model.facts().refiner,
-        "samples": scored,
+        "samples": len(scored),
         "protocol": {
             "name": protocol.name,
             "path": "public predict path: Model.select_video_many, prompts of one video together",
             "rule": (type(protocol).__doc__ or "").partition("\n")[0],
         },
         "metrics": {"overall": metrics.report()},
-        "undecoded": round(100 * undecoded / scored, 2),
+        **text_shares(scored),
         "left_out": {} if left_out is None else left_out.as_json(),
     }
 

@@ -20,8 +20,8 @@ from maskselect.ops.packed import pairwise_counts
 
 PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
 F1_AT = tuple(0.5 + 0.05 * step for step in range(10))
-RULES_VERSION = 2
-"""Increases when a measure changes, so that samples scored by older rules are not added to newer ones."""
+RULES_VERSION = 3
+"""Increases when what is measured changes, so that samples scored by older rules are not added to newer ones."""
 NEED_TARGETS = ("cIoU", "ncIoU", "oracle_cIoU")
 """Shares of true pixels: None in a report if no sample has a target."""
 _SCALARS = (

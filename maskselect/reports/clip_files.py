@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,8 +18,8 @@ from maskselect.structures.prediction import ClipGroup
 def write_clip_answers(groups: Sequence[ClipGroup], folder: Path, video: Path, model: str) -> None:
     """Write for each prompt `NAME.json`, `NAME/00000.png …` (the union, 8-bit, 0 or 255) and `NAME.overlay.mp4`.
 
-    The JSON holds video, frames, fps, size, prompt, model, threshold, no_target, objects, and text, failure and refiner
-    if any. An existing folder of masks is replaced.
+    The JSON holds video, frames, fps, size, prompt, model, threshold, no_target, objects, and text, failure, repairs,
+    cut and refiner if any. An existing folder of masks is replaced.
     """
     for stem, group in zip(answer_stems(video, len(groups)), groups, strict=True):
         with atomic_folder(folder / stem, replace=True) as masks:
@@ -26,7 +27,8 @@ def write_clip_answers(groups: Sequence[ClipGroup], folder: Path, video: Path, m
                 Image.fromarray(group.mask(number).view(np.uint8) * 255).save(masks / f"{number:05d}.png")
         write_video(folder / f"{stem}.overlay.mp4", drawn_frames(group), group.clip.fps)
         record = {"video": str(video), "model": model, "threshold": group.threshold, "no_target": group.no_target}
-        optional = {"text": group.text, "failure": group.failure, "refiner": group.refiner}
+        optional: dict[str, Any] = {"text": group.text, "failure": group.failure, "refiner": group.refiner}
+        optional |= {"repairs": group.repairs or None, "cut": group.cut or None}
         record |= {name: value for name, value in optional.items() if value is not None}
         with atomic_file(folder / f"{stem}.json") as part:
             part.write_text(json.dumps(record | group.to_dict()))

@@ -5,7 +5,9 @@ from typing import Any
 from maskselect.backends.terminal import console, narrow_table, print_table
 from maskselect.metrics.protocols import RECALL
 
-SHOWN = ("gIoU", "cIoU", "ncIoU", "F1", "N-acc", "T-acc", "Pr@0.5", "Pr@0.9", "oracle_gIoU", "oracle_cIoU")
+SHOWN = (
+    "gIoU", "cIoU", "ncIoU", "F1", "N-acc", "T-acc", "Pr@0.5", "Pr@0.9", "Acc@0.5", "oracle_gIoU", "oracle_cIoU",
+)  # fmt: skip
 
 
 def counted(number: float, one: str) -> str:
@@ -25,12 +27,13 @@ def targets_label(bucket: str) -> str:
 def print_report(report: dict[str, Any]) -> None:
     """Print a report of `maskselect.evaluate`: one row per subset, then candidates and latency."""
     title = f"{report['model']} on {report['dataset']} {report['split']}: percent of n samples"
-    names = [name.replace("@", "@\n").replace("_", "\n") for name in SHOWN]
+    shown = [name for name in SHOWN if name in report["metrics"]["overall"]]
+    names = [name.replace("@", "@\n").replace("_", "\n") for name in shown]
     table = narrow_table("", "n", *names)
     for section in ("metrics", "by_kind", "by_targets"):
         for name, metrics in report[section].items():
             label = targets_label(name) if section == "by_targets" else name
-            table.add_row(label, str(metrics["samples"]), *(_cell(metrics[key]) for key in SHOWN))
+            table.add_row(label, str(metrics["samples"]), *(_cell(metrics[key]) for key in shown))
         table.add_section()
     print_table(table, title)
     screen, latency = console(), report["latency"]
@@ -39,8 +42,7 @@ def print_report(report: dict[str, Any]) -> None:
     pool = "" if count is None else f"{counted(count, 'candidate')} an image; "
     image = f"{latency['seconds_per_image']:.2f} s an image with {prompts}"
     screen.print(f"{pool}{image}, {latency['seconds_per_prompt']:.2f} s a prompt")
-    if report.get("undecoded"):
-        screen.print(f"Beware: {report['undecoded']} % of the answers could not be decoded.")
+    _print_texts(report)
     if left_out := report.get("left_out", {}).get("count"):
         screen.print(f"Beware: {left_out} samples were left out.")
     for sentence in report.get("overlap", []):
@@ -55,8 +57,24 @@ def print_video_report(report: dict[str, Any]) -> None:
             table.add_row(name, _cell(value))
     samples = counted(report["samples"], "sample")
     print_table(table, f"{report['model']} on {report['dataset']} {report['split']}: {samples}")
-    if report["undecoded"]:
-        console().print(f"Beware: {report['undecoded']} % of the answers could not be decoded.")
+    _print_texts(report)
+
+
+def print_semantic_report(report: dict[str, Any]) -> None:
+    """Print a report of `evaluation.semantic.evaluate_semantic`: the IoU of each class, then the means."""
+    table = narrow_table("class", "IoU")
+    for name, value in report["by_class"].items():
+        table.add_row(name, _cell(value))
+    table.add_section()
+    for name, value in report["metrics"]["overall"].items():
+        if name != "samples":
+            table.add_row(name, _cell(value))
+    images = counted(report["images"], "image")
+    print_table(table, f"{report['model']} on {report['dataset']} {report['split']}: percent, {images}")
+    console().print(f"{report['latency']['seconds_per_image']:.2f} s an image")
+    _print_texts(report)
+    for sentence in report["overlap"]:
+        console().print(f"Beware: {sentence}.", markup=False)
 
 
 def print_thresholds(reports: dict[float, dict[str, float | None]], chosen: float) -> None:
@@ -82,6 +100,14 @@ def print_ceiling(ceiling: dict[str, Any], title: str) -> None:
         f"{counted(ceiling['candidates_per_image'], 'candidate')} an image; oracle gIoU "
         f"{_cell(ceiling['oracle_gIoU'])}, cIoU {_cell(ceiling['oracle_cIoU'])}"
     )
+
+
+def _print_texts(report: dict[str, Any]) -> None:
+    """Print `evaluation.samples.text_shares`, as far as there is something to report."""
+    outcomes = {"undecoded": "could not be decoded", "repaired": "were repaired", "cut": "end at the maximum length"}
+    shares = [f"{report[name]} % {outcome}" for name, outcome in outcomes.items() if report.get(name)]
+    if shares:
+        console().print(f"Beware: of the answers {', '.join(shares)}.")
 
 
 def _cell(value: float | None) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from maskselect.backends.config_tree import Arguments
 from maskselect.scenes.captions import draw_caption, draw_dialogue
+from maskselect.scenes.classes import draw_class_prompt
 from maskselect.scenes.facts import SceneFacts
 from maskselect.scenes.layout import scene_ids
 from maskselect.scenes.prompts import KIND_SHARES, draw_prompts
@@ -17,6 +18,9 @@ from maskselect.scenes.stream import drawing_hash, scene_of
 from maskselect.scenes.unknown import draw_unknown
 from maskselect.structures.groups import Annotated, Query
 from maskselect.structures.provenance import TrainingData
+
+CAPTION_QUESTION = "Describe the image."
+"""The question of captions, in prompts that words answer."""
 
 
 class SceneGroups:
@@ -29,9 +33,11 @@ class SceneGroups:
         reasoning_share: expected share of reasoning prompts, see `draw_reasoning`.
         unknown_share: expected share of no-target prompts with an unknown word, see `draw_unknown`.
         dialogue_share: expected share of questions with answers among the texts; the others are captions.
+        classes_share: expected share of prompts that list classes, for Text4Seg; see `draw_class_prompt`.
+        texts_share: expected share of prompts that words answer, for Text4Seg: `texts` in quotation marks.
 
     Raises:
-        ValueError: a share is outside 0 to 1, or `reasoning_share` and `unknown_share` are above 1 together.
+        ValueError: a share is outside 0 to 1, or those of prompts are above 1 together.
     """
 
     def __init__(
@@ -45,21 +51,27 @@ class SceneGroups:
         reasoning_share: float = 0.0,
         unknown_share: float = 0.0,
         dialogue_share: float = 0.35,
+        classes_share: float = 0.0,
+        texts_share: float = 0.0,
     ) -> None:
         for name, share in (
             ("reasoning_share", reasoning_share),
             ("unknown_share", unknown_share),
             ("dialogue_share", dialogue_share),
+            ("classes_share", classes_share),
+            ("texts_share", texts_share),
         ):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name} must be within 0 to 1, got {share}")
-        if reasoning_share + unknown_share > 1.0:
+        shares = (reasoning_share, unknown_share, classes_share, texts_share)
+        if sum(shares) > 1.0:
             raise ValueError(
-                f"reasoning_share and unknown_share are above 1 together: {reasoning_share}, {unknown_share}"
+                "reasoning_share, unknown_share, classes_share and texts_share are above 1 together: "
+                f"{', '.join(map(str, shares))}"
             )
         self.split = split
         self.reasoning_share, self.unknown_share = reasoning_share, unknown_share
-        self.dialogue_share = dialogue_share
+        self.dialogue_share, self.classes_share, self.texts_share = dialogue_share, classes_share, texts_share
         self.reference_share, self.no_target_share = reference_share, no_target_share
         self.kind_shares = KIND_SHARES if kind_shares is None else kind_shares
         self.ids = list(scene_ids(split, seed, count))
@@ -103,8 +115,19 @@ class SceneGroups:
         number = int(rng.binomial(count, self.unknown_share)) if self.unknown_share else 0
         number = min(number, count - len(drawn))
         drawn += draw_unknown(facts, number, rng, self.split, self.reference_share) if number else []
-        rest = draw_prompts(facts, count - len(drawn), rng, self.split, *shares, self.kind_shares)
-        return [Query(p.text, p.references, p.targets) for p in (*rest, *drawn)]
+        number = int(rng.binomial(count, self.classes_share)) if self.classes_share else 0
+        listing = [draw_class_prompt(facts, rng) for _ in range(min(number, count - len(drawn)))]
+        number = int(rng.binomial(count, self.texts_share)) if self.texts_share else 0
+        number = min(number, count - len(drawn) - len(listing))
+        texts = self.texts(item, extra, number, rng) if number else []
+        rest = draw_prompts(
+            facts, count - len(drawn) - len(listing) - len(texts), rng, self.split, *shares, self.kind_shares
+        )
+        return [
+            *(Query(p.text, p.references, p.targets) for p in (*rest, *drawn)),
+            *(Query(text, (), targets, labels) for text, targets, labels in listing),
+            *(Query(f'"{question or CAPTION_QUESTION}"', (), (), answer=answer) for question, answer in texts),
+        ]
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
         """A new caption."""

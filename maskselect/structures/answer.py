@@ -23,6 +23,9 @@ class Answer(ByValue):
         pool_scores: (N,) float32, the score of every candidate; None without a pool.
         text: the text of the language model; None if it writes none.
         failure: why `text` could not be decoded to masks, as one sentence; None if it could, or there is none.
+        repairs: number of places where the decoder repaired `text`.
+        cut: `text` ends at the maximum length of an answer.
+        labels: the class of each mask, for a prompt that lists classes; else None.
     """
 
     masks: Tensor | ClipMasks
@@ -31,3 +34,6 @@ class Answer(ByValue):
     pool_scores: Tensor | None = None
     text: str | None = None
     failure: str | None = None
+    repairs: int = 0
+    cut: bool = False
+    labels: tuple[str, ...] | None = None

@@ -31,11 +31,20 @@ class Annotated(ByValue):
 
 @dataclass(frozen=True)
 class Query:
-    """One prompt. references, targets: indices of annotated masks."""
+    """One prompt.
+
+    Attributes:
+        text: the prompt.
+        references, targets: indices of annotated masks.
+        labels: the class of each target, for a prompt that lists classes (`systems/text_questions.py`); else None.
+        answer: the words that answer a prompt in quotation marks, which asks for no mask; else None.
+    """
 
     text: str
     references: tuple[int, ...]
     targets: tuple[int, ...]
+    labels: tuple[str, ...] | None = None
+    answer: str | None = None
 
 
 class GroupSource(Protocol):

@@ -46,6 +46,9 @@ class MaskGroup(ByValue):
         pool: the candidates at the working size, if the call requested them.
         text: the text of the language model; None if it writes none.
         failure: why the text could not be decoded to masks; None if it could, or there is none.
+        repairs: number of places where the decoder repaired the text.
+        cut: the text ends at the maximum length of an answer.
+        labels: the class of each mask, for a prompt that lists classes; else None.
         refiner: name of the refiner of the masks; None if there is none.
     """
 
@@ -59,6 +62,9 @@ class MaskGroup(ByValue):
     candidate_scores: np.ndarray | None = field(default=None, repr=False)
     text: str | None = None
     failure: str | None = None
+    repairs: int = 0
+    cut: bool = False
+    labels: tuple[str, ...] | None = None
     pool: MaskSet | None = field(default=None, repr=False)
     refiner: str | None = None
 
@@ -175,9 +181,13 @@ class MaskGroup(ByValue):
 
         Returns:
             image, size [H, W], prompt, model, threshold, no_target, candidates, masks (see `to_coco`), and text,
-            failure and refiner if there are any.
+            failure, repairs, cut and refiner if there are any. Each mask has its `label` if the masks have classes.
         """
-        optional = {"text": self.text, "failure": self.failure, "refiner": self.refiner}
+        optional: dict[str, Any] = {"text": self.text, "failure": self.failure, "repairs": self.repairs or None}
+        optional |= {"cut": self.cut or None, "refiner": self.refiner}
+        masks = self.to_coco()
+        if self.labels is not None:
+            masks = [record | {"label": label} for record, label in zip(masks, self.labels, strict=True)]
         return {
             "image": image,
             "size": list(self.size),
@@ -187,7 +197,7 @@ class MaskGroup(ByValue):
             "no_target": self.no_target,
             "candidates": self.candidates,
             **{name: value for name, value in optional.items() if value is not None},
-            "masks": self.to_coco(),
+            "masks": masks,
         }
 
     def save(self, path: str | Path) -> None:
@@ -221,6 +231,8 @@ class MaskGroup(ByValue):
         first, *rest = self.prompt.split(MASK_REF)
         caption = first + "".join(f"<ref{number}>{part}" for number, part in enumerate(rest, start=1))
         labels = [f"{score:.2f}" for score in self.scores]
+        if self.labels is not None:
+            labels = [f"{name} {score}" for name, score in zip(self.labels, labels, strict=True)]
         picture = draw_overlay(self.image, self, labels, self.packed_references, caption, self._outcome())
         if path is not None:
             with atomic_file(Path(path)) as part:
@@ -260,7 +272,7 @@ class ClipGroup(ByValue):
         scores: (M,) float32 in [0, 1], for each object the mean over the frames in which it is present.
         references: (R, H, W) bool.
         reference_frames: the frame of each reference.
-        threshold, text, failure, refiner: as in `MaskGroup`.
+        threshold, text, failure, repairs, cut, refiner: as in `MaskGroup`.
     """
 
     clip: Clip = field(compare=False)
@@ -272,6 +284,8 @@ class ClipGroup(ByValue):
     reference_frames: tuple[int, ...]
     text: str | None = None
     failure: str | None = None
+    repairs: int = 0
+    cut: bool = False
     refiner: str | None = None
 
     def __len__(self) -> int:

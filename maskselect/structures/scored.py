@@ -18,6 +18,8 @@ class Scored:
         sums: state of `ReferringMetrics` after this sample alone, by name: numbers or lists of numbers.
         scores, right: for each candidate its score, and whether it matches a target (IoU at least 0.5).
         failure: why the text could not be decoded.
+        repairs: number of places where the decoder repaired the text.
+        cut: the text ends at the maximum length of an answer.
     """
 
     sample_id: str
@@ -35,6 +37,8 @@ class Scored:
     scores: tuple[float, ...] = ()
     right: tuple[bool, ...] = ()
     failure: str | None = None
+    repairs: int = 0
+    cut: bool = False
 
     @property
     def no_target(self) -> bool:

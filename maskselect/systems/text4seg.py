@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from maskselect.backends import checkpoints, needs
 from maskselect.backends.weightless import reads_weights
+from maskselect.codecs import labels as label_texts
 from maskselect.heads.binary import BinaryHead
 from maskselect.lmm.lora import fit_adapters
 from maskselect.ops.pooling import cell_weights
@@ -30,7 +31,7 @@ from maskselect.structures.answer import Answer
 from maskselect.structures.batches import TextBatch
 from maskselect.structures.clip import Clip
 from maskselect.structures.codec import Codec
-from maskselect.structures.groups import GroupSource, PrepareSettings, using
+from maskselect.structures.groups import GroupSource, PrepareSettings, Query, using
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.needs import FRAME_TOKENS, PROMPT_TOKENS, Arguments, Need
 from maskselect.structures.protocols import LanguageModel
@@ -82,8 +83,9 @@ class Text4Seg(nn.Module):
         variant: name of the system: "text4seg", or "text4segpp" with a box-wise codec.
         side: pictures become squares of this side, without padding, as in the released Text4Seg for LLaVA; the cells of
             the codec then match the image tokens.
-        label: label of a mask in the text. "prompt" is the prompt, as published for referring expressions; "region"
-            writes `roi0`, `roi1`, … (box-wise codecs only); any other text is used for all masks.
+        label: label of a mask in the text. "prompt" is the prompt, as published for referring expressions, but `roi0`,
+            `roi1`, … for questions to Text4Seg++; "region" writes these for all prompts (box-wise codecs only); any
+            other text is used for all masks. Where a prompt lists classes, these are the labels.
         phrasing: "sentences" or "plain", see `systems/text_questions.py`.
         instance_order: order of instances in an answer, on which the papers are silent: "left_to_right" by the first
             column that they cover, then by the first row; "given" as the data set lists them.
@@ -241,6 +243,7 @@ class Text4Seg(nn.Module):
         links = [Links(len(clip), clip.size) for _ in prompts]
         written: list[list[str]] = [[] for _ in prompts]
         failures: list[str | None] = [None for _ in prompts]
+        repairs, cut = [0 for _ in prompts], [False for _ in prompts]
         for number in range(len(clip)):
             frame = self.read(clip[number])
             assert isinstance(frame, PictureReading)
@@ -252,8 +255,10 @@ class Text4Seg(nn.Module):
                 written[row].append(answer.text or "")
                 if answer.failure is not None and failures[row] is None:
                     failures[row] = f"frame {number}: {answer.failure}"
-        rows = zip(links, written, failures, strict=True)
-        return [replace(link.answer(), text="\n".join(lines), failure=failure) for link, lines, failure in rows]
+                repairs[row], cut[row] = repairs[row] + answer.repairs, cut[row] or answer.cut
+        texts = ["\n".join(lines) for lines in written]
+        rows = zip((link.answer() for link in links), texts, failures, repairs, cut, strict=True)
+        return [replace(one, text=t, failure=f, repairs=r, cut=c) for one, t, f, r, c in rows]
 
     def _references_of(self, clip: Clip, prompts: list[Prompt]) -> list[Tensor]:
         """For each prompt the pooled references (R, E), each from its own frame."""
@@ -271,7 +276,9 @@ class Text4Seg(nn.Module):
         device = reading.features.device
         none = reading.features.new_zeros(0, reading.features.shape[-1])
         tokens = self.reader.mask_tokenizer(torch.cat([none, *(r.to(device) for r in references)]))
-        questions = [text_questions.question(text, "partial", self.phrasing, None) for text in prompts]
+        groups = [text_questions.group_of(text) for text in prompts]
+        pairs = zip(prompts, groups, strict=True)
+        questions = [text_questions.question(text, group, self.phrasing, None) for text, group in pairs]
         answers: list[Answer] = []
         for some, images in in_passes(reading.images, questions, tokens):
             asked = prompts[len(answers) : len(answers) + len(some)]
@@ -285,13 +292,25 @@ class Text4Seg(nn.Module):
         self, prompt: str, ids: list[int], states: Tensor, size: tuple[int, int], threshold: float | None
     ) -> Answer:
         """The masks that an answer describes, by falling score."""
-        text = self.texts.decode(ids)
+        text, cut = self.texts.decode(ids), len(ids) >= self.longest
+        if text_questions.group_of(prompt) == "text" and "<seg>" not in text:
+            none = torch.zeros(0, *size, dtype=torch.bool)
+            return Answer(none, torch.zeros(0, dtype=torch.float32), text=text.strip(), cut=cut)
         decoded = self.codec.decode(text, size, self._labels(prompt, None))
         spans = self.codec.foreground(text, decoded.labels)
         scores = self._scores(ids, states, spans)
         order = scores.argsort(descending=True, stable=True)
         order = order[scores[order] >= (0.0 if threshold is None else threshold)]
-        return Answer(decoded.masks[order], scores[order], text=text.strip(), failure=decoded.failure)
+        classes = {label_texts.written(name): name for name in text_questions.listed_classes(prompt)}
+        return Answer(
+            decoded.masks[order],
+            scores[order],
+            text=text.strip(),
+            failure=decoded.failure,
+            repairs=decoded.repairs,
+            cut=cut,
+            labels=tuple(classes[label_texts.written(decoded.labels[n])] for n in order.tolist()) if classes else None,
+        )
 
     def _scores(self, ids: list[int], states: Tensor, spans: list[list[tuple[int, int]]]) -> Tensor:
         """Mean probability of the tokens within the spans of each mask: (M,) in [0, 1]."""
@@ -310,11 +329,18 @@ class Text4Seg(nn.Module):
         return torch.stack(scores).clamp(0, 1)
 
     def _processor(self, prompts: list[str]) -> GrammarProcessor:
-        return GrammarProcessor([self.codec.grammar(self._labels(prompt, None)) for prompt in prompts], self.texts)
+        words = [text_questions.group_of(prompt) == "text" for prompt in prompts]
+        pairs = zip(prompts, words, strict=True)
+        grammars = [None if free else self.codec.grammar(self._labels(prompt, None)) for prompt, free in pairs]
+        return GrammarProcessor(grammars, self.texts)
 
     def _labels(self, prompt: str, masks: int | None) -> list[str] | None:
         """Labels of so many masks; with None those that may occur, None for any."""
-        if self.label == "region":
+        group = text_questions.group_of(prompt)
+        if group == "condition":
+            return list(text_questions.listed_classes(prompt))
+        question = group == "reasoning" and self.label == "prompt" and self.name == "text4segpp"
+        if self.label == "region" or question or group == "text":
             return None
         label = prompt.replace(MASK_REF, "reference") if self.label == "prompt" else self.label
         return [label.lower()] * (1 if masks is None else masks)
@@ -325,13 +351,25 @@ class Text4Seg(nn.Module):
         """Pictures with questions and answers."""
         return AnswerPreparer(self, training)
 
-    def written(self, prompt: str, masks: Tensor, rng: np.random.Generator | None) -> tuple[str, str]:
-        """Question and answer of a prompt whose targets are (M, H, W) bool."""
-        labels = self._labels(prompt, len(masks))
+    def written(self, query: Query, masks: Tensor, rng: np.random.Generator | None) -> tuple[str, str]:
+        """Question and answer of a prompt whose targets are (M, H, W) bool.
+
+        Raises:
+            ValueError: the prompt lists classes or asks for words, and the query has none.
+        """
+        group = text_questions.group_of(query.text)
+        expected = {"condition": query.labels, "text": query.answer}
+        if expected.get(group, ()) is None:
+            what = "the class of each target" if group == "condition" else "the words of the answer"
+            raise ValueError(f"prompt {query.text[:60]!r} is of the group {group!r}; expected {what}")
+        question = text_questions.question(query.text, group, self.phrasing, rng)
+        if query.answer is not None:
+            return question, query.answer
+        labels = self._labels(query.text, len(masks)) if query.labels is None else list(query.labels)
         if self.instance_order == "left_to_right":
-            masks = masks[_left_to_right(masks)]
+            order = _left_to_right(masks)
+            masks, labels = masks[order], labels and [labels[number] for number in order]
         text = self.codec.encode(masks, labels)
-        question = text_questions.question(prompt, "partial", self.phrasing, rng)
         return question, text_questions.answer(text, self.phrasing, rng)
 
     def loss(self, batch: TextBatch) -> dict[str, Tensor]:
@@ -485,7 +523,7 @@ class AnswerPreparer:
             annotated = source.load(number)
             queries = source.queries(number, annotated.extra, prompts, rng)
             drawn = rng if self.training else None
-            texts = [self.system.written(q.text, annotated.masks[list(q.targets)], drawn) for q in queries]
+            texts = [self.system.written(q, annotated.masks[list(q.targets)], drawn) for q in queries]
             references = [annotated.masks[list(q.references)] for q in queries]
             side = self.system.side
             image = resized_image(annotated.image, (side, side))

@@ -64,18 +64,21 @@ class GrammarProcessor:
     """Forbids every token after which no text of the grammar could follow.
 
     Args:
-        grammars: one for each row.
+        grammars: one for each row; None permits every token.
         tokens: of the language model.
     """
 
-    def __init__(self, grammars: Sequence[Grammar], tokens: TokenTexts) -> None:
+    def __init__(self, grammars: Sequence[Grammar | None], tokens: TokenTexts) -> None:
         self.tokens = tokens
-        self.rows = [_Row(grammar) for grammar in grammars]
+        self.rows = [None if grammar is None else _Row(grammar) for grammar in grammars]
 
     def __call__(self, ids: list[list[int]], logits: Tensor) -> Tensor:
         """Logits (B, V), with -inf for forbidden tokens; see `structures.generation.LogitsProcessor`."""
         masks = torch.zeros(logits.shape, dtype=torch.bool)
         for row, automaton in enumerate(self.rows):
+            if automaton is None:
+                masks[row] = True
+                continue
             for number in ids[row][automaton.read :]:
                 automaton.advance(self.tokens.texts[number])
             automaton.read = len(ids[row])

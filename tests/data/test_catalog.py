@@ -26,7 +26,7 @@ def test_every_entry_opens_its_reader_and_says_what_is_missing(tmp_path: Path, n
             entry.open(tmp_path, split)
     with pytest.raises(FileNotFoundError, match="looked for"):
         entry.open_splits(tmp_path)
-    assert entry.protocol in (PROTOCOLS if name in CATALOG else {**VIDEO_PROTOCOLS, "": None})
+    assert entry.protocol in (PROTOCOLS if name in CATALOG else {**VIDEO_PROTOCOLS, "": None, "semantic": None})
     assert set(entry.samples) | set(entry.about) <= set(entry.splits) and entry.page.startswith("https://")
 
 

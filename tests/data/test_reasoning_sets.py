@@ -35,7 +35,7 @@ def _mask(rows: slice, columns: slice, size: tuple[int, int] = (10, 12)) -> np.n
 # --- ReasonSeg -----------------------------------------------------------------------------------------------------
 
 
-def _reason(folder: Path, split: str = "val", **changes: Any) -> Path:
+def reasonseg_files(folder: Path, split: str = "val", **changes: Any) -> Path:
     record = {
         "text": ["what holds tea?", "a vessel"],
         "is_sentence": True,
@@ -52,7 +52,7 @@ def _reason(folder: Path, split: str = "val", **changes: Any) -> Path:
 
 
 def test_reasonseg_paints_small_over_large(tmp_path: Path) -> None:
-    sample = ReasonSegDataset(_reason(tmp_path), "val")[0]
+    sample = ReasonSegDataset(reasonseg_files(tmp_path), "val")[0]
     assert sample.prompt.text == "what holds tea?" and sample.kind == "sentence" and sample.sample_id == "a:0"
     small, ignored = _mask(slice(1, 5), slice(1, 5)), _mask(slice(6, 9), slice(6, 9))
     large = _mask(slice(0, 9), slice(0, 9)) & ~small & ~ignored
@@ -87,7 +87,7 @@ def test_of_two_equal_shapes_the_earlier_one_lies_on_top(tmp_path: Path) -> None
         {"label": "target", "points": _square(0, 0, 4, 4)},
         {"label": "ignore", "points": _square(2, 2, 6, 6)},
     ]
-    sample = ReasonSegDataset(_reason(tmp_path, shapes=shapes), "val")[0]
+    sample = ReasonSegDataset(reasonseg_files(tmp_path, shapes=shapes), "val")[0]
     target = _mask(slice(0, 5), slice(0, 5))
     assert sample.ignore is not None and np.array_equal(sample.target_mask.numpy(), target)
     assert np.array_equal(sample.ignore.numpy(), _mask(slice(2, 7), slice(2, 7)) & ~target)
@@ -104,14 +104,14 @@ def test_masks_are_the_official_ones(tmp_path: Path) -> None:
             wide, high = sides if rng.random() < 0.6 else rng.integers(1, 7, 2)
             points = _square(x, y, x + wide, y + high)
             shapes.append({"label": str(rng.choice(labels)), "points": points if rng.random() < 0.8 else points[:3]})
-        sample = ReasonSegDataset(_reason(tmp_path, shapes=shapes), "val")[0]
+        sample = ReasonSegDataset(reasonseg_files(tmp_path, shapes=shapes), "val")[0]
         expected = _official_mask(shapes, (10, 12))
         ignored = np.zeros((10, 12), bool) if sample.ignore is None else sample.ignore.numpy()
         assert np.array_equal(sample.target_mask.numpy(), expected == 1) and np.array_equal(ignored, expected == 255)
 
 
 def test_reasonseg_asks_paraphrases_in_training(tmp_path: Path) -> None:
-    root = _reason(tmp_path, "train")
+    root = reasonseg_files(tmp_path, "train")
     assert [s.prompt.text for s in ReasonSegDataset(root, "train")] == ["what holds tea?", "a vessel"]
 
 
@@ -134,7 +134,7 @@ def test_a_shape_that_was_painted_over_is_no_mask() -> None:
     ],
 )
 def test_reasonseg_damage(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
-    data = ReasonSegDataset(_reason(tmp_path, **changes), "val")
+    data = ReasonSegDataset(reasonseg_files(tmp_path, **changes), "val")
     with pytest.raises(ValueError, match=told):
         data[0]
 
@@ -142,7 +142,7 @@ def test_reasonseg_damage(tmp_path: Path, changes: dict[str, Any], told: str) ->
 def test_reasonseg_layout(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="looked for val or ReasonSeg/val"):
         ReasonSegDataset(tmp_path, "val")
-    _reason(tmp_path)
+    reasonseg_files(tmp_path)
     (tmp_path / "val" / "a.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"the picture of .*a\.json is missing"):
         ReasonSegDataset(tmp_path, "val")[0]
@@ -215,7 +215,7 @@ def test_llm_seg40k_layout(tmp_path: Path) -> None:
 # --- MUSE ----------------------------------------------------------------------------------------------------------
 
 
-def _muse(folder: Path, **changes: Any) -> Path:
+def muse_files(folder: Path, **changes: Any) -> Path:
     def box(number: int, x: int) -> dict[str, Any]:
         return {"id": number, "segmentation": [[x, 0, x + 3, 0, x + 3, 3, x, 3]], "category_name": "cup"}
 
@@ -233,7 +233,7 @@ def _muse(folder: Path, **changes: Any) -> Path:
 
 
 def test_muse(tmp_path: Path) -> None:
-    data = MuseDataset(_muse(tmp_path), "val")
+    data = MuseDataset(muse_files(tmp_path), "val")
     assert len(data) == 2 and data.dropped == 1
     assert [s.targets for s in data] == [(0, 1), (1,)] and data.image_ids() == ["000000000009.jpg"] * 2
     assert data[0].gt_pool.shape == (2, 10, 12) and int(data[1].target_mask.sum()) == 9
@@ -242,7 +242,7 @@ def test_muse(tmp_path: Path) -> None:
 
 def test_muse_on_train2014(tmp_path: Path) -> None:
     _picture(tmp_path / "coco/train2014/COCO_train2014_000000000009.jpg")
-    data = MuseDataset(_muse(tmp_path, file_name="train2014/COCO_train2014_000000000009.jpg"), "val")
+    data = MuseDataset(muse_files(tmp_path, file_name="train2014/COCO_train2014_000000000009.jpg"), "val")
     assert str(data[0].image).endswith("coco/train2014/COCO_train2014_000000000009.jpg")
 
 
@@ -256,7 +256,7 @@ def test_muse_on_train2014(tmp_path: Path) -> None:
 )
 def test_muse_damage(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        list(MuseDataset(_muse(tmp_path, **changes), "val"))
+        list(MuseDataset(muse_files(tmp_path, **changes), "val"))
 
 
 # --- EarthReason ---------------------------------------------------------------------------------------------------

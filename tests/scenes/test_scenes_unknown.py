@@ -162,7 +162,7 @@ def test_training_groups_have_the_share_that_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("reasoning", "unknown", "told"),
     [(0.0, -0.1, "unknown_share must be within 0 to 1"), (0.0, float("nan"), "unknown_share must be within 0 to 1"),
-     (0.6, 0.6, "reasoning_share and unknown_share are above 1 together: 0.6, 0.6")],
+     (0.6, 0.6, "above 1 together: 0.6, 0.6, 0.0, 0.0")],
 )  # fmt: skip
 def test_shares_that_are_none(reasoning: float, unknown: float, told: str) -> None:
     with pytest.raises(ValueError, match=told):

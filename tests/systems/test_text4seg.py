@@ -234,7 +234,7 @@ def test_gradients_are_the_same_with_recomputed_activations() -> None:
 def test_instances_are_written_from_left_to_right() -> None:
     masks = Quadrants().load(0).masks[[3, 1, 2, 0]]
     boxes = [
-        re.findall(r"\[\[(.*?)\]\]", tiny("text4segpp", instance_order=o).written("x", masks, None)[1])
+        re.findall(r"\[\[(.*?)\]\]", tiny("text4segpp", instance_order=o).written(Query("x", (), ()), masks, None)[1])
         for o in ("left_to_right", "given")
     ]
     assert boxes == [["0 0 0 1", "0 2 0 3", "2 0 2 1", "2 2 2 3"], ["2 2 2 3", "2 0 2 1", "0 2 0 3", "0 0 0 1"]]
