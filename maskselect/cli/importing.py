@@ -15,7 +15,7 @@ def import_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `import`."""
     parser = Parser(prog=prog, description="Convert published weights into a checkpoint that --model takes.")
     verbs = parser.add_subparsers(required=True)
-    for add in (_add_llm_seg, _add_co_detr, _add_llava, _add_ras):
+    for add in (_add_llm_seg, _add_co_detr, _add_llava, _add_ras, _add_text4seg):
         add(verbs)
     return parser
 
@@ -146,6 +146,43 @@ def _ras(options: argparse.Namespace) -> int:
         Choices(options.encoder_order, dict(options.part), tuple(options.drop)),
         tell=_print_rows,
     )
+    print(f"-> {options.destination}; use it with --model {options.destination}")
+    return 0
+
+
+def _add_text4seg(verbs: Any) -> None:
+    description = (
+        "Convert the released Text4Seg on LLaVA-1.5 (lmc22/text4seg-llava-7b-p24), or LoRA adapters of one, trained by "
+        "LLaVA's code or by ms-swift. Nothing is written if a tensor is missing, unknown or of another shape."
+    )
+    parser = verbs.add_parser("text4seg", help="Text4Seg's released weights", description=description)
+    parser.set_defaults(run=_text4seg)
+    _add_hub_folder(parser)
+    base_help = (
+        "if SRC holds adapters: folder of the LLaVA that they were trained on, with its authors' tensor names or those "
+        "of transformers"
+    )
+    parser.add_argument("--base", type=Path, metavar="DIR", help=base_help)
+    grid_help = "side of the grid that it was trained on, which no file says; default: %(default)s"
+    parser.add_argument("--grid", type=int, default=24, metavar="N", help=grid_help)
+    _add_config(parser, "configs/paper/text4seg_llava_7b.yaml")
+
+
+def _text4seg(options: argparse.Namespace) -> int:
+    from maskselect.importers.text4seg import import_text4seg
+
+    report, told = import_text4seg(
+        options.source,
+        options.destination,
+        options.config or ["paper/text4seg_llava_7b.yaml"],
+        options.base,
+        options.tokenizer,
+        options.vision_tower,
+        options.grid,
+    )
+    _print_counts(report)
+    for sentence in told:
+        print(f"Note: {sentence}.")
     print(f"-> {options.destination}; use it with --model {options.destination}")
     return 0
 

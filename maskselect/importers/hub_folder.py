@@ -4,7 +4,7 @@ Only plain data is unpickled. The importers check names and shapes of all tensor
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from maskselect.backends.pickled import read_state_dict
 
 FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names of weights in one file, by preference; the index of shards has the name with `.index.json`."""
+"""Names of weights of a whole model in one file; the index of shards has the name with `.index.json`."""
 
 
 class HubWeights(Mapping[str, Tensor]):
@@ -27,6 +27,7 @@ class HubWeights(Mapping[str, Tensor]):
         folder: the folder of the files.
         what: kind of the model, for errors.
         example: a hub id of that kind, for the command that downloads it.
+        files: names of weights in one file, by preference.
 
     Attributes:
         headers: every tensor on the meta device, with its shape and dtype.
@@ -36,8 +37,8 @@ class HubWeights(Mapping[str, Tensor]):
         ValueError: if a file or the index is damaged, or a file holds more than tensors.
     """
 
-    def __init__(self, folder: Path, what: str, example: str) -> None:
-        self.folder, self.what = folder, what
+    def __init__(self, folder: Path, what: str, example: str, files: Sequence[str] = FILES) -> None:
+        self.folder, self.what, self.files = folder, what, files
         self.hint = f"get it with: hf download {example} --local-dir {folder}"
         self.headers: dict[str, Tensor] = {}
         self._files: dict[str, Path] = {}
@@ -61,13 +62,13 @@ class HubWeights(Mapping[str, Tensor]):
         """The files of weights."""
         if not self.folder.is_dir():
             raise FileNotFoundError(f"folder {self.folder} does not exist; expected a {self.what} ({self.hint})")
-        for single in FILES:
+        for single in self.files:
             index = self.folder / f"{single}.index.json"
             if index.is_file():
                 return self._shards(index)
             if (self.folder / single).is_file():
                 return [self.folder / single]
-        expected = " or ".join(f"{single}, alone or in shards with {single}.index.json" for single in FILES)
+        expected = " or ".join(f"{single}, alone or in shards with {single}.index.json" for single in self.files)
         raise FileNotFoundError(f"{self.folder} holds no weights of a {self.what}; expected {expected} ({self.hint})")
 
     def _shards(self, index: Path) -> list[Path]:

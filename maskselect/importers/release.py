@@ -11,12 +11,23 @@ THRESHOLD = 0.5
 """Selection threshold of a release: IoP in LLM-Seg's validators; not published for RAS."""
 
 
-def system_task(config: Mapping[str, Any], system: type) -> dict[str, Any]:
-    """The config tree of the system in a training config. Raises ValueError if there is none of the class `system`."""
+def system_task(
+    config: Mapping[str, Any], system: type, parts: tuple[str, ...] = ("lmm", "encoders")
+) -> dict[str, Any]:
+    """The config tree of the system in a training config.
+
+    Args:
+        config: the training config.
+        system: class of the system.
+        parts: arguments that it must have.
+
+    Raises:
+        ValueError: if there is none of the class `system`.
+    """
     task: Any = (config.get("model") or {}).get("task")
     node = Node.of(task)
-    if node is None or not {"lmm", "encoders"} <= node.arguments.keys():
-        raise ValueError("the config has no model.task with lmm and encoders")
+    if node is None or not set(parts) <= node.arguments.keys():
+        raise ValueError(f"the config has no model.task with {' and '.join(parts)}")
     if node.path != path_of(system):
         raise ValueError(f"the config's task is {node.path!r}; expected {path_of(system)}")
     return dict(task)
@@ -29,6 +40,7 @@ def release_card(
     source: Path,
     imported: Mapping[str, Any],
     without: tuple[str, ...] = (),
+    threshold: float = THRESHOLD,
 ) -> dict[str, Any]:
     """The card of an imported checkpoint, whose LLaVA is the folder `llava` beside it.
 
@@ -39,6 +51,7 @@ def release_card(
         source: the release.
         imported: counts and assumptions of the import.
         without: arguments of the language model to leave out.
+        threshold: selection threshold.
     """
     task = config["model"]["task"]
     lmm = changed(arguments_of(task)["lmm"], without=without, model=f"{BESIDE}/llava")
@@ -47,7 +60,7 @@ def release_card(
         "name": name,
         "config": changed(task, without=("start",), lmm=lmm),
         **({"data": config["data"]} if "data" in config else {}),
-        "threshold": THRESHOLD,
+        "threshold": threshold,
         "source": str(source),
         "imported": dict(imported),
     }

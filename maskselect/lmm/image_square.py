@@ -1,6 +1,6 @@
 """Square inputs for a vision tower: the first LLaVAs crop the centre of a picture, LLaVA-1.5 pads it.
 
-Both are modules without parameters, because the keys of stored features cover modules.
+InternVL squashes it. All are modules without parameters, because the keys of stored features cover modules.
 """
 
 import torch
@@ -59,6 +59,26 @@ class MeanPadding(nn.Module):
         square = colour[:, None, None].repeat(count, 1, max(height, width), max(height, width))
         square[..., top : top + height, left : left + width] = _to_uint8(images)
         return _bicubic(square, [self.side, self.side]).float() / 255
+
+
+class Squash(nn.Module):
+    """Scales a picture to a square without keeping its aspect, as InternVL does with a tile.
+
+    Args:
+        side: side of the result in pixels.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def cache_key(self) -> str:
+        """Digest of the side."""
+        return cache_key("Squash", side=self.side)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) float in [0, 1] to (B, 3, S, S) float in [0, 1]."""
+        return _bicubic(_to_uint8(images), [self.side, self.side]).float() / 255
 
 
 def _bicubic(images: Tensor, size: list[int]) -> Tensor:

@@ -2,7 +2,8 @@
 
 Where no weights are read (`backends.weightless`) and the config is not on this machine, published sizes are used.
 LLaVA-1.5 (its config.json; Liu et al. 2023, 2310.03744) is Vicuna with a vocabulary of 32,064 behind CLIP ViT-L/14 at
-336 pixels; the vision tower of Qwen2.5-VL (its config.json; Bai et al. 2025, 2502.13923) has one size.
+336 pixels; the vision towers of Qwen2.5-VL (its config.json; Bai et al. 2025, 2502.13923) and of Qwen2-VL (2409.12191)
+have one size. So has that of InternVL3 up to 14B (its config.json; Zhu et al. 2025, 2504.10479), a ViT of 300M.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from torch import nn
 from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
+    InternVLConfig,
+    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -22,6 +25,10 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLTextConfig,
     Qwen2_5_VLVisionConfig,
+    Qwen2Config,
+    Qwen2VLConfig,
+    Qwen2VLTextConfig,
+    Qwen2VLVisionConfig,
 )
 
 from maskselect.backends.optional import require
@@ -37,8 +44,17 @@ _LLAVA = {
 _QWEN = {
     "Qwen/Qwen2.5-VL-3B-Instruct": (151_936, 2048, 36, 16, 2, 11_008),
     "Qwen/Qwen2.5-VL-7B-Instruct": (152_064, 3584, 28, 28, 4, 18_944),
+    "Qwen/Qwen2-VL-2B-Instruct": (151_936, 1536, 28, 12, 2, 8960),
+    "Qwen/Qwen2-VL-7B-Instruct": (152_064, 3584, 28, 28, 4, 18_944),
 }
 """Vocabulary, width, layers, heads, heads of keys and values, and hidden width of the language model."""
+
+
+_INTERN = {
+    "OpenGVLab/InternVL3-8B-hf": (151_674, 3584, 28, 28, 4, 18_944),
+    "OpenGVLab/InternVL3-14B-hf": (151_674, 5120, 48, 40, 8, 13_824),
+}
+"""The same."""
 
 
 def load_language_model(
@@ -134,17 +150,36 @@ def published_config(model: str) -> PreTrainedConfig | None:
         return LlavaConfig(text_config=text, tie_word_embeddings=False, dtype="float16")
     if model in _QWEN:
         vocabulary, width, layers, heads, key_heads, hidden = _QWEN[model]
-        text = Qwen2_5_VLTextConfig(
+        older = "Qwen2-VL" in model
+        words: Any = (Qwen2VLTextConfig if older else Qwen2_5_VLTextConfig)(
             vocab_size=vocabulary,
             hidden_size=width,
             intermediate_size=hidden,
             num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=key_heads,
-            max_position_embeddings=128_000,
+            max_position_embeddings=32_768 if older else 128_000,
             rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [16, 24, 24]},
         )
+        tied = width < 3584  # only the smallest
+        vision: Any
+        if older:
+            vision = Qwen2VLVisionConfig(hidden_size=width)
+            return Qwen2VLConfig(vision_config=vision, text_config=words, tie_word_embeddings=tied, dtype="bfloat16")
         vision = Qwen2_5_VLVisionConfig(hidden_size=1280, out_hidden_size=width)
-        tied = width == 2048  # only the smallest
-        return Qwen2_5_VLConfig(vision_config=vision, text_config=text, tie_word_embeddings=tied, dtype="bfloat16")
+        return Qwen2_5_VLConfig(vision_config=vision, text_config=words, tie_word_embeddings=tied, dtype="bfloat16")
+    if model in _INTERN:
+        vocabulary, width, layers, heads, key_heads, hidden = _INTERN[model]
+        qwen = Qwen2Config(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=key_heads,
+            max_position_embeddings=32_768,
+            tie_word_embeddings=False,
+        )
+        tower = InternVLVisionConfig(attention_bias=True)
+        return InternVLConfig(vision_config=tower, text_config=qwen, tie_word_embeddings=False, dtype="bfloat16")
     return None

@@ -1,11 +1,13 @@
-"""Qwen2.5-VL (arXiv 2502.13923) with the interface of `llava.py`: images at native resolution, 2-D positions.
+"""Qwen2.5-VL (arXiv 2502.13923) and Qwen2-VL (2409.12191): images at native resolution, 2-D positions.
 
-The model is transformers' `Qwen2_5_VLForConditionalGeneration`: 3B, 7B, 32B and 72B by hub id or folder, or a compact
-one built from sizes. This file knows nothing about masks.
+They have the interface of `llava.py`.
+
+The model is transformers' `Qwen2_5_VLForConditionalGeneration` or `Qwen2VLForConditionalGeneration`, of any size, by
+hub id or folder, or a compact Qwen2.5-VL built from sizes. This file knows nothing about masks.
 
 An image becomes one token for every 28 x 28 pixels. The tokens form a grid (M-RoPE, arXiv 2409.12191, section 2.1):
-`image_grid` returns its size, and `tokens/sequence.py` derives position ids from it. The vision tower with its window
-attention is frozen; its merger, which makes one token of 2 x 2 patches, is the projector.
+`image_grid` returns its size, and `tokens/sequence.py` derives position ids from it. The vision tower, in Qwen2.5-VL
+with window attention, is frozen; its merger, which makes one token of 2 x 2 patches, is the projector.
 
 Qwen3-VL is not supported: its tower feeds features of several layers into the first layers of its language model
 (DeepStack), and `hidden` has no argument for them.
@@ -29,6 +31,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLTextConfig,
     Qwen2_5_VLVisionConfig,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
 )
 
 from maskselect.backends import hub_cache, needs
@@ -36,7 +40,7 @@ from maskselect.backends.hub_cache import TOKENIZER
 from maskselect.backends.pretrained import model_type
 from maskselect.backends.weightless import reads_weights
 from maskselect.lmm import tokenizer as compact_tokenizer
-from maskselect.lmm.loading import load_language_model
+from maskselect.lmm.loading import load_language_model, published_config
 from maskselect.lmm.lora import LoraSettings, add_lora
 from maskselect.lmm.native_size import NativeSize
 from maskselect.lmm.wrapped import Quantize, Wrapped, check_quantize
@@ -44,7 +48,13 @@ from maskselect.structures.chat import ChatIds
 from maskselect.structures.needs import Arguments, Need
 
 EXAMPLE = "Qwen/Qwen2.5-VL-7B-Instruct"
-WHAT = "Qwen2.5-VL"
+WHAT = "Qwen2.5-VL or Qwen2-VL"
+
+NETWORKS: dict[str, Any] = {
+    Qwen2_5_VLConfig.model_type: Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig.model_type: Qwen2VLForConditionalGeneration,
+}
+"""The networks of transformers by the `model_type` in their configs."""
 
 QWEN_SYSTEM = "You are a helpful assistant."
 """The system prompt of the family's chat template (an interface constant)."""
@@ -82,10 +92,10 @@ class QwenSizes:
 
 
 class QwenVl(Wrapped):
-    """A Qwen2.5-VL with its tokenizer and chat template.
+    """A Qwen2.5-VL or Qwen2-VL with its tokenizer and chat template.
 
     Args:
-        model: hub id or folder of a Qwen2.5-VL; None builds one from `sizes`.
+        model: hub id or folder; None builds a Qwen2.5-VL from `sizes`.
         sizes: sizes of the compact model, used if `model` is None.
         lora: LoRA on the language model; None trains all of it.
         system_prompt: the system's turn; empty for none.
@@ -171,8 +181,18 @@ class QwenVl(Wrapped):
     @property
     def vision_width(self) -> int:
         """E, which is V for each patch of a token."""
+        return self._patch_width * int(self.model.config.vision_config.spatial_merge_size**2)
+
+    @property
+    def _patch_width(self) -> int:
+        """V."""
         vision = self.model.config.vision_config
-        return int(vision.hidden_size * vision.spatial_merge_size**2)
+        return int(vision.embed_dim if self._is_qwen2 else vision.hidden_size)
+
+    @property
+    def _is_qwen2(self) -> bool:
+        """Whether the model is a Qwen2-VL."""
+        return str(self.model.config.model_type) == Qwen2VLConfig.model_type
 
     @property
     def most_image_tokens(self) -> int:
@@ -190,8 +210,8 @@ class QwenVl(Wrapped):
     def vision_features(self, images: Tensor) -> Tensor:
         """Features of the frozen tower: (B, 3, H, W) float in [0, 1] to (B, T, E) float32, row by row.
 
-        Each patch of a token is scaled to a root mean square of 1. The merger begins with the same norm, so its result
-        does not change, and half precision can hold the features.
+        Each patch of a token is scaled to a root mean square of 1, in Qwen2-VL to a mean of 0 too. The merger begins
+        with the same norm, so its result does not change, and half precision can hold the features.
 
         Raises:
             ValueError: if the images are too long and narrow.
@@ -200,7 +220,10 @@ class QwenVl(Wrapped):
         tower: Any = self.vision_tower
         with _without_merger(tower):
             states = tower(patches.to(tower.dtype), grid_thw=grids.to(patches.device)).last_hidden_state.float()
-        level = F.rms_norm(states, states.shape[-1:], eps=self.model.model.visual.merger.ln_q.variance_epsilon)
+        norm = self.model.model.visual.merger.ln_q
+        if self._is_qwen2:
+            return F.layer_norm(states, states.shape[-1:], eps=norm.eps).reshape(len(images), -1, self.vision_width)
+        level = F.rms_norm(states, states.shape[-1:], eps=norm.variance_epsilon)
         rows, columns = self.size.grid(*images.shape[-2:])
         order = window_order(rows, columns, tower.window_size // self.size.side)
         by_window = level.reshape(len(images), len(order), -1)
@@ -209,7 +232,7 @@ class QwenVl(Wrapped):
     def project_image(self, features: Tensor) -> Tensor:
         """Image tokens: (B, T, E) to (B, T, D) float32."""
         merger: Any = self.projector
-        patches = features.unflatten(-1, (-1, self.model.config.vision_config.hidden_size)).flatten(0, 2)
+        patches = features.unflatten(-1, (-1, self._patch_width)).flatten(0, 2)
         merged = merger(patches.to(merger.mlp[0].weight.dtype))
         return cast(Tensor, merged.reshape(*features.shape[:2], -1).float())
 
@@ -236,25 +259,27 @@ def _without_merger(tower: Any) -> Iterator[None]:
 
 def load_qwen(
     model: str, dtype: str | None = None, quantize: str | None = None
-) -> tuple[PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration]:
-    """Load a Qwen2.5-VL; see `load_language_model`.
+) -> tuple[PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration | Qwen2VLForConditionalGeneration]:
+    """Load a Qwen2.5-VL or Qwen2-VL; see `load_language_model`.
 
     Raises:
         FileNotFoundError: if files are missing.
         ValueError: for another family, missing tensors, a tokenizer without the chat's tokens, or if the package that
             quantises is not installed.
     """
-    if reads_weights():
-        model_type(model, WHAT, EXAMPLE, (Qwen2_5_VLConfig.model_type,))
     kept = ["model.visual", "lm_head"]
-    tokenizer, loaded = load_language_model(
-        model, WHAT, EXAMPLE, Qwen2_5_VLForConditionalGeneration, dtype, quantize, kept
-    )
+    tokenizer, loaded = load_language_model(model, WHAT, EXAMPLE, NETWORKS[_kind(model)], dtype, quantize, kept)
     known = tokenizer.get_vocab()
     absent = [token for token in CHAT_TOKENS if token not in known]
     if absent:
         raise ValueError(f"the tokenizer of {model!r} lacks {', '.join(absent)}; expected that of a {WHAT}")
     return tokenizer, loaded
+
+
+def _kind(model: str) -> str:
+    """The `model_type` of a model, one of `NETWORKS`. Raises as `model_type`."""
+    published = None if reads_weights() else published_config(model)
+    return str(published.model_type) if published else model_type(model, WHAT, EXAMPLE, tuple(NETWORKS))
 
 
 def build_qwen(sizes: QwenSizes) -> tuple[PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration]:

@@ -12,6 +12,7 @@ Shape letters: B images, P prompts, R references, T image tokens, E width of the
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -78,7 +79,8 @@ class Text4Seg(nn.Module):
     """A language model that answers with masks as text.
 
     Args:
-        lmm: the language model; with LoRA as published, or without, which trains all of it.
+        lmm: the language model; with LoRA as published, or without, which trains all of it. With LoRA, token embeddings
+            and LM head train only if there are new tokens.
         codec: how masks are written.
         variant: name of the system: "text4seg", or "text4segpp" with a box-wise codec.
         side: pictures become squares of this side, without padding, as in the released Text4Seg for LLaVA; the cells of
@@ -152,11 +154,12 @@ class Text4Seg(nn.Module):
         self.codec, self.side, self.label, self.phrasing = codec, side, label, phrasing
         self._words_before = words_before
         self.longest, self.constrained, self.instance_order = longest, constrained, instance_order
-        self.texts = TokenTexts(lmm)
         lmm.projector.requires_grad_(True)
+        adapted = any(".lora_" in name for name, _ in self.reader.named_parameters())
+        trained = not adapted or bool(codec.tokens or extra_tokens)
         for name, parameter in self.reader.named_parameters():
             if "embed_tokens" in name or "lm_head" in name:
-                parameter.requires_grad_(True)
+                parameter.requires_grad_(trained)
         if start is not None and reads_weights():
             self._start(start)
         self.train()
@@ -184,6 +187,11 @@ class Text4Seg(nn.Module):
         super().train(mode)
         self.lmm.vision_tower.eval()
         return self
+
+    @cached_property
+    def texts(self) -> TokenTexts:
+        """The texts of the language model's tokens."""
+        return TokenTexts(self.lmm)
 
     # --- features -----------------------------------------------------------------------------------------------
 
@@ -440,14 +448,17 @@ class Text4Seg(nn.Module):
         return {**trained, **buffers, **{name: p for name, p in model if name not in elsewhere}}
 
     def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
-        """Load the result of `learned_state`.
+        """Load the result of `learned_state`; a language model with files of its own may be left out as a whole.
 
         Raises:
             ValueError: when a tensor is missing, unknown or of another shape.
         """
         held = self.state_dict()
         tensors = fit_adapters(tensors, held, origin, "reader.lmm." if self.lmm.has_own_files else None)
-        checkpoints.check_fit(self.learned_state(), tensors, str(origin), f"{self.title} as configured")
+        expected = self.learned_state()
+        if self.lmm.has_own_files and not any(name.startswith("reader.lmm.") for name in tensors):
+            expected = {name: one for name, one in expected.items() if not name.startswith("reader.lmm.")}
+        checkpoints.check_fit(expected, tensors, str(origin), f"{self.title} as configured")
         self.load_state_dict(tensors, strict=False)
 
     def _start(self, checkpoint: str) -> None:

@@ -38,6 +38,12 @@ def test_published_sizes_to_the_last_tensor() -> None:
     assert smallest == pytest.approx(3.755e9, rel=0.001)
 
 
+@pytest.mark.parametrize(("model", "size"), [("Qwen2-VL-7B", 8_291_375_616), ("Qwen2-VL-2B", 2_208_985_600)])
+def test_qwen2_vl_has_the_published_number_of_parameters(model: str, size: int) -> None:
+    skeleton = build_skeleton(lmm(model=f"Qwen/{model}-Instruct"))
+    assert total(count(named_parameters(skeleton))).total == size
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -64,7 +70,7 @@ def test_the_overlay_lacks_qwen_and_is_counted(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     config = config_of(*STACK)
     told = {need.what: need.help for need in missing(config)}
-    assert told["Qwen/Qwen2.5-VL-7B-Instruct, Qwen2.5-VL"] == "hf download Qwen/Qwen2.5-VL-7B-Instruct"
+    assert told["Qwen/Qwen2.5-VL-7B-Instruct, Qwen2.5-VL or Qwen2-VL"] == "hf download Qwen/Qwen2.5-VL-7B-Instruct"
     assert not any("LLaVA" in what for what in told)
     put_into_cache(alone, "Qwen/Qwen2.5-VL-7B-Instruct", "config.json", "tokenizer.json", "model.safetensors")
     assert not any("Qwen" in need.what for need in missing(config))

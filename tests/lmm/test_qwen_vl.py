@@ -8,12 +8,18 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import Qwen2VLImageProcessor
+from transformers import (
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLTextConfig,
+    Qwen2VLVisionConfig,
+)
 
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
 from maskselect.lmm.native_size import NativeSize
-from maskselect.lmm.qwen_vl import IMAGE, QWEN_SYSTEM, QwenSizes, QwenVl
+from maskselect.lmm.qwen_vl import IMAGE, QWEN_SYSTEM, QwenSizes, QwenVl, build_qwen
 from maskselect.structures.sample import Batch
 from maskselect.systems.reading import Reader
 from maskselect.tokens import sequence
@@ -214,7 +220,7 @@ def test_a_language_model_in_4_bits_leaves_tower_and_merger_as_they_are(folder: 
 
 def test_other_families_are_refused_by_name(tmp_path: Path) -> None:
     save(Llava(sizes=SIZES), tmp_path)
-    with pytest.raises(ValueError, match=r"model_type 'llava', expected qwen2_5_vl"):
+    with pytest.raises(ValueError, match=r"model_type 'llava', expected qwen2_5_vl, qwen2_vl"):
         QwenVl(model=str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"hf download Qwen/Qwen2.5-VL-7B-Instruct"):
         QwenVl(model=str(tmp_path / "nothing"))
@@ -248,3 +254,50 @@ def test_image_features_without_their_grids_are_refused() -> None:
     none = torch.zeros(1, 0, 3)
     with pytest.raises(ValueError, match="image features without"):
         reader.tokens(Batch(none, none[..., 0].bool(), torch.zeros(1, 4, 64), [[]], [[]]))
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> QwenVl:
+    """A Qwen2-VL from a folder, with weights that matter."""
+    path = tmp_path_factory.mktemp("qwen2")
+    torch.manual_seed(0)
+    words, _ = build_qwen(QWEN)
+    image, start, end = words.convert_tokens_to_ids([IMAGE, "<|vision_start|>", "<|vision_end|>"])
+    text = Qwen2VLTextConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=1024, pad_token_id=0, bos_token_id=None,
+        eos_token_id=words.eos_token_id,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+    )  # fmt: skip
+    vision = Qwen2VLVisionConfig(depth=2, embed_dim=16, hidden_size=32, num_heads=2, mlp_ratio=2)
+    tokens = {"image_token_id": image, "vision_start_token_id": start, "vision_end_token_id": end}
+    model = Qwen2VLForConditionalGeneration(
+        Qwen2VLConfig(vision_config=vision, text_config=text, tie_word_embeddings=False, **tokens)
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.05 if parameter.ndim == 1 else 0.25))
+    model.save_pretrained(path)
+    words.save_pretrained(path)
+    return QwenVl(model=str(path)).eval()
+
+
+def test_qwen2_vl_gives_transformers_own_features_and_hidden_states(older: QwenVl) -> None:
+    """Its tower has no windows, and its merger begins with another norm."""
+    assert isinstance(older.model, Qwen2VLForConditionalGeneration) and older.vision_width == 64
+    ids, real = whole_chats(older)
+    images = theirs(pictures())
+    kinds = (ids == older.model.config.image_token_id).long()
+    with torch.no_grad():
+        wanted = older.model.model.get_image_features(**images).pooler_output
+        for image, tokens in zip(pictures(), wanted, strict=True):
+            features = older.vision_features(given(image).expand(2, -1, -1, -1))
+            assert features.shape == (2, len(tokens), 64)
+            torch.testing.assert_close(features.unflatten(-1, (4, -1)).mean(-1), torch.zeros(2, len(tokens), 4))
+            torch.testing.assert_close(older.project_image(features)[1], tokens, atol=1e-4, rtol=1e-3)
+        want = older.model.model(
+            input_ids=ids, attention_mask=real, mm_token_type_ids=kinds, use_cache=False, **images
+        ).last_hidden_state
+        packed, embeddings = laid_out(older)
+        found = older.hidden(embeddings, sequence.visibility(packed, "causal"), packed.positions)
+    torch.testing.assert_close(found[real.bool()], want[real.bool()], atol=2e-4, rtol=1e-3)

@@ -16,6 +16,7 @@ from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.encoders.grid_tower import GridTower
 from maskselect.encoders.position import SinusoidEncoder
 from maskselect.lmm.llava import Llava
+from maskselect.lmm.lora import LoraSettings
 from maskselect.predictor import Model
 from maskselect.structures.groups import Annotated, PrepareSettings, Query
 from maskselect.structures.protocols import GroupLearner, System, VisionTower
@@ -317,6 +318,18 @@ def test_a_clip_tells_the_frame_that_could_not_be_decoded(learned: Text4Seg, mon
     monkeypatch.setattr(learned.texts, "decode", lambda ids: "<seg></seg><ref>")
     failure = Model(learned).select_video([image, image], "red").failure
     assert failure is not None and failure.startswith("frame 0: ")
+
+
+@pytest.mark.parametrize("special_tags", [False, True])
+def test_with_lora_embeddings_train_only_for_new_tokens(special_tags: bool) -> None:
+    """As published: Text4Seg has no new tokens, and trains adapters and projector alone."""
+    lora = LoraSettings(r=2, alpha=4)
+    system = Text4Seg(Llava(sizes=SIZES, lora=lora), DescriptorCodec(grid=4, special_tags=special_tags), "text4seg", 32)
+    trained = {name for name, parameter in system.named_parameters() if parameter.requires_grad}
+    assert any("embed_tokens" in name for name in trained) == special_tags
+    assert any("lora_A" in name for name in trained) and any("multi_modal_projector" in name for name in trained)
+    whole = tiny("text4seg").lmm.model
+    assert all(parameter.requires_grad for parameter in whole.model.language_model.parameters())
 
 
 def test_another_set_of_encoders_is_refused(tmp_path: Path) -> None:
