@@ -7,12 +7,27 @@ from typing import Any
 from maskselect.backends.optional import require
 from maskselect.cli.parsing import add_device, natural, positive
 
+RECIPES = ("text4seg-res", "text4seg-gres", "text4seg-ovs", "text4seg-665k", "text4segpp")
+"""The names in `recipes.text4seg.mixture.RECIPES`."""
+ROOTS = {
+    "refer": "the RefCOCO family and gRefCOCO",
+    "coco": "COCO 2017 with panoptic and COCO-Stuff labels",
+    "pix2cap": "Pix2Cap-COCO, with COCO's panoptic maps and images",
+    "reasonseg": "ReasonSeg",
+    "muse": "MUSE",
+    "rrsisd": "RRSIS-D",
+    "earthreason": "EarthReason",
+    "llava": "LLaVA's texts and images",
+}
+"""What the folders in `recipes.text4seg.mixture.ROOTS` hold."""
+
 
 def add_recipes(parser: argparse.ArgumentParser) -> None:
     """Add a verb for each builder, which sets `run`."""
     verbs = parser.add_subparsers(required=True)
     _add_maskgroups_2m(verbs)
     _add_llm_seg40k(verbs)
+    _add_text4seg(verbs)
 
 
 def _add_maskgroups_2m(verbs: Any) -> None:
@@ -69,15 +84,43 @@ def _add_llm_seg40k(verbs: Any) -> None:
     parser.add_argument("--png", action="store_true", help="also write the masks as PNG")
 
 
+def _add_text4seg(verbs: Any) -> None:
+    description = (
+        "Write the training data of Text4Seg or Text4Seg++ as chat records with masks as text, in JSON lines for "
+        "ms-swift. Prints the counts beside the paper's. Status 1 if images were left out."
+    )
+    parser = verbs.add_parser("text4seg", help="chat records with masks as text", description=description)
+    parser.set_defaults(run=_text4seg)
+    parser.add_argument("--recipe", choices=RECIPES, default="text4segpp", help="default: %(default)s")
+    for name, holds in ROOTS.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"root of {holds}")
+    parts_help = "only these parts of the recipe; default: all whose root is given"
+    parser.add_argument("--parts", nargs="+", metavar="NAME", help=parts_help)
+    grid_help = "cells of a side (default: 16, with text4seg-ovs 32, with text4segpp 64)"
+    parser.add_argument("--grid", type=positive, metavar="N", help=grid_help)
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images of each pass over a part")
+    parser.add_argument("--count", action="store_true", help="print the counts from the annotations, and write nothing")
+    _add_output(parser, required=False)
+    _add_run(parser)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    output_help = "output folder; an interrupted build continues in it"
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help=output_help)
+    _add_output(parser)
     proposer_help = "SAM that turns boxes into masks: a checkpoint's name, or a config (default: %(default)s)"
     parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help=proposer_help)
+    _add_run(parser)
+    add_device(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    output_help = "output folder; an interrupted build continues in it"
+    parser.add_argument("--output", type=Path, required=required, metavar="DIR", help=output_help)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="default: %(default)s")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: %(default)s")
     parser.add_argument("--workers", type=positive, default=1, metavar="N", help="number of processes of --engine ray")
-    add_device(parser)
 
 
 def _maskgroups_2m(options: argparse.Namespace) -> int:
@@ -134,3 +177,30 @@ def _llm_seg40k(options: argparse.Namespace) -> int:
     print_questions(report)
     print(f"-> {options.output}; read it with --dataset llm-seg40k --root {options.output} --split train")
     return 1 if report["images"]["skipped"] else 0
+
+
+def _text4seg(options: argparse.Namespace) -> int:
+    from maskselect.cli.failures import report_left_out
+    from maskselect.recipes.text4seg.build import build_records, count_recipe
+    from maskselect.reports.data import print_recipe
+
+    roots = {name: root for name in ROOTS if (root := getattr(options, name)) is not None}
+    if options.count:
+        print_recipe(options.recipe, count_recipe(options.recipe, roots, options.parts))
+        return 0
+    if options.output is None:
+        raise ValueError("--output is missing; expected a folder for the records, or --count")
+    rows, counts, left_out = build_records(
+        options.recipe,
+        roots,
+        options.output,
+        options.parts,
+        options.grid,
+        options.seed,
+        options.limit,
+        engine=options.engine,
+        workers=options.workers,
+    )
+    print_recipe(options.recipe, rows, counts)
+    print(f"-> {options.output}")
+    return report_left_out(left_out, "images or prompts")

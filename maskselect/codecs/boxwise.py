@@ -102,6 +102,11 @@ class BoxwiseCodec:
         return bg, fg
 
     @property
+    def numbers_masks(self) -> bool:
+        """True, see `Codec`."""
+        return True
+
+    @property
     def tokens(self) -> tuple[str, ...]:
         """See `Codec`."""
         return TAGS + (tuple(self._names[1] + self._names[0]) if self.bricks else ())

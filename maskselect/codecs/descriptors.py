@@ -72,6 +72,11 @@ class DescriptorCodec:
         return height, width
 
     @property
+    def numbers_masks(self) -> bool:
+        """False, see `Codec`."""
+        return False
+
+    @property
     def tokens(self) -> tuple[str, ...]:
         """See `Codec`."""
         return ("<seg>", "</seg>") if self.special_tags else ()

@@ -24,12 +24,16 @@ _HELP = "see https://huggingface.co/datasets/earth-insights/EarthReason"
 class EarthReasonDataset(Reader[Sample]):
     """Samples of one split: one per image.
 
+    Args:
+        root, split: see the top of the file.
+        every_question: one sample per question of an image, and not only its first.
+
     Raises:
         FileNotFoundError: the layout does not exist.
         ValueError: the three folders have different numbers of files.
     """
 
-    def __init__(self, root: str | Path, split: str) -> None:
+    def __init__(self, root: str | Path, split: str, every_question: bool = False) -> None:
         home = find_one(Path(root), [split, f"rs_reason_seg/RSReasonSeg/{split}"], f"folder of split {split!r}", _HELP)
         for part in ("images", "labels", "QAs"):
             find_one(home, [part], f"folder {part}", _HELP)
@@ -38,19 +42,23 @@ class EarthReasonDataset(Reader[Sample]):
         if not len(images) == len(labels) == len(questions):
             counts = f"{len(images)} images, {len(labels)} labels and {len(questions)} question files"
             raise ValueError(f"{home} has {counts}; expected one of each for every image")
-        self._rows = list(zip(images, labels, questions, strict=True))
+        self._rows = [
+            (*files, which)
+            for files in zip(images, labels, questions, strict=True)
+            for which in range(len(_record(files[2])["questions"]) if every_question else 1)
+        ]
 
     def __getitem__(self, number: int) -> Sample:
         """Decode one sample, see `Reader`."""
-        image, label, file = self._rows[number]
+        image, label, file, which = self._rows[number]
         record = _record(file)
         size = image_size(image)
         mask = torch.from_numpy(_read_label(label, size))
         return Sample(
             image=image,
             image_id=image.stem,
-            sample_id=f"{image.stem}:0",
-            prompt=Prompt(str(record["questions"][0]).strip(), torch.zeros(0, *size, dtype=torch.bool)),
+            sample_id=f"{image.stem}:{which}",
+            prompt=Prompt(str(record["questions"][which]).strip(), torch.zeros(0, *size, dtype=torch.bool)),
             gt_pool=mask[None],
             targets=(0,) if record["answer"] and mask.any() else (),
             kind="reasoning",
@@ -58,7 +66,7 @@ class EarthReasonDataset(Reader[Sample]):
 
     def image_ids(self) -> list[str]:
         """The image of each sample."""
-        return [image.stem for image, _, _ in self._rows]
+        return [row[0].stem for row in self._rows]
 
 
 def _record(file: Path) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +27,21 @@ class DatasetGroups:
         dataset: name in `maskselect.data.catalog`.
         root, split: see its reader.
         limit: number of first samples to use; None for all.
+        settings: further arguments of the reader.
+        reasoning: all prompts are of the group `reasoning`, whatever their form, see `structures.groups.QuestionGroup`.
     """
 
-    def __init__(self, dataset: str, root: Path, split: str = "train", limit: int | None = None) -> None:
-        self.dataset = dataset
-        self.samples = find_entry(dataset).open(root, split)
+    def __init__(
+        self,
+        dataset: str,
+        root: Path,
+        split: str = "train",
+        limit: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        reasoning: bool = False,
+    ) -> None:
+        self.dataset, self.reasoning = dataset, reasoning
+        self.samples = find_entry(dataset).open(root, split, **(settings or {}))
         by_image: dict[str, list[int]] = {}
         for number, image in enumerate(self.samples.image_ids()[:limit]):
             by_image.setdefault(image, []).append(number)
@@ -79,7 +91,7 @@ class DatasetGroups:
         """
         image, masks, prompts = self._annotations(item)
         extra = {"queries": torch.frombuffer(bytearray(prompts), dtype=torch.uint8)}
-        return Annotated(load_image(image), masks, extra)
+        return Annotated(load_image(image), masks, extra, image if isinstance(image, Path) else None)
 
     def _annotations(self, item: int) -> tuple[Path | np.ndarray, Tensor, bytes]:
         """The image, masks (M, H, W) bool, and the prompts with places of masks, as JSON.
@@ -109,7 +121,10 @@ class DatasetGroups:
         """A random choice of the image's samples."""
         prompts = json.loads(bytes(extra["queries"].numpy()))
         chosen = rng.permutation(len(prompts))[:count]
-        return [Query(text, tuple(refs), tuple(targets)) for text, refs, targets in (prompts[n] for n in chosen)]
+        return [
+            Query(text, tuple(refs), tuple(targets), group="reasoning" if self.reasoning else None)
+            for text, refs, targets in (prompts[n] for n in chosen)
+        ]
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
         """Raises ValueError: samples have no captions."""
@@ -126,7 +141,7 @@ class _Stacks:
     def add(self, stack: Tensor) -> int:
         """Add a stack, unless an equal one exists, and return the place of its first mask."""
         for start, known in self._stacks:
-            if known.shape == stack.shape and torch.equal(known, stack):
+            if known is stack or (known.shape == stack.shape and torch.equal(known, stack)):
                 return start
         self._stacks.append((self._count, stack))
         self._count += len(stack)

@@ -167,8 +167,9 @@ class CaptionGroups:
 
     def load(self, item: int) -> Annotated:
         """The image, without masks."""
-        image = load_image(self.captions[item].image)
-        return Annotated(image, torch.zeros(0, *image.shape[:2], dtype=torch.bool))
+        file = self.captions[item].image
+        image = load_image(file)
+        return Annotated(image, torch.zeros(0, *image.shape[:2], dtype=torch.bool), file=file)
 
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
         """An empty list."""
@@ -181,6 +182,41 @@ class CaptionGroups:
     def texts(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
         """The caption."""
         return [("", self.captions.caption(item))][:count]
+
+
+class DialogueGroups(CaptionGroups):
+    """A `GroupSource` of images with conversations and without prompts, for text among the masks of Text4Seg.
+
+    Args:
+        root, split: see `LlavaDataset`.
+        limit: number of first records to use; None for all.
+    """
+
+    def __init__(self, root: Path, split: str = "mix-665k", limit: int | None = None) -> None:
+        super().__init__(root, split, limit)
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The records of the split."""
+        return super().needs({"split": "mix-665k", **arguments})
+
+    @classmethod
+    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
+        """The conversations."""
+        return super().training_data({"split": "mix-665k", **arguments})
+
+    def prompts_of(self, item: int) -> int:
+        """Number of questions of the conversation."""
+        return len(self.captions[item].turns)
+
+    def texts(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+        """Questions of the conversation, in order, each after all earlier ones with their answers."""
+        turns = self.captions[item].turns
+        chosen = sorted(rng.permutation(len(turns))[:count].tolist())
+        before = ["".join(f"{turn.question}\n{turn.answer}\n" for turn in turns[:number]) for number in chosen]
+        return [
+            (text + turns[number].question, turns[number].answer) for number, text in zip(chosen, before, strict=True)
+        ]
 
 
 def _places_with_image(index: Index) -> Sequence[int]:

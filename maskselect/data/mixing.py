@@ -1,9 +1,10 @@
-"""`MixedGroups`: several sources of training images, mixed at given rates.
+"""Several sources of training images as one: `MixedGroups` at given rates, `JoinedGroups` in numbers of passes.
 
 The released code of LLM-Seg draws a kind of data at 9 : 3 : 1, then one of its sets, then an image. A mixture of
-mixtures does the same.
+mixtures does the same. Text4Seg states the number of passes over each set.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,62 @@ from maskselect.structures.groups import Annotated, GroupSource, Query, TextSour
 from maskselect.structures.provenance import TrainingData
 
 
-class MixedGroups:
+class _Sources(ABC):
+    """A `GroupSource` whose items are items of its sources; a subclass sets `sources`."""
+
+    sources: Sequence[GroupSource]
+
+    @abstractmethod
+    def place(self, item: int) -> tuple[int, int]:
+        """Number of the source and of the image within it."""
+
+    def image_id(self, item: int) -> str:
+        """The image's id within its source."""
+        source, place = self._find(item)
+        return source.image_id(place)
+
+    def version(self, item: int) -> str:
+        """The image's version in its source."""
+        source, place = self._find(item)
+        return source.version(place)
+
+    def prompts_of(self, item: int) -> int:
+        """Number of prompts of the image."""
+        source, place = self._find(item)
+        return source.prompts_of(place)
+
+    def load(self, item: int) -> Annotated:
+        """The image with its masks."""
+        source, place = self._find(item)
+        return source.load(place)
+
+    def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
+        """Prompts of the image from its source."""
+        source, place = self._find(item)
+        return source.queries(place, extra, count, rng)
+
+    def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
+        """A caption of the image. Raises ValueError if its source has none."""
+        source, place = self._find(item)
+        return source.caption(place, extra, rng)
+
+    def texts(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+        """Texts of the image.
+
+        Raises:
+            TypeError: where its source has none.
+        """
+        source, own = self._find(item)
+        if not isinstance(source, TextSource):
+            raise TypeError(f"{type(source).__name__} in a mixture has no texts; expected captions or dialogues")
+        return source.texts(own, extra, count, rng)
+
+    def _find(self, item: int) -> tuple[GroupSource, int]:
+        number, place = self.place(item)
+        return self.sources[number], place
+
+
+class MixedGroups(_Sources):
     """A `GroupSource` whose items are draws of a source and one of its images, determined by seed and number.
 
     Args:
@@ -75,47 +131,49 @@ class MixedGroups:
         source = bisect_right(self._shares, rng.random() * self._shares[-1])
         return source, int(rng.integers(len(self.sources[source])))
 
-    def image_id(self, item: int) -> str:
-        """The image's id within its source."""
-        source, place = self._find(item)
-        return source.image_id(place)
 
-    def version(self, item: int) -> str:
-        """The image's version in its source."""
-        source, place = self._find(item)
-        return source.version(place)
+class JoinedGroups(_Sources):
+    """A `GroupSource` of all images of several sources, each a number of times.
 
-    def prompts_of(self, item: int) -> int:
-        """Number of prompts of the image."""
-        source, place = self._find(item)
-        return source.prompts_of(place)
+    An epoch takes every image of a source as often as its number of passes says. A pass over the images is a pass over
+    their prompts if `prompts_per_image` of the data module is at least the number of prompts of any image.
 
-    def load(self, item: int) -> Annotated:
-        """The image with its masks."""
-        source, place = self._find(item)
-        return source.load(place)
+    Args:
+        sources: the sources; no two may share image ids.
+        passes: number of passes over each source; None for one each.
 
-    def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
-        """Prompts of the image from its source."""
-        source, place = self._find(item)
-        return source.queries(place, extra, count, rng)
+    Raises:
+        ValueError: there is no source, an empty source, or a number of passes below 1.
+    """
 
-    def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
-        """A caption of the image. Raises ValueError if its source has none."""
-        source, place = self._find(item)
-        return source.caption(place, extra, rng)
+    def __init__(self, sources: Sequence[GroupSource], passes: Sequence[int] | None = None) -> None:
+        numbers = [1] * len(sources) if passes is None else list(passes)
+        if not sources or len(numbers) != len(sources) or min(numbers) < 1:
+            raise ValueError(
+                f"{len(sources)} joined sources have the passes {numbers}; expected a number from 1 for each source"
+            )
+        empty = [number for number, source in enumerate(sources) if not len(source)]
+        if empty:
+            raise ValueError(f"joined source {empty[0]} has no images")
+        self.sources, self.passes = list(sources), numbers
+        self._ends = list(accumulate(len(source) * count for source, count in zip(sources, numbers, strict=True)))
 
-    def texts(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-        """Texts of the image.
+    @classmethod
+    def training_data(cls, arguments: Arguments) -> list[TrainingData]:
+        """The training data of all sources."""
+        return [one for source in arguments["sources"] for one in training_data(source)]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def place(self, item: int) -> tuple[int, int]:
+        """Number of the source and of the image within it.
 
         Raises:
-            TypeError: where its source has none.
+            IndexError: there is no such item.
         """
-        source, own = self._find(item)
-        if not isinstance(source, TextSource):
-            raise TypeError(f"{type(source).__name__} in a mixture has no texts; expected captions or dialogues")
-        return source.texts(own, extra, count, rng)
-
-    def _find(self, item: int) -> tuple[GroupSource, int]:
-        number, place = self.place(item)
-        return self.sources[number], place
+        if not 0 <= item < len(self):
+            raise IndexError(f"item {item} of {len(self)} joined items")
+        number = bisect_right(self._ends, item)
+        source = self.sources[number]
+        return number, (item - (self._ends[number - 1] if number else 0)) % len(source)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from maskselect.data.coco_file import CocoFile, decode_masks, file_name_of, size_of
 from maskselect.data.files import Images, find_one, read_json, read_plain_pickle
@@ -123,6 +124,10 @@ class ReferDataset(ReferFiles, Reader[Sample]):
         folders = IMAGE_FOLDERS[self.variant.images]
         self.images = Images([base / f for base in (self.root, self.root.parent) for f in folders])
         self._rows = self._of_split()
+        self._latest: tuple[Key, tuple[int, int], Tensor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_latest": None}
 
     def __getitem__(self, number: int) -> Sample:
         """Decode one sentence, see `Reader`."""
@@ -142,9 +147,15 @@ class ReferDataset(ReferFiles, Reader[Sample]):
             image_id=str(ref["image_id"]),
             sample_id=f"{key}:{sentence.get('sent_id', which)}",
             prompt=prompt,
-            gt_pool=decode_masks(annotations, size),
+            gt_pool=self._pool(ref["image_id"], annotations, size),
             targets=targets,
         )
+
+    def _pool(self, image: Key, annotations: list[Record], size: tuple[int, int]) -> Tensor:
+        # The sentences about an image follow each other and share its decoded masks.
+        if self._latest is None or self._latest[:2] != (image, size):
+            self._latest = image, size, decode_masks(annotations, size)
+        return self._latest[2]
 
     def image_ids(self) -> list[str]:
         """The image of each sample."""

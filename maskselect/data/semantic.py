@@ -13,8 +13,8 @@ Quirks: 0 is unlabelled (in LISA 255), n is the n-th class.
 the images of COCO 2017, 182 classes of which 171 occur. On disk, under the root, its `cocostuff/` or `stuffthingmaps/`:
 `{split}/*.png`; the images in `coco/{split}` or `{split}`.
 Quirks: the pixel n is the class n + 1 of the published list, whose 0 is "unlabeled"; 255 is unlabelled. Classes with a
-dash in their name (`wall-brick`, `water-other`) are ignored, as in LISA. Files ending in `_labelTrainIds.png` have
-another numbering and are skipped.
+dash in their name (`wall-brick`, `water-other`) are ignored, as in LISA, unless every class is wanted. Files ending in
+`_labelTrainIds.png` have another numbering and are skipped.
 
 **Mapillary Vistas v2.0** (https://www.mapillary.com/dataset/vistas; research licence): about 18,000 / 2,000 / 5,000
 images of training, validation and testing (without labels), 124 classes. On disk, under the root or its `mapillary/`:
@@ -155,9 +155,14 @@ class Ade20kDataset(SemanticDataset):
 
 
 class CocoStuffDataset(SemanticDataset):
-    """Samples of COCO-Stuff. Splits: train2017 or val2017, or short, train or val."""
+    """Samples of COCO-Stuff. Splits: train2017 or val2017, or short, train or val.
 
-    def __init__(self, root: str | Path, split: str = "val2017") -> None:
+    Args:
+        root, split: see the top of the file.
+        every_class: all 171 classes, also those with a dash in their name, which LISA ignores.
+    """
+
+    def __init__(self, root: str | Path, split: str = "val2017", every_class: bool = False) -> None:
         root, split = Path(root), coco_split(split)
         homes = ("cocostuff", "stuffthingmaps", "stuffthingmaps_trainval2017", "../cocostuff", ".")
         labels = find_one(root, [f"{home}/{split}" for home in homes], f"COCO-Stuff labels of {split}", _STUFF_PAGE)
@@ -166,7 +171,7 @@ class CocoStuffDataset(SemanticDataset):
             pictures.append(labels)
         images = Images(pictures, _STUFF_PAGE)
         names = dict(enumerate(COCO_STUFF))
-        void = [value for value, name in names.items() if "-" in name]
+        void = [value for value, name in names.items() if "-" in name and not every_class]
         super().__init__(labels, images, names, (*void, _UNLABELLED))
 
 

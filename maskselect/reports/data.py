@@ -53,6 +53,21 @@ def print_composition(rows: Sequence[tuple[str, str, bool, int, int]], counts: M
             screen.print(f"{name}: {count}", markup=False)
 
 
+def print_recipe(
+    name: str,
+    rows: Sequence[tuple[str, int, int, int, int | None, int | None]],
+    counts: Mapping[str, int] | None = None,
+) -> None:
+    """Print images and samples of the parts of a recipe beside the paper's, then all other counts."""
+    table = narrow_table("part", "passes", "images", "samples", "paper: images", "paper: samples")
+    for part, passes, *numbers in rows:
+        cells = ("–" if number is None else f"{number:,}" for number in numbers)
+        table.add_row(part, str(passes), *cells)
+    print_table(table, name)
+    for key, count in sorted((counts or {}).items()):
+        console().print(f"{key}: {count}", markup=False)
+
+
 def print_questions(report: Mapping[str, Any]) -> None:
     """Print a build of LLM-Seg40K: images by kind, questions by split, rejected questions, images left out."""
     screen = console()

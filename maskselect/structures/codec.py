@@ -68,6 +68,11 @@ class Codec(Protocol):
         """Tokens that a language model has to add to its vocabulary, without duplicates."""
         ...
 
+    @property
+    def numbers_masks(self) -> bool:
+        """Whether masks without labels are numbered `roi0`, `roi1`, …."""
+        ...
+
     def encode(self, masks: Tensor, labels: Sequence[str] | None = None) -> str:
         """(M, H, W) bool masks and their labels to text. M = 0 is a no-target prompt; no labels number the masks.
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -12,6 +12,10 @@ from torch import Tensor
 from maskselect.structures.by_value import ByValue
 from maskselect.structures.left_out import one_line
 from maskselect.structures.masks import MaskSet
+
+QuestionGroup = Literal["partial", "condition", "all", "reasoning", "text"]
+"""`partial`: one expression or some classes. `condition`: all of the listed classes. `all`: classes are not given.
+`reasoning`: a question that masks answer. `text`: a question that words answer."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,11 +26,13 @@ class Annotated(ByValue):
         image: (H, W, 3) uint8.
         masks: (M, H, W) bool; queries refer to them by index.
         extra: tensors that the source needs again in `queries`.
+        file: the file with exactly this image; None if there is none, as for a crop.
     """
 
     image: np.ndarray
     masks: Tensor
     extra: dict[str, Tensor] = field(default_factory=dict)
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,11 @@ class Query:
     """One prompt.
 
     Attributes:
-        text: the prompt.
+        text: the prompt; of several classes their names, joined by "|".
         references, targets: indices of annotated masks.
-        labels: the class of each target, for a prompt that lists classes (`systems/text_questions.py`); else None.
+        labels: the label of each target, for a prompt that lists classes (`systems/text_questions.py`); else None.
         answer: the words that answer a prompt in quotation marks, which asks for no mask; else None.
+        group: the kind of question, for systems that put the prompt into a sentence; None if its form decides.
     """
 
     text: str
@@ -45,6 +52,7 @@ class Query:
     targets: tuple[int, ...]
     labels: tuple[str, ...] | None = None
     answer: str | None = None
+    group: QuestionGroup | None = None
 
 
 class GroupSource(Protocol):

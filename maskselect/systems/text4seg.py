@@ -10,6 +10,7 @@ of the codec. On a clip, each frame is answered alone, and masks are linked to o
 Shape letters: B images, P prompts, R references, T image tokens, E width of the vision tower, M masks, H W pixels.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,18 +33,18 @@ from maskselect.structures.answer import Answer
 from maskselect.structures.batches import TextBatch
 from maskselect.structures.clip import Clip
 from maskselect.structures.codec import Codec
-from maskselect.structures.groups import GroupSource, PrepareSettings, Query, using
+from maskselect.structures.groups import GroupSource, PrepareSettings, Query, TextSource, using
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.needs import FRAME_TOKENS, PROMPT_TOKENS, Arguments, Need
 from maskselect.structures.protocols import LanguageModel
-from maskselect.structures.sample import MASK_REF, Prompt
+from maskselect.structures.sample import Prompt
 from maskselect.systems import text_questions
 from maskselect.systems.answering import forced_answers, generate_texts
 from maskselect.systems.linking import Links
 from maskselect.systems.picture_batches import TextItem, collate_texts, resized_image
 from maskselect.systems.reading import Reader, batch_without_candidates
 from maskselect.systems.scoring import ReadImages, in_passes, read_images
-from maskselect.systems.text_questions import Phrasing
+from maskselect.systems.text_questions import InstanceOrder, Phrasing
 from maskselect.systems.writing import GrammarProcessor, TokenTexts
 from maskselect.tokens.mask_tokenizer import MaskTokenizer
 
@@ -89,8 +90,7 @@ class Text4Seg(nn.Module):
             `roi1`, … for questions to Text4Seg++; "region" writes these for all prompts (box-wise codecs only); any
             other text is used for all masks. Where a prompt lists classes, these are the labels.
         phrasing: "sentences" or "plain", see `systems/text_questions.py`.
-        instance_order: order of instances in an answer, on which the papers are silent: "left_to_right" by the first
-            column that they cover, then by the first row; "given" as the data set lists them.
+        instance_order: order of instances in an answer, see `systems/text_questions.py`; the papers are silent on it.
         longest: maximum length of an answer in tokens.
         constrained: allow only tokens that the grammar of the codec permits; expects phrasing "plain".
         extra_tokens: further tokens to add to the vocabulary, such as brackets and line breaks, which shorten answers
@@ -124,7 +124,7 @@ class Text4Seg(nn.Module):
         side: int = 256,
         label: str = "prompt",
         phrasing: Phrasing = "plain",
-        instance_order: Literal["left_to_right", "given"] = "left_to_right",
+        instance_order: InstanceOrder = "left_to_right",
         longest: int = 512,
         constrained: bool = False,
         extra_tokens: Sequence[str] = (),
@@ -344,14 +344,7 @@ class Text4Seg(nn.Module):
 
     def _labels(self, prompt: str, masks: int | None) -> list[str] | None:
         """Labels of so many masks; with None those that may occur, None for any."""
-        group = text_questions.group_of(prompt)
-        if group == "condition":
-            return list(text_questions.listed_classes(prompt))
-        question = group == "reasoning" and self.label == "prompt" and self.name == "text4segpp"
-        if self.label == "region" or question or group == "text":
-            return None
-        label = prompt.replace(MASK_REF, "reference") if self.label == "prompt" else self.label
-        return [label.lower()] * (1 if masks is None else masks)
+        return text_questions.labels_of(prompt, text_questions.group_of(prompt), self.label, self.codec, masks)
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -360,25 +353,8 @@ class Text4Seg(nn.Module):
         return AnswerPreparer(self, training)
 
     def written(self, query: Query, masks: Tensor, rng: np.random.Generator | None) -> tuple[str, str]:
-        """Question and answer of a prompt whose targets are (M, H, W) bool.
-
-        Raises:
-            ValueError: the prompt lists classes or asks for words, and the query has none.
-        """
-        group = text_questions.group_of(query.text)
-        expected = {"condition": query.labels, "text": query.answer}
-        if expected.get(group, ()) is None:
-            what = "the class of each target" if group == "condition" else "the words of the answer"
-            raise ValueError(f"prompt {query.text[:60]!r} is of the group {group!r}; expected {what}")
-        question = text_questions.question(query.text, group, self.phrasing, rng)
-        if query.answer is not None:
-            return question, query.answer
-        labels = self._labels(query.text, len(masks)) if query.labels is None else list(query.labels)
-        if self.instance_order == "left_to_right":
-            order = _left_to_right(masks)
-            masks, labels = masks[order], labels and [labels[number] for number in order]
-        text = self.codec.encode(masks, labels)
-        return question, text_questions.answer(text, self.phrasing, rng)
+        """Question and answer of a query whose targets are (M, H, W) bool; see `text_questions.written`."""
+        return text_questions.written(query, masks, self.codec, self.label, self.phrasing, rng, self.instance_order)
 
     def loss(self, batch: TextBatch) -> dict[str, Tensor]:
         """Cross entropy "text" of the tokens of answers, and "cells" of the image tokens; see `cell_weight`."""
@@ -505,12 +481,6 @@ class Text4Seg(nn.Module):
         self.load_state_dict(taken, strict=False)
 
 
-def _left_to_right(masks: Tensor) -> list[int]:
-    """The numbers of masks (M, H, W) bool by their first column, then by their first row."""
-    corners = [masks.any(dim).int().argmax(-1).tolist() for dim in (1, 2)]
-    return sorted(range(len(masks)), key=lambda number: (corners[0][number], corners[1][number]))
-
-
 def _iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU of two sets, (T,) bool each; 1 if both are empty."""
     either = (first | second).sum()
@@ -539,9 +509,14 @@ class AnswerPreparer:
             side = self.system.side
             image = resized_image(annotated.image, (side, side))
             kept = self._kept(annotated.masks, rng)
+            targets = [annotated.masks[list(query.targets)].any(0) for query in queries]
+            if not queries and isinstance(source, TextSource):  # a picture with a dialogue, without masks
+                texts = source.texts(number, annotated.extra, prompts, rng)
+                references = [annotated.masks[:0]] * len(texts)
+                targets = [annotated.masks.new_zeros(annotated.masks.shape[1:])] * len(texts)
+                kept = None if kept is None else torch.arange(math.prod(self.system.image_grid()), dtype=torch.int64)
             if self.system.cell_head is None:
                 return TextItem(image, texts, references, None, kept)
-            targets = [annotated.masks[list(query.targets)].any(0) for query in queries]
             none = annotated.masks.new_zeros(0, *annotated.masks.shape[1:])
             covered = self._cells(torch.stack(targets) if targets else none)
             return TextItem(image, texts, references, covered, kept)
