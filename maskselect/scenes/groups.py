@@ -125,7 +125,7 @@ class SceneGroups:
         )
         return [
             *(Query(p.text, p.references, p.targets) for p in (*rest, *drawn)),
-            *(Query(text, (), targets, labels) for text, targets, labels in listing),
+            *(Query(text, (), targets, labels=labels) for text, targets, labels in listing),
             *(Query(f'"{question or CAPTION_QUESTION}"', (), (), answer=answer) for question, answer in texts),
         ]
 

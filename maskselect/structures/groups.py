@@ -50,9 +50,9 @@ class Query:
     text: str
     references: tuple[int, ...]
     targets: tuple[int, ...]
-    labels: tuple[str, ...] | None = None
-    answer: str | None = None
-    group: QuestionGroup | None = None
+    labels: tuple[str, ...] | None = field(default=None, kw_only=True)
+    answer: str | None = field(default=None, kw_only=True)
+    group: QuestionGroup | None = field(default=None, kw_only=True)
 
 
 class GroupSource(Protocol):

@@ -468,7 +468,8 @@ def test_labels_follow_their_masks_when_instances_are_ordered() -> None:
     system = Text4Seg(Llava(sizes=SIZES), codec_of("text4segpp"), side=32, instance_order="left_to_right")
     masks = torch.zeros(2, 32, 32, dtype=torch.bool)
     masks[0, :, 20:30], masks[1, :, 2:8] = True, True
-    for labels, expected in ((("cat", "dog"), ["dog", "cat"]), (("roi0", "roi1"), ["roi0", "roi1"])):
-        _, answer = system.written(Query("all", (), (0, 1), labels, "all"), masks, None)
+    named = Query("all", (), (0, 1), labels=("cat", "dog"), group="all")
+    for query, expected in ((named, ["dog", "cat"]), (Query("which?", (), (0, 1)), ["roi0", "roi1"])):
+        _, answer = system.written(query, masks, None)
         groups = groups_of(answer)
         assert [label for label, _ in groups] == expected and groups[0][1][:, 4].all() and groups[1][1][:, 40].all()

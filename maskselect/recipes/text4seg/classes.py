@@ -197,10 +197,10 @@ class ClassGroups:
         targets = tuple(place for _, places in chosen for place in places)
         labels = tuple(name for name, (_, places) in zip(names, chosen, strict=True) for _ in places)
         if group == "all":
-            return Query(EVERYTHING, (), targets, labels, group)
+            return Query(EVERYTHING, (), targets, labels=labels, group=group)
         if group == "condition":
             names = self._listed(names, {self._name(name, None) for name, _ in classes}, rng)
-        return Query("|".join(names), (), targets, labels, group)
+        return Query("|".join(names), (), targets, labels=labels, group=group)
 
     def _name(self, name: str, rng: np.random.Generator | None) -> str:
         """The first name of a class, or with `rng` at times a synonym."""
