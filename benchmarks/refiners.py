@@ -23,13 +23,15 @@ THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 LEAST_IOUS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def questions(split: str, count: int, seed: int, grid: int) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """Image, union of the targets of each prompt (M, H, W), and the same at grid size (M, grid, grid)."""
-    for scene in ask_scenes(split, seed, count):
+def questions(options: argparse.Namespace) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """Image, union of the targets of each prompt (M, H, W), and the same at grid size, or enlarged again."""
+    grid = options.grid
+    for scene in ask_scenes(options.split, options.seed, options.scenes):
         unions = [scene.masks[list(p.targets)].any(0) for p in scene.prompts if p.targets]
         if unions:
             coarse = [torch.from_numpy(resize_smooth(mask, (grid, grid))) for mask in unions]
-            yield scene.image, torch.from_numpy(np.stack(unions)), torch.stack(coarse)
+            size = (scene.image.shape[0], scene.image.shape[1]) if options.enlarged else (grid, grid)
+            yield scene.image, torch.from_numpy(np.stack(unions)), resize_nearest(torch.stack(coarse), size)
 
 
 def ious(masks: Tensor, truth: Tensor) -> list[float]:
@@ -43,7 +45,7 @@ def compare(options: argparse.Namespace) -> None:
         refiner = None if name == "none" else load_refiner(name)
         rows: list[float] = []
         start = time.perf_counter()
-        for image, truth, coarse in questions(options.split, options.scenes, options.seed, options.grid):
+        for image, truth, coarse in questions(options):
             size = (image.shape[0], image.shape[1])
             rows += ious(resize_nearest(coarse, size) if refiner is None else refiner.refine(image, coarse), truth)
         seconds = (time.perf_counter() - start) / len(rows)
@@ -53,13 +55,10 @@ def compare(options: argparse.Namespace) -> None:
 def sweep(options: argparse.Namespace) -> None:
     """Print the gIoU of snapping for thresholds (rows) and least_iou (columns), on coarse and exact masks."""
     proposer: Proposer = default_proposer("cpu")
-    asked = [
-        (image, truth, coarse, proposer.propose(image))
-        for image, truth, coarse in questions(options.split, options.scenes, options.seed, options.grid)
-    ]
+    asked = [(image, truth, coarse, proposer.propose(image)) for image, truth, coarse in questions(options)]
 
     def score(threshold: float, least_iou: float, exact: bool) -> float:
-        refiner = SnappingRefiner(proposer, threshold, least_iou)
+        refiner = SnappingRefiner(proposer, threshold, least_iou, options.compared)
         rows = [
             iou
             for image, truth, coarse, pool in asked
@@ -80,6 +79,8 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grid", type=int, default=16)
     parser.add_argument("--refiners", nargs="*", default=list(REFINERS), help="names or configs (default: all)")
+    parser.add_argument("--enlarged", action="store_true", help="enlarge masks first, as systems that write text do")
     parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--compared", type=int, default=16, help="grid of the snapping refiner's least_iou (--sweep)")
     given = parser.parse_args()
     (sweep if given.sweep else compare)(given)

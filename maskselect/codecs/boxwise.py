@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from maskselect.codecs.grammar import BoxwiseGrammar
-from maskselect.codecs.grids import DecodedGrid, Sampling, nearest_indices, to_grid, upsample
+from maskselect.codecs.grids import DecodedGrid, Sampling, decode_in_chunks, nearest_indices, to_grid, upsample
 from maskselect.codecs.labels import LabelRule, Vocabulary, is_written, written
 from maskselect.codecs.runs import read_numbers
 from maskselect.structures.codec import Decoded, Grammar
@@ -267,19 +267,7 @@ class BoxwiseCodec:
             texts: with any number of groups, prose between them allowed.
             names: for each text the labels that may occur; None if any may.
         """
-        given = [None] * len(texts) if names is None else names
-        chunks = range(0, len(texts), _CHUNK)
-        return [found for n in chunks for found in self._decode_chunk(texts[n : n + _CHUNK], given[n : n + _CHUNK])]
-
-    def _decode_chunk(self, texts: Sequence[str], names: Sequence[Sequence[str] | None]) -> list[DecodedGrid]:
-        """Canonical texts together; those that are not are found by bisection and repaired alone."""
-        found = self._decode_canonical(texts, names)
-        if found is not None:
-            return found
-        if len(texts) > 1:
-            half = len(texts) // 2
-            return self._decode_chunk(texts[:half], names[:half]) + self._decode_chunk(texts[half:], names[half:])
-        return [self._decode_robust(texts[0], Vocabulary(names[0], self.label_rule))]
+        return decode_in_chunks(texts, names, _CHUNK, self._decode_canonical, self._decode_robust)
 
     def _decode_canonical(
         self, texts: Sequence[str], names: Sequence[Sequence[str] | None]
@@ -336,8 +324,9 @@ class BoxwiseCodec:
         cells[_inside(boxes, self.side)] = np.repeat(foreground, lengths)
         return cells
 
-    def _decode_robust(self, text: str, words: Vocabulary) -> DecodedGrid:
+    def _decode_robust(self, text: str, expected: Sequence[str] | None) -> DecodedGrid:
         """One text of any kind."""
+        words = Vocabulary(expected, self.label_rule)
         groups, repairs = _groups(_BRACKETED.sub(r"\1", text))
         empty = np.zeros((0, self.side, self.side), bool)
         if not groups and not repairs:

@@ -3,6 +3,7 @@
 Shape letters: N masks, H W pixels, h w cells.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -33,6 +34,37 @@ class DecodedGrid:
     repairs: int = 0
     unknown: tuple[str, ...] = ()
     failure: str | None = None
+
+
+def decode_in_chunks(
+    texts: Sequence[str],
+    names: Sequence[Sequence[str] | None] | None,
+    size: int,
+    together: Callable[[Sequence[str], Sequence[Sequence[str] | None]], list[DecodedGrid] | None],
+    alone: Callable[[str, Sequence[str] | None], DecodedGrid],
+) -> list[DecodedGrid]:
+    """Decode canonical texts together; those that are not are found by bisection and decoded alone.
+
+    Args:
+        texts: of any kind.
+        names: the labels that each text may contain; None if any may.
+        size: number of texts that are decoded together.
+        together: texts and their labels to grids; None if any text is not canonical.
+        alone: one text and its labels to its grid.
+    """
+    given = [None] * len(texts) if names is None else names
+
+    def decoded(start: int, end: int) -> list[DecodedGrid]:
+        found = together(texts[start:end], given[start:end])
+        if found is not None:
+            return found
+        if end - start == 1:
+            return [alone(texts[start], given[start])]
+        middle = (start + end) // 2
+        return decoded(start, middle) + decoded(middle, end)
+
+    starts = range(0, len(texts), size)
+    return [grid for start in starts for grid in decoded(start, min(start + size, len(texts)))]
 
 
 def nearest_indices(source: int, target: int) -> np.ndarray:

@@ -4,6 +4,8 @@ Shape letters: B texts, R runs of all texts, C words of all texts.
 """
 
 from dataclasses import dataclass
+from itertools import cycle
+from operator import mul
 
 import numpy as np
 
@@ -30,12 +32,18 @@ class Runs:
     name_bounds: list[int]
 
 
-def read_runs(bodies: list[str], counted: bool) -> Runs | None:
+def read_runs(bodies: list[bytes], counted: bool) -> Runs | None:
     """The runs of texts between their tags, without the final line feed; None if any text is malformed.
 
-    counted: items are `word *n`, joined by `| ` or by a row break; else they are words joined by `| `.
+    Args:
+        bodies: in UTF-8, surrogates included.
+        counted: items are `word *n`, joined by `| ` or by a row break; else they are words joined by `| `.
     """
-    parts = [(("\n " if counted else "| ") + body).encode("utf-8", "surrogatepass") for body in bodies]
+    if not counted:
+        runs = _alternating_runs(bodies)
+        if runs is not None:
+            return runs
+    parts = [(b"\n " if counted else b"| ") + body for body in bodies]
     data = b"".join(parts) + (b"\n " if counted else b"| ")
     size = len(data)
     data += _PAD
@@ -76,6 +84,73 @@ def read_runs(bodies: list[str], counted: bool) -> Runs | None:
     numbers = np.empty(len(leaders), np.int64)
     numbers[places] = np.arange(len(places))
     return Runs(lengths, breaks, numbers[leaders], bounds, names, np.searchsorted(places, bounds).tolist())
+
+
+def _alternating_runs(bodies: list[bytes]) -> Runs | None:
+    """The runs of texts without counts, of one or two words each; None if any text is another one.
+
+    A guess that is checked. A byte that only one of the words has, once, shows where the runs of this word begin and
+    end. The runs are those of the text if they give its bytes again.
+    """
+    offsets = np.cumsum([0, *map(len, bodies)])
+    marks, edges = np.empty((2, max(map(len, bodies))), bool)
+    items: list[tuple[bytes, ...]] = []
+    parts: list[np.ndarray] = []
+    for body, start in zip(bodies, offsets.tolist(), strict=False):
+        first = _item(body, 0)
+        second = _item(body, _second_word(body, len(first)))
+        items.append((first,) if second == first else (first, second))
+        found = _mark(second, first) or _mark(first, b"" if second == first else second)
+        if found is None or not all(len(item) > 2 and item.endswith(b"| ") for item in items[-1]):
+            return None
+        byte, shift, size = found
+        here, own = marks[: len(body)], edges[: len(body)]
+        np.equal(np.frombuffer(body, np.uint8), byte, out=here)
+        own[:size] = here[:size]
+        np.not_equal(here[size:], here[:-size], out=own[size:])
+        own[shift] = True
+        parts.append(own.nonzero()[0] + (start - shift))
+    places = np.concatenate(parts)
+    counts = np.array([len(part) for part in parts])
+    bounds = np.append(0, np.cumsum(counts))
+    lengths = np.diff(places, append=offsets[-1])
+    lengths[bounds[1:] - 1] += 2  # the separator that the last item lacks
+    name_bounds = np.cumsum([0, *map(len, items)])
+    words = (np.arange(len(places)) - np.repeat(bounds[:-1], counts)) % np.repeat(np.diff(name_bounds), counts)
+    words += np.repeat(name_bounds[:-1], counts)
+    lengths //= np.array([len(item) for pair in items for item in pair])[words]
+    listed = lengths.tolist()
+    for body, pair, start, end in zip(bodies, items, bounds.tolist(), bounds[1:].tolist(), strict=False):
+        again = b"".join(map(mul, cycle(pair), listed[start:end]))
+        if len(again) != len(body) + 2 or not again.startswith(body):
+            return None
+    if lengths.min() < 1:
+        return None
+    names = [item[:-2].decode("utf-8", "surrogatepass") for pair in items for item in pair]
+    return Runs(lengths, np.zeros(len(lengths), bool), words, bounds, names, name_bounds.tolist())
+
+
+def _second_word(body: bytes, size: int) -> int:
+    """The place of the first item that is not that of `size` bytes with which a text begins; 0 if all are."""
+    text = np.frombuffer(body, np.uint8)
+    if size == 8:  # as many as `others` and its separator have; each item is compared as one number
+        text = text[: len(text) // 8 * 8].view(np.uint64)
+    step = size // text.itemsize
+    other = text[step:] != text[:-step]
+    place = int(other.argmax()) if len(other) else 0
+    return (place // step + 1) * size if len(other) and other[place] else 0
+
+
+def _mark(item: bytes, other: bytes) -> tuple[int, int, int] | None:
+    """A byte that an item has once and the other one has not, its place in the item, and the size of the item."""
+    byte = next((byte for byte in item[:-2] if byte not in other and item.count(byte) == 1), None)
+    return None if byte is None else (byte, item.index(byte), len(item))
+
+
+def _item(body: bytes, start: int) -> bytes:
+    """The word that begins at a place, with the separator after it, or with the one that the last word lacks."""
+    end = body.find(b"|", start)
+    return body[start : end + 2] if end >= 0 else body[start:] + b"| "
 
 
 def read_numbers(text: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ Shape letters: M masks, h w their size, H W pixels of the image, N pixels of the
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from maskselect.backends.cache_keys import cache_key
 from maskselect.backends.devices import pick_device
 from maskselect.ops.masks import resize_nearest, upsample_logits
-from maskselect.refiners.last_image import refine_each
+from maskselect.refiners.last_image import LastImage, refine_each
 from maskselect.structures.masks import MaskSet
 
 _CHUNK = 2**23  # maximum entries of the kernel matrix in one chunk, 32 MiB
@@ -67,6 +68,7 @@ class CrfRefiner:
         self.gaussian = {"sxy": gaussian_sxy, "compat": gaussian_compat}
         self.bilateral = {"sxy": bilateral_sxy, "srgb": bilateral_srgb, "compat": bilateral_compat}
         self.device = pick_device(device)
+        self._images: LastImage[_Working] = LastImage()
 
     def cache_key(self) -> str:
         """Depends on all settings."""
@@ -75,41 +77,51 @@ class CrfRefiner:
 
     @torch.no_grad()
     def refine(self, image: np.ndarray, masks: Tensor, proposals: MaskSet | None = None) -> Tensor:
-        """See `structures.refiner.Refiner`."""
+        """See `structures.refiner.Refiner`. The kernels of an image are computed once."""
 
         def refined(coarse: Tensor) -> Tensor:
-            height, width = image.shape[:2]
-            scale = min(1.0, self.side / max(height, width))
-            size = max(1, round(height * scale)), max(1, round(width * scale))
-            small = image if scale == 1 else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-            logits = self._infer(small, resize_nearest(coarse, size), scale)
-            return torch.cat([upsample_logits(one[None], (height, width)) > 0 for one in logits])
+            working = self._images(image, self._working)
+            logits = self._infer(working, resize_nearest(coarse, working.size))
+            return torch.cat([upsample_logits(one[None], (image.shape[0], image.shape[1])) > 0 for one in logits])
 
         return refine_each(image, masks, refined)
 
-    def _infer(self, image: np.ndarray, masks: Tensor, scale: float) -> Tensor:
-        """Logits of the foreground after mean-field inference: (M, H, W) float32, at the size of image and masks.
+    def _working(self, image: np.ndarray) -> "_Working":
+        """The working image (H, W, 3) of an image."""
+        height, width = image.shape[:2]
+        scale = min(1.0, self.side / max(height, width))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        small = image if scale == 1 else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")
+        place = torch.stack([x, y], -1).reshape(-1, 2).to(self.device)
+        colour = torch.from_numpy(small.reshape(-1, 3)).to(self.device, torch.float32)
+        features = torch.cat([place / (self.bilateral["sxy"] * scale), colour / self.bilateral["srgb"]], 1)
+        return _Working(size, _Gaussian(size, self.gaussian["sxy"] * scale, self.device), _Bilateral(features))
+
+    def _infer(self, working: "_Working", masks: Tensor) -> Tensor:
+        """Logits of the foreground after mean-field inference: (M, H, W) float32, at the working size.
 
         With two labels and Potts compatibility, an update is one logit: the unary logit plus, for each kernel, its
         weight times the filtered values of 2 Q - 1. As in pydensecrf, a pixel also gets its own message, and kernels
         are normalised symmetrically: k_ij / sqrt(sum_j k_ij * sum_i k_ij).
         """
-        height, width = image.shape[:2]
-        y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in (height, width)), indexing="ij")
-        place = torch.stack([x, y], -1).reshape(-1, 2).to(self.device)
-        colour = torch.from_numpy(image.reshape(-1, 3)).to(self.device, torch.float32)
-        features = torch.cat([place / (self.bilateral["sxy"] * scale), colour / self.bilateral["srgb"]], 1)
-        kernels: list[tuple[_Gaussian | _Bilateral, float]] = [
-            (_Gaussian((height, width), self.gaussian["sxy"] * scale, self.device), self.gaussian["compat"]),
-            (_Bilateral(features), self.bilateral["compat"]),
-        ]
         certainty = math.log(self.gt_prob / (1 - self.gt_prob))
         unary = (2 * masks.flatten(1).to(self.device, torch.float32) - 1).T * certainty
+        kernels = (working.gaussian, self.gaussian["compat"]), (working.bilateral, self.bilateral["compat"])
         logits = unary
         for _ in range(self.iterations):
             belief = torch.tanh(logits / 2)  # 2 Q - 1
             logits = unary + sum(weight * kernel.filtered(belief) for kernel, weight in kernels)
-        return logits.T.reshape(-1, height, width)
+        return logits.T.reshape(-1, *working.size)
+
+
+@dataclass(frozen=True)
+class _Working:
+    """Size (H, W) and kernels of a working image."""
+
+    size: tuple[int, int]
+    gaussian: "_Gaussian"
+    bilateral: "_Bilateral"
 
 
 class _Gaussian:

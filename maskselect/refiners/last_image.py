@@ -25,6 +25,7 @@ class LastImage(Generic[_T]):
     def __call__(self, image: np.ndarray, compute: Callable[[np.ndarray], _T]) -> _T:
         """`compute(image)`, or the cached result if the image equals the last one."""
         if self._last is None or not np.array_equal(self._last[0], image):
+            self._last = None  # frees the memory of the last result first
             self._last = image.copy(), compute(image)
         return self._last[1]
 

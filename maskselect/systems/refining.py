@@ -28,6 +28,9 @@ REFINERS = ("sam", "samrefiner", "crf", "snap")
 def load_refiner(name_or_config: str | Path, device: str = "cpu", proposer: Proposer | None = None) -> Refiner:
     """Load a refiner by name, with its default settings, or by config.
 
+    A refiner with a config is named by its class, the file and a digest of its settings, such as `crf-wide-1a2b3c`, so
+    that reports tell apart refiners of one class.
+
     Args:
         name_or_config: one of `REFINERS`, or a YAML or JSON file with class_path and init_args.
         device: auto, cpu or cuda; overrides the device of a config.
@@ -44,6 +47,7 @@ def load_refiner(name_or_config: str | Path, device: str = "cpu", proposer: Prop
             raise ValueError(
                 f"refiner config {name_or_config} describes a {type(refiner).__name__}; expected a refiner"
             )
+        refiner.name = f"{refiner.name}-{Path(name_or_config).stem}-{refiner.cache_key()[:6]}"
         return refiner
     match str(name_or_config):
         case "sam":

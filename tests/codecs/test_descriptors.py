@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from maskselect.codecs import runs
 from maskselect.codecs.descriptors import DescriptorCodec
 from maskselect.codecs.grammar import read_symbols
 from maskselect.structures.codec import Codec, Grammar
@@ -206,6 +207,42 @@ def test_no_text_raises_and_what_is_read_is_canonical(text: str, layout: str, cl
             first = made.encode_grids(found.cells[None], [found.names])[0]
             again = made.decode_grids([first], [found.names])[0]
             assert again.repairs == 0 and made.encode_grids(again.cells[None], [found.names])[0] == first
+
+
+@settings(max_examples=200)
+@given(st.lists(st.lists(st.sampled_from([*NAMES, "others", "brothers", "o", "aa", "", "a|b", "x  "]), max_size=2)
+                .flatmap(lambda words: st.lists(st.sampled_from(words or [""]), max_size=14)),
+                min_size=1, max_size=4),
+       st.sampled_from(["| ", "| ", "| ", "|", " | ", "|x"]))  # fmt: skip
+def test_two_words_are_read_as_any_number_of_words(words: list[list[str]], separator: str) -> None:
+    """The fast path for texts of two words gives what the general one gives, on well-formed and other texts."""
+    bodies = [separator.join(own).encode() for own in words]
+    found = runs.read_runs(bodies, False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "_alternating_runs", lambda bodies: None)
+        expected = runs.read_runs(bodies, False)
+    assert (found is None) == (expected is None)
+    if found is not None and expected is not None:
+        for name in ("lengths", "rows", "words", "bounds", "names", "name_bounds"):
+            assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_the_fast_path_reads_most_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label may share letters with `others`; the general path is not needed."""
+    cells = np.array([[[0, 1, 1], [1, 0, 0]], [[1, 1, 1], [1, 1, 1]], [[0, 0, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 0]]])
+    names = [["the person on the horse's right"], ["dog"], ["dog"], ["shore"]]
+    texts = codec("full", (2, 3)).encode_grids(cells, names)
+    monkeypatch.setattr(runs, "_fingerprints", None)  # of the general path
+    found = codec("full", (2, 3)).decode_grids(texts, names)
+    assert np.array_equal(np.stack([one.cells for one in found]), cells)
+
+
+@pytest.mark.parametrize("text", ["<seg>\n</seg>", "<seg>aa\n</seg>", "<seg>|\n</seg>", "<seg>aa|xaa\n</seg>"])
+def test_short_texts(text: str) -> None:
+    found = codec("full", 1).decode_grids([text], [["aa"]])[0]
+    assert found.cells.tolist() == [[int(text == "<seg>aa\n</seg>")]] and (found.failure is None) == (
+        text == "<seg>aa\n</seg>"
+    )
 
 
 def test_a_batch_is_what_its_texts_are_alone() -> None:

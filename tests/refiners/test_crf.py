@@ -1,5 +1,7 @@
 """The dense CRF against a naive one, and on images with clear edges."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,8 @@ def test_inference_is_that_of_a_naive_crf(kept: bool, monkeypatch: pytest.Monkey
     rng = np.random.default_rng(0)
     image = rng.integers(90, 130, (9, 12, 3), dtype=np.uint8)
     masks = rng.random((2, 9, 12)) > 0.6
-    logits = CrfRefiner()._infer(image, torch.from_numpy(masks), 1.0)
+    refiner = CrfRefiner()
+    logits = refiner._infer(refiner._working(image), torch.from_numpy(masks))
     expected = np.stack([naive(image, mask) for mask in masks])
     np.testing.assert_allclose(torch.sigmoid(logits).numpy(), expected, atol=1e-4)
     refined = CrfRefiner().refine(image, torch.from_numpy(masks))
@@ -72,6 +75,19 @@ def test_a_coarse_mask_moves_to_the_edges(side: int) -> None:
     overlap = float((found[0] & inside).sum() / (found[0] | inside).sum())
     assert found.shape == (2, side, side) and overlap > 0.95 and not found[1].any()
     assert torch.equal(CrfRefiner(side=64).refine(image, coarse.flip(0)), found.flip(0))
+
+
+def test_kernels_are_computed_once_per_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    kernel = crf._Bilateral
+    monkeypatch.setattr(crf, "_Bilateral", lambda features: made.append(len(features)) or kernel(features))
+    refiner = CrfRefiner(side=32)
+    for side, count in ((64, 1), (64, 1), (48, 2), (64, 3)):
+        image, inside = disc(side)
+        found = refiner.refine(image, inside[None])
+        assert len(made) == count and torch.equal(found, CrfRefiner(side=32).refine(image, inside[None]))
+        made.pop()  # that of the new refiner
+    assert len(pickle.dumps(refiner)) < 10_000
 
 
 def test_sizes_settings_and_key() -> None:

@@ -56,6 +56,16 @@ def test_the_coarse_mask_stays_where_no_proposal_fits() -> None:
     assert torch.equal(taken[0], inside) and not taken[1].any()
 
 
+def test_enlarging_the_coarse_mask_changes_nothing() -> None:
+    """The mask of an object on its grid is the object's, although their IoU at the size of the image is 0.75."""
+    image, thing = np.zeros((32, 32, 3), np.uint8), box(0, 4, 3, 32, (32, 32))
+    coarse = box(0, 1, 1, 8, (8, 8))[None]
+    for masks in (coarse, resize_nearest(coarse, (32, 32))):
+        assert torch.equal(SnappingRefiner(Fixed(thing[None]), least_iou=0.8, grid=8).refine(image, masks)[0], thing)
+    fine = SnappingRefiner(Fixed(thing[None]), least_iou=0.8, grid=32).refine(image, masks)
+    assert torch.equal(fine, masks)
+
+
 def test_proposals_of_the_caller_replace_the_proposer() -> None:
     proposer = Fixed(box(0, 0, 48, 32)[None])
     given = MaskSet(box(0, 0, 8, 6, (16, 24))[None], torch.ones(1), "given")
@@ -78,6 +88,9 @@ def test_with_exact_proposals_no_mask_of_a_scene_gets_worse() -> None:
 def test_settings_and_key() -> None:
     proposer = Fixed(box(0, 0, 1, 1)[None])
     assert SnappingRefiner(proposer).cache_key() != SnappingRefiner(proposer, threshold=0.4).cache_key()
+    assert SnappingRefiner(proposer).cache_key() != SnappingRefiner(proposer, grid=32).cache_key()
+    with pytest.raises(ValueError, match="grid must be at least 1, got 0"):
+        SnappingRefiner(proposer, grid=0)
     for arguments in ({"threshold": 1.0}, {"least_iou": 1.5}):
         with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\) and least_iou in \[0, 1\], got"):
             SnappingRefiner(proposer, **arguments)

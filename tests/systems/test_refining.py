@@ -69,6 +69,9 @@ def test_a_config_names_a_class(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(CRF))
     refiner = load_refiner(path)
     assert isinstance(refiner, CrfRefiner) and refiner.side == 8 and refiner.device.type == "cpu"
+    path.write_text(yaml.safe_dump({**CRF, "init_args": {"side": 9}}))
+    names = {refiner.name, load_refiner(path).name, load_refiner(path).name}
+    assert len(names) == 2 and all(name.startswith("crf-own-") for name in names) and CrfRefiner().name == "crf"
     for content, message in (
         ({"class_path": "maskselect.proposers.sam.SamProposer", "init_args": {}}, "SamProposer; expected a refiner"),
         ({**CRF, "init_args": {"sides": 8}}, r"init_args of refiner config .* do not fit CrfRefiner: .*'sides'"),
