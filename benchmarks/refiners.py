@@ -7,6 +7,7 @@ python benchmarks/refiners.py --sweep   # settings of the snapping refiner
 import argparse
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ from maskselect.scenes.samples import ask_scenes
 from maskselect.structures.protocols import Proposer
 from maskselect.systems.refining import REFINERS, default_proposer, load_refiner
 
-THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-LEAST_IOUS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
+THRESHOLDS = (0.3, 0.5, 0.7)
+LEAST_IOUS = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def questions(options: argparse.Namespace) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
@@ -53,12 +54,13 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def sweep(options: argparse.Namespace) -> None:
-    """Print the gIoU of snapping for thresholds (rows) and least_iou (columns), on coarse and exact masks."""
+    """Print the gIoU of snapping for rules (rows) and least_iou (columns), on coarse and exact masks."""
     proposer: Proposer = default_proposer("cpu")
     asked = [(image, truth, coarse, proposer.propose(image)) for image, truth, coarse in questions(options)]
 
-    def score(threshold: float, least_iou: float, exact: bool) -> float:
-        refiner = SnappingRefiner(proposer, threshold, least_iou, options.compared)
+    def score(threshold: float | None, least_iou: float, exact: bool) -> float:
+        rule: Literal["match", "inside"] = "match" if threshold is None else "inside"
+        refiner = SnappingRefiner(proposer, rule, threshold or 0.0, least_iou, options.compared)
         rows = [
             iou
             for image, truth, coarse, pool in asked
@@ -68,8 +70,9 @@ def sweep(options: argparse.Namespace) -> None:
 
     for exact in (False, True):
         print("exact masks" if exact else f"masks of {options.grid} x {options.grid}", "; least_iou:", *LEAST_IOUS)
-        for threshold in THRESHOLDS:
-            print(threshold, *(f"{score(threshold, least, exact):.2f}" for least in LEAST_IOUS), flush=True)
+        for threshold in (None, *THRESHOLDS):
+            rule = "match" if threshold is None else f"inside, threshold {threshold}"
+            print(rule, *(f"{score(threshold, least, exact):.2f}" for least in LEAST_IOUS), flush=True)
 
 
 if __name__ == "__main__":

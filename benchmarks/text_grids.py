@@ -177,8 +177,8 @@ def table(found: dict[str, Figures], titles: list[str], refiners: list[str]) -> 
 def picture(found: dict[str, Figures], title: str, refiners: list[str]) -> Image.Image:
     """IoU over tokens: a column for each source, a row without refiner and one for each refiner.
 
-    Grids are numbered on the line of `full`; the other lines have the same grids from left to right. The first row is of
-    all masks, the others are of those that were refined.
+    Grids are numbered on the line of `full`; the other lines have the same grids from left to right. The first row is
+    of all masks, the others are of those that were refined.
     """
     rows, width, height, left, top = ["none", *refiners], 640, 460, 90, 60
     canvas = Image.new("RGB", (width * len(found), height * len(rows) + 60), "white")

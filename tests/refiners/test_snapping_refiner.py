@@ -1,5 +1,8 @@
 """Snapping to proposals: which are taken, when the coarse mask stays, and masks of scenes."""
 
+import itertools
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Cacheable
 from maskselect.structures.refiner import Refiner
 
+RULES: tuple[Literal["match", "inside"], ...] = ("match", "inside")
 IMAGE = np.zeros((32, 48, 3), np.uint8)
 
 
@@ -38,7 +42,7 @@ def box(x0: int, y0: int, x1: int, y1: int, size: tuple[int, int] = (32, 48)) ->
 def test_the_union_of_proposals_within_the_mask_is_taken() -> None:
     left, right, other = box(1, 1, 12, 12), box(12, 1, 20, 12), box(30, 3, 45, 20)
     proposer = Fixed(torch.stack([left, right, other]))
-    refiner = SnappingRefiner(proposer)
+    refiner = SnappingRefiner(proposer, "inside")
     assert isinstance(refiner, Refiner) and isinstance(refiner, Cacheable)
     coarse = box(0, 0, 5, 3, (8, 12))[None]
     for _ in range(2):
@@ -50,18 +54,40 @@ def test_the_coarse_mask_stays_where_no_proposal_fits() -> None:
     inside, around = box(2, 2, 4, 4), box(0, 0, 48, 32)
     coarse = torch.stack([box(0, 0, 4, 3, (8, 12)), torch.zeros(8, 12, dtype=torch.bool)])
     for masks in (around[None], inside[None], around[None][:0]):
-        found = SnappingRefiner(Fixed(masks)).refine(IMAGE, coarse)
+        found = SnappingRefiner(Fixed(masks), "inside").refine(IMAGE, coarse)
         assert torch.equal(found, resize_nearest(coarse, (32, 48)))
-    taken = SnappingRefiner(Fixed(inside[None]), least_iou=0).refine(IMAGE, coarse)
-    assert torch.equal(taken[0], inside) and not taken[1].any()
+        assert torch.equal(SnappingRefiner(Fixed(masks), least_iou=0.7).refine(IMAGE, coarse), found)
+    for rule in RULES:
+        taken = SnappingRefiner(Fixed(inside[None]), rule, least_iou=0).refine(IMAGE, coarse)
+        assert torch.equal(taken[0], inside) and not taken[1].any()
+
+
+def test_the_best_union_is_taken_although_parts_lie_outside() -> None:
+    """As of three sets of an exhaustive search; the coarse mask is off by half of the object."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        pool = torch.from_numpy(rng.random((3, 4, 6)) < 0.5).repeat_interleave(8, 1).repeat_interleave(8, 2)
+        coarse = torch.from_numpy(rng.random((4, 6)) < 0.5)[None]
+        found = SnappingRefiner(Fixed(pool), least_iou=0).refine(IMAGE, coarse)[0]
+        large = resize_nearest(coarse, (32, 48))
+        sets = [pool[list(s)].any(0) for n in (1, 2, 3) for s in itertools.combinations(range(3), n)]
+        ious = pairwise_iou(torch.stack(sets), large)[:, 0]
+        single = max(ious[:3])
+        assert single <= pairwise_iou(found[None], large)[0, 0] <= max(ious)
+    left, right = box(0, 0, 16, 16), box(16, 0, 32, 16)
+    shifted = box(2, 0, 6, 4, (8, 12))[None]  # half of each
+    both = SnappingRefiner(Fixed(torch.stack([left, right]))).refine(IMAGE, shifted)[0]
+    assert torch.equal(both, left | right)
+    assert torch.equal(SnappingRefiner(Fixed(left[None])).refine(IMAGE, shifted)[0], left)
 
 
 def test_enlarging_the_coarse_mask_changes_nothing() -> None:
     """The mask of an object on its grid is the object's, although their IoU at the size of the image is 0.75."""
     image, thing = np.zeros((32, 32, 3), np.uint8), box(0, 4, 3, 32, (32, 32))
     coarse = box(0, 1, 1, 8, (8, 8))[None]
-    for masks in (coarse, resize_nearest(coarse, (32, 32))):
-        assert torch.equal(SnappingRefiner(Fixed(thing[None]), least_iou=0.8, grid=8).refine(image, masks)[0], thing)
+    for masks, rule in itertools.product((coarse, resize_nearest(coarse, (32, 32))), RULES):
+        refiner = SnappingRefiner(Fixed(thing[None]), rule, least_iou=0.8, grid=8)
+        assert torch.equal(refiner.refine(image, masks)[0], thing)
     fine = SnappingRefiner(Fixed(thing[None]), least_iou=0.8, grid=32).refine(image, masks)
     assert torch.equal(fine, masks)
 
@@ -73,10 +99,11 @@ def test_proposals_of_the_caller_replace_the_proposer() -> None:
     assert torch.equal(found[0], box(0, 0, 16, 12)) and proposer.calls == 0
 
 
-def test_with_exact_proposals_no_mask_of_a_scene_gets_worse() -> None:
+@pytest.mark.parametrize("rule", RULES)
+def test_with_exact_proposals_no_mask_of_a_scene_gets_worse(rule: Literal["match", "inside"]) -> None:
     for scene in ask_scenes("val", 0, 4):
         truth = torch.from_numpy(scene.masks)
-        refiner = SnappingRefiner(Fixed(truth))
+        refiner = SnappingRefiner(Fixed(truth), rule)
         assert torch.equal(refiner.refine(scene.image, truth), truth)
         for grid in (16, 32):
             coarse = torch.stack([torch.from_numpy(resize_smooth(mask, (grid, grid))) for mask in scene.masks])
