@@ -227,7 +227,9 @@ def calibrate(options: argparse.Namespace) -> int:
     from maskselect.reports.files import write_json
     from maskselect.reports.table import print_thresholds
 
-    entries = {"model": str(options.model), "dataset": options.dataset, "split": options.split}
+    data = {"dataset": options.dataset, "split": options.split}
+    data |= {} if options.refiner is None else {"refiner": options.refiner}
+    entries = {"model": str(options.model), **data}
     _refuse_replacing(options, entries, "the thresholds of this model on this data")
     if options.write:
         find_checkpoint(options.model)  # fails before the work if the card is on the hub, where it cannot be changed
@@ -239,8 +241,8 @@ def calibrate(options: argparse.Namespace) -> int:
     chosen = choose(reports, options.least_n_acc)
     print_thresholds(reports, chosen)
     if options.write:
-        source = {"dataset": options.dataset, "split": options.split, "samples": reports[chosen]["samples"]}
-        rule = {"threshold_from": source | {"least_n_acc": options.least_n_acc}}
+        samples_used = {"samples": reports[chosen]["samples"]}
+        rule = {"threshold_from": data | samples_used | {"least_n_acc": options.least_n_acc}}
         print(f"threshold {chosen} -> {change_card(options.model, {'threshold': chosen} | rule)}")
     return report_left_out(left_out, "samples")
 

@@ -71,7 +71,7 @@ def calibrate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="TABLE.json", help="write the metrics at each threshold")
     _add_overwrite(parser)
     parser.add_argument("--write", action="store_true", help="store the threshold in the checkpoint's card")
-    parser.set_defaults(refiner=None)
+    _add_refiner(parser)
     _add_proposals(parser)
     _add_model(parser)
     return parser

@@ -135,10 +135,16 @@ class Text4Seg(nn.Module):
         start: str | None = None,
     ) -> None:
         super().__init__()
-        if cell_weight > 0 and image_place != "after_prompt":
+        if image_place != "after_prompt" and (cell_weight > 0 or background_share < 1):
             raise ValueError(
-                "image tokens before the prompt cannot depend on it; expected image_place 'after_prompt' or no"
-                " cell_weight"
+                "image tokens before the prompt are read once for all prompts and cannot depend on them; expected "
+                "image_place 'after_prompt', or neither cell_weight nor background_share"
+            )
+        layers: Any = lmm.language_model.layers
+        if not 0 <= background_share <= 1 or (cell_weight > 0 and not 1 <= cell_layer <= len(layers)):
+            raise ValueError(
+                f"background_share {background_share} and cell_layer {cell_layer}; expected a share in [0, 1] and one "
+                f"of {len(layers)} layers"
             )
         if constrained and phrasing != "plain":
             raise ValueError(f"constrained decoding writes masks alone; expected phrasing 'plain', got {phrasing!r}")

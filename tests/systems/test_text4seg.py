@@ -214,8 +214,11 @@ def test_image_tokens_after_the_prompt_depend_on_it_and_on_each_other() -> None:
     turned = states(features, "red", [list(range(count))[::-1]])
     torch.testing.assert_close(turned.flip(0), plain)
     assert len(states(features, "red", [[1, 3]])) == 2
-    with pytest.raises(ValueError, match="cannot depend on it"):
-        tiny("text4seg", cell_weight=1.0)
+    for wrong in ({"cell_weight": 1.0}, {"background_share": 0.5}):
+        with pytest.raises(ValueError, match="expected image_place 'after_prompt'"):
+            tiny("text4seg", **wrong)
+    with pytest.raises(ValueError, match="one of 2 layers"):
+        tiny("text4seg", **PLACES["after_prompt"] | {"cell_layer": 3})
 
 
 def test_gradients_are_the_same_with_recomputed_activations() -> None:
