@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache/text4seg_tables"))
     parser.add_argument("--write", action="store_true", help="into docs/results/text4seg.md")
     options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
     text = table(options)
     print(text)
     if options.write:

@@ -42,13 +42,19 @@ class Reader(nn.Module):
         mask_tokenizer: projector and pre-tokens.
         image_after_prompt: image tokens follow each prompt, instead of being in the prefix that all prompts share. Each
             then depends on the prompt and on all other image tokens.
+        position_grid: rows and columns of the image tokens, to each of which learned embeddings of its row and its
+            column are added, from zero on; None adds none.
 
     Raises:
         ValueError: if image tokens shall follow the prompt and the language model puts them on grids.
     """
 
     def __init__(
-        self, lmm: LanguageModel, mask_tokenizer: MaskTokenizer | NoMaskTokens, image_after_prompt: bool = False
+        self,
+        lmm: LanguageModel,
+        mask_tokenizer: MaskTokenizer | NoMaskTokens,
+        image_after_prompt: bool = False,
+        position_grid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if image_after_prompt and lmm.images_on_grids:
@@ -59,7 +65,16 @@ class Reader(nn.Module):
         self.lmm = lmm
         self.mask_tokenizer = mask_tokenizer
         self.image_after_prompt = image_after_prompt
+        rows, columns = (
+            None if position_grid is None else nn.Parameter(torch.zeros(count, lmm.width, dtype=torch.float32))
+            for count in position_grid or (0, 0)
+        )
+        self.register_parameter("row_positions", rows)
+        self.register_parameter("column_positions", columns)
         self.chat = {with_image: lmm.chat(with_image) for with_image in (False, True)}
+
+    row_positions: nn.Parameter | None
+    column_positions: nn.Parameter | None
 
     def tokens(self, batch: Batch) -> Tokens:
         """Embed the masks and images of a batch.
@@ -80,6 +95,8 @@ class Reader(nn.Module):
             images = masks.new_zeros(count, 0, masks.shape[-1])
         else:
             images = self.lmm.project_image(batch.image_features)
+            if self.row_positions is not None and self.column_positions is not None:
+                images = images + (self.row_positions[:, None] + self.column_positions).flatten(0, 1)
         grids = self._grids(batch)
         return Tokens(masks[:, :candidates], batch.candidate_valid, images, masks[:, candidates:], grids)
 

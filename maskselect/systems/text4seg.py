@@ -99,6 +99,8 @@ class Text4Seg(nn.Module):
             prompt and on all others, at the price of reading the image tokens for every prompt.
         cell_layer: number of layers behind which each image token of "after_prompt" predicts how much of its cell the
             answer covers (ours).
+        cell_positions: learned embeddings of row and column are added to image tokens (ours). They begin at zero, so a
+            checkpoint without them can be a start.
         cell_weight: weight of the binary cross entropy of this prediction beside that of the text; 0 is without.
         background_share: share of the image tokens without any annotated mask that a training step reads, for
             "after_prompt"; fewer make it faster (ours).
@@ -129,6 +131,7 @@ class Text4Seg(nn.Module):
         constrained: bool = False,
         extra_tokens: Sequence[str] = (),
         image_place: Literal["before_prompt", "after_prompt"] = "before_prompt",
+        cell_positions: bool = False,
         cell_layer: int = 4,
         cell_weight: float = 0.0,
         background_share: float = 1.0,
@@ -154,10 +157,18 @@ class Text4Seg(nn.Module):
         for token in (*codec.tokens, *extra_tokens):
             lmm.add_token(token)
         after = image_place == "after_prompt"
-        self.reader = Reader(lmm, MaskTokenizer(lmm.vision_width, lmm.width), after)
+        self.side = side
+        grid = None
+        if cell_positions:
+            if lmm.images_on_grids:
+                raise ValueError(
+                    "a language model that puts image tokens on grids has positions; expected no cell_positions"
+                )
+            grid = self._grid_of(lmm, side)
+        self.reader = Reader(lmm, MaskTokenizer(lmm.vision_width, lmm.width), after, grid)
         self.cell_layer, self.cell_weight, self.background_share = cell_layer, cell_weight, background_share
         self.cell_head = BinaryHead(lmm.width) if cell_weight > 0 else None
-        self.codec, self.side, self.label, self.phrasing = codec, side, label, phrasing
+        self.codec, self.label, self.phrasing = codec, label, phrasing
         self._words_before = words_before
         self.longest, self.constrained, self.instance_order = longest, constrained, instance_order
         lmm.projector.requires_grad_(True)
@@ -210,9 +221,12 @@ class Text4Seg(nn.Module):
 
     def image_grid(self) -> tuple[int, int]:
         """Rows and columns of the image tokens."""
-        grid = self.lmm.image_grid(self.side, self.side)
-        side = round(self.lmm.most_image_tokens**0.5)
-        return grid or (side, side)
+        return self._grid_of(self.lmm, self.side)
+
+    @staticmethod
+    def _grid_of(lmm: LanguageModel, side: int) -> tuple[int, int]:
+        length = round(lmm.most_image_tokens**0.5)
+        return lmm.image_grid(side, side) or (length, length)
 
     def pooled(self, features: Tensor, masks: Tensor) -> Tensor:
         """Mean of the image's features under masks: (T, E) and (R, h, w) bool over all of the picture to (R, E)."""
@@ -445,6 +459,9 @@ class Text4Seg(nn.Module):
 
     def _start(self, checkpoint: str) -> None:
         tensors, system = checkpoints.read_tensors(checkpoint), checkpoints.read_card(checkpoint)["system"]
+        added = {k: v for k, v in self.learned_state().items() if k.endswith(("row_positions", "column_positions"))}
+        if system in PAPERS:
+            tensors = added | tensors
         if system == self.name:
             self.load_learned(tensors, checkpoint)
         elif system in PAPERS:

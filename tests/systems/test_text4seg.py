@@ -87,7 +87,7 @@ def asked(system: Text4Seg) -> list[Prompt]:
 
 PLACES: dict[str, dict[str, Any]] = {
     "before_prompt": {},
-    "after_prompt": {"image_place": "after_prompt", "cell_layer": 1, "cell_weight": 1.0},
+    "after_prompt": {"image_place": "after_prompt", "cell_positions": True, "cell_layer": 1, "cell_weight": 1.0},
 }
 
 
@@ -242,6 +242,27 @@ def test_instances_are_written_from_left_to_right() -> None:
         for o in ("left_to_right", "given")
     ]
     assert boxes == [["0 0 0 1", "0 2 0 3", "2 0 2 1", "2 2 2 3"], ["2 2 2 3", "2 0 2 1", "0 2 0 3", "0 0 0 1"]]
+
+
+def test_positions_of_cells_begin_at_zero_and_are_learned(tmp_path: Path) -> None:
+    plain = tiny("text4segpp", image_place="after_prompt").eval()
+    write_checkpoint(tmp_path / "t.safetensors", plain.learned_state(), {"system": plain.name})
+    start, image = str(tmp_path / "t.safetensors"), Quadrants().load(0).image
+    system = tiny("text4segpp", image_place="after_prompt", cell_positions=True, start=start).eval()
+    readings = [s.read(image) for s in (plain, system)]
+    images = [r.images.tokens.images for r in readings if isinstance(r, PictureReading)]
+    torch.testing.assert_close(images[0], images[1], atol=2e-3, rtol=2e-3)
+    assert system.reader.row_positions is not None and system.reader.column_positions is not None
+    with torch.no_grad():
+        system.reader.row_positions[1] += 1
+        system.reader.column_positions[0] += 2
+    changed = system.read(image)
+    assert isinstance(changed, PictureReading)
+    added = (changed.images.tokens.images - images[1])[0]  # cells by row, then by column
+    torch.testing.assert_close(added, torch.tensor([2.0, 0, 3, 1])[:, None].expand(-1, 32))
+    preparer = system.train().preparer(PrepareSettings(), True)
+    system.loss(preparer.collate([preparer.prepare(Quadrants(), 0, np.random.default_rng(0), 5)]))["loss"].backward()
+    assert system.reader.column_positions.grad is not None and system.reader.column_positions.grad.abs().sum() > 0
 
 
 def test_a_training_step_may_leave_out_background(monkeypatch: pytest.MonkeyPatch) -> None:
