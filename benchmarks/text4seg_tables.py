@@ -121,7 +121,8 @@ def lines(options: argparse.Namespace, split: str) -> Iterator[str]:
                 label = (
                     Path(name).stem + (", grammar" if grammar else "") + (f", {refiner}" if refiner != "none" else "")
                 )
-                yield "| " + " | ".join([label, *cells, *(flaws if is_text else ["-"] * 3), f"{tokens:.0f}"]) + " |"
+                of_text = [*flaws, f"{tokens:.0f}"] if is_text else ["-"] * (len(FLAWS) + 1)
+                yield "| " + " | ".join([label, *cells, *of_text]) + " |"
 
 
 def table(options: argparse.Namespace) -> str:
