@@ -13,20 +13,24 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class CentreCrop(nn.Module):
-    """Scales the shorter side and crops the central square, as CLIP's own preprocessing does.
-
-    Args:
-        side: side of the square in pixels.
-    """
+class _Square(nn.Module):
+    """Makes pictures squares of one side, in pixels."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
         self.side = side
 
     def cache_key(self) -> str:
-        """Digest of the side."""
-        return cache_key("CentreCrop", side=self.side)
+        """Digest of the class and the side."""
+        return cache_key(type(self).__name__, side=self.side)
+
+
+class CentreCrop(_Square):
+    """Scales the shorter side and crops the central square, as CLIP's own preprocessing does.
+
+    Args:
+        side: side of the square in pixels.
+    """
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float in [0, 1] to (B, 3, S, S) float in [0, 1]."""
@@ -36,20 +40,12 @@ class CentreCrop(nn.Module):
         return cropped.float() / 255
 
 
-class MeanPadding(nn.Module):
+class MeanPadding(_Square):
     """Pads a picture to a square with CLIP's mean colour and scales it, as LLaVA-1.5 does.
 
     Args:
         side: side of the result in pixels.
     """
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self.side = side
-
-    def cache_key(self) -> str:
-        """Digest of the side."""
-        return cache_key("MeanPadding", side=self.side)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float in [0, 1] to (B, 3, S, S) float in [0, 1]."""
@@ -61,20 +57,12 @@ class MeanPadding(nn.Module):
         return _bicubic(square, [self.side, self.side]).float() / 255
 
 
-class Squash(nn.Module):
+class Squash(_Square):
     """Scales a picture to a square without keeping its aspect, as InternVL does with a tile.
 
     Args:
         side: side of the result in pixels.
     """
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self.side = side
-
-    def cache_key(self) -> str:
-        """Digest of the side."""
-        return cache_key("Squash", side=self.side)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float in [0, 1] to (B, 3, S, S) float in [0, 1]."""

@@ -22,7 +22,7 @@ from maskselect.backends.pretrained import model_type
 from maskselect.backends.weightless import reads_weights
 from maskselect.lmm.image_square import Squash
 from maskselect.lmm.loading import load_language_model
-from maskselect.lmm.lora import LoraSettings, add_lora
+from maskselect.lmm.lora import LoraSettings
 from maskselect.lmm.wrapped import Quantize, Wrapped, check_quantize
 from maskselect.structures.chat import ChatIds
 from maskselect.structures.needs import Arguments, Need
@@ -71,14 +71,7 @@ class InternVl(Wrapped):
         self.has_own_files = True
         self.system_prompt = system_prompt
         self.square = Squash(self._side)
-        if dtype is not None:
-            self.upcast_trained()
-        if lora is not None:
-            add_lora(self.language_model, lora)
-        if gradient_checkpointing:
-            self.checkpoint_activations()
-        self.vision_tower.requires_grad_(False)
-        self.projector.requires_grad_(True)
+        self.prepare_training(dtype is not None, lora, gradient_checkpointing)
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:

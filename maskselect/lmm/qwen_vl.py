@@ -41,7 +41,7 @@ from maskselect.backends.pretrained import model_type
 from maskselect.backends.weightless import reads_weights
 from maskselect.lmm import tokenizer as compact_tokenizer
 from maskselect.lmm.loading import load_language_model, published_config
-from maskselect.lmm.lora import LoraSettings, add_lora
+from maskselect.lmm.lora import LoraSettings
 from maskselect.lmm.native_size import NativeSize
 from maskselect.lmm.wrapped import Quantize, Wrapped, check_quantize
 from maskselect.structures.chat import ChatIds
@@ -137,14 +137,7 @@ class QwenVl(Wrapped):
         self.size = NativeSize(
             min_pixels, max_pixels, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
         )
-        if dtype is not None:
-            self.upcast_trained()
-        if lora is not None:
-            add_lora(self.language_model, lora)
-        if gradient_checkpointing:
-            self.checkpoint_activations()
-        self.vision_tower.requires_grad_(False)
-        self.projector.requires_grad_(True)
+        self.prepare_training(dtype is not None, lora, gradient_checkpointing)
 
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:

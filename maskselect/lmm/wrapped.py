@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from maskselect.lmm.compact import CompactLlava
 from maskselect.lmm.llama import KeyValueCache
+from maskselect.lmm.lora import LoraSettings, add_lora
 from maskselect.structures.generation import Generated, LogitsProcessor
 
 Quantize = Literal["nf4"]
@@ -106,6 +107,28 @@ class Wrapped(nn.Module):
         """Convert the parts that systems train beside LoRA to float32."""
         for part in (self.model.get_input_embeddings(), self.model.lm_head, self.projector):
             part.float()
+
+    def prepare_training(self, half: bool, lora: LoraSettings | None, gradient_checkpointing: bool) -> None:
+        """Freeze the vision tower, and set up what trains.
+
+        Args:
+            half: frozen weights may be in half precision, so that trained parts are converted to float32.
+            lora: LoRA on the language model; None trains all of it.
+            gradient_checkpointing: see `checkpoint_activations`.
+        """
+        if half:
+            self.upcast_trained()
+        if lora is not None:
+            add_lora(self.language_model, lora)
+        if gradient_checkpointing:
+            self.checkpoint_activations()
+        self.vision_tower.requires_grad_(False)
+        self.projector.requires_grad_(True)
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        """The vision tower."""
+        raise NotImplementedError
 
     @property
     def projector(self) -> nn.Module:

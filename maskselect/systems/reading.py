@@ -49,6 +49,9 @@ class Reader(nn.Module):
         ValueError: if image tokens shall follow the prompt and the language model puts them on grids.
     """
 
+    row_positions: nn.Parameter | None
+    column_positions: nn.Parameter | None
+
     def __init__(
         self,
         lmm: LanguageModel,
@@ -72,9 +75,6 @@ class Reader(nn.Module):
         self.register_parameter("row_positions", rows)
         self.register_parameter("column_positions", columns)
         self.chat = {with_image: lmm.chat(with_image) for with_image in (False, True)}
-
-    row_positions: nn.Parameter | None
-    column_positions: nn.Parameter | None
 
     def tokens(self, batch: Batch) -> Tokens:
         """Embed the masks and images of a batch.
