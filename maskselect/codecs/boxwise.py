@@ -11,6 +11,7 @@ Shape letters: A answers, N instances of all answers, G cells of a side, H W pix
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,7 @@ _TAG = re.compile("(" + "|".join(TAGS) + ")")
 _GROUP = re.compile(r"<ref>([^<]+)</ref><box>\[\[(\d+) (\d+) (\d+) (\d+)\]\]</box><seg>([^<]+)</seg>", re.ASCII)
 _BODY = re.compile(r"<seg>(.*?)(?:</seg>|$)", re.DOTALL)
 _BRICK = re.compile(r"([fb]g)([0-9]+)")
+_STEP = re.compile(r"<box>\[\[([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+)\]\]</box>|(</?seg>)|[fb]g([0-9]+)|\n")
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,52 @@ class BoxwiseCodec:
             [match.span() for match in _BRICK.finditer(text, *body) if match[1] == "fg"] or [body] for body in bodies
         ]
         return runs if len(runs) == len(labels) else [[(0, len(text))] for _ in labels]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """See `Codec`."""
+        return self.side, self.side
+
+    def next_cells(self, text: str, ends: Sequence[int]) -> list[tuple[int, int]]:
+        """See `Codec`. Inside a `<seg>` after a `<box>`: the cell after the bricks that are written."""
+        none = (-1, -1)
+        changes: list[tuple[int, tuple[int, int]]] = [(0, none)]
+        box: list[int] | None = None
+        row, column = none
+        for match in _STEP.finditer(text):
+            tag, digits = match[5], match[6]
+            if match[1]:
+                most = self.side - self._inclusive
+                first = [min(int(digit[:9]), self.side - 1) for digit in match.groups()[:2]]
+                box = first + [min(int(digit[:9]), most) + self._inclusive for digit in match.groups()[2:4]]
+                continue
+            if box is None or (row < 0 and tag != "<seg>"):
+                continue
+            left, top, right, bottom = box
+            if tag:
+                row, column = (top, left) if tag == "<seg>" else none
+                changes.append((match.end(), (row, column) if row < bottom and column < right else none))
+                box = box if tag == "<seg>" else None
+            elif digits is None:
+                row, column = row + 1, left
+                changes.append((match.end(), (row, column) if row < bottom else none))
+            else:
+                for place in range(1, len(digits) + 1):
+                    end = column + _bounded(digits[:place])
+                    changes.append((match.start(6) + place, self._next_cell(row, end, box)))
+                column = end
+        starts = [start for start, _ in changes]
+        return [changes[bisect_right(starts, end) - 1][1] for end in ends]
+
+    def _next_cell(self, row: int, column: int, box: list[int]) -> tuple[int, int]:
+        """The cell in a box before which bricks of a row end."""
+        left, _, right, bottom = box
+        if self.geometry == "raster":
+            lines, column = divmod(column - left, max(right - left, 1))
+            row, column = row + lines, column + left
+        if row >= bottom:
+            return -1, -1
+        return (row, column) if column < right else (row, -1)
 
     # Decoding.
     def decode_grids(self, texts: Sequence[str], names: Sequence[Sequence[str]] | None = None) -> list[DecodedGrid]:

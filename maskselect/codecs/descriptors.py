@@ -8,6 +8,7 @@ Shape letters: B texts, H W pixels, h w cells, R runs.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,8 @@ Layout = Literal["full", "image", "row"]
 
 _CHUNKS = {"full": 32, "image": 128, "row": 128}  # texts whose runs are handled by one NumPy call each; fits the cache
 _ITEM = re.compile(r"[ \n]*([^|\n<]*?)[ ]*(?:\*[ ]*[0-9]+)?(?=[|\n<]|$)")
+_SEPARATOR = re.compile(r"[|\n]")
+_COUNT = re.compile(r"\*[ ]*([0-9]+)")
 _LOOSE_ITEM = re.compile(r"(.*?)\s*\*\s*([0-9]+)", re.DOTALL)
 
 
@@ -108,6 +111,28 @@ class DescriptorCodec:
         for match in _ITEM.finditer(text, text.find("<seg>") + len("<seg>")):
             runs.get(normal(match[1]), []).append(match.span())
         return [spans or [(0, len(text))] for spans in runs.values()]
+
+    def next_cells(self, text: str, ends: Sequence[int]) -> list[tuple[int, int]]:
+        """See `Codec`. A run counts when the separator after it is written."""
+        height, width = self.shape
+        start = text.find("<seg>") + len("<seg>")
+        stop = text.find("</seg>", start)
+        changes = [(0, -1), (start, 0)] if start >= len("<seg>") else [(0, -1)]
+        place, last, row = 0, start, 0
+        for match in _SEPARATOR.finditer(text, start, len(text) if stop < 0 else stop) if len(changes) > 1 else ():
+            count = _COUNT.search(text, last, match.start())
+            last = match.end()
+            if self.layout == "row" and match[0] == "\n":
+                row += count is not None
+                place = row * width
+            else:
+                place += 1 if self.layout == "full" else _bounded(count[1]) if count else 0
+            changes.append((last, place))
+        if stop >= 0:
+            changes.append((stop + len("</seg>"), -1))
+        starts = [begin for begin, _ in changes]
+        places = [changes[bisect_right(starts, end) - 1][1] for end in ends]
+        return [divmod(n, width) if 0 <= n < height * width else (-1, -1) for n in places]
 
     # Encoding.
     def encode_grids(self, grids: np.ndarray, names: Sequence[Sequence[str]]) -> list[str]:

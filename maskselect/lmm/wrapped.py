@@ -9,7 +9,7 @@ Shape letters: B rows, L sequence positions, K keys, D language-model width, V w
 
 import inspect
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache as remember
 from typing import Any, Literal, cast
@@ -265,6 +265,7 @@ class Wrapped(nn.Module):
         stop: Collection[int] = (),
         cache: Any = None,
         before: Tensor | None = None,
+        add: Callable[[list[list[int]]], Tensor] | None = None,
     ) -> Generated:
         """Greedy continuations of rows, in one batch; see `LanguageModel.generate`."""
         count, length = embeddings.shape[:2]
@@ -297,7 +298,10 @@ class Wrapped(nn.Module):
                 break
             visible = F.pad(visible, (0, 1), value=True)
             position = position + 1
-            state = self.hidden(self.embed(token[:, None]), visible[:, None, None], position[:, None], cache)[:, 0]
+            embedded = self.embed(token[:, None])
+            if add is not None:
+                embedded = embedded + add(ids)[:, None]
+            state = self.hidden(embedded, visible[:, None, None], position[:, None], cache)[:, 0]
         return Generated(ids, [torch.stack(row) if row else state.new_zeros(0, state.shape[1]) for row in states])
 
     def decode(self, ids: list[int]) -> str:

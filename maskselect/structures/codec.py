@@ -104,6 +104,24 @@ class Codec(Protocol):
         """
         ...
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid of cells."""
+        ...
+
+    def next_cells(self, text: str, ends: Sequence[int]) -> list[tuple[int, int]]:
+        """Where on the grid a text goes on, which the part before an end decides alone.
+
+        Args:
+            text: what was written, or shall be.
+            ends: rising numbers of characters.
+
+        Returns:
+            For each end row and column of the cell that is written next; column -1 after the last cell of a row, and
+            row -1 where no cell is next.
+        """
+        ...
+
     def grammar(self, labels: Sequence[str] | None = None) -> Grammar:
         """The automaton of the texts that `encode` writes for these labels."""
         ...

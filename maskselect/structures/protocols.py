@@ -1,6 +1,6 @@
 """The protocols that connect the parts. Constructors take these types, never concrete classes of a sibling room."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -244,6 +244,7 @@ class LanguageModel(Protocol):
         stop: Collection[int] = (),
         cache: Any = None,
         before: Tensor | None = None,
+        add: Callable[[list[list[int]]], Tensor] | None = None,
     ) -> Generated:
         """Greedy decoding of a batch of rows.
 
@@ -256,6 +257,8 @@ class LanguageModel(Protocol):
             stop: further tokens that end a row; unlike the end token, they are part of the result.
             cache: keys and values of earlier positions, B rows; extended in place. None starts empty.
             before: (B, K) bool, visible positions of the cache; None for all.
+            add: gives for the ids generated so far, one list per row, what is added to the embeddings of the last
+                tokens, (B, D).
         """
         ...
 

@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskselect.structures.protocols import LanguageModel
@@ -43,7 +44,7 @@ class Reader(nn.Module):
         image_after_prompt: image tokens follow each prompt, instead of being in the prefix that all prompts share. Each
             then depends on the prompt and on all other image tokens.
         position_grid: rows and columns of the image tokens, to each of which learned embeddings of its row and its
-            column are added, from zero on; None adds none.
+            column are added, from zero on; so are those of `Segment.cells`. None adds none.
 
     Raises:
         ValueError: if image tokens shall follow the prompt and the language model puts them on grids.
@@ -177,7 +178,19 @@ class Reader(nn.Module):
         for slot, pre in ((Slot.POOL_PRE, self.mask_tokenizer.pool_pre), (Slot.REF_PRE, self.mask_tokenizer.ref_pre)):
             if pre is not None:
                 out = sequence.scatter(out, rows, slot, pre.expand(1, 1, -1), torch.zeros_like(owners))
-        return out
+        row, column = torch.nonzero(rows.cells, as_tuple=True)
+        return out.index_put((row, column), self.places(rows.cells[row, column]), accumulate=True) if len(row) else out
+
+    def places(self, numbers: Tensor) -> Tensor:
+        """The learned positions of places, (n,) int64 of `sequence.place_number`, to (n, D); 0 is zeros.
+
+        Raises:
+            ValueError: without `position_grid`.
+        """
+        if self.row_positions is None or self.column_positions is None:
+            raise ValueError("places on the image grid need learned positions; expected a position_grid")
+        columns = F.pad(self.column_positions, (0, 0, 0, 1))
+        return F.pad((self.row_positions[:, None] + columns).flatten(0, 1), (0, 0, 1, 0))[numbers]
 
 
 def batch_without_candidates(

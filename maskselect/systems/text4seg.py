@@ -11,9 +11,10 @@ Shape letters: B images, P prompts, R references, T image tokens, E width of the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -47,6 +48,7 @@ from maskselect.systems.scoring import ReadImages, in_passes, read_images
 from maskselect.systems.text_questions import InstanceOrder, Phrasing
 from maskselect.systems.writing import GrammarProcessor, TokenTexts
 from maskselect.tokens.mask_tokenizer import MaskTokenizer
+from maskselect.tokens.sequence import place_number
 
 _MODEL = "reader.lmm.model."
 """Prefix of the language model in a checkpoint."""
@@ -99,8 +101,9 @@ class Text4Seg(nn.Module):
             prompt and on all others, at the price of reading the image tokens for every prompt.
         cell_layer: number of layers behind which each image token of "after_prompt" predicts how much of its cell the
             answer covers (ours).
-        cell_positions: learned embeddings of row and column are added to image tokens (ours). They begin at zero, so a
-            checkpoint without them can be a start.
+        cell_positions: learned embeddings of row and column are added to image tokens, and to each token of an answer
+            those of the cell that is written next (ours). They begin at zero, so a checkpoint without them can be a
+            start.
         cell_weight: weight of the binary cross entropy of this prediction beside that of the text; 0 is without.
         background_share: share of the image tokens without any annotated mask that a training step reads, for
             "after_prompt"; fewer make it faster (ours).
@@ -311,7 +314,8 @@ class Text4Seg(nn.Module):
         for some, images in in_passes(reading.images, questions, tokens):
             asked = prompts[len(answers) : len(answers) + len(some)]
             process = self._processor(asked) if self.constrained else None
-            written = generate_texts(self.reader, images, some, self.longest, process=process)
+            places = self._places_written()
+            written = generate_texts(self.reader, images, some, self.longest, process=process, cells=places)
             for prompt, ids, states in zip(asked, written.ids, written.states, strict=True):
                 answers.append(self._decoded(prompt, ids, states, reading.size, threshold))
         return answers
@@ -339,6 +343,20 @@ class Text4Seg(nn.Module):
             cut=cut,
             labels=tuple(classes[label_texts.written(decoded.labels[n])] for n in order.tolist()) if classes else None,
         )
+
+    def _places_written(self) -> Callable[[list[int]], list[int]] | None:
+        """Gives for the tokens of an answer the numbers of the cells that are written next; None without positions."""
+        if self.reader.row_positions is None:
+            return None
+        grid, shape = self.image_grid(), self.codec.shape
+
+        def numbers(ids: list[int]) -> list[int]:
+            ends = list(accumulate(len(self.texts.texts[number]) for number in ids))
+            cells = self.codec.next_cells(self.texts.decode(ids), ends)
+            scaled = [(r * grid[0] // shape[0], c * grid[1] // shape[1]) for r, c in cells]  # -1 stays -1
+            return [place_number(r, c, grid) for r, c in scaled]
+
+        return numbers
 
     def _scores(self, ids: list[int], states: Tensor, spans: list[list[tuple[int, int]]]) -> Tensor:
         """Mean probability of the tokens within the spans of each mask: (M,) in [0, 1]."""
@@ -390,7 +408,15 @@ class Text4Seg(nn.Module):
         run = self._hidden_and_cells if self.cell_head else None
         orders = [kept.tolist() for kept in batch.kept] if batch.kept else None
         forced = forced_answers(
-            self.reader, images, questions, answers, -1, encode=self.texts.encode, run=run, orders=orders
+            self.reader,
+            images,
+            questions,
+            answers,
+            -1,
+            encode=self.texts.encode,
+            run=run,
+            orders=orders,
+            cells=self._places_written(),
         )
         assert forced.loss is not None and forced.accuracy is not None
         scalars = {"loss": forced.loss, "text": forced.loss, "accuracy": forced.accuracy}

@@ -58,12 +58,14 @@ class Segment:
         values: the token id, or the index of the image token, candidate or reference.
         positions: position ids for the language model; for image tokens on a grid, those in time.
         grid: rows and columns of the image tokens; None for one-dimensional positions.
+        cells: for each position the number of a place on the image grid, see `place_number`; empty for none.
     """
 
     kinds: list[int]
     values: list[int]
     positions: list[int]
     grid: tuple[int, int] | None = None
+    cells: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -160,6 +162,14 @@ def image_segment(order: list[int], start: int) -> Segment:
     return Segment([int(Slot.IMAGE)] * len(order), order, [start] * len(order))
 
 
+def place_number(row: int, column: int, grid: tuple[int, int]) -> int:
+    """The number of a place on a grid: 0 for none (row -1), else from 1 on, row by row.
+
+    Each row has one place more than it has cells: the one after its last cell (column -1).
+    """
+    return 0 if row < 0 else row * (grid[1] + 1) + (grid[1] if column < 0 else column) + 1
+
+
 def split_prompt(text: str) -> list[str]:
     """The R + 1 pieces of text around `<mask-ref>`."""
     return [piece.strip() for piece in text.split(MASK_REF)]
@@ -172,28 +182,30 @@ class PackedRows:
     Attributes:
         kinds, values, blocks: (B, L) int64, see `Slot`, `Segment` and `PREFIX`.
         positions: (B, L) int64, or (B, L, 3) for image tokens on grids: time, row and column.
+        cells: (B, L) int64, see `Segment`.
     """
 
     kinds: Tensor
     values: Tensor
     positions: Tensor
     blocks: Tensor
+    cells: Tensor
 
     def to(self, device: torch.device) -> "PackedRows":
         """The same rows on another device."""
-        return PackedRows(*(t.to(device) for t in (self.kinds, self.values, self.positions, self.blocks)))
+        return PackedRows(*(tensor.to(device) for tensor in vars(self).values()))
 
     def some(self, rows: list[int]) -> "PackedRows":
         """Some of the rows, cut to the longest of them."""
         length = int((self.kinds[rows] != Slot.PAD).sum(1).max())
-        return PackedRows(*(t[rows, :length] for t in (self.kinds, self.values, self.positions, self.blocks)))
+        return PackedRows(*(tensor[rows, :length] for tensor in vars(self).values()))
 
 
 def pack(rows: Sequence[tuple[Segment | None, list[list[Segment]]]]) -> PackedRows:
     """Pack rows of a prefix (or None) and P prompts, each a list of segments, with padding on the right."""
     lengths = [len(prefix or ()) + sum(len(s) for parts in prompts for s in parts) for prefix, prompts in rows]
     shape = (len(rows), max(lengths))
-    kinds, values, positions = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
+    kinds, values, positions, cells = (torch.zeros(shape, dtype=torch.long) for _ in range(4))
     blocks = torch.full(shape, PREFIX, dtype=torch.int64)
     for row, (prefix, prompts) in enumerate(rows):
         segments = [(PREFIX, prefix)] if prefix else []
@@ -203,10 +215,13 @@ def pack(rows: Sequence[tuple[Segment | None, list[list[Segment]]]]) -> PackedRo
         values[row, :length] = torch.tensor([v for _, s in segments for v in s.values], dtype=torch.int64)
         positions[row, :length] = torch.tensor([p for _, s in segments for p in s.positions], dtype=torch.int64)
         blocks[row, :length] = torch.tensor([b for b, s in segments for _ in range(len(s))], dtype=torch.int64)
+        if any(s.cells for _, s in segments):
+            own = [c for _, s in segments for c in s.cells or [0] * len(s)]
+            cells[row, :length] = torch.tensor(own, dtype=torch.int64)
     grids = [prefix.grid if prefix else None for prefix, _ in rows]
     if any(grids):
         positions = _on_grids(positions, kinds, values, grids)
-    return PackedRows(kinds, values, positions, blocks)
+    return PackedRows(kinds, values, positions, blocks, cells)
 
 
 def _on_grids(positions: Tensor, kinds: Tensor, values: Tensor, grids: Sequence[tuple[int, int] | None]) -> Tensor:

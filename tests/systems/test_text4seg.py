@@ -1,6 +1,7 @@
 """Text4Seg and Text4Seg++: training, answers, grammar, references, clips, and where training starts."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from maskselect.predictor import Model
 from maskselect.structures.groups import Annotated, PrepareSettings, Query
 from maskselect.structures.protocols import GroupLearner, System, VisionTower
 from maskselect.structures.sample import Prompt
-from maskselect.systems.answering import forced_answers
+from maskselect.systems.answering import forced_answers, generate_texts
 from maskselect.systems.text4seg import PictureReading, Text4Seg
 from maskselect.systems.writing import GrammarProcessor, TokenTexts
 from tests.systems.test_refining import Corner
@@ -263,6 +264,45 @@ def test_positions_of_cells_begin_at_zero_and_are_learned(tmp_path: Path) -> Non
     preparer = system.train().preparer(PrepareSettings(), True)
     system.loss(preparer.collate([preparer.prepare(Quadrants(), 0, np.random.default_rng(0), 5)]))["loss"].backward()
     assert system.reader.column_positions.grad is not None and system.reader.column_positions.grad.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_tokens_of_an_answer_get_the_position_of_the_next_cell() -> None:
+    system = tiny("text4segpp", **PLACES["after_prompt"]).eval()
+    reader, places = system.reader, system._places_written()
+    assert reader.row_positions is not None and reader.column_positions is not None and places is not None
+    for table in (reader.row_positions, reader.column_positions):
+        table.normal_(generator=torch.Generator().manual_seed(0))
+    features = torch.randn(1, system.lmm.most_image_tokens, system.lmm.vision_width)
+    grammar = GrammarProcessor([system.codec.grammar(None)], system.texts)
+    generator = torch.Generator().manual_seed(0)
+
+    def process(ids: list[list[int]], logits: Tensor) -> Tensor:
+        wished = torch.randn(logits.shape, generator=generator)
+        wished[:, system.texts.end] = -9 if len(ids[0]) < 20 else 9
+        return grammar(ids, wished)
+
+    images = system._read(features, [[]], [[]])
+    written = generate_texts(reader, images, ["red"], 160, process=process, cells=places)
+    ids = written.ids[0]
+    assert any(number for number in places(ids)) and places(ids)[0] == 0
+    # The cells are numbered from 1, three places for each of two rows: two cells and the end of the row.
+    assert max(places(ids)) <= 6
+
+    def forced(cells: Callable[[list[int]], list[int]] | None) -> Tensor:
+        seen: list[Tensor] = []
+
+        def run(*inputs: Any) -> Tensor:
+            seen.append(system.lmm.hidden(*inputs))
+            return seen[-1]
+
+        read = system._read(features, [["red"]], [[]])
+        forced_answers(reader, read, [["red"]], [[""]], -1, encode=lambda _: ids, run=run, cells=cells)
+        return seen[-1][0, -len(ids) - 2 : -2]
+
+    # Reading an answer gives the states with which it was written.
+    torch.testing.assert_close(forced(places), written.states[0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(forced(None), written.states[0], atol=1e-2)
 
 
 def test_a_training_step_may_leave_out_background(monkeypatch: pytest.MonkeyPatch) -> None:
