@@ -44,7 +44,9 @@ def says(system: Text4Seg, monkeypatch: pytest.MonkeyPatch, texts: list[str], cu
     """
     left, questions = list(enumerate(texts)), list[str]()
 
-    def generate(reader: object, images: object, some: list[str], longest: int, **more: object) -> Generated:
+    def generate(
+        reader: object, images: object, some: list[str], longest: int, *more: object
+    ) -> tuple[Generated, None]:
         questions.extend(some)
         answers = [left.pop(0) for _ in some]
         ids = [system.texts.encode(text) for _, text in answers]
@@ -52,7 +54,7 @@ def says(system: Text4Seg, monkeypatch: pytest.MonkeyPatch, texts: list[str], cu
         monkeypatch.setattr(system, "longest", length)
         blank = system.lmm.tokenizer.pad_token_id
         ids = [row + [blank] * (length - len(row)) * (n in cut) for row, (n, _) in zip(ids, answers, strict=True)]
-        return Generated(ids, [torch.zeros(len(row), system.lmm.width) for row in ids])
+        return Generated(ids, [torch.zeros(len(row), system.lmm.width) for row in ids]), None
 
     monkeypatch.setattr(text4seg, "generate_texts", generate)
     return questions
