@@ -21,7 +21,8 @@ from maskselect.structures.protocols import Proposer
 from maskselect.systems.refining import REFINERS, default_proposer, load_refiner
 
 THRESHOLDS = (0.3, 0.5, 0.7)
-LEAST_IOUS = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
+LEASTS = (0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
+BLURS = (1.0, 0.5, 0.0)
 
 
 def questions(options: argparse.Namespace) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
@@ -54,13 +55,13 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def sweep(options: argparse.Namespace) -> None:
-    """Print the gIoU of snapping for rules (rows) and least_iou (columns), on coarse and exact masks."""
+    """Print the gIoU of snapping for rules (rows) and `least` (columns), on coarse and exact masks."""
     proposer: Proposer = default_proposer("cpu")
     asked = [(image, truth, coarse, proposer.propose(image)) for image, truth, coarse in questions(options)]
 
-    def score(threshold: float | None, least_iou: float, exact: bool) -> float:
+    def score(threshold: float | None, blur: float, least: float, exact: bool) -> float:
         rule: Literal["match", "inside"] = "match" if threshold is None else "inside"
-        refiner = SnappingRefiner(proposer, rule, threshold or 0.0, least_iou, options.compared)
+        refiner = SnappingRefiner(proposer, rule, threshold or 0.0, least, options.compared, blur)
         rows = [
             iou
             for image, truth, coarse, pool in asked
@@ -68,11 +69,12 @@ def sweep(options: argparse.Namespace) -> None:
         ]
         return 100 * float(np.mean(rows))
 
+    rules = [(None, blur) for blur in BLURS] + [(threshold, 0.0) for threshold in THRESHOLDS]
     for exact in (False, True):
-        print("exact masks" if exact else f"masks of {options.grid} x {options.grid}", "; least_iou:", *LEAST_IOUS)
-        for threshold in (None, *THRESHOLDS):
-            rule = "match" if threshold is None else f"inside, threshold {threshold}"
-            print(rule, *(f"{score(threshold, least, exact):.2f}" for least in LEAST_IOUS), flush=True)
+        print("exact masks" if exact else f"masks of {options.grid} x {options.grid}", "; least:", *LEASTS)
+        for threshold, blur in rules:
+            rule = f"match, blur {blur}" if threshold is None else f"inside, threshold {threshold}"
+            print(rule, *(f"{score(threshold, blur, least, exact):.2f}" for least in LEASTS), flush=True)
 
 
 if __name__ == "__main__":
@@ -84,6 +86,6 @@ if __name__ == "__main__":
     parser.add_argument("--refiners", nargs="*", default=list(REFINERS), help="names or configs (default: all)")
     parser.add_argument("--enlarged", action="store_true", help="enlarge masks first, as systems that write text do")
     parser.add_argument("--sweep", action="store_true")
-    parser.add_argument("--compared", type=int, default=16, help="grid of the snapping refiner's least_iou (--sweep)")
+    parser.add_argument("--compared", type=int, default=16, help="grid of the snapping refiner (--sweep)")
     given = parser.parse_args()
     (sweep if given.sweep else compare)(given)

@@ -56,9 +56,10 @@ def test_the_coarse_mask_stays_where_no_proposal_fits() -> None:
     for masks in (around[None], inside[None], around[None][:0]):
         found = SnappingRefiner(Fixed(masks), "inside").refine(IMAGE, coarse)
         assert torch.equal(found, resize_nearest(coarse, (32, 48)))
-        assert torch.equal(SnappingRefiner(Fixed(masks), least_iou=0.7).refine(IMAGE, coarse), found)
-    for rule in RULES:
-        taken = SnappingRefiner(Fixed(inside[None]), rule, least_iou=0).refine(IMAGE, coarse)
+        for blur in (0.0, 1.0):
+            assert torch.equal(SnappingRefiner(Fixed(masks), least=0.7, blur=blur).refine(IMAGE, coarse), found)
+    for rule, blur in itertools.product(RULES, (0.0, 1.0)):
+        taken = SnappingRefiner(Fixed(inside[None]), rule, least=0, blur=blur).refine(IMAGE, coarse)
         assert torch.equal(taken[0], inside) and not taken[1].any()
 
 
@@ -68,7 +69,7 @@ def test_the_best_union_is_taken_although_parts_lie_outside() -> None:
     for _ in range(20):
         pool = torch.from_numpy(rng.random((3, 4, 6)) < 0.5).repeat_interleave(8, 1).repeat_interleave(8, 2)
         coarse = torch.from_numpy(rng.random((4, 6)) < 0.5)[None]
-        found = SnappingRefiner(Fixed(pool), least_iou=0).refine(IMAGE, coarse)[0]
+        found = SnappingRefiner(Fixed(pool), least=0, blur=0).refine(IMAGE, coarse)[0]
         large = resize_nearest(coarse, (32, 48))
         sets = [pool[list(s)].any(0) for n in (1, 2, 3) for s in itertools.combinations(range(3), n)]
         ious = pairwise_iou(torch.stack(sets), large)[:, 0]
@@ -76,9 +77,27 @@ def test_the_best_union_is_taken_although_parts_lie_outside() -> None:
         assert single <= pairwise_iou(found[None], large)[0, 0] <= max(ious)
     left, right = box(0, 0, 16, 16), box(16, 0, 32, 16)
     shifted = box(2, 0, 6, 4, (8, 12))[None]  # half of each
-    both = SnappingRefiner(Fixed(torch.stack([left, right]))).refine(IMAGE, shifted)[0]
-    assert torch.equal(both, left | right)
-    assert torch.equal(SnappingRefiner(Fixed(left[None])).refine(IMAGE, shifted)[0], left)
+    for blur in (0.0, 1.0):
+        both = SnappingRefiner(Fixed(torch.stack([left, right])), blur=blur).refine(IMAGE, shifted)[0]
+        assert torch.equal(both, left | right)
+        assert torch.equal(SnappingRefiner(Fixed(left[None]), blur=blur).refine(IMAGE, shifted)[0], left)
+
+
+def test_with_blur_a_mask_one_cell_too_far_finds_its_object() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    thing, far = box(8, 8, 16, 16, (64, 64)), box(40, 8, 56, 24, (64, 64))
+    beside = box(4, 2, 6, 4, (16, 16))[None]  # cells of four pixels: from pixel 16 on, beside the object
+    proposer = Fixed(torch.stack([thing, far]))
+    assert torch.equal(SnappingRefiner(proposer).refine(image, beside)[0], thing)
+    assert torch.equal(SnappingRefiner(proposer, blur=0).refine(image, beside), resize_nearest(beside, (64, 64)))
+    nowhere = box(5, 12, 7, 14, (16, 16))[None]  # far from both
+    assert torch.equal(SnappingRefiner(proposer).refine(image, nowhere), resize_nearest(nowhere, (64, 64)))
+    # The similarity is that of Gaussians: of two equal squares, blurred by a deviation of s, a distance d apart.
+    maps = SnappingRefiner(proposer, blur=2.0)._blurred(
+        torch.stack([box(30, 30, 31, 31, (64, 64)), box(38, 30, 39, 31, (64, 64))])
+    )
+    cosine = float(maps[0] @ maps[1] / np.linalg.norm(maps[0]) / np.linalg.norm(maps[1]))
+    assert cosine == pytest.approx(np.exp(-(8**2) / (4 * 8**2)), abs=0.01)  # two cells are eight pixels
 
 
 def test_enlarging_the_coarse_mask_changes_nothing() -> None:
@@ -86,9 +105,9 @@ def test_enlarging_the_coarse_mask_changes_nothing() -> None:
     image, thing = np.zeros((32, 32, 3), np.uint8), box(0, 4, 3, 32, (32, 32))
     coarse = box(0, 1, 1, 8, (8, 8))[None]
     for masks, rule in itertools.product((coarse, resize_nearest(coarse, (32, 32))), RULES):
-        refiner = SnappingRefiner(Fixed(thing[None]), rule, least_iou=0.8, grid=8)
+        refiner = SnappingRefiner(Fixed(thing[None]), rule, least=0.8, grid=8, blur=0)
         assert torch.equal(refiner.refine(image, masks)[0], thing)
-    fine = SnappingRefiner(Fixed(thing[None]), least_iou=0.8, grid=32).refine(image, masks)
+    fine = SnappingRefiner(Fixed(thing[None]), least=0.8, grid=32, blur=0).refine(image, masks)
     assert torch.equal(fine, masks)
 
 
@@ -116,8 +135,11 @@ def test_settings_and_key() -> None:
     proposer = Fixed(box(0, 0, 1, 1)[None])
     assert SnappingRefiner(proposer).cache_key() != SnappingRefiner(proposer, threshold=0.4).cache_key()
     assert SnappingRefiner(proposer).cache_key() != SnappingRefiner(proposer, grid=32).cache_key()
-    with pytest.raises(ValueError, match="grid must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="grid must be at least 1 and blur at least 0, got 0 and 1"):
         SnappingRefiner(proposer, grid=0)
-    for arguments in ({"threshold": 1.0}, {"least_iou": 1.5}):
-        with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\) and least_iou in \[0, 1\], got"):
+    assert SnappingRefiner(proposer).cache_key() != SnappingRefiner(proposer, blur=0.5).cache_key()
+    with pytest.raises(ValueError, match="blur at least 0, got 16 and -1"):
+        SnappingRefiner(proposer, blur=-1)
+    for arguments in ({"threshold": 1.0}, {"least": 1.5}):
+        with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\) and least in \[0, 1\], got"):
             SnappingRefiner(proposer, **arguments)
