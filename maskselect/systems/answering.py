@@ -159,7 +159,7 @@ def generated_answers(
 
 
 def _generate(reader: Reader, image: ReadImages, questions: list[str], seg_id: int) -> Answers:
-    generated, _ = generate_texts(reader, image, questions, LONGEST_ANSWER, stop=(seg_id,))
+    generated = generate_texts(reader, image, questions, LONGEST_ANSWER, stop=(seg_id,))
     device = image.tokens.images.device
     has_seg = torch.tensor([ids[-1:] == [seg_id] for ids in generated.ids], dtype=torch.bool, device=device)
     none = torch.zeros(reader.lmm.width, dtype=torch.float32, device=device)
@@ -176,8 +176,7 @@ def generate_texts(
     stop: Collection[int] = (),
     process: LogitsProcessor | None = None,
     cells: Callable[[list[int]], list[int]] | None = None,
-    run: Callable[..., Tensor] | None = None,
-) -> tuple[Generated, Tensor | None]:
+) -> Generated:
     """Answer questions about one image greedily, in one batch.
 
     Args:
@@ -185,11 +184,7 @@ def generate_texts(
         questions: their texts.
         longest: maximum length of an answer in tokens.
         stop, process: see `LanguageModel.generate`.
-        cells, run: see `forced_answers`.
-
-    Returns:
-        The answers, and for each question what `run` appends to the hidden states of its image tokens, (P, T, E); None
-        where no image tokens follow the prompt.
+        cells: see `forced_answers`.
 
     Raises:
         ValueError: for an image that was read with gradients.
@@ -203,12 +198,10 @@ def generate_texts(
     # Image tokens after the prompt attend to each other, so all but the last segment are read before generation.
     cache = repeated_cache(reader, image.cache, owners)
     before = [torch.ones(len(questions), len(image.prefixes[0]), dtype=torch.bool, device=device)]
-    image_states = None
     if reader.image_after_prompt:
         read = sequence.pack([(None, [row[:-1]]) for row in rows]).to(device)
         embeddings, visible, positions, cache = behind_cache(reader, image, read, owners, "causal")
-        hidden = (run or reader.lmm.hidden)(embeddings, visible, positions, cache)
-        image_states = hidden[read.kinds == Slot.IMAGE, reader.lmm.width :].unflatten(0, (len(questions), -1))
+        reader.lmm.hidden(embeddings, visible, positions, cache)
         before.append(read.kinds != Slot.PAD)
     packed = sequence.pack([(None, [row[-1:]]) for row in rows]).to(device)
 
@@ -217,7 +210,7 @@ def generate_texts(
         last = [cells(row)[-1] if row else 0 for row in ids]
         return reader.places(torch.tensor(last, dtype=torch.int64, device=device))
 
-    generated = reader.lmm.generate(
+    return reader.lmm.generate(
         reader.embed(packed, image.tokens, owners),
         longest,
         valid=packed.kinds != Slot.PAD,
@@ -228,4 +221,3 @@ def generate_texts(
         before=torch.cat(before, 1),
         add=None if cells is None else add,
     )
-    return generated, image_states

@@ -4,9 +4,8 @@
 
 Image-wise descriptors (`codecs/descriptors.py`) make it Text4Seg, box-wise descriptors with bricks
 (`codecs/boxwise.py`) Text4Seg++. Three things are ours: a `<mask-ref>` in a prompt becomes a mask token, as in RAS;
-each mask has a score, the mean probability of the tokens of its foreground, with a cell head times the mean coverage
-that this predicts inside the mask; decoding may be constrained to the grammar of the codec. On a clip, each frame is
-answered alone, and masks are linked to objects (`systems/linking.py`).
+each mask has a score, the mean probability of the tokens of its foreground; decoding may be constrained to the grammar
+of the codec. On a clip, each frame is answered alone, and masks are linked to objects (`systems/linking.py`).
 
 Shape letters: B images, P prompts, R references, T image tokens, E width of the vision tower, M masks, H W pixels.
 """
@@ -316,25 +315,15 @@ class Text4Seg(nn.Module):
             asked = prompts[len(answers) : len(answers) + len(some)]
             process = self._processor(asked) if self.constrained else None
             places = self._places_written()
-            run = self._hidden_and_cells if self.cell_head else None
-            written, image_states = generate_texts(self.reader, images, some, self.longest, (), process, places, run)
-            covered: list[Tensor | None] = [None] * len(some)
-            if self.cell_head is not None and image_states is not None:
-                covered = list(self.cell_head(image_states).float().sigmoid().cpu())
-            for prompt, ids, states, cells in zip(asked, written.ids, written.states, covered, strict=True):
-                answers.append(self._decoded(prompt, ids, states, cells, reading.size, threshold))
+            written = generate_texts(self.reader, images, some, self.longest, process=process, cells=places)
+            for prompt, ids, states in zip(asked, written.ids, written.states, strict=True):
+                answers.append(self._decoded(prompt, ids, states, reading.size, threshold))
         return answers
 
     def _decoded(
-        self,
-        prompt: str,
-        ids: list[int],
-        states: Tensor,
-        covered: Tensor | None,
-        size: tuple[int, int],
-        threshold: float | None,
+        self, prompt: str, ids: list[int], states: Tensor, size: tuple[int, int], threshold: float | None
     ) -> Answer:
-        """The masks that an answer describes, by falling score. covered: (T,) coverage of the image tokens' cells."""
+        """The masks that an answer describes, by falling score."""
         text, cut = self.texts.decode(ids), len(ids) >= self.longest
         if text_questions.group_of(prompt) == "text" and "<seg>" not in text:
             none = torch.zeros(0, *size, dtype=torch.bool)
@@ -342,8 +331,6 @@ class Text4Seg(nn.Module):
         decoded = self.codec.decode(text, size, self._labels(prompt, None))
         spans = self.codec.foreground(text, decoded.labels)
         scores = self._scores(ids, states, spans)
-        if covered is not None:
-            scores = scores * self.pooled(covered[:, None], decoded.masks)[:, 0]
         order = scores.argsort(descending=True, stable=True)
         order = order[scores[order] >= (0.0 if threshold is None else threshold)]
         classes = {label_texts.written(name): name for name in text_questions.listed_classes(prompt)}

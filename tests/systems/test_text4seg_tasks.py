@@ -44,9 +44,7 @@ def says(system: Text4Seg, monkeypatch: pytest.MonkeyPatch, texts: list[str], cu
     """
     left, questions = list(enumerate(texts)), list[str]()
 
-    def generate(
-        reader: object, images: object, some: list[str], longest: int, *more: object
-    ) -> tuple[Generated, None]:
+    def generate(reader: object, images: object, some: list[str], longest: int, **more: object) -> Generated:
         questions.extend(some)
         answers = [left.pop(0) for _ in some]
         ids = [system.texts.encode(text) for _, text in answers]
@@ -54,7 +52,7 @@ def says(system: Text4Seg, monkeypatch: pytest.MonkeyPatch, texts: list[str], cu
         monkeypatch.setattr(system, "longest", length)
         blank = system.lmm.tokenizer.pad_token_id
         ids = [row + [blank] * (length - len(row)) * (n in cut) for row, (n, _) in zip(ids, answers, strict=True)]
-        return Generated(ids, [torch.zeros(len(row), system.lmm.width) for row in ids]), None
+        return Generated(ids, [torch.zeros(len(row), system.lmm.width) for row in ids])
 
     monkeypatch.setattr(text4seg, "generate_texts", generate)
     return questions
