@@ -261,6 +261,11 @@ class BoxwiseCodec:
         ]
         return runs if len(runs) == len(labels) else [[(0, len(text))] for _ in labels]
 
+    def openings(self, text: str, labels: Sequence[str]) -> list[int]:
+        """See `Codec`: the `<ref>` of each instance, whose probability is that of one more instance."""
+        starts = [match.start() for match in re.finditer("<ref>", text)]
+        return starts if len(starts) == len(labels) else [0 for _ in labels]
+
     @property
     def shape(self) -> tuple[int, int]:
         """See `Codec`."""

@@ -112,6 +112,11 @@ class DescriptorCodec:
             runs.get(normal(match[1]), []).append(match.span())
         return [spans or [(0, len(text))] for spans in runs.values()]
 
+    def openings(self, text: str, labels: Sequence[str]) -> list[int]:
+        """See `Codec`: the word of the first run of each mask."""
+        spans = (runs[0] for runs in self.foreground(text, labels))
+        return [end - len(text[start:end].lstrip()) for start, end in spans]
+
     def next_cells(self, text: str, ends: Sequence[int]) -> list[tuple[int, int]]:
         """See `Codec`. A run counts when the separator after it is written."""
         height, width = self.shape

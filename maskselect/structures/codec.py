@@ -104,6 +104,10 @@ class Codec(Protocol):
         """
         ...
 
+    def openings(self, text: str, labels: Sequence[str]) -> list[int]:
+        """Where the text of each mask begins, in characters; arguments as for `foreground`."""
+        ...
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the grid of cells."""

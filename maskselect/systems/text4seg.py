@@ -4,8 +4,8 @@
 
 Image-wise descriptors (`codecs/descriptors.py`) make it Text4Seg, box-wise descriptors with bricks
 (`codecs/boxwise.py`) Text4Seg++. Three things are ours: a `<mask-ref>` in a prompt becomes a mask token, as in RAS;
-each mask has a score, the mean probability of the tokens of its foreground; decoding may be constrained to the grammar
-of the codec. On a clip, each frame is answered alone, and masks are linked to objects (`systems/linking.py`).
+each mask has a score, from the probabilities of its tokens; decoding may be constrained to the grammar of the codec. On
+a clip, each frame is answered alone, and masks are linked to objects (`systems/linking.py`).
 
 Shape letters: B images, P prompts, R references, T image tokens, E width of the vision tower, M masks, H W pixels.
 """
@@ -53,6 +53,8 @@ from maskselect.tokens.sequence import place_number
 _MODEL = "reader.lmm.model."
 """Prefix of the language model in a checkpoint."""
 
+MaskScore = Literal["foreground", "opening"]
+
 PAPERS = {"text4seg": ("Text4Seg", "2410.09855"), "text4segpp": ("Text4Seg++", "2509.06321")}
 
 
@@ -94,6 +96,9 @@ class Text4Seg(nn.Module):
         phrasing: "sentences" or "plain", see `systems/text_questions.py`.
         instance_order: order of instances in an answer, see `systems/text_questions.py`; the papers are silent on it.
         longest: maximum length of an answer in tokens.
+        score: score of a mask (the papers have none): "foreground", the mean probability of its foreground's tokens; or
+            "opening", the probability of the token with which its text begins. With a box-wise codec that is the
+            probability that there is one more instance, which tells best whether a prompt has a target.
         constrained: allow only tokens that the grammar of the codec permits; expects phrasing "plain".
         extra_tokens: further tokens to add to the vocabulary, such as brackets and line breaks, which shorten answers
             of a compact tokenizer.
@@ -131,6 +136,7 @@ class Text4Seg(nn.Module):
         phrasing: Phrasing = "plain",
         instance_order: InstanceOrder = "left_to_right",
         longest: int = 512,
+        score: MaskScore = "foreground",
         constrained: bool = False,
         extra_tokens: Sequence[str] = (),
         image_place: Literal["before_prompt", "after_prompt"] = "before_prompt",
@@ -173,7 +179,7 @@ class Text4Seg(nn.Module):
         self.cell_head = BinaryHead(lmm.width) if cell_weight > 0 else None
         self.codec, self.label, self.phrasing = codec, label, phrasing
         self._words_before = words_before
-        self.longest, self.constrained, self.instance_order = longest, constrained, instance_order
+        self.longest, self.constrained, self.instance_order, self.score = longest, constrained, instance_order, score
         lmm.projector.requires_grad_(True)
         adapted = any(".lora_" in name for name, _ in self.reader.named_parameters())
         trained = not adapted or bool(codec.tokens or extra_tokens)
@@ -329,8 +335,7 @@ class Text4Seg(nn.Module):
             none = torch.zeros(0, *size, dtype=torch.bool)
             return Answer(none, torch.zeros(0, dtype=torch.float32), text=text.strip(), cut=cut)
         decoded = self.codec.decode(text, size, self._labels(prompt, None))
-        spans = self.codec.foreground(text, decoded.labels)
-        scores = self._scores(ids, states, spans)
+        scores = self._scores(ids, states, text, decoded.labels)
         order = scores.argsort(descending=True, stable=True)
         order = order[scores[order] >= (0.0 if threshold is None else threshold)]
         classes = {label_texts.written(name): name for name in text_questions.listed_classes(prompt)}
@@ -358,10 +363,14 @@ class Text4Seg(nn.Module):
 
         return numbers
 
-    def _scores(self, ids: list[int], states: Tensor, spans: list[list[tuple[int, int]]]) -> Tensor:
-        """Mean probability of the tokens within the spans of each mask: (M,) in [0, 1]."""
-        if not spans:
+    def _scores(self, ids: list[int], states: Tensor, text: str, labels: Sequence[str]) -> Tensor:
+        """The score of each mask, see `Text4Seg`: (M,) in [0, 1]."""
+        if not labels:
             return torch.zeros(0, dtype=torch.float32)
+        if self.score == "opening":
+            spans = [[(start, start + 1)] for start in self.codec.openings(text, labels)]
+        else:
+            spans = self.codec.foreground(text, labels)
         probabilities = self.lmm.token_logits(states).float().softmax(-1)
         sure = probabilities[torch.arange(len(ids), dtype=torch.int64), torch.tensor(ids, dtype=torch.int64)].cpu()
         ends = torch.tensor([len(self.texts.texts[number]) for number in ids], dtype=torch.int64).cumsum(0)

@@ -78,6 +78,16 @@ def test_only_the_text_before_an_end_decides(codec: BoxwiseCodec | DescriptorCod
         assert all(-1 <= row < rows and -1 <= column < columns for row, column in found)
 
 
+def test_the_opening_of_a_mask_is_its_first_word() -> None:
+    boxes, rows = BoxwiseCodec(bins=16, longest=15), DescriptorCodec(16, "row")
+    text = boxes.encode(_masks(1), ["cat", "dog"])
+    assert [text[start:][:8] for start in boxes.openings(text, ["cat", "dog"])] == ["<ref>cat", "<ref>dog"]
+    assert boxes.openings("a cat", ["cat"]) == [0]
+    text = rows.encode(_masks(1), ["cat", "dog"])
+    assert [text[start:][:3] for start in rows.openings(text, ["cat", "dog"])] == ["cat", "dog"]
+    assert text.index("cat") == rows.openings(text, ["cat"])[0]
+
+
 def test_places_of_a_grid_have_different_numbers() -> None:
     places = [(row, column) for row in range(3) for column in (*range(4), -1)]
     assert sorted(place_number(row, column, (3, 4)) for row, column in places) == list(range(1, 16))

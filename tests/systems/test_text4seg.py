@@ -267,6 +267,44 @@ def test_positions_of_cells_begin_at_zero_and_are_learned(tmp_path: Path) -> Non
 
 
 @torch.no_grad()
+def test_the_score_is_that_of_the_foreground_or_of_the_opening(
+    learned: Text4Seg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probabilities of the tokens of an answer, which the language model gives when it reads the answer."""
+    reading, prompts = learned.read(Quadrants().load(0).image), asked(learned)[2:3]
+    assert isinstance(reading, PictureReading)
+    (answer,) = learned.answer(reading, prompts, None)
+    text = answer.text or ""
+    ids = learned.texts.encode(text)
+    seen: list[Tensor] = []
+
+    def run(*inputs: Any) -> Tensor:
+        seen.append(learned.lmm.hidden(*inputs))
+        return seen[-1]
+
+    images, texts = learned._read(reading.features[None], [["the pair"]], [[]]), [["the pair"]]
+    places = learned._places_written()
+    forced_answers(learned.reader, images, texts, [[""]], -1, encode=lambda _: ids, run=run, cells=places)
+    states = seen[-1][0, -len(ids) - 2 : -2]
+    sure = learned.lmm.token_logits(states).softmax(-1)[range(len(ids)), ids]
+    words = [learned.texts.texts[number] for number in ids]
+    fills: list[list[int]] = []
+    if learned.name == "text4segpp":
+        begins = [number for number, word in enumerate(words) if word == "<ref>"]
+        bodies = zip(begins, [*begins[1:], len(words)], strict=True)
+        fills = [[n for n in range(*body) if words[n].startswith("fg")] for body in bodies]
+    else:
+        first = "".join(words).index("target")
+        begins = [next(n for n in range(len(words)) if len("".join(words[: n + 1])) > first)]
+    monkeypatch.setattr(learned, "score", "opening")
+    (opened,) = learned.answer(reading, prompts, None)
+    torch.testing.assert_close(opened.scores.sort().values, sure[begins].sort().values, atol=1e-4, rtol=1e-4)
+    if learned.name == "text4segpp":
+        expected = torch.stack([sure[fill].mean() for fill in fills]).sort().values
+        torch.testing.assert_close(answer.scores.sort().values, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_tokens_of_an_answer_get_the_position_of_the_next_cell() -> None:
     system = tiny("text4segpp", **PLACES["after_prompt"]).eval()
     reader, places = system.reader, system._places_written()
