@@ -93,7 +93,7 @@ class SnappingRefiner:
             else:
                 union = _best_union(large, pool) if inside is None else pool[inside[number]].any(0)
                 mask, small = (resize_smooth(one.numpy(), cells) for one in (coarse[number], union))
-                agreement = np.count_nonzero(small & mask) / max(np.count_nonzero(small | mask), 1)
+                agreement = int(np.count_nonzero(small & mask)) / max(int(np.count_nonzero(small | mask)), 1)
             if union.any() and agreement >= self.least:
                 out[number] = union
         return out
