@@ -15,6 +15,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -22,6 +23,19 @@ from rich.progress import (
 from rich.text import Text
 
 Item = TypeVar("Item")
+
+_shown: dict[str, Progress] = {}  # "bar": that of the outermost `track`
+
+
+class _Meter:
+    """The mean rate of a bar's items, from the start to the last finished item."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit, self.start, self.items, self.seconds = unit, monotonic(), 0, 0.0
+
+    def step(self) -> None:
+        """Count one item."""
+        self.items, self.seconds = self.items + 1, monotonic() - self.start
 
 
 class _MeanRate(ProgressColumn):
@@ -31,21 +45,14 @@ class _MeanRate(ProgressColumn):
     process, it alternates between thousands per second and nothing.
     """
 
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit, self._start, self._items, self._seconds = unit, monotonic(), 0, 0.0
-
-    def step(self) -> None:
-        """Count one item."""
-        self._items, self._seconds = self._items + 1, monotonic() - self._start
-
     def render(self, task: Task) -> Text:
         """The rate, after the first item, and the remaining time, if the total is known."""
-        if not self._seconds:
+        meter: _Meter = task.fields["meter"]
+        if not meter.seconds:
             return Text("")
-        rate = self._items / self._seconds
+        rate = meter.items / meter.seconds
         left = "" if task.remaining is None else f" {timedelta(seconds=round(task.remaining / rate))}"
-        return Text(f"{rate:.1f} {self._unit}/s{left}")
+        return Text(f"{rate:.1f} {meter.unit}/s{left}")
 
 
 def _bar(*columns: ProgressColumn) -> Progress:
@@ -64,6 +71,8 @@ def track(
 ) -> Iterator[Item]:
     """Yield `items` with a progress bar; without one if standard error is not a terminal.
 
+    A `track` within another one adds a line below it.
+
     Args:
         items: any iterable.
         total: number of items; None if unknown.
@@ -71,13 +80,30 @@ def track(
         unit: unit of the rate.
         note: called after each item; its result replaces `description`.
     """
-    rate = _MeanRate(unit)
-    with _bar(MofNCompleteColumn(), rate) as progress:
-        task = progress.add_task(description, total=total)
+    meter = _Meter(unit)
+    with _line(description, total, meter) as (progress, task):
         for item in items:
             yield item
-            rate.step()
+            meter.step()
             progress.update(task, advance=1, description=note() if note else None)
+
+
+@contextmanager
+def _line(description: str, total: int | None, meter: _Meter) -> Iterator[tuple[Progress, TaskID]]:
+    """A line with a bar. A line within another one is below it, and is removed when it is complete."""
+    if (outer := _shown.get("bar")) is not None:
+        task = outer.add_task(description, total=total, meter=meter)
+        try:
+            yield outer, task
+        finally:
+            outer.remove_task(task)
+        return
+    with _bar(MofNCompleteColumn(), _MeanRate()) as progress:
+        _shown["bar"] = progress
+        try:
+            yield progress, progress.add_task(description, total=total, meter=meter)
+        finally:
+            _shown.pop("bar", None)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ def import_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `import`."""
     parser = Parser(prog=prog, description="Convert published weights into a checkpoint that --model takes.")
     verbs = parser.add_subparsers(required=True)
-    for add in (_add_llm_seg, _add_co_detr, _add_llava, _add_ras, _add_text4seg):
+    for add in (_add_llm_seg, _add_co_detr, _add_llava, _add_ras, _add_text4seg, _add_instructseg):
         add(verbs)
     return parser
 
@@ -84,6 +84,7 @@ def _add_llava(verbs: Any) -> None:
     parser = verbs.add_parser("llava", help="LLaVA in its authors' naming", description=description)
     parser.set_defaults(run=_llava)
     _add_hub_folder(parser)
+    _add_tower(parser)
 
 
 def _add_hub_folder(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +93,9 @@ def _add_hub_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", type=Path, metavar="DST", help="folder to make")
     tokenizer_help = "folder with its tokenizer.model or tokenizer.json; default: SRC"
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help=tokenizer_help)
+
+
+def _add_tower(parser: argparse.ArgumentParser) -> None:
     tower_help = "folder or hub id of the CLIP that it was trained with, if SRC holds no vision tower"
     parser.add_argument("--vision-tower", metavar="CLIP", help=tower_help)
 
@@ -112,6 +116,7 @@ def _add_ras(verbs: Any) -> None:
     parser = verbs.add_parser("ras", help="RAS's released weights", description=description)
     parser.set_defaults(run=_ras)
     _add_hub_folder(parser)
+    _add_tower(parser)
     _add_config(parser, "configs/paper/ras_13b.yaml")
     order_help = (
         "the config's encoders in the order of the projector's input columns, which is not published; "
@@ -158,6 +163,7 @@ def _add_text4seg(verbs: Any) -> None:
     parser = verbs.add_parser("text4seg", help="Text4Seg's released weights", description=description)
     parser.set_defaults(run=_text4seg)
     _add_hub_folder(parser)
+    _add_tower(parser)
     base_help = (
         "if SRC holds adapters: folder of the LLaVA that they were trained on, with its authors' tensor names or those "
         "of transformers"
@@ -180,11 +186,36 @@ def _text4seg(options: argparse.Namespace) -> int:
         options.vision_tower,
         options.grid,
     )
+    _print_told(report, told)
+    print(f"-> {options.destination}; use it with --model {options.destination}")
+    return 0
+
+
+def _add_instructseg(verbs: Any) -> None:
+    description = (
+        "Convert the released InstructSeg (weic22/InstructSeg) into its Mipha, its Swin and the rest. Nothing is "
+        "written if a tensor is missing, unknown or of another shape."
+    )
+    parser = verbs.add_parser("instructseg", help="InstructSeg's released weights", description=description)
+    parser.set_defaults(run=_instructseg)
+    _add_hub_folder(parser)
+    _add_config(parser, "configs/paper/instructseg.yaml")
+
+
+def _instructseg(options: argparse.Namespace) -> int:
+    from maskselect.importers.instructseg import import_instructseg
+
+    configs = options.config or ["paper/instructseg.yaml"]
+    _print_told(*import_instructseg(options.source, options.destination, configs, options.tokenizer))
+    print(f"-> {options.destination}; use it with --model {options.destination}")
+    return 0
+
+
+def _print_told(report: "ImportReport", told: list[str]) -> None:
+    """Print counts, and what is assumed."""
     _print_counts(report)
     for sentence in told:
         print(f"Note: {sentence}.")
-    print(f"-> {options.destination}; use it with --model {options.destination}")
-    return 0
 
 
 def _print_rows(rows: "list[Row]", assumed: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,10 @@ from maskselect.cli.failures import report_left_out
 from maskselect.structures.left_out import LeftOut
 
 if TYPE_CHECKING:
+    from maskselect.data.video_writer import Writer
     from maskselect.predictor import Model
     from maskselect.structures.sample import Sample
+    from maskselect.structures.video import VideoSample
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -25,6 +27,8 @@ def evaluate(options: argparse.Namespace) -> int:
     with output_folder(options.output.absolute().parent):
         if len(options.dataset) == 1 and options.dataset[0] in VIDEO_DATASETS:
             return _evaluate_videos(options)
+        if options.submission is not None:
+            raise ValueError(f"--submission is for one data set of videos: {', '.join(VIDEO_DATASETS)}")
         if len(options.dataset) == 1 and options.dataset[0] in SEMANTIC_DATASETS:
             return _evaluate_classes(options)
         left_out = {name: LeftOut() for name in options.dataset}
@@ -42,22 +46,51 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _evaluate_videos(options: argparse.Namespace) -> int:
-    from maskselect.evaluation.videos import evaluate_videos, open_videos
+    from maskselect.evaluation import videos
     from maskselect.reports.files import write_json
     from maskselect.reports.table import print_video_report
 
-    (name,), left_out = options.dataset, LeftOut()
-    samples = open_videos(name, options.root, options.split, options.limit)
+    (name,), left_out, path = options.dataset, LeftOut(), options.submission
+    protocol = videos.protocol_of_videos(name, options.protocol, path)
+    samples = videos.open_videos(
+        name, options.root, options.split, options.limit, options.scenes, options.seed, without_masks=path is not None
+    )
     model = loading.load_model(options)
-    entries = {"dataset": name, "split": options.split, "model": options.model, "refiner": model.facts().refiner}
-    _refuse_replacing(options, entries, "the report of this model on this data")
-    report = evaluate_videos(
-        model, samples, dataset=name, split=options.split, model_name=options.model, left_out=left_out
+    facts = model.facts()
+    entries = {"dataset": name, "split": options.split, "model": options.model, "refiner": facts.refiner}
+    rules = {"protocol": videos.describe_protocol(protocol)}
+    _refuse_replacing(options, entries | rules, "the report of this model on this data by this protocol")
+    writer = None
+    if path is not None:
+        of_model = entries | {"fingerprint": facts.fingerprint, "threshold": model.threshold}
+        writer = videos.open_submission(path, name, of_model | {"seed": options.seed})
+    report = videos.evaluate_videos(
+        model,
+        samples,
+        dataset=name,
+        split=options.split,
+        model_name=options.model,
+        protocol=protocol,
+        submission=writer,
+        left_out=left_out,
+        seed=options.seed,
     )
     write_json(report, options.output)
     print_video_report(report)
     print(f"report: {options.output}")
+    if writer is not None:
+        _finish_submission(writer, path, samples, left_out)
     return report_left_out(left_out, f"samples of {name}")
+
+
+def _finish_submission(writer: "Writer", path: Path, samples: "Sequence[VideoSample]", left_out: LeftOut) -> None:
+    """Pack the answers if a file is wanted and every sample has one."""
+    if writer.root != path and not left_out:
+        writer.pack(samples, path)
+        print(f"answers: {path}, packed from {writer.root}")
+        return
+    missing = "" if writer.root == path else f"; {path} is not written, because samples were left out"
+    print(f"answers: {writer.root}{missing}")
 
 
 def _evaluate_classes(options: argparse.Namespace) -> int:

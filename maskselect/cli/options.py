@@ -54,6 +54,11 @@ def evaluate_parser(prog: str) -> argparse.ArgumentParser:
     protocol_help = "definition of the metrics, see docs/guide/metrics.md; default: the data set's own"
     parser.add_argument("--protocol", metavar="NAME", help=protocol_help)
     parser.add_argument("--with-gt-candidates", action="store_true", help="add the ground-truth masks to the pool")
+    submission_help = (
+        "also write the answers to a data set of videos: a folder of PNGs as its server or toolkit reads them, a .zip "
+        "of them, or run lengths in a .json file. A further run continues. See docs/guide/video.md"
+    )
+    parser.add_argument("--submission", type=Path, metavar="DIR_OR_FILE", help=submission_help)
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")
     _add_overwrite(parser)
     _add_refiner(parser)
@@ -111,13 +116,15 @@ def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = Fa
         "scenes, scenes-reasoning or scenes-unknown (generated if --root is absent or empty), or a name that "
         "`maskselect data list` prints"
     )
-    dataset_help += "; scenes-classes asks for all classes of generated scenes together" if several else ""
+    if several:
+        dataset_help += "; scenes-classes asks for all classes of generated scenes together; scenes-clips has clips"
     count: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
     parser.add_argument("--dataset", required=True, metavar="NAME", help=dataset_help, **count)
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
     parser.add_argument("--split", default=split, metavar="S", help="default: %(default)s")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N samples")
-    parser.add_argument("--scenes", type=positive, metavar="N", help="number of generated scenes (default: 1000)")
+    scenes_help = "number of generated scenes (default: 1000; of scenes-clips 200)"
+    parser.add_argument("--scenes", type=positive, metavar="N", help=scenes_help)
     parser.add_argument("--seed", type=int, default=0, help="of generated scenes (default: %(default)s)")
     parser.add_argument("--reference-column", metavar="NAME", help="column of the reference masks; default: mask_refs")
 
@@ -176,14 +183,22 @@ def data_parser(prog: str) -> argparse.ArgumentParser:
 
 def scenes_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `make_scenes`."""
-    parser = Parser(prog=prog, description="Generate scenes with prompts and ground truth, in MaskGroups-HQ's format.")
+    description = (
+        "Generate scenes with prompts and ground truth, in MaskGroups-HQ's format; with --clips scenes in motion, in "
+        "ReVOS' format."
+    )
+    parser = Parser(prog=prog, description=description)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--split", required=True, metavar="S", help="train, val, test, test-words or test-look")
-    parser.add_argument("--count", type=positive, required=True, metavar="N", help="number of scenes")
+    parser.add_argument("--count", type=positive, required=True, metavar="N", help="number of scenes or clips")
     parser.add_argument("--seed", type=int, required=True, metavar="K")
+    parser.add_argument("--clips", action="store_true", help="clips of moving objects, into a new folder")
+    frames_help = "frames of a clip, 3 to 60 (default: 12, 8 a second)"
+    parser.add_argument("--frames", type=positive, metavar="T", help=frames_help)
     size_help = "side, or height and width (default: 256)"
-    parser.add_argument("--size", type=positive, nargs="+", default=[256], metavar="PX", help=size_help)
-    parser.add_argument("--prompts-per-scene", type=positive, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument("--size", type=positive, nargs="+", metavar="PX", help=size_help)
+    prompts_help = "default: 3, with --clips 5 of each clip"
+    parser.add_argument("--prompts-per-scene", type=positive, metavar="N", help=prompts_help)
     reasoning_help = "reasoning prompts per scene, each followed by its plain form (default: 0)"
     parser.add_argument("--reasoning-per-scene", type=positive, default=0, metavar="N", help=reasoning_help)
     unknown_help = "prompts per scene with a word that the scenes never show (default: 0)"

@@ -230,14 +230,20 @@ def check_data(options: argparse.Namespace) -> int:
 
 
 def scenes(options: argparse.Namespace) -> int:
-    """Write generated scenes."""
+    """Write generated scenes, or clips."""
     from maskselect.recipes.scene_files import write_scenes
     from maskselect.reports.files import output_folder
 
+    if options.clips:
+        return _clips(options)
+    if options.frames is not None:
+        raise ValueError("--frames belongs to --clips, which is not given")
     require("pyarrow", "data")
-    if len(options.size) > 2:
-        raise ValueError(f"--size has {len(options.size)} numbers; expected a side, or height and width")
-    height, width = options.size if len(options.size) == 2 else options.size * 2
+    sides = options.size or [256]
+    if len(sides) > 2:
+        raise ValueError(f"--size has {len(sides)} numbers; expected a side, or height and width")
+    height, width = sides if len(sides) == 2 else sides * 2
+    prompts = options.prompts_per_scene or 3
     with output_folder(options.output):
         propose = None
         if options.proposer is not None:
@@ -251,11 +257,30 @@ def scenes(options: argparse.Namespace) -> int:
             options.count,
             options.seed,
             (height, width),
-            options.prompts_per_scene,
+            prompts,
             propose,
             options.reasoning_per_scene,
             options.unknown_per_scene,
         )
-    most = options.prompts_per_scene + 2 * options.reasoning_per_scene + options.unknown_per_scene
+    most = prompts + 2 * options.reasoning_per_scene + options.unknown_per_scene
     print(f"{options.count} scenes with up to {most} prompts each -> {path}")
+    return 0
+
+
+def _clips(options: argparse.Namespace) -> int:
+    from maskselect.recipes.clip_files import write_clips
+    from maskselect.scenes.clip_samples import PROMPTS_PER_CLIP
+    from maskselect.scenes.motion import FRAMES
+
+    unused = {
+        "--size": options.size,
+        "--proposer": options.proposer,
+        "--reasoning-per-scene": options.reasoning_per_scene,
+        "--unknown-per-scene": options.unknown_per_scene,
+    }
+    if names := [name for name, value in unused.items() if value]:
+        raise ValueError(f"{names[0]} belongs to scenes that do not move; it has no effect with --clips")
+    prompts = options.prompts_per_scene or PROMPTS_PER_CLIP
+    path = write_clips(options.output, options.split, options.count, options.seed, options.frames or FRAMES, prompts)
+    print(f"{options.count} clips with up to {prompts} prompts each -> {path}")
     return 0

@@ -1,4 +1,4 @@
-"""Several sources of training images as one: `MixedGroups` at given rates, `JoinedGroups` in numbers of passes.
+"""Several sources of training images and clips as one: `MixedGroups` at given rates, `JoinedGroups` in passes.
 
 The released code of LLM-Seg draws a kind of data at 9 : 3 : 1, then one of its sets, then an image. A mixture of
 mixtures does the same. Text4Seg states the number of passes over each set.
@@ -9,12 +9,14 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from maskselect.backends.config_tree import Arguments
 from maskselect.backends.training_data import training_data
+from maskselect.structures.clip_groups import ClipGroupSource
 from maskselect.structures.groups import Annotated, GroupSource, Query, TextSource
 from maskselect.structures.provenance import TrainingData
 
@@ -22,7 +24,7 @@ from maskselect.structures.provenance import TrainingData
 class _Sources(ABC):
     """A `GroupSource` whose items are items of its sources; a subclass sets `sources`."""
 
-    sources: Sequence[GroupSource]
+    sources: Sequence[GroupSource | ClipGroupSource]
 
     @abstractmethod
     def place(self, item: int) -> tuple[int, int]:
@@ -30,32 +32,35 @@ class _Sources(ABC):
 
     def image_id(self, item: int) -> str:
         """The image's id within its source."""
-        source, place = self._find(item)
+        source, place = self.find(item)
         return source.image_id(place)
 
     def version(self, item: int) -> str:
         """The image's version in its source."""
-        source, place = self._find(item)
+        source, place = self.find(item)
         return source.version(place)
 
     def prompts_of(self, item: int) -> int:
         """Number of prompts of the image."""
-        source, place = self._find(item)
+        source, place = self.find(item)
         return source.prompts_of(place)
 
     def load(self, item: int) -> Annotated:
-        """The image with its masks."""
-        source, place = self._find(item)
-        return source.load(place)
+        """The image with its masks. Raises TypeError for a clip, which only some systems train on."""
+        source, place = self.find(item)
+        if isinstance(source, ClipGroupSource):
+            raise TypeError(f"{type(source).__name__} in a mixture has clips; expected pictures for this system")
+        annotated: Annotated = source.load(place)
+        return annotated
 
     def queries(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[Query]:
         """Prompts of the image from its source."""
-        source, place = self._find(item)
+        source, place = self.find(item)
         return source.queries(place, extra, count, rng)
 
     def caption(self, item: int, extra: dict[str, Tensor], rng: np.random.Generator) -> str:
         """A caption of the image. Raises ValueError if its source has none."""
-        source, place = self._find(item)
+        source, place = self.find(item)
         return source.caption(place, extra, rng)
 
     def texts(self, item: int, extra: dict[str, Tensor], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
@@ -64,12 +69,13 @@ class _Sources(ABC):
         Raises:
             TypeError: where its source has none.
         """
-        source, own = self._find(item)
+        source, own = self.find(item)
         if not isinstance(source, TextSource):
             raise TypeError(f"{type(source).__name__} in a mixture has no texts; expected captions or dialogues")
         return source.texts(own, extra, count, rng)
 
-    def _find(self, item: int) -> tuple[GroupSource, int]:
+    def find(self, item: int) -> tuple[Any, int]:
+        """The source of an item, and the number of the image in it."""
         number, place = self.place(item)
         return self.sources[number], place
 
@@ -89,7 +95,7 @@ class MixedGroups(_Sources):
 
     def __init__(
         self,
-        sources: Sequence[GroupSource],
+        sources: Sequence[GroupSource | ClipGroupSource],
         rates: Sequence[float] | None = None,
         draws: int = 100_000,
         seed: int = 0,
@@ -146,7 +152,7 @@ class JoinedGroups(_Sources):
         ValueError: there is no source, an empty source, or a number of passes below 1.
     """
 
-    def __init__(self, sources: Sequence[GroupSource], passes: Sequence[int] | None = None) -> None:
+    def __init__(self, sources: Sequence[GroupSource | ClipGroupSource], passes: Sequence[int] | None = None) -> None:
         numbers = [1] * len(sources) if passes is None else list(passes)
         if not sources or len(numbers) != len(sources) or min(numbers) < 1:
             raise ValueError(

@@ -16,7 +16,8 @@ the classic protocol averages. Index 255 is void.
 **ReVOS** (https://github.com/cilinyan/ReVOS-api, CC BY-NC-SA 4.0). On disk, under the root or its `ReVOS/`:
 `meta_expressions_{split}_.json` (train, valid; with this underscore), `mask_dict.json`, perhaps
 `mask_dict_foreground.json`, frames in `JPEGImages/{video}/` or `{video}/`. Quirks: a video's folder has a slash in its
-name; `type_id` 0 is a referring expression, 1 a reasoning one, 2 one without a valid object.
+name; `type_id` 0 is a referring expression, 1 a reasoning one, 2 one without a valid object. Generated clips
+(`maskselect make_scenes --clips`) have this format, with the further key `kind` of an expression.
 
 **MeViS** (https://github.com/henghuiding/MeViS, CC BY-NC-SA 4.0): train, valid_u (with masks) and valid. On disk, under
 the root or its `MeViS/` or `mevis/`: `{split}/meta_expressions.json`, `{split}/mask_dict.json`,
@@ -149,7 +150,7 @@ class RefDavis17Dataset(VideoDataset):
 
 
 class RevosDataset(VideoDataset):
-    """Samples of ReVOS. Splits: train or valid."""
+    """Samples of ReVOS. Splits: train or valid; of generated clips those of `scenes.spec`."""
 
     def __init__(self, root: str | Path, split: str = "valid") -> None:
         page = "get it from https://github.com/cilinyan/ReVOS-api"
@@ -170,6 +171,8 @@ class RevosDataset(VideoDataset):
         kind = expression.get("type_id", 0)
         if kind not in _KINDS:
             raise ValueError(f"type_id is {str(kind)[:20]!r}; expected 0, 1 or 2")
+        tag = expression.get("kind", "")  # of our own clips; the published files have no such key
+        sample = replace(sample, tag=tag if isinstance(tag, str) else "")
         return _by_annotations(sample, self.masks, expression, _KINDS[kind], self._foreground_of(sample))
 
     def _foreground_of(self, sample: VideoSample) -> RleMasks:

@@ -49,6 +49,9 @@ def _overlap(one: TrainingData, dataset: str, split: str, seed: int, images: lis
     if one.dataset in GENERATED:
         same = dataset in GENERATED and (one.split, one.seed) == (split, seed)
         return [f"{who} was trained on the scenes of split {split}, seed {seed}"] if same else []
+    if "scenes-clips" in (one.dataset, dataset):
+        same = (one.dataset, one.split, one.seed) == (dataset, split, seed)
+        return [f"{who} was trained on the clips of split {split}, seed {seed}"] if same else []
     if (one.dataset, one.split) == (dataset, split):
         return [f"{who} was trained on this very split, {dataset} {split}"]
     trained, evaluated = CATALOG.get(one.dataset), CATALOG.get(dataset)

@@ -92,6 +92,29 @@ class HubWeights(Mapping[str, Tensor]):
         return self._open[1]
 
 
+class Renamed(Mapping[str, Tensor]):
+    """Tensors of a release by our names; each is read at every access and not kept.
+
+    Args:
+        weights: by foreign name.
+        names: the foreign name for each of our names.
+        prefix: only names that begin with it, without it.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], names: Mapping[str, str], prefix: str = "") -> None:
+        self._weights = weights
+        self._names = {own.removeprefix(prefix): name for own, name in names.items() if own.startswith(prefix)}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._weights[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file that holds an object.
 

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AddedToken, LlamaTokenizer, LlavaConfig, PreTrainedTokenizerBase
+from transformers import AddedToken, LlamaTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from maskselect.backends.optional import installing
 
@@ -28,19 +28,26 @@ def check_finite(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def write_weights(folder: Path, tensors: Mapping[str, Tensor], config: LlavaConfig, shard: str = SHARD) -> None:
+def write_weights(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: PreTrainedConfig,
+    shard: str = SHARD,
+    network: str = "LlavaForConditionalGeneration",
+) -> None:
     """Write config.json, and model.safetensors or its shards with their index; every tensor keeps its dtype.
 
     Args:
         folder: an existing folder.
         tensors: by transformers' names, mapped from disk or not.
-        config: of the LLaVA.
+        config: of the network.
         shard: maximum size of a file.
+        network: its class.
 
     Raises:
         ValueError: for a tensor that `check_finite` refuses.
     """
-    config.architectures = ["LlavaForConditionalGeneration"]
+    config.architectures = [network]
     config.dtype = str(tensors["lm_head.weight"].dtype).removeprefix("torch.")
     config.save_pretrained(folder)
     # By sizes alone: tensors that share memory, such as views of one flat buffer, would all go into one shard.

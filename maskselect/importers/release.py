@@ -1,14 +1,24 @@
-"""The config and the card of a released system: what its importers share."""
+"""The config and the card of a released system, and its mask tokenizer: what importers share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from maskselect.backends.config_tree import Node, arguments_of, changed, path_of
+from maskselect.importers.llava_folder import check_finite
 from maskselect.systems.loading import BESIDE
+from maskselect.tokens.mask_tokenizer import MaskTokenizer
 
 THRESHOLD = 0.5
 """Selection threshold of a release: IoP in LLM-Seg's validators; not published for RAS."""
+
+TOKENIZER = "reader.mask_tokenizer."
+"""Prefix of the mask tokenizer in a system."""
+
+_PROJECTOR = "model.multi_modal_projector.linear_"
 
 
 def system_task(
@@ -41,8 +51,9 @@ def release_card(
     imported: Mapping[str, Any],
     without: tuple[str, ...] = (),
     threshold: float = THRESHOLD,
+    folder: str = "llava",
 ) -> dict[str, Any]:
-    """The card of an imported checkpoint, whose LLaVA is the folder `llava` beside it.
+    """The card of an imported checkpoint, whose language model is a folder beside it.
 
     Args:
         system: kind of the system.
@@ -52,9 +63,10 @@ def release_card(
         imported: counts and assumptions of the import.
         without: arguments of the language model to leave out.
         threshold: selection threshold.
+        folder: name of the language model's folder.
     """
     task = config["model"]["task"]
-    lmm = changed(arguments_of(task)["lmm"], without=without, model=f"{BESIDE}/llava")
+    lmm = changed(arguments_of(task)["lmm"], without=without, model=f"{BESIDE}/{folder}")
     return {
         "system": system,
         "name": name,
@@ -64,3 +76,24 @@ def release_card(
         "source": str(source),
         "imported": dict(imported),
     }
+
+
+def mask_tokenizer(own: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    """The mask tokenizer of a release that has none, by names in the system.
+
+    Its projector is that of the image. Features stay as they are, and pre-tokens are zero.
+
+    Args:
+        own: gives a tensor of the language model by its name there.
+
+    Raises:
+        ValueError: for a tensor that `check_finite` refuses.
+    """
+    width, channels = own(f"{_PROJECTOR}1.weight").shape
+    tensors = MaskTokenizer(channels, width).state_dict()
+    tensors |= {"fitted": torch.tensor(True), "pre": torch.zeros_like(tensors["pre"])}
+    for layer, place in ((1, 0), (2, 2)):
+        for kind in ("weight", "bias"):
+            name = f"{_PROJECTOR}{layer}.{kind}"
+            tensors[f"projector.{place}.{kind}"] = check_finite(name, own(name))
+    return {TOKENIZER + name: tensor for name, tensor in tensors.items()}

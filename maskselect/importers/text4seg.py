@@ -10,12 +10,11 @@ A release has no references. A reference becomes what the image's projector make
 which nothing was trained on.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from maskselect.backends import checkpoints
@@ -23,22 +22,19 @@ from maskselect.backends.config_tree import arguments_of, changed
 from maskselect.backends.configs import read_configs
 from maskselect.backends.name_map import ImportReport
 from maskselect.importers.adapters import CONFIG, TRANSFORMERS, AdaptedWeights, Adapters, read_adapters
-from maskselect.importers.hub_folder import HubWeights, read_json
+from maskselect.importers.hub_folder import HubWeights, Renamed, read_json
 from maskselect.importers.llava import plan_llava, write_llava
-from maskselect.importers.llava_folder import SHARD, check_finite, read_tokenizer, write_tokenizer, write_weights
+from maskselect.importers.llava_folder import SHARD, read_tokenizer, write_tokenizer, write_weights
 from maskselect.importers.llava_names import ORIGINAL
-from maskselect.importers.release import release_card, system_task
+from maskselect.importers.release import mask_tokenizer, release_card, system_task
 from maskselect.ops.atomic import atomic_folder, refuse_filled
 from maskselect.systems.text4seg import Text4Seg
-from maskselect.tokens.mask_tokenizer import MaskTokenizer
 
 WHAT, EXAMPLE = "Text4Seg on LLaVA-1.5", "lmc22/text4seg-llava-7b-p24"
 
 GRID = 24
 """Side of the grid of the release on the hub; no file of it says so."""
 
-_TOKENIZER = "reader.mask_tokenizer."
-_PROJECTOR = "model.multi_modal_projector.linear_"
 _SHOWN = 8  # tensors that an error names
 
 
@@ -90,7 +86,7 @@ def import_text4seg(
     with atomic_folder(destination, durable=True) as new:
         (new / "llava").mkdir()
         write(new / "llava", shard)
-        checkpoints.write_checkpoint(new / "text4seg.safetensors", _mask_tokenizer(weights), card, stored=None)
+        checkpoints.write_checkpoint(new / "text4seg.safetensors", mask_tokenizer(weights.own), card, stored=None)
     return report, told
 
 
@@ -157,39 +153,7 @@ def _plan(
     words = read_tokenizer(tokenizer)
 
     def write(new: Path, shard: str) -> None:
-        write_weights(new, _Renamed(weights, names), config, shard)
+        write_weights(new, Renamed(weights, names), config, shard)
         write_tokenizer(new, words)
 
     return write, report
-
-
-class _Renamed(Mapping[str, Tensor]):
-    """Tensors by their own names; each is made at every access and not kept."""
-
-    def __init__(self, weights: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
-        self._weights, self._names = weights, names
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._weights[self._names[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def _mask_tokenizer(weights: AdaptedWeights) -> dict[str, Tensor]:
-    """The mask tokenizer, whose projector is that of the image; features stay as they are, and pre-tokens are zero.
-
-    Raises:
-        ValueError: for a tensor that `check_finite` refuses.
-    """
-    width, channels = weights.own(f"{_PROJECTOR}1.weight").shape
-    tensors = MaskTokenizer(channels, width).state_dict()
-    tensors |= {"fitted": torch.tensor(True), "pre": torch.zeros_like(tensors["pre"])}
-    for layer, place in ((1, 0), (2, 2)):
-        for kind in ("weight", "bias"):
-            name = f"{_PROJECTOR}{layer}.{kind}"
-            tensors[f"projector.{place}.{kind}"] = check_finite(name, weights.own(name))
-    return {_TOKENIZER + name: tensor for name, tensor in tensors.items()}

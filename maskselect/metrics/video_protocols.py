@@ -38,6 +38,8 @@ VIDEO_PROTOCOLS: dict[str, VideoProtocol] = {
         VideoProtocol("ref-youtube-vos"),
         # ReVOS (VISA, arXiv 2407.11325): types 0 and 1 have the same weight, type 2 is left out.
         VideoProtocol("revos", ("referring", "reasoning"), frozenset({2}), rounded=True, robustness=True),
+        # Generated clips: the mean over all prompts with a target; the report has N-acc of the others.
+        VideoProtocol("scenes-clips", ("referring and reasoning",), frozenset({2})),
     )
 }
 

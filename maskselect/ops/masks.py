@@ -115,3 +115,24 @@ def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     if len(logits) == 0:
         return logits.new_zeros(0, *size)
     return F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def unpadded_logits(logits: Tensor, side: int, inner: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Mask logits of a padded square at the size of the picture in its top left corner: (N, h, w) to (N, *size).
+
+    Args:
+        logits: of the whole square.
+        side: of the square in pixels of the network's input.
+        inner: height and width of the picture in the square, in the same pixels.
+        size: height and width of the picture itself.
+    """
+    return upsample_logits(upsample_logits(logits, (side, side))[:, : inner[0], : inner[1]], size)
+
+
+def mean_inside(logits: Tensor, eps: float = 1e-6) -> Tensor:
+    """Mean probability of the pixels inside each mask: logits (N, H, W), inside above 0, to (N,); 0 for an empty mask.
+
+    Mask2Former (arXiv 2112.01527) multiplies the score of a mask by it.
+    """
+    inside = (logits > 0).flatten(1)
+    return (logits.sigmoid().flatten(1) * inside).sum(1) / (inside.sum(1) + eps)

@@ -55,9 +55,20 @@ def print_video_report(report: dict[str, Any]) -> None:
     for name, value in report["metrics"]["overall"].items():
         if name != "samples":
             table.add_row(name, _cell(value))
+    if absent := report.get("no_target"):
+        table.add_row("N-acc", _cell(absent["N-acc"]))
+    table.add_section()
+    for part, metrics in report.get("by_part", {}).items():
+        table.add_row(f"J&F, {part}", _cell(metrics["J&F"]))
     samples = counted(report["samples"], "sample")
-    print_table(table, f"{report['model']} on {report['dataset']} {report['split']}: {samples}")
+    title = f"{report['model']} on {report['dataset']} {report['split']}: {samples}"
+    if reason := report.get("no_metrics"):
+        console().print(f"{title}; {reason}", markup=False)
+    else:
+        print_table(table, title)
     _print_texts(report)
+    for sentence in report.get("overlap", []):
+        console().print(f"Beware: {sentence}.", markup=False)
 
 
 def print_semantic_report(report: dict[str, Any]) -> None:

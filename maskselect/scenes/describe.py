@@ -2,7 +2,7 @@
 
 import random
 
-from maskselect.scenes.facts import Judge, SceneFacts, Verdict, either
+from maskselect.scenes.facts import JudgedFacts, Verdict, both, either
 from maskselect.scenes.phrases import Anchor, Ask, Clause, Noun
 from maskselect.scenes.spec import CATEGORIES, COLOURS, HELD_OUT_PAIRS, SIZES, TEXTURES
 
@@ -10,16 +10,16 @@ HELD_OUT = frozenset(HELD_OUT_PAIRS)
 
 
 class Describer:
-    """Draws descriptions of a scene's objects.
+    """Draws descriptions of the objects of a scene or clip.
 
     Args:
-        facts: measured scene with at least one object.
+        facts: of at least one object.
         rng: source of chance.
         split: one of SPLITS; "train" bans HELD_OUT_PAIRS, "test-words" favours them.
     """
 
-    def __init__(self, facts: SceneFacts, rng: random.Random, split: str) -> None:
-        self.judge = Judge(facts)
+    def __init__(self, facts: JudgedFacts, rng: random.Random, split: str) -> None:
+        self.judge = facts.judge()
         self.rng = rng
         self.banned = HELD_OUT if split == "train" else frozenset()
         favour = 4 if split == "test-words" else 1
@@ -65,17 +65,19 @@ class Describer:
         return self.noun(empty and draw < 0.7, 0) if draw < 0.85 else self.noun(False, 1, category=False)
 
     def fits(self, noun: Noun) -> Verdict:
-        """The objects that `noun` describes; always certain."""
-        members = self.judge.all
+        """The objects that `noun` describes; always certain in a scene."""
+        yes = possible = self.judge.all
         for word in (noun.category, noun.texture, noun.size):
             if word:
-                members &= self.judge.attribute(word)[0]
+                yes, possible = both((yes, possible), self.judge.attribute(word))
         if noun.colour:
-            colours = self.judge.attribute(noun.colour)[0]
-            members &= colours | (self.judge.attribute(noun.either)[0] if noun.either else 0)
+            colours = self.judge.attribute(noun.colour)
+            if noun.either:
+                colours = either(colours, self.judge.attribute(noun.either))
+            yes, possible = both((yes, possible), colours)
         if noun.without:
-            members &= ~self.judge.attribute(noun.without)[0]
-        return members, members
+            yes, possible = both((yes, possible), self.judge.negate(self.judge.attribute(noun.without)))
+        return yes, possible
 
     def anchor(self, reference: bool, index: int = -1) -> Anchor | None:
         """An object as anchor, by reference or by a description that fits no other object."""
@@ -89,7 +91,7 @@ class Describer:
         for noun in options:
             if noun.size == "medium":
                 continue
-            if self.fits(noun)[0] == 1 << k and not any(pair in self.banned for pair in _pairs(noun)):
+            if self.fits(noun) == (1 << k, 1 << k) and not any(pair in self.banned for pair in _pairs(noun)):
                 return Anchor(k, noun)
         return None
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -85,6 +86,23 @@ class SceneFacts:
     def words(self, k: int) -> tuple[str, str, str, str]:
         """Category, colour, texture and size of object `k`."""
         return CATEGORIES[self.category[k]], COLOURS[self.colour[k]], TEXTURES[self.texture[k]], SIZES[self.size[k]]
+
+    def judge(self) -> "Judge":
+        """The predicates over the scene."""
+        return Judge(self)
+
+
+class JudgedFacts(Protocol):
+    """Facts that prompts can be drawn from: of a scene, or of a clip."""
+
+    @property
+    def count(self) -> int:
+        """Number of objects."""
+        ...
+
+    def judge(self) -> "Judge":
+        """The predicates over the facts."""
+        ...
 
 
 def _areas(index: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -174,7 +192,7 @@ class Judge:
         self._cache: dict[tuple[str, int, int], Verdict] = {}
 
     def attribute(self, word: str) -> Verdict:
-        """The objects of a category, colour, texture or size; always certain."""
+        """The objects of a category, colour, texture or size; always certain in a scene."""
         members = self._attribute.get(word, 0)
         return members, members
 

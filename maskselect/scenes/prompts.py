@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from maskselect.scenes.describe import Describer
-from maskselect.scenes.facts import CORNERS, EXTREMES, SIDES, SceneFacts, Verdict, bits, both, either
+from maskselect.scenes.facts import CORNERS, EXTREMES, SIDES, JudgedFacts, Verdict, bits, both, either
 from maskselect.scenes.phrases import Ask, Clause, Noun
 from maskselect.scenes.sentences import Voice, say, say_special
 from maskselect.scenes.spec import COLOURS, KINDS, SPLITS, ScenePrompt
@@ -54,7 +54,7 @@ class Draft(NamedTuple):
 
 
 def draw_prompts(
-    facts: SceneFacts,
+    facts: JudgedFacts,
     count: int,
     rng: np.random.Generator,
     split: str,
@@ -108,7 +108,7 @@ def kind_weights(shares: Mapping[str, float], reference_share: float) -> tuple[l
 class Writer(Describer):
     """Draws prompts about one scene."""
 
-    def __init__(self, facts: SceneFacts, rng: random.Random, split: str) -> None:
+    def __init__(self, facts: JudgedFacts, rng: random.Random, split: str) -> None:
         super().__init__(facts, rng, split)
         self.voice = Voice(rng, split)
         self.recipes: dict[str, Callable[[_Want], Draft | None]] = {

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from maskselect.scenes.describe import Describer
-from maskselect.scenes.facts import SceneFacts, Verdict, bits, both
+from maskselect.scenes.facts import JudgedFacts, Verdict, bits, both
 from maskselect.scenes.figures import FIGURES
 from maskselect.scenes.phrases import CLAUSES, REF, Ask, Clause, Forms, Noun
 from maskselect.scenes.prompts import BESIDE, POSITIONS
 from maskselect.scenes.properties import PROPERTIES
-from maskselect.scenes.sentences import Voice, head, plural, say
+from maskselect.scenes.sentences import Voice, agreeing, head, plural, say
 from maskselect.scenes.spec import CATEGORIES, SPLITS, ScenePrompt
 from maskselect.scenes.templates import FIGURE_NOUNS, TAILS, TEMPLATES, THING_NOUNS
 
@@ -41,7 +41,7 @@ class ReasoningPair(NamedTuple):
 
 
 def draw_reasoning(
-    facts: SceneFacts,
+    facts: JudgedFacts,
     count: int,
     rng: np.random.Generator,
     split: str,
@@ -91,7 +91,7 @@ def _half(forms: Forms, held: bool) -> tuple[str, ...]:
 class _Writer(Describer):
     """Draws pairs about one scene."""
 
-    def __init__(self, facts: SceneFacts, rng: random.Random, split: str) -> None:
+    def __init__(self, facts: JudgedFacts, rng: random.Random, split: str) -> None:
         super().__init__(facts, rng, split)
         self.voice = Voice(rng, split)
         self.new_templates, self.new_phrases = split.startswith("test"), split == "test-words"
@@ -152,9 +152,9 @@ class _Writer(Describer):
             text = text.replace("{nouns}", self._described(ask, plural(word), True, spread))
         text = text.replace("{tail}", self._tail(ask, many) if _says_more(ask) else "")
         for slot, several in (("{trait1}", False), ("{traits}", True), ("{trait}", many)):
-            text = text.replace(slot, _agreeing(phrase, several))
+            text = text.replace(slot, agreeing(phrase, several))
         text = text.replace("{Reason}", phrase[0].upper() + phrase[1:]).replace(f"{{{kind}}}", phrase)
-        return self._dressed(_agreeing(text, many))
+        return self._dressed(agreeing(text, many))
 
     def _described(self, ask: Ask, word: str, many: bool, spread: bool) -> str:
         """`word` with all conditions but the category: "red things on the left"."""
@@ -163,7 +163,7 @@ class _Writer(Describer):
         for clause in ask.clauses:
             form = self.voice.pick(CLAUSES[clause.key]).removeprefix("that {is} ")
             parts.append(form.replace("{0}", REF))
-        return _agreeing(" ".join(parts), many)
+        return agreeing(" ".join(parts), many)
 
     def _tail(self, ask: Ask, many: bool) -> str:
         ones = "the " + self._described(ask, "ones" if many else "one", many, not ask.clauses)
@@ -185,10 +185,3 @@ def _suits(template: str, ask: Ask) -> bool:
     if ask.clauses and _AMBIGUOUS.search(template):
         return False
     return not _says_more(ask) or any(slot in template for slot in _SLOTS)
-
-
-def _agreeing(text: str, many: bool) -> str:
-    """`text` with its verbs in the singular or the plural."""
-    for slot, (one, several) in {"is": ("is", "are"), "has": ("has", "have"), "s": ("s", ""), "es": ("es", "")}.items():
-        text = text.replace(f"{{{slot}}}", several if many else one)
-    return text

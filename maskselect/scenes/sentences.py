@@ -2,6 +2,7 @@
 
 import random
 
+from maskselect.scenes.motion_phrases import MOTION_CLAUSES, MOTION_EXTREME_AFTER, MOTION_EXTREME_WORDS
 from maskselect.scenes.phrases import (
     AFTER,
     CATEGORY_NAMES,
@@ -25,6 +26,11 @@ from maskselect.scenes.phrases import (
     Noun,
 )
 from maskselect.scenes.unknown_words import UNKNOWN_PLURALS
+
+_CLAUSES = CLAUSES | MOTION_CLAUSES
+_EXTREME_WORDS = EXTREME_WORDS | MOTION_EXTREME_WORDS
+_EXTREME_AFTER = EXTREME_AFTER | MOTION_EXTREME_AFTER
+_AGREEING = {"is": ("is", "are"), "has": ("has", "have"), "does": ("does", "do"), "s": ("s", ""), "es": ("es", "")}
 
 
 class Voice:
@@ -115,7 +121,7 @@ def anchor_text(voice: Voice, anchor: Anchor) -> str:
 
 def say(ask: Ask, answers: int, voice: Voice) -> tuple[str, tuple[int, ...]]:
     """The sentence of `ask` with `answers` targets, and the object index of each placeholder."""
-    forms = [(voice.pick(CLAUSES[c.key]), c) for c in ask.clauses]
+    forms = [(voice.pick(_CLAUSES[c.key]), c) for c in ask.clauses]
     # Relative clauses are last: "mugs on the left that are larger than ...".
     if len(forms) > 1:
         forms = [(form.removeprefix("that {is} "), clause) for form, clause in forms]
@@ -175,11 +181,11 @@ def _sentence(ask: Ask, answers: int, voice: Voice, posts: list[str]) -> str:
 
 
 def _extreme(ask: Ask, noun: Noun, voice: Voice, posts: list[str]) -> str:
-    if posts or voice.chance(0.6):
+    if ask.extreme in _EXTREME_WORDS and (posts or voice.chance(0.6)):
         text, after = head(voice, noun, False, spread=not posts)
-        return "the " + _tail(f"{voice.choose(EXTREME_WORDS[ask.extreme])} {text}", after + posts, False, voice)
+        return "the " + _tail(f"{voice.choose(_EXTREME_WORDS[ask.extreme])} {text}", after + posts, False, voice)
     text, after = head(voice, noun, False, spread=False)
-    form = voice.pick(EXTREME_AFTER[ask.extreme])
+    form = voice.pick(_EXTREME_AFTER[ask.extreme])
     return "the " + _tail(text, [*after, form], False, voice)
 
 
@@ -221,7 +227,14 @@ def _tail(text: str, posts: list[str], many: bool, voice: Voice) -> str:
             same = post.startswith("the same")
             text += (" that {is} " if same else " " if relative else " and ") + post
             before = "that" if relative or same else before
-    return text.replace("{is}", "are" if many else "is").replace("{has}", "have" if many else "has")
+    return agreeing(text, many)
+
+
+def agreeing(text: str, many: bool) -> str:
+    """`text` with its verbs in the singular or the plural: "{is}", "{has}", "{does}", "{s}", "{es}"."""
+    for slot, (one, several) in _AGREEING.items():
+        text = text.replace(f"{{{slot}}}", several if many else one)
+    return text
 
 
 def _framed(text: str, many: bool, voice: Voice) -> str:

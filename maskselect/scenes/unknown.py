@@ -11,7 +11,7 @@ import random
 
 import numpy as np
 
-from maskselect.scenes.facts import SceneFacts
+from maskselect.scenes.facts import JudgedFacts
 from maskselect.scenes.phrases import Anchor, Ask, Clause, Noun
 from maskselect.scenes.prompts import KIND_SHARES, Writer, kind_weights
 from maskselect.scenes.sentences import say
@@ -28,7 +28,7 @@ _TRIES = 12
 
 
 def draw_unknown(
-    facts: SceneFacts, count: int, rng: np.random.Generator, split: str, reference_share: float = 0.28
+    facts: JudgedFacts, count: int, rng: np.random.Generator, split: str, reference_share: float = 0.28
 ) -> list[ScenePrompt]:
     """Draw `count` different prompts with unknown words, of the kinds in UNKNOWN_SHARES.
 
@@ -59,7 +59,7 @@ class _Writer(Writer):
     """Draws prompts with unknown words about a scene."""
 
     def __init__(
-        self, facts: SceneFacts, rng: random.Random, split: str, nouns: tuple[str, ...], adjectives: tuple[str, ...]
+        self, facts: JudgedFacts, rng: random.Random, split: str, nouns: tuple[str, ...], adjectives: tuple[str, ...]
     ) -> None:
         super().__init__(facts, rng, split)
         self.nouns, self.adjectives = nouns, adjectives

@@ -67,3 +67,36 @@ class TextBatch(ByValue):
     references: list[list[Tensor]]
     cells: list[Tensor] | None = None
     kept: list[Tensor] | None = None
+
+
+@dataclass(eq=False, repr=False)
+class InstructBatch(ByValue):
+    """Key frames with prompts, and the frames around them, for InstructSeg. Not frozen, as above.
+
+    A picture is a key frame without others around it. s is the side of `frames`.
+
+    Attributes:
+        frames: (F, 3, s, s) uint8 RGB, all frames of all B items, squares without padding.
+        keys: the number of each key frame in `frames`.
+        around: for each item the numbers of the frames around its key frame.
+        pictures: (B, 3, S, S) uint8, each key frame in the top left corner of a grey square.
+        objects: for each item all annotated masks that are visible on its key frame, (M, S, S) bool.
+        prompts: for each item its prompts.
+        targets: for each item and prompt the numbers of the targets among `objects`.
+        references: for each item and prompt the reference masks, (R, h, w) bool over all of their frame.
+        reference_frames: for each item and prompt the number of each reference's frame in `frames`.
+        replies: for each item and prompt the words that precede the mask in the answer; "" for none.
+        words: for each item pairs of question and answer in words.
+    """
+
+    frames: Tensor
+    keys: list[int]
+    around: list[list[int]]
+    pictures: Tensor
+    objects: list[Tensor]
+    prompts: list[list[str]]
+    targets: list[list[tuple[int, ...]]]
+    references: list[list[Tensor]]
+    reference_frames: list[list[list[int]]]
+    replies: list[list[str]]
+    words: list[list[tuple[str, str]]]

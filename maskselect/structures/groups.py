@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -45,6 +45,7 @@ class Query:
         labels: the label of each target, for a prompt that lists classes (`systems/text_questions.py`); else None.
         answer: the words that answer a prompt in quotation marks, which asks for no mask; else None.
         group: the kind of question, for systems that put the prompt into a sentence; None if its form decides.
+        reference_frames: for each reference the frame of the clip on which it is given; empty for a picture.
     """
 
     text: str
@@ -53,6 +54,7 @@ class Query:
     labels: tuple[str, ...] | None = field(default=None, kw_only=True)
     answer: str | None = field(default=None, kw_only=True)
     group: QuestionGroup | None = field(default=None, kw_only=True)
+    reference_frames: tuple[int, ...] = field(default=(), kw_only=True)
 
 
 class GroupSource(Protocol):
@@ -98,6 +100,15 @@ class TextSource(GroupSource, Protocol):
         ...
 
 
+@runtime_checkable
+class GroupMixture(Protocol):
+    """Several sources as one."""
+
+    def find(self, item: int) -> tuple[Any, int]:
+        """The source of an item, perhaps of clips, and the number of the item in it."""
+        ...
+
+
 class CandidateSource(Protocol):
     """Makes candidates from annotated masks, instead of a proposer."""
 
@@ -127,6 +138,14 @@ class PrepareSettings:
     proposals: Path | None = None
 
 
+class NamedItems(Protocol):
+    """What a source of pictures and a source of clips have in common for messages."""
+
+    def image_id(self, item: int) -> str:
+        """Id of an item."""
+        ...
+
+
 class UnusableImageError(ValueError):
     """An image of a source whose file or annotations cannot be read, or that has no candidates.
 
@@ -134,7 +153,7 @@ class UnusableImageError(ValueError):
         image: its id, or its number when the id cannot be read either.
     """
 
-    def __init__(self, source: GroupSource, item: int, error: BaseException) -> None:
+    def __init__(self, source: NamedItems, item: int, error: BaseException) -> None:
         try:
             self.image = source.image_id(item)
         except (ValueError, OSError):
@@ -143,7 +162,7 @@ class UnusableImageError(ValueError):
 
 
 @contextmanager
-def using(source: GroupSource, item: int) -> Iterator[None]:
+def using(source: NamedItems, item: int) -> Iterator[None]:
     """Context that turns a ValueError or OSError into an UnusableImageError that names the image."""
     try:
         yield

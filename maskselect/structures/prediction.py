@@ -316,7 +316,7 @@ class ClipGroup(ByValue):
         """The group for JSON: frames, fps, size [H, W], prompt, and objects with one RLE or None per frame."""
         objects = []
         for number, score in enumerate(self.scores):
-            masks = [self.objects.get(number, frame) for frame in range(len(self.clip))]
+            masks = (self.objects.get(number, frame) for frame in range(len(self.clip)))  # one at a time
             runs = [None if mask is None or not mask.any() else rle.encode(mask[None])[0] for mask in masks]
             objects.append({"id": number + 1, "score": round(float(score), 6), "segmentations": runs})
         size = list(self.clip.size)

@@ -337,6 +337,17 @@ class Preparer(Protocol):
 
 
 @runtime_checkable
+class ClipPreparer(Preparer, Protocol):
+    """A preparer whose sources may be of clips.
+
+    Attributes:
+        frames_around: number of frames that an item of a clip has beside its key frame.
+    """
+
+    frames_around: int
+
+
+@runtime_checkable
 class StoringPreparer(Preparer, Protocol):
     """A preparer that caches the output of frozen parts, which can then be computed before training."""
 

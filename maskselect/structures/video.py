@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskselect.structures.clip import Clip
+
 
 class FrameMasks(Protocol):
     """One mask per frame, read on demand. Cheap to pickle."""
@@ -20,13 +22,21 @@ class FrameMasks(Protocol):
 
 
 @dataclass(frozen=True)
+class VideoReference:
+    """A reference of an expression: the mask of `masks` on one frame."""
+
+    masks: FrameMasks
+    frame: int
+
+
+@dataclass(frozen=True)
 class VideoSample:
     """One expression.
 
     Attributes:
         video_id, sample_id: as published; the latter is "video/expression".
         prompt: the expression.
-        frames: image files in order.
+        frames: image files in order; empty if `clip` has the frames.
         frame_names: their names without suffix, for submitted answers.
         size: (H, W).
         kind: "referring", "reasoning" or "none" in ReVOS, else "".
@@ -34,6 +44,9 @@ class VideoSample:
         masks: of the objects together; None if they are not public.
         foreground: every annotated object of the video, for R; None in data sets without R.
         void: pixels that are not counted, or None.
+        tag: a finer kind of prompt, for the report; "" if the data set has none.
+        clip: the frames, if they are not in files.
+        references: for each `<mask-ref>` of the prompt.
     """
 
     video_id: str
@@ -47,6 +60,9 @@ class VideoSample:
     masks: FrameMasks | None = None
     foreground: FrameMasks | None = None
     void: FrameMasks | None = None
+    tag: str = ""
+    clip: Clip | None = None
+    references: tuple[VideoReference, ...] = ()
 
 
 def stacked(masks: FrameMasks) -> Tensor:

@@ -31,7 +31,7 @@ from maskselect.structures.groups import PrepareSettings
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import LanguageModel, Prompter, Proposer
 from maskselect.structures.sample import Prompt
-from maskselect.systems.linking import Links
+from maskselect.systems.linking import Links, frame_numbers
 from maskselect.systems.preparing import CandidatePreparer
 from maskselect.systems.reading import Reader
 
@@ -182,7 +182,7 @@ class CandidateSystem(nn.Module):
         clip = reading.clip
         references = self._references_of(clip, prompts)
         links = [Links(len(clip), clip.size) for _ in prompts]
-        for number in range(len(clip)):
+        for number in frame_numbers(clip):
             frame = self.read(clip[number])
             assert isinstance(frame, PictureReading)
             relative = frame.features - frame.features.mean(0, keepdim=True)

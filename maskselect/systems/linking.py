@@ -3,16 +3,25 @@
 Shape letters: M masks of a frame, O objects, C feature channels.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.structures.answer import Answer
-from maskselect.structures.clip import ClipMasks
+from maskselect.structures.clip import Clip, ClipMasks
 
 LEAST_AFFINITY = 0.5
 """Minimum of the affinity: IoU with the object's last mask plus cosine similarity of features."""
+
+
+def frame_numbers(clip: Clip) -> Iterator[int]:
+    """The numbers of all frames, with a line of progress on a terminal."""
+    from maskselect.backends.progress import track  # noqa: PLC0415  slow to import
+
+    yield from track(range(len(clip)), len(clip), "Answering", "frames")
 
 
 class Links:

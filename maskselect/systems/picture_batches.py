@@ -4,6 +4,7 @@ Shape letters: H, W size of a picture, S side of the square, M annotated masks.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 from maskselect.ops.masks import pad_to_square, resize_nearest
 from maskselect.structures.batches import MaskBatch, TextBatch
 from maskselect.structures.groups import GroupSource, TextSource, using
+
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -115,12 +118,12 @@ def squared_image(image: np.ndarray, side: int) -> tuple[Tensor, tuple[int, int]
     return pad_to_square(resized_image(image, size)).contiguous(), size
 
 
-def resized_image(image: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """(H, W, 3) uint8 to (3, h, w) uint8, bilinear and antialiased; the aspect may change."""
+def resized_image(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
+    """(H, W, 3) uint8 to (3, h, w) uint8, antialiased; the aspect may change."""
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     if size == image.shape[:2]:
         return pixels
-    scaled = F.interpolate(pixels[None].float(), size, mode="bilinear", antialias=True, align_corners=False)[0]
+    scaled = F.interpolate(pixels[None].float(), size, mode=interpolation, antialias=True, align_corners=False)[0]
     return scaled.round().clamp(0, 255).to(torch.uint8)
 
 

@@ -26,6 +26,8 @@ class Tokens:
         images: image tokens, (B, T, D); T may be 0.
         references: mask tokens of the references of all prompts of an image, padded with zeros, (B, R, D).
         grids: for each image rows and columns of its tokens, which are the first of the T; None without grids.
+        temporal: tokens of the video perceiver for all prompts of an image, (B, V, D); None without a perceiver.
+        mask_queries: learned mask tokens, (Q, D), the same for all images; None if the language model reads none.
     """
 
     candidates: Tensor
@@ -33,6 +35,8 @@ class Tokens:
     images: Tensor
     references: Tensor
     grids: list[tuple[int, int]] | None = None
+    temporal: Tensor | None = None
+    mask_queries: Tensor | None = None
 
 
 class Reader(nn.Module):
@@ -166,18 +170,25 @@ class Reader(nn.Module):
         """
         if owners is None:
             owners = torch.arange(len(rows.kinds), device=rows.kinds.device)
-        text_ids = torch.where(rows.kinds == Slot.TEXT, rows.values, 0)
+        text_ids = torch.where(sequence.is_text(rows.kinds), rows.values, 0)
         out = self.lmm.embed(text_ids)
         for slot, source in (
             (Slot.IMAGE, tokens.images),
             (Slot.CANDIDATE, tokens.candidates),
             (Slot.ANSWER, tokens.candidates),
             (Slot.REFERENCE, tokens.references),
+            (Slot.TEMPORAL, tokens.candidates[:, :0] if tokens.temporal is None else tokens.temporal),
         ):
             out = sequence.scatter(out, rows, slot, source, owners)
-        for slot, pre in ((Slot.POOL_PRE, self.mask_tokenizer.pool_pre), (Slot.REF_PRE, self.mask_tokenizer.ref_pre)):
-            if pre is not None:
-                out = sequence.scatter(out, rows, slot, pre.expand(1, 1, -1), torch.zeros_like(owners))
+        queries = tokens.candidates.new_zeros(0, out.shape[-1]) if tokens.mask_queries is None else tokens.mask_queries
+        for slot, learned in (
+            (Slot.POOL_PRE, self.mask_tokenizer.pool_pre),
+            (Slot.REF_PRE, self.mask_tokenizer.ref_pre),
+            (Slot.MASK_QUERY, queries),
+        ):
+            if learned is not None:
+                shared = learned.reshape(1, -1, out.shape[-1])
+                out = sequence.scatter(out, rows, slot, shared, torch.zeros_like(owners))
         row, column = torch.nonzero(rows.cells, as_tuple=True)
         return out.index_put((row, column), self.places(rows.cells[row, column]), accumulate=True) if len(row) else out
 

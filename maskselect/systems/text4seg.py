@@ -15,20 +15,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from maskselect.backends import checkpoints, needs
 from maskselect.backends.weightless import reads_weights
 from maskselect.codecs import labels as label_texts
 from maskselect.heads.binary import BinaryHead
-from maskselect.lmm.lora import fit_adapters
 from maskselect.ops.pooling import cell_weights
 from maskselect.structures.answer import Answer
 from maskselect.structures.batches import TextBatch
@@ -41,7 +39,8 @@ from maskselect.structures.protocols import LanguageModel
 from maskselect.structures.sample import Prompt
 from maskselect.systems import text_questions
 from maskselect.systems.answering import forced_answers, generate_texts
-from maskselect.systems.linking import Links
+from maskselect.systems.language_system import LanguageSystem, grid_of
+from maskselect.systems.linking import Links, frame_numbers
 from maskselect.systems.picture_batches import TextItem, collate_texts, resized_image
 from maskselect.systems.reading import Reader, batch_without_candidates
 from maskselect.systems.scoring import ReadImages, in_passes, read_images
@@ -50,11 +49,7 @@ from maskselect.systems.writing import GrammarProcessor, TokenTexts
 from maskselect.tokens.mask_tokenizer import MaskTokenizer
 from maskselect.tokens.sequence import place_number
 
-_MODEL = "reader.lmm.model."
-"""Prefix of the language model in a checkpoint."""
-
 MaskScore = Literal["foreground", "opening"]
-
 PAPERS = {"text4seg": ("Text4Seg", "2410.09855"), "text4segpp": ("Text4Seg++", "2509.06321")}
 
 
@@ -80,7 +75,7 @@ class ClipReading:
     clip: Clip
 
 
-class Text4Seg(nn.Module):
+class Text4Seg(LanguageSystem):
     """A language model that answers with masks as text.
 
     Args:
@@ -146,7 +141,6 @@ class Text4Seg(nn.Module):
         background_share: float = 1.0,
         start: str | None = None,
     ) -> None:
-        super().__init__()
         if image_place != "after_prompt" and (cell_weight > 0 or background_share < 1):
             raise ValueError(
                 "image tokens before the prompt are read once for all prompts and cannot depend on them; expected "
@@ -160,32 +154,26 @@ class Text4Seg(nn.Module):
             )
         if constrained and phrasing != "plain":
             raise ValueError(f"constrained decoding writes masks alone; expected phrasing 'plain', got {phrasing!r}")
-        self.name = variant
-        self.title, self.paper = PAPERS[variant]
         words_before = len(lmm.tokenizer)
         for token in (*codec.tokens, *extra_tokens):
             lmm.add_token(token)
         after = image_place == "after_prompt"
-        self.side = side
         grid = None
         if cell_positions:
             if lmm.images_on_grids:
                 raise ValueError(
                     "a language model that puts image tokens on grids has positions; expected no cell_positions"
                 )
-            grid = self._grid_of(lmm, side)
-        self.reader = Reader(lmm, MaskTokenizer(lmm.vision_width, lmm.width), after, grid)
+            grid = grid_of(lmm, side)
+        tokenizer = MaskTokenizer(lmm.vision_width, lmm.width)
+        super().__init__(Reader(lmm, tokenizer, after, grid), side, words_before)
+        self.name = variant
+        self.title, self.paper = PAPERS[variant]
         self.cell_layer, self.cell_weight, self.background_share = cell_layer, cell_weight, background_share
         self.cell_head = BinaryHead(lmm.width) if cell_weight > 0 else None
         self.codec, self.label, self.phrasing = codec, label, phrasing
-        self._words_before = words_before
         self.longest, self.constrained, self.instance_order, self.score = longest, constrained, instance_order, score
-        lmm.projector.requires_grad_(True)
-        adapted = any(".lora_" in name for name, _ in self.reader.named_parameters())
-        trained = not adapted or bool(codec.tokens or extra_tokens)
-        for name, parameter in self.reader.named_parameters():
-            if "embed_tokens" in name or "lm_head" in name:
-                parameter.requires_grad_(trained)
+        self.train_words(bool(codec.tokens or extra_tokens))
         if start is not None and reads_weights():
             self._start(start)
         self.train()
@@ -203,47 +191,10 @@ class Text4Seg(nn.Module):
             return images * FRAME_TOKENS + prompts * (prompt + self.lmm.most_image_tokens)
         return images * (FRAME_TOKENS + self.lmm.most_image_tokens) + prompts * prompt
 
-    @property
-    def lmm(self) -> LanguageModel:
-        """The language model."""
-        return self.reader.lmm
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the training mode; the vision tower stays in evaluation mode."""
-        super().train(mode)
-        self.lmm.vision_tower.eval()
-        return self
-
     @cached_property
     def texts(self) -> TokenTexts:
         """The texts of the language model's tokens."""
         return TokenTexts(self.lmm)
-
-    # --- features -----------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def image_features(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 to (B, T, E), computed without autocast."""
-        device = next(self.parameters()).device
-        with torch.autocast(device.type, enabled=False):
-            return self.lmm.vision_features(images.to(device).float() / 255)
-
-    def image_grid(self) -> tuple[int, int]:
-        """Rows and columns of the image tokens."""
-        return self._grid_of(self.lmm, self.side)
-
-    @staticmethod
-    def _grid_of(lmm: LanguageModel, side: int) -> tuple[int, int]:
-        length = round(lmm.most_image_tokens**0.5)
-        return lmm.image_grid(side, side) or (length, length)
-
-    def pooled(self, features: Tensor, masks: Tensor) -> Tensor:
-        """Mean of the image's features under masks: (T, E) and (R, h, w) bool over all of the picture to (R, E)."""
-        grid = self.image_grid()
-        if not len(masks):
-            return features.new_zeros(0, features.shape[-1])
-        weights = cell_weights(masks.to(features.device), grid).flatten(1)
-        return (weights @ features) / weights.sum(-1, keepdim=True).clamp(min=1e-6)
 
     def _read(self, features: Tensor, prompts: list[list[str]], references: list[list[Tensor]]) -> ReadImages:
         grid = self.lmm.image_grid(self.side, self.side)
@@ -281,7 +232,7 @@ class Text4Seg(nn.Module):
         written: list[list[str]] = [[] for _ in prompts]
         failures: list[str | None] = [None for _ in prompts]
         repairs, cut = [0 for _ in prompts], [False for _ in prompts]
-        for number in range(len(clip)):
+        for number in frame_numbers(clip):
             frame = self.read(clip[number])
             assert isinstance(frame, PictureReading)
             relative = frame.features - frame.features.mean(0, keepdim=True)
@@ -455,42 +406,7 @@ class Text4Seg(nn.Module):
         """The losses, the share of tokens that are right after the tokens of the true answer, and the IoU of cells."""
         return self.loss(batch)
 
-    def blocks(self) -> list[nn.Module]:
-        """Layers of the language model, which may be sharded one by one.
-
-        Raises:
-            ValueError: without gradient checkpointing, as for candidate systems.
-        """
-        if not self.lmm.gradient_checkpointing:
-            raise ValueError("lmm.gradient_checkpointing must be true where the language model is sharded")
-        layers: Any = self.lmm.language_model.layers
-        return list(layers)
-
     # --- state --------------------------------------------------------------------------------------------------
-
-    def learned_state(self) -> dict[str, Tensor]:
-        """All trained tensors, the statistics of features, and a language model that is in no file of its own."""
-        trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
-        buffers = dict(self.reader.mask_tokenizer.named_buffers(prefix="reader.mask_tokenizer"))
-        if self.lmm.has_own_files:
-            return {**trained, **buffers}
-        elsewhere = {f"reader.lmm.{name}" for name in self.lmm.frozen_elsewhere}
-        model = cast(nn.Module, self.lmm).named_parameters("reader.lmm")
-        return {**trained, **buffers, **{name: p for name, p in model if name not in elsewhere}}
-
-    def load_learned(self, tensors: dict[str, Tensor], origin: str | Path) -> None:
-        """Load the result of `learned_state`; a language model with files of its own may be left out as a whole.
-
-        Raises:
-            ValueError: when a tensor is missing, unknown or of another shape.
-        """
-        held = self.state_dict()
-        tensors = fit_adapters(tensors, held, origin, "reader.lmm." if self.lmm.has_own_files else None)
-        expected = self.learned_state()
-        if self.lmm.has_own_files and not any(name.startswith("reader.lmm.") for name in tensors):
-            expected = {name: one for name, one in expected.items() if not name.startswith("reader.lmm.")}
-        checkpoints.check_fit(expected, tensors, str(origin), f"{self.title} as configured")
-        self.load_state_dict(tensors, strict=False)
 
     def _start(self, checkpoint: str) -> None:
         tensors, system = checkpoints.read_tensors(checkpoint), checkpoints.read_card(checkpoint)["system"]
@@ -500,43 +416,10 @@ class Text4Seg(nn.Module):
         if system == self.name:
             self.load_learned(tensors, checkpoint)
         elif system in PAPERS:
-            self._keep_new_words(tensors)
+            self.keep_new_words(tensors)
             self.load_learned(tensors, checkpoint)
         else:
-            self._start_from_ras(tensors, checkpoint)
-
-    def _keep_new_words(self, tensors: dict[str, Tensor]) -> None:
-        """Replace the rows of tokens that a variant adds to the vocabulary by the rows of this one."""
-        held = self.state_dict()
-        for name in (f"{_MODEL}model.language_model.embed_tokens.weight", f"{_MODEL}lm_head.weight"):
-            if name in tensors:
-                tensors[name] = torch.cat([tensors[name][: self._words_before], held[name][self._words_before :]])
-
-    def _start_from_ras(self, tensors: dict[str, Tensor], checkpoint: str) -> None:
-        tower = f"{_MODEL}model.vision_tower."
-        taken = {k: v.float() for k, v in tensors.items() if k.startswith("reader.") and not k.startswith(tower)}
-        masks, projector = "reader.mask_tokenizer.", f"{_MODEL}model.multi_modal_projector.linear_"
-        channels, expected = len(taken[f"{masks}mean"]), self.lmm.vision_width
-        if channels not in (expected, expected + 1):
-            raise ValueError(
-                f"checkpoint {checkpoint} has {channels} channels per mask; expected {expected}, or one more with the "
-                "score of the proposal: the encoders must be the same"
-            )
-        # RAS appends the score of the proposal to the features of a mask.
-        for name in ("mean", "scale", "projector.0.weight"):
-            taken[masks + name] = taken[masks + name][..., : self.lmm.vision_width]
-        # Image tokens come from features that are not standardised, so their projector standardises too.
-        weight = taken[f"{masks}projector.0.weight"] * taken[f"{masks}scale"]
-        taken[f"{projector}1.weight"] = weight
-        taken[f"{projector}1.bias"] = taken[f"{masks}projector.0.bias"] - weight @ taken[f"{masks}mean"]
-        for kind in ("weight", "bias"):
-            taken[f"{projector}2.{kind}"] = taken[f"{masks}projector.2.{kind}"]
-        self._keep_new_words(taken)
-        held = self.state_dict()
-        checkpoints.check_fit(
-            {k: held[k] for k in taken if k in held}, taken, checkpoint, f"{self.title} as configured"
-        )
-        self.load_state_dict(taken, strict=False)
+            self.start_from_ras(tensors, checkpoint)
 
 
 def _iou(first: Tensor, second: Tensor) -> Tensor:

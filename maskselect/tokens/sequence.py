@@ -33,7 +33,7 @@ SecondPass = Literal["causal", "independent", "mutual"]
 
 
 class Slot(IntEnum):
-    """The kind of a position."""
+    """The kind of a position. The last four are InstructSeg's, see `tokens/instruction_rows.py`."""
 
     PAD = 0
     TEXT = 1
@@ -43,7 +43,14 @@ class Slot(IntEnum):
     REF_PRE = 5
     REFERENCE = 6
     ANSWER = 7
+    TEMPORAL = 8
+    INSTRUCTION = 9
+    REPLY = 10
+    MASK_QUERY = 11
 
+
+TEXT_SLOTS = (Slot.TEXT, Slot.INSTRUCTION, Slot.REPLY)
+"""Kinds whose values are token ids."""
 
 PREFIX = -1
 """Block number of prefix positions; prompts are blocks 0 to P - 1."""
@@ -260,6 +267,37 @@ def visibility(rows: PackedRows, second_pass: SecondPass) -> Tensor:
     seen = seen & real[:, None, :] & real[:, :, None]
     seen |= torch.eye(length, dtype=torch.bool, device=order.device) & ~real[:, :, None]
     return seen[:, None]
+
+
+def is_text(kinds: Tensor) -> Tensor:
+    """Positions whose values are token ids: int64 of any shape to bool."""
+    return torch.isin(kinds, torch.tensor(TEXT_SLOTS, dtype=kinds.dtype, device=kinds.device))
+
+
+def is_instruction(kinds: Tensor) -> Tensor:
+    """Positions of an instruction of InstructSeg, references within it included: int64 of any shape to bool."""
+    return (kinds == Slot.INSTRUCTION) | (kinds == Slot.REFERENCE)
+
+
+def gather(states: Tensor, rows: PackedRows, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The states at chosen positions of every prompt, padded with zeros.
+
+    Args:
+        states: (B, L, D).
+        rows: the positions.
+        chosen: (B, L) bool. Each prompt, or row without prompts, needs at least one.
+
+    Returns:
+        (G, M, D) and (G, M) bool, True where a state is; G prompts of all rows in order, M states at most.
+    """
+    row, column = torch.nonzero(chosen, as_tuple=True)
+    block = rows.blocks[row, column]
+    key = row * (int(rows.blocks.max()) - PREFIX + 1) + block - PREFIX
+    _, group, counts = torch.unique_consecutive(key, return_inverse=True, return_counts=True)
+    place = torch.arange(len(row), dtype=torch.int64, device=row.device) - (counts.cumsum(0) - counts)[group]
+    shape = (len(counts), int(counts.max()) if len(counts) else 0)
+    out = states.new_zeros(*shape, states.shape[-1]).index_put((group, place), states[row, column])
+    return out, torch.arange(shape[1], dtype=torch.int64, device=row.device) < counts[:, None]
 
 
 def scatter(embeddings: Tensor, rows: PackedRows, slot: Slot, tokens: Tensor, owners: Tensor) -> Tensor:

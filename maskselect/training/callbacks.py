@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.backends.sharded import in_zero3_shards
 from maskselect.predictor import Model
+from maskselect.structures.clip_groups import ClipGroupSource
 from maskselect.structures.protocols import System
 from maskselect.training.data import GroupsData
 from maskselect.training.module import TrainingModule
@@ -167,12 +168,14 @@ class ValidationPictures(Callback):
         if data is None or in_zero3_shards(pl_module):
             return  # ZeRO-3 gathers parameters in the module's forward only, but proposing and encoding run outside it
         model, source = Model(task), data.val_source
+        if isinstance(source, ClipGroupSource):
+            return
         for item in range(min(PICTURES, len(source))):
             try:
                 annotated = source.load(item)
                 query = source.queries(item, annotated.extra, 1, np.random.default_rng(item))[0]
-            except (ValueError, OSError):
-                continue  # validation leaves it out, too
+            except (ValueError, OSError, TypeError):
+                continue  # validation leaves it out, too; or it is a clip in a mixture
             references = [annotated.masks[r] for r in query.references]
             with module.autocast():
                 group = model.select(annotated.image, query.text, references)

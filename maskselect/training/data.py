@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader
 
 from maskselect.backends.config_tree import Arguments
 from maskselect.backends.training_data import training_data
+from maskselect.structures.clip_groups import ClipGroupSource
 from maskselect.structures.groups import GroupSource, PrepareSettings, UnusableImageError
 from maskselect.structures.left_out import LeftOut
-from maskselect.structures.protocols import GroupLearner, Preparer
+from maskselect.structures.protocols import ClipPreparer, GroupLearner, Preparer
 from maskselect.structures.provenance import TrainingData
 from maskselect.training.draws import MANY, NumberedDraws, PromptBatches, SeededItems
 from maskselect.training.synthetic_candidates import SyntheticCandidates
@@ -38,7 +39,7 @@ class GroupsData(LightningDataModule):
     An image that cannot be used is left out and replaced by another one. `left_out` names the images.
 
     Args:
-        train, val: sources of images and prompts.
+        train, val: sources of images and prompts; for InstructSeg also of clips.
         batch_size: images of a step; each has `prompts_per_image` prompts, or all that it has.
         batch_prompts: prompts of a step, about; a step then has at most `batch_size` images. With None a step always
             has `batch_size` images, and fewer prompts if its images have few.
@@ -58,8 +59,8 @@ class GroupsData(LightningDataModule):
 
     def __init__(
         self,
-        train: GroupSource,
-        val: GroupSource,
+        train: GroupSource | ClipGroupSource,
+        val: GroupSource | ClipGroupSource,
         batch_size: int = 8,
         prompts_per_image: int = 16,
         batch_prompts: int | None = None,
@@ -96,14 +97,17 @@ class GroupsData(LightningDataModule):
         """Make the preparers before ZeRO-3 shards the weights, because features are cached under their digest.
 
         Raises:
-            TypeError: for a task that is not a `GroupLearner`.
+            TypeError: for a task that is not a `GroupLearner`, or that trains on pictures and gets clips.
         """
         learner = self.trainer.lightning_module.task if self.trainer else None
         if not isinstance(learner, GroupLearner):
             raise TypeError(f"GroupsData feeds learners of pictures with prompts, not {type(learner).__name__}")
         self._preparers = self.preparers(learner)
+        for source, preparer in zip((self.train_source, self.val_source), self._preparers, strict=True):
+            if isinstance(source, ClipGroupSource) and not isinstance(preparer, ClipPreparer):
+                raise TypeError(f"{type(learner).__name__} trains on pictures; {type(source).__name__} has clips")
 
-    def collate(self, preparer: Preparer, source: GroupSource, draws: list[tuple[int, int]]) -> Any:
+    def collate(self, preparer: Preparer, source: Any, draws: list[tuple[int, int]]) -> Any:
         """The batch of (image number, seed) pairs.
 
         Another image replaces one that cannot be used. It depends on the seed alone, so that a resumed run takes the
@@ -114,7 +118,7 @@ class GroupsData(LightningDataModule):
         """
         return preparer.collate([self._prepare(preparer, source, number, seed) for number, seed in draws])
 
-    def _prepare(self, preparer: Preparer, source: GroupSource, number: int, seed: int) -> Any:
+    def _prepare(self, preparer: Preparer, source: Any, number: int, seed: int) -> Any:
         substitutes = np.random.default_rng((seed, 1)).integers(len(source), size=SUBSTITUTES).tolist()
         errors = []
         for item in (number, *substitutes):

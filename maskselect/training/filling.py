@@ -44,7 +44,7 @@ def fill(config: Mapping[str, Any], part: int, parts: int, device: str, left_out
     if not isinstance(task, GroupLearner):
         raise ValueError(f"{type(task).__name__} has no frozen features; expected a system that learns from prompts")
     cast(nn.Module, task).to(device)
-    work = []
+    work: list[tuple[StoringPreparer, Any, int]] = []
     for preparer, source in zip(data.preparers(task), (data.train_source, data.val_source), strict=True):
         if not isinstance(preparer, StoringPreparer):
             raise ValueError(f"{type(task).__name__} has no frozen features; expected a system that caches features")

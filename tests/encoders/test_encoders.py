@@ -13,6 +13,7 @@ from maskselect.encoders.frozen import declare_levels, merged
 from maskselect.encoders.open_clip import OpenClipEncoder, create_tower
 from maskselect.encoders.position import SinusoidEncoder
 from maskselect.encoders.sam import SamEncoder
+from maskselect.encoders.swin import SwinEncoder
 from maskselect.encoders.timm import TimmEncoder
 from maskselect.structures.features import FeatureLevel
 from maskselect.structures.protocols import Encoder
@@ -35,6 +36,7 @@ CASES = {
         "e", "swin_tiny_patch4_window7_224", 64, layers=[0, 1, 2, 3],
         model_args={"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 2},
     ),
+    "swin with a norm for each level": lambda: SwinEncoder("e", 64, 8, [1, 2, 1, 1], [1, 2, 4, 8], 3),
     "open_clip vit": lambda: OpenClipEncoder("e", "ViT-B-32", 64, model_args=TINY_CLIP),
     "open_clip convnext": lambda: OpenClipEncoder(
         "e", "convnext_base", 64, layers=[-1], model_args={"timm_model_name": "test_convnext"}

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskselect.ops.boxes import masks_to_boxes_xyxy
-from maskselect.ops.masks import area, binary, filled, not_empty, resize_nearest, resize_smooth
+from maskselect.ops.masks import (
+    area,
+    binary,
+    filled,
+    mean_inside,
+    not_empty,
+    resize_nearest,
+    resize_smooth,
+    unpadded_logits,
+)
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 9))
 
@@ -93,3 +102,21 @@ def test_binary_masks_are_copies() -> None:
     given_mask = np.array([[True, False]])
     assert not np.shares_memory(binary(given_mask, "mask"), given_mask)
     assert binary(np.array([[0, 255, 0]], np.uint8)[:, ::2], "mask").tolist() == [[False, False]]
+
+
+def test_logits_of_a_padded_square_come_back_at_the_pictures_size() -> None:
+    """Mask2Former: to the side of the input, crop, to the picture; a left half stays the left half."""
+    logits = torch.full((2, 8, 8), -5.0)
+    logits[0, :, :4] = 5.0  # left half of a picture that fills the upper 3/4 of the square
+    found = unpadded_logits(logits, 32, (24, 32), (30, 40))
+    assert found.shape == (2, 30, 40)
+    assert (found[0, :, :18] > 0).all() and (found[0, :, 22:] < 0).all()
+    logits[0, 6:] = 50.0  # the padding does not count
+    again = unpadded_logits(logits, 32, (24, 32), (30, 40))
+    assert torch.equal(again[:, :26], found[:, :26])
+
+
+def test_mean_probability_inside_a_mask() -> None:
+    logits = torch.tensor([[[2.0, -9.0], [1.0, -1.0]], [[-1.0, -2.0], [-3.0, -4.0]]])
+    expected = (torch.tensor(2.0).sigmoid() + torch.tensor(1.0).sigmoid()) / (2 + 1e-6)
+    torch.testing.assert_close(mean_inside(logits), torch.stack([expected, torch.tensor(0.0)]))

@@ -1,14 +1,14 @@
 """Multi-scale deformable attention and the two transformer layers around it (Zhu et al. 2021, 2010.04159).
 
-Pure PyTorch. Samples are summed level by level, because the samples of all levels of a large image take several GB.
+Pure PyTorch.
 Shape letters: B images, S cells of all levels, Q queries, D channels, M heads, L levels, K samples per head and level.
 """
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from maskselect.ops.sampling import weighted_samples
 from maskselect.proposers.codetr.config import LEVELS, CoDetrConfig
 
 Shapes = tuple[tuple[int, int], ...]
@@ -50,23 +50,8 @@ class DeformableAttention(nn.Module):
             else:
                 step = offsets[:, :, :, level] / self.points * reference[..., 2:] * 0.5
             places = reference[..., :2] + step
-            result = result + self._read(cells, (height, width), places, weights[:, :, :, level])
+            result = result + weighted_samples(cells, (height, width), places, weights[:, :, :, level])
         return self.output_proj(result)
-
-    def _read(self, cells: Tensor, shape: tuple[int, int], places: Tensor, weights: Tensor) -> Tensor:
-        """Weighted samples of one level, (B, Q, D).
-
-        Args:
-            cells: (B, h * w, D).
-            shape: (h, w).
-            places: (B, Q, M, K, 2), relative to the map.
-            weights: (B, Q, M, K).
-        """
-        maps = rearrange(cells, "b (h w) (m d) -> (b m) d h w", m=self.heads, h=shape[0])
-        grid = rearrange(2 * places - 1, "b q m k xy -> (b m) q k xy")
-        samples = F.grid_sample(maps, grid.to(maps.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
-        total = (samples * rearrange(weights, "b q m k -> (b m) 1 q k")).sum(-1)
-        return rearrange(total, "(b m) d q -> b q (m d)", m=self.heads)
 
 
 class FeedForward(nn.Sequential):

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskselect.ops.sampling import sine_waves
+
 _MAP_TEMPERATURE = 20.0
 _BOX_TEMPERATURE = 10000.0
 _FIRST_SIDE = 0.05  # side of a first box on the finest level, relative to the canvas; doubled at each level
@@ -96,21 +98,13 @@ def sine_map(padding: Tensor, features: int) -> Tensor:
     valid = (~padding).float()
     down, across = valid.cumsum(1), valid.cumsum(2)
     turns = [axis / (last + 1e-6) * (2 * math.pi) for axis, last in ((down, down[:, -1:]), (across, across[:, :, -1:]))]
-    return torch.cat([_waves(turn, features, _MAP_TEMPERATURE) for turn in turns], -1).flatten(1, 2)
+    return torch.cat([sine_waves(turn, features, _MAP_TEMPERATURE) for turn in turns], -1).flatten(1, 2)
 
 
 def embed_boxes(boxes: Tensor, features: int) -> Tensor:
     """Sine embedding of boxes: (..., 4) to (..., 4 * features), in the order y, x, width, height."""
     x, y, width, height = (boxes * (2 * math.pi)).unbind(-1)
-    return torch.cat([_waves(number, features, _BOX_TEMPERATURE) for number in (y, x, width, height)], -1)
-
-
-def _waves(angle: Tensor, features: int, temperature: float) -> Tensor:
-    """(...) to (..., features): sines at even and cosines at odd indices, one pair per frequency."""
-    place = torch.arange(features, device=angle.device)
-    frequency = temperature ** (2 * torch.div(place, 2, rounding_mode="floor") / features)
-    angles = angle[..., None] / frequency
-    return torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], -1).flatten(-2)
+    return torch.cat([sine_waves(number, features, _BOX_TEMPERATURE) for number in (y, x, width, height)], -1)
 
 
 def to_logit(share: Tensor, eps: float = 1e-3) -> Tensor:

@@ -1,0 +1,118 @@
+"""`Mask2FormerProposer`: the objects that a segmentation decoder of our own training finds (arXiv 2112.01527).
+
+The checkpoint is that of `ObjectMasksTask`: one set of learned queries, each with a mask and a score. Published
+Mask2Former models are read by `proposers/queries.py`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from maskselect.backends import needs
+from maskselect.backends.building import beside, build
+from maskselect.backends.cache_keys import cache_key
+from maskselect.backends.checkpoints import find_checkpoint, load_into, read_card
+from maskselect.backends.config_tree import arguments_of
+from maskselect.backends.devices import pick_device
+from maskselect.ops.images import size_of
+from maskselect.ops.masks import mean_inside, not_empty, unpadded_logits
+from maskselect.ops.overlap import mask_nms
+from maskselect.proposers.everything import longest_side
+from maskselect.structures.masks import MaskSet
+from maskselect.structures.needs import Arguments, Need
+from maskselect.structures.protocols import Encoder
+
+SYSTEM = "mask2former"
+"""`system` in the cards of checkpoints."""
+
+PADDING = 128 / 255
+"""Grey of the padding of a picture in [0, 1], as Mask2Former pads."""
+
+
+class Mask2FormerProposer:
+    """A `Proposer` by learned queries.
+
+    Args:
+        checkpoint: shipped name or path of a checkpoint of `ObjectMasksTask`.
+        score_thresh: least score of a candidate; see `propose`.
+        mask_nms_thresh: suppression by mask IoU; None for none.
+        max_candidates: greatest number of candidates, by score; None for all.
+        device: auto, cpu or cuda.
+
+    Raises:
+        FileNotFoundError: the checkpoint, or that of its encoder, does not exist.
+        ValueError: the checkpoint is of another kind, or score_thresh is out of range.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path = SYSTEM,
+        score_thresh: float = 0.1,
+        mask_nms_thresh: float | None = 0.8,
+        max_candidates: int | None = None,
+        device: str = "cpu",
+    ) -> None:
+        if not 0 <= score_thresh <= 1:
+            raise ValueError(f"score_thresh must be between 0 and 1, got {score_thresh}")
+        self.device = pick_device(device)
+        file = find_checkpoint(checkpoint)
+        self._config = arguments_of(beside(file, read_card(file, SYSTEM).get("config")))
+        if not {"encoder", "decoder"} <= self._config.keys():
+            raise ValueError(f"card of checkpoint {file} names no encoder and decoder; was it written by training?")
+        self.encoder: Any = build(self._config["encoder"])
+        self.decoder: Any = build(self._config["decoder"])
+        load_into(self.decoder, file, SYSTEM)
+        self.encoder.to(self.device)
+        self.decoder.to(self.device).eval().requires_grad_(False)
+        self.score_thresh, self.mask_nms_thresh = score_thresh, mask_nms_thresh
+        self.max_candidates = max_candidates
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The checkpoint."""
+        return needs.checkpoint(arguments.get("checkpoint", SYSTEM), "compact Mask2Former")
+
+    def cache_key(self) -> str:
+        """The key of encoder and decoder and all settings but the device."""
+        names = ("encoder", "decoder", "score_thresh", "mask_nms_thresh", "max_candidates")
+        settings = {name: getattr(self, name) for name in names}
+        return cache_key("Mask2FormerProposer", **settings, sizes=arguments_of(self._config["decoder"]))
+
+    @torch.inference_mode()
+    def propose(self, image: np.ndarray) -> MaskSet:
+        """Candidates at the size of the image, (H, W, 3) uint8, by falling score, without empty masks.
+
+        The score, in [0, 1], is the probability that the mask shows an object times the mean probability of its pixels.
+
+        Raises:
+            ValueError: the array has another shape or dtype.
+        """
+        size, side = size_of(image), self.encoder.info.input_size
+        inner = longest_side(size, side)
+        if size != inner:
+            image = np.asarray(Image.fromarray(image).resize(inner[::-1], Image.Resampling.BILINEAR))
+        square = torch.full((1, 3, side, side), PADDING, dtype=torch.float32, device=self.device)
+        pixels = torch.tensor(image, dtype=torch.uint8, device=self.device).permute(2, 0, 1)
+        square[0, :, : inner[0], : inner[1]] = pixels / 255
+        predicted = self.decoder(maps_of(self.encoder, square), only_last=True)
+        probabilities = predicted.scores[-1][0].sigmoid()
+        likely = (probabilities >= self.score_thresh).nonzero()[:, 0]
+        logits = unpadded_logits(predicted.masks[-1][0][likely], side, inner, size)
+        scores = probabilities[likely] * mean_inside(logits)
+        masks = logits > 0
+        kept = ((scores >= self.score_thresh) & not_empty(masks)).nonzero()[:, 0]
+        result = MaskSet(masks[kept].cpu(), scores[kept].cpu(), SYSTEM)
+        order = torch.sort(result.scores, descending=True, stable=True).indices
+        if self.mask_nms_thresh is not None and len(result) > 1:
+            order = mask_nms(result.masks, result.scores, self.mask_nms_thresh)
+        return result.keep(order[: self.max_candidates])
+
+
+def maps_of(encoder: Encoder, images: Tensor) -> list[Tensor]:
+    """The maps of an encoder, finest first: images (B, 3, S, S) in [0, 1] to (B, C_i, h_i, w_i) each."""
+    maps = sorted(encoder.encode(images), key=lambda one: one.stride)
+    return [one.features for one in maps]
