@@ -1,6 +1,7 @@
 """The words of the prompts about motion, in the forms of `phrases.py`: the second half of a pair is held out.
 
-"{s}", "{es}", "{is}", "{has}" and "{does}" agree with the noun. A form that does not start with "that" can follow "is".
+"{s}", "{es}", "{is}", "{has}" and "{does}" agree with the noun. A form that does not start with "that" can follow "is",
+so a held-out form is new also without "that is".
 """
 
 from maskselect.scenes.phrases import Forms
@@ -13,7 +14,7 @@ def _towards(word: str, upper: str = "") -> Forms:
     return Forms(
         (f"moving {word}", f"moving {to}", f"that move{{s}} {word}", f"that move{{s}} {to}", f"that {{is}} moving {to}",
          f"going {word}", f"that go{{es}} {other}", f"that {{is}} moving {word}", f"heading {word}"),
-        (f"that {{is}} going {word}", f"that {{is}} heading {to}", f"going {to}"),
+        (f"that {{is}} heading {to}", f"going {to}"),
     )  # fmt: skip
 
 
@@ -23,7 +24,7 @@ def _diagonal(vertical: str, side: str) -> Forms:
         (f"moving {vertical} and to the {side}", f"moving to the {corner}", f"that move{{s}} to the {corner}",
          f"that {{is}} moving {vertical} and to the {side}", f"moving towards the {corner}",
          f"moving diagonally to the {corner}", f"that go{{es}} {vertical} and to the {side}"),
-        (f"that {{is}} moving towards the {corner}", f"that go{{es}} diagonally to the {corner}"),
+        (f"that {{is}} going towards the {corner}", f"that go{{es}} diagonally to the {corner}"),
     )  # fmt: skip
 
 
@@ -39,54 +40,54 @@ MOTION_CLAUSES: dict[str, Forms] = {
     "still": Forms(
         ("not moving", "that {does} not move", "that stay{s} in one place", "that stay{s} still", "standing still",
          "staying in one place", "that {is} not moving"),
-        ("that {is} standing still", "that {is} staying in one place"),
+        ("that stay{s} in the same place", "that {is} standing in one place"),
     ),
     "moves": Forms(
         ("moving", "that {is} moving", "that move{s}", "in motion", "moving around",
          "moving from one place to another"),
-        ("that {is} in motion", "that move{s} from one place to another"),
+        ("that move{s} from one place to another", "that go{es} from one place to another"),
     ),
     "returns": Forms(
         ("going away and coming back", "that go{es} away and come{s} back", "that move{s} back again",
          "coming back to the same place", "that come{s} back to the same place", "moving there and back again"),
-        ("that move{s} there and back again", "that {is} coming back to the same place"),
+        ("that move{s} there and back again", "that go{es} there and come{s} back"),
     ),
     "turns": Forms(
         ("turning", "turning around", "spinning", "rotating", "that turn{s}", "that turn{s} around", "that spin{s}",
          "that rotate{s}", "that {is} turning"),
-        ("that {is} spinning", "that {is} rotating", "that {is} turning around"),
+        ("spinning around", "that spin{s} around"),
     ),
     "grows": Forms(
         ("growing", "getting bigger", "getting larger", "coming nearer", "coming closer", "that grow{s}",
          "that get{s} bigger", "that come{s} closer", "that {is} growing"),
-        ("that get{s} larger", "that come{s} nearer", "that {is} getting bigger"),
+        ("that get{s} larger", "that come{s} nearer"),
     ),
     "shrinks": Forms(
         ("shrinking", "getting smaller", "going further away", "that shrink{s}", "that get{s} smaller",
          "that {is} shrinking", "that go{es} further away"),
-        ("that {is} getting smaller", "that {is} going further away"),
+        ("that move{s} further away", "moving further away"),
     ),
     "leaves": Forms(
         ("leaving the picture", "that leave{s} the picture", "moving out of the picture", "going out of view",
          "that go{es} out of the image", "that leave{s} the image", "that move{s} out of view"),
-        ("that go{es} out of view", "that {is} leaving the picture", "moving out of the image"),
+        ("that go{es} out of view", "moving out of the image"),
     ),
     "enters": Forms(
         ("entering the picture", "that enter{s} the picture", "coming into the picture",
          "coming into view from outside",
          "that move{s} into the picture", "that come{s} in from outside", "that enter{s} the image"),
-        ("that come{s} into the picture", "that {is} entering the picture", "that come{s} into view from outside"),
+        ("that come{s} into the picture", "that come{s} into view from outside"),
     ),
     "appears": Forms(
         ("that appear{s} later", "appearing later", "that {is} not there at the beginning",
          "that {is} not there at first",
          "not there at the beginning"),
-        ("that {is} appearing later",),
+        ("that come{s} into view later", "that {is} missing at the beginning"),
     ),
     "hidden": Forms(
         ("hidden by another object", "that {is} hidden by another object", "that get{s} hidden by another object",
          "covered by another object", "that get{s} covered by something", "hidden by something else at some time"),
-        ("that {is} covered by another object", "that get{s} hidden by something else"),
+        ("that get{s} covered by another object", "that get{s} hidden by something else"),
     ),
     "covers": Forms(
         ("passing in front of another object", "that pass{es} in front of another object",
@@ -112,12 +113,12 @@ MOTION_CLAUSES: dict[str, Forms] = {
     "faster": Forms(
         ("faster than {0}", "moving faster than {0}", "that move{s} faster than {0}", "that {is} faster than {0}",
          "going faster than {0}"),
-        ("that {is} moving faster than {0}", "that go{es} faster than {0}"),
+        ("that go{es} faster than {0}",),
     ),
     "slower": Forms(
         ("moving more slowly than {0}", "that move{s} more slowly than {0}", "moving slower than {0}",
          "that move{s} slower than {0}", "that {is} moving slower than {0}"),
-        ("that {is} moving more slowly than {0}",),
+        ("that go{es} more slowly than {0}", "going slower than {0}"),
     ),
     "hidden by": Forms(
         ("hidden by {0} at some time", "that {is} hidden by {0} at some time", "that get{s} hidden by {0}",
@@ -127,7 +128,7 @@ MOTION_CLAUSES: dict[str, Forms] = {
     "passes in front of": Forms(
         ("passing in front of {0}", "that pass{es} in front of {0}", "moving in front of {0}",
          "that move{s} in front of {0}"),
-        ("that {is} passing in front of {0}", "that {is} moving in front of {0}"),
+        ("that go{es} in front of {0}", "going in front of {0}"),
     ),
     "enters before": Forms(
         ("entering the picture before {0}", "that enter{s} the picture before {0}", "that come{s} in before {0}"),
@@ -149,7 +150,7 @@ MOTION_EXTREME_AFTER: dict[str, Forms] = {
     "fastest": Forms(("that moves fastest", "that moves the fastest", "that is the fastest", "moving fastest"),
                      ("that is moving the fastest",)),
     "slowest": Forms(("that moves the slowest", "that moves most slowly", "moving most slowly"),
-                     ("that is moving most slowly",)),
+                     ("that is the slowest",)),
     "moves furthest": Forms(("that moves the furthest", "that moves furthest", "that goes the furthest way"),
                             ("that goes furthest",)),
     "appears last": Forms(("that appears last", "that is the last to appear", "appearing last"),

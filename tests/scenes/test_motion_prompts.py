@@ -174,7 +174,8 @@ def test_held_out_forms_are_new_sentences_of_known_words() -> None:
     known = set().union(*(words_of(forms.train) for table in tables for forms in table.values()))
     for table in tables:
         for key, forms in table.items():
-            assert forms.held and not set(forms.held) & set(forms.train), key
+            held, trained = ({re.sub(r"^that (\{is\}|is) ", "", form) for form in own} for own in forms[::-1])
+            assert held and not held & trained, key
             assert words_of(forms.held) <= known, (key, words_of(forms.held) - known)
 
 
