@@ -38,7 +38,7 @@ _TAG = re.compile("(" + "|".join(TAGS) + ")")
 _GROUP = re.compile(r"<ref>([^<]+)</ref><box>\[\[(\d+) (\d+) (\d+) (\d+)\]\]</box><seg>([^<]+)</seg>", re.ASCII)
 _BODY = re.compile(r"<seg>(.*?)(?:</seg>|$)", re.DOTALL)
 _BRICK = re.compile(r"([fb]g)([0-9]+)")
-_STEP = re.compile(r"<box>\[\[([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+)\]\]</box>|(</?seg>)|[fb]g([0-9]+)|\n")
+_STEP = re.compile(r"(<box>)(?:\[\[([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+)\]\]</box>)?|(</?seg>)|[fb]g([0-9]+)|\n")
 
 
 @dataclass(frozen=True)
@@ -277,12 +277,16 @@ class BoxwiseCodec:
         changes: list[tuple[int, tuple[int, int]]] = [(0, none)]
         box: list[int] | None = None
         row, column = none
-        for match in _STEP.finditer(text):
-            tag, digits = match[5], match[6]
+        # Nothing before a <box> matters behind it.
+        for match in _STEP.finditer(text, max(text.rfind("<box>", 0, min(ends, default=0)), 0)):
+            tag, digits = match[6], match[7]
             if match[1]:
-                most = self.side - self._inclusive
-                first = [min(int(digit[:9]), self.side - 1) for digit in match.groups()[:2]]
-                box = first + [min(int(digit[:9]), most) + self._inclusive for digit in match.groups()[2:4]]
+                box, row = None, -1
+                changes.append((match.start() + len("<box>"), none))
+                if match[2]:
+                    most = self.side - self._inclusive
+                    first = [min(int(digit[:9]), self.side - 1) for digit in match.groups()[1:3]]
+                    box = first + [min(int(digit[:9]), most) + self._inclusive for digit in match.groups()[3:5]]
                 continue
             if box is None or (row < 0 and tag != "<seg>"):
                 continue
@@ -297,7 +301,7 @@ class BoxwiseCodec:
             else:
                 for place in range(1, len(digits) + 1):
                     end = column + _bounded(digits[:place])
-                    changes.append((match.start(6) + place, self._next_cell(row, end, box)))
+                    changes.append((match.start(7) + place, self._next_cell(row, end, box)))
                 column = end
         starts = [start for start, _ in changes]
         return [changes[bisect_right(starts, end) - 1][1] for end in ends]

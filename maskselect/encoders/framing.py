@@ -43,28 +43,17 @@ def square_images(
     return square
 
 
-def cornered_images(
-    image: np.ndarray,
-    info: FeatureInfo,
-    device: torch.device | str = "cpu",
-    pad_value: Sequence[float] | None = None,
-) -> Tensor:
-    """(H, W, 3) uint8 to (1, 3, S, S) float32 in [0, 1], S = `info.input_size`; scaled in whole grey values, as PIL.
-
-    Args:
-        image: the picture.
-        info: of the encoder.
-        device: where the result is.
-        pad_value: RGB of the padding, in [0, 1]; by default the encoder's mean colour. Mask2Former pads with 128 / 255.
-    """
+def cornered_images(image: np.ndarray, info: FeatureInfo, device: torch.device | str = "cpu") -> Tensor:
+    """(H, W, 3) uint8 to (1, 3, S, S) float32 in [0, 1], S = `info.input_size`; scaled in whole grey values, as PIL."""
     from torchvision.transforms.v2 import functional as images_of  # noqa: PLC0415  slow; only this framing needs it
 
     side, (height, width) = info.input_size, image.shape[:2]
     scale = side / max(height, width)
     size = [max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))]  # Segment Anything's rounding
     scaled = images_of.resize(_channels_first(image, device), size, antialias=True).float() / 255
-    colour = info.mean if pad_value is None else pad_value
-    out = torch.tensor(colour, dtype=torch.float32, device=scaled.device)[None, :, None, None].repeat(1, 1, side, side)
+    out = torch.tensor(info.mean, dtype=torch.float32, device=scaled.device)[None, :, None, None].repeat(
+        1, 1, side, side
+    )
     out[..., : size[0], : size[1]] = scaled
     return out
 

@@ -102,8 +102,8 @@ def import_instructseg(
     task = system_task(config, InstructSeg, ("lmm", "encoder"))
     release = read_release(source)
     names, report = release.account(expected_shapes(release.config, task))
-    told = ["references are untrained", "the words around a prompt are those of the config, which no file has"]
-    imported = {"matched": len(report.matched), "dropped": report.reasons(), "assumed": told}
+    assumed = ["references are untrained", "the words around a prompt are those of the config, which no file has"]
+    imported = {"matched": len(report.matched), "dropped": report.reasons(), "assumed": assumed}
     encoder = changed(arguments_of(task)["encoder"], without=("checkpoint",))
     own = changed(task, without=("decoder_start",), encoder=changed(encoder, checkpoint=f"{BESIDE}/{_SWIN}"))
     config = config | {"model": {"task": own}}
@@ -118,7 +118,7 @@ def import_instructseg(
         tensors = _finite(Renamed(release.weights, others))
         tensors |= mask_tokenizer(Renamed(release.weights, names, LMM).__getitem__)
         checkpoints.write_checkpoint(new / "instructseg.safetensors", tensors, card, stored=None)
-    return report, told
+    return report, assumed
 
 
 def expected_shapes(config: MiphaConfig, task: Mapping[str, Any]) -> dict[str, torch.Size]:

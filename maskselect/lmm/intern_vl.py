@@ -91,11 +91,6 @@ class InternVl(Wrapped):
         return ChatIds(self.token_ids(begin), behind, line, closing, closing)
 
     @property
-    def vision_tower(self) -> nn.Module:
-        """The vision tower."""
-        return cast(nn.Module, self.model.model.vision_tower)
-
-    @property
     def output_layer(self) -> nn.Module | None:
         """The LM head; None when it is tied to the embeddings, which configs of this family do not always say."""
         head: Any = self.model.lm_head
@@ -105,11 +100,6 @@ class InternVl(Wrapped):
     def visual_parts(self) -> tuple[nn.Module, ...]:
         """The parts that decide `vision_features`."""
         return self.vision_tower, self.square
-
-    @property
-    def projector(self) -> nn.Module:
-        """From 2 x 2 patches to one token of the language model's width."""
-        return cast(nn.Module, self.model.model.multi_modal_projector)
 
     @property
     def vision_width(self) -> int:

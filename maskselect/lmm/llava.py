@@ -138,19 +138,9 @@ class Llava(Wrapped):
         return ChatIds([*begin, start], [end], [], closing, line)
 
     @property
-    def vision_tower(self) -> nn.Module:
-        """The CLIP vision tower."""
-        return cast(nn.Module, self.model.model.vision_tower)
-
-    @property
     def visual_parts(self) -> tuple[nn.Module, ...]:
         """The parts that decide `vision_features`."""
         return (self.vision_tower,) if self.square is None else (self.vision_tower, self.square)
-
-    @property
-    def projector(self) -> nn.Module:
-        """From the tower's width to the language model's."""
-        return cast(nn.Module, self.model.model.multi_modal_projector)
 
     @property
     def vision_width(self) -> int:

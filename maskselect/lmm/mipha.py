@@ -93,19 +93,9 @@ class Mipha(Wrapped):
         return ChatIds(self.token_ids(f"{user} "), [], self.token_ids("\n"), closing, closing)
 
     @property
-    def vision_tower(self) -> nn.Module:
-        """The SigLIP tower."""
-        return cast(nn.Module, self.model.model.vision_tower)
-
-    @property
     def visual_parts(self) -> tuple[nn.Module, ...]:
         """The parts that decide `vision_features`."""
         return self.vision_tower, self.square
-
-    @property
-    def projector(self) -> nn.Module:
-        """From the tower's width to the language model's."""
-        return cast(nn.Module, self.model.model.multi_modal_projector)
 
     @property
     def width(self) -> int:

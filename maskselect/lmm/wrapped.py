@@ -128,12 +128,12 @@ class Wrapped(nn.Module):
     @property
     def vision_tower(self) -> nn.Module:
         """The vision tower."""
-        raise NotImplementedError
+        return cast(nn.Module, self.model.model.vision_tower)
 
     @property
     def projector(self) -> nn.Module:
         """From image features to image tokens."""
-        raise NotImplementedError
+        return cast(nn.Module, self.model.model.multi_modal_projector)
 
     @property
     def frozen_elsewhere(self) -> set[str]:

@@ -1,7 +1,17 @@
-"""Images as arrays."""
+"""Images as arrays, and their resizing for networks."""
+
+from typing import Literal
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+CORNER_GREY = 128
+"""Grey value around a picture in the corner of a square, as Mask2Former pads."""
 
 WORKING_SIDE = 1024
 """Longer side of the working image in pixels; larger images are scaled down to it."""
@@ -30,3 +40,19 @@ def working_image(image: np.ndarray, side: int = WORKING_SIDE) -> np.ndarray:
     if (height, width) == image.shape[:2]:
         return image.copy()
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def resized_image(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
+    """(H, W, 3) uint8 to (3, h, w) uint8, antialiased; the aspect may change."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if size == image.shape[:2]:
+        return pixels
+    scaled = F.interpolate(pixels[None].float(), size, mode=interpolation, antialias=True, align_corners=False)[0]
+    return scaled.round().clamp(0, 255).to(torch.uint8)
+
+
+def cornered_image(image: np.ndarray, side: int) -> tuple[Tensor, tuple[int, int]]:
+    """(H, W, 3) uint8 in the top left corner of a grey square, (3, S, S) uint8, and its size (h, w) there."""
+    scale = side / max(image.shape[:2])
+    inner = (max(1, int(image.shape[0] * scale + 0.5)), max(1, int(image.shape[1] * scale + 0.5)))
+    return F.pad(resized_image(image, inner), (0, side - inner[1], 0, side - inner[0]), value=CORNER_GREY), inner

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from maskselect.backends import needs
 from maskselect.backends.building import beside, build
@@ -18,19 +16,15 @@ from maskselect.backends.cache_keys import cache_key
 from maskselect.backends.checkpoints import find_checkpoint, load_into, read_card
 from maskselect.backends.config_tree import arguments_of
 from maskselect.backends.devices import pick_device
-from maskselect.ops.images import size_of
+from maskselect.ops.images import cornered_image, size_of
 from maskselect.ops.masks import mean_inside, not_empty, unpadded_logits
 from maskselect.ops.overlap import mask_nms
-from maskselect.proposers.everything import longest_side
+from maskselect.structures.features import finest_first
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.needs import Arguments, Need
-from maskselect.structures.protocols import Encoder
 
 SYSTEM = "mask2former"
 """`system` in the cards of checkpoints."""
-
-PADDING = 128 / 255
-"""Grey of the padding of a picture in [0, 1], as Mask2Former pads."""
 
 
 class Mask2FormerProposer:
@@ -92,13 +86,9 @@ class Mask2FormerProposer:
             ValueError: the array has another shape or dtype.
         """
         size, side = size_of(image), self.encoder.info.input_size
-        inner = longest_side(size, side)
-        if size != inner:
-            image = np.asarray(Image.fromarray(image).resize(inner[::-1], Image.Resampling.BILINEAR))
-        square = torch.full((1, 3, side, side), PADDING, dtype=torch.float32, device=self.device)
-        pixels = torch.tensor(image, dtype=torch.uint8, device=self.device).permute(2, 0, 1)
-        square[0, :, : inner[0], : inner[1]] = pixels / 255
-        predicted = self.decoder(maps_of(self.encoder, square), only_last=True)
+        picture, inner = cornered_image(image, side)
+        maps = finest_first(self.encoder.encode(picture[None].to(self.device).float() / 255))
+        predicted = self.decoder(maps, only_last=True)
         probabilities = predicted.scores[-1][0].sigmoid()
         likely = (probabilities >= self.score_thresh).nonzero()[:, 0]
         logits = unpadded_logits(predicted.masks[-1][0][likely], side, inner, size)
@@ -110,9 +100,3 @@ class Mask2FormerProposer:
         if self.mask_nms_thresh is not None and len(result) > 1:
             order = mask_nms(result.masks, result.scores, self.mask_nms_thresh)
         return result.keep(order[: self.max_candidates])
-
-
-def maps_of(encoder: Encoder, images: Tensor) -> list[Tensor]:
-    """The maps of an encoder, finest first: images (B, 3, S, S) in [0, 1] to (B, C_i, h_i, w_i) each."""
-    maps = sorted(encoder.encode(images), key=lambda one: one.stride)
-    return [one.features for one in maps]

@@ -1,5 +1,6 @@
 """`FeatureInfo`, `FeatureLevel` and `FeatureMap`: what an encoder declares, and what it returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -64,3 +65,8 @@ class FeatureMap(ByValue):
     features: Tensor
     info: FeatureInfo
     stride: int
+
+
+def finest_first(maps: Sequence[FeatureMap]) -> list[Tensor]:
+    """The features of maps by rising stride: (B, C_i, h_i, w_i) each."""
+    return [one.features for one in sorted(maps, key=lambda one: one.stride)]

@@ -61,7 +61,7 @@ def forced_answers(
     encode: Callable[[str], list[int]] | None = None,
     run: Callable[..., Tensor] | None = None,
     orders: list[list[int]] | None = None,
-    cells: Callable[[list[int]], list[int]] | None = None,
+    cells: Callable[[list[int], int], list[int]] | None = None,
 ) -> Answers:
     """Read every question followed by its answer.
 
@@ -74,7 +74,7 @@ def forced_answers(
         encode: token ids of an answer; None for those of the tokenizer.
         run: replaces `lmm.hidden`; it may append E channels to the hidden states, see `Answers.image_states`.
         orders: for each image the tokens that are read after a prompt; None for all.
-        cells: gives for the tokens of an answer those of `Segment.cells`; None for none.
+        cells: gives for the last tokens of an answer, so many, those of `Segment.cells`; None for none.
 
     Returns:
         One row for each image and question, in order.
@@ -89,7 +89,7 @@ def forced_answers(
             question = reader.question(prompt, order)
             ids.append([*encode(text), end])
             positions = list(range(question[-1].end, question[-1].end + len(ids[-1])))
-            own = () if cells is None else cells(ids[-1])
+            own = () if cells is None else cells(ids[-1], len(ids[-1]))
             parts[-1].append([*question, Segment([int(Slot.TEXT)] * len(ids[-1]), ids[-1], positions, cells=own)])
     packed, hidden = prompt_hidden(reader, images, parts, "causal", run)
     rows, columns = torch.tensor(_predicting(images, parts), dtype=torch.int64, device=hidden.device).reshape(-1, 2).T
@@ -175,7 +175,7 @@ def generate_texts(
     longest: int,
     stop: Collection[int] = (),
     process: LogitsProcessor | None = None,
-    cells: Callable[[list[int]], list[int]] | None = None,
+    cells: Callable[[list[int], int], list[int]] | None = None,
 ) -> Generated:
     """Answer questions about one image greedily, in one batch.
 
@@ -207,7 +207,7 @@ def generate_texts(
 
     def add(ids: list[list[int]]) -> Tensor:
         assert cells is not None
-        last = [cells(row)[-1] if row else 0 for row in ids]
+        last = [cells(row, 1)[0] if row else 0 for row in ids]
         return reader.places(torch.tensor(last, dtype=torch.int64, device=device))
 
     return reader.lmm.generate(

@@ -247,16 +247,8 @@ class CandidateSystem(nn.Module):
         return self.encoders, *self.lmm.visual_parts
 
     def blocks(self) -> list[nn.Module]:
-        """Layers of the language model, which may be sharded one by one.
-
-        Raises:
-            ValueError: without gradient checkpointing. The prefix is then a separate forward pass, and gradients of its
-                keys and values bypass the outputs on which sharding waits for them.
-        """
-        if not self.lmm.gradient_checkpointing:
-            raise ValueError("lmm.gradient_checkpointing must be true where the language model is sharded")
-        layers: Any = self.lmm.language_model.layers
-        return list(layers)
+        """See `Reader.blocks`."""
+        return self.reader.blocks()
 
     def train(self, mode: bool = True) -> Self:
         """Set the training mode of trained parts; frozen parts stay in evaluation mode."""

@@ -10,14 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskselect.ops.images import Interpolation, cornered_image, resized_image
 from maskselect.ops.masks import resize_nearest
 from maskselect.structures.batches import InstructBatch
 from maskselect.structures.clip_groups import ClipGroupSource
 from maskselect.structures.groups import GroupMixture, GroupSource, Query, TextSource, using
-from maskselect.systems.picture_batches import Interpolation, resized_image
-
-PADDING = 128
-"""Grey of the padding, as in Mask2Former."""
 
 NEAREST, FARTHEST = 2, 9
 """Largest distance between drawn frames: a random number from NEAREST to FARTHEST."""
@@ -64,14 +61,6 @@ def draw_frames(length: int, count: int, rng: np.random.Generator) -> tuple[int,
     chosen.sort(reverse=bool(rng.random() < REVERSED))
     key = chosen.pop(count // 2)
     return key, chosen or [key]
-
-
-def cornered(image: np.ndarray, side: int) -> tuple[Tensor, tuple[int, int]]:
-    """(H, W, 3) uint8 in the top left corner of a grey square, (3, S, S) uint8, and its size (h, w) there."""
-    scale = side / max(image.shape[:2])
-    inner = (max(1, int(image.shape[0] * scale + 0.5)), max(1, int(image.shape[1] * scale + 0.5)))
-    picture = resized_image(image, inner)
-    return F.pad(picture, (0, side - inner[1], 0, side - inner[0]), value=PADDING), inner
 
 
 @dataclass(frozen=True)
@@ -167,7 +156,7 @@ class InstructPreparer:
         words: list[tuple[str, str]],
     ) -> InstructItem:
         side = (self.side, self.side)
-        picture, inner = cornered(frames[0], self.picture_side)
+        picture, inner = cornered_image(frames[0], self.picture_side)
         squares = torch.stack([resized_image(frame, side, self.interpolation) for frame in frames])
         visible = masks.flatten(1).any(1)
         numbers = (visible.cumsum(0) - 1).tolist()

@@ -34,21 +34,21 @@ from maskselect.decoders.mask2former import MaskDecoder, MaskPredictions, PixelD
 from maskselect.encoders.frozen import FrozenEncoder
 from maskselect.heads.selection import select
 from maskselect.losses.sets import SetLoss
+from maskselect.ops.images import Interpolation, cornered_image, resized_image
 from maskselect.ops.masks import mean_inside, not_empty, resize_nearest, unpadded_logits
-from maskselect.proposers.mask2former import maps_of
 from maskselect.structures.answer import Answer
 from maskselect.structures.batches import InstructBatch
 from maskselect.structures.clip import Clip
+from maskselect.structures.features import finest_first
 from maskselect.structures.groups import PrepareSettings
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.needs import FRAME_TOKENS, PROMPT_TOKENS, Arguments, Need
 from maskselect.structures.protocols import LanguageModel
 from maskselect.structures.sample import MASK_REF, Prompt
 from maskselect.systems.answering import forced_answers, generate_texts
-from maskselect.systems.instruct_batches import InstructPreparer, cornered, frames_around
+from maskselect.systems.instruct_batches import InstructPreparer, frames_around
 from maskselect.systems.language_system import LanguageSystem
 from maskselect.systems.linking import Links, frame_numbers
-from maskselect.systems.picture_batches import Interpolation, resized_image
 from maskselect.systems.reading import Reader, Tokens, batch_without_candidates
 from maskselect.systems.scoring import PROMPTS_PER_PASS, ReadImages, prompt_hidden, read_images
 from maskselect.systems.text_questions import Phrasing, group_of
@@ -362,18 +362,18 @@ class InstructSeg(LanguageSystem):
         embedding = self.fusion(text, valid, vision[owner])[:, None]
         return self.mask_decoder(pixels, queries, embedding, owner, only_last=last), embedding
 
-    def _objects(self, pixels: PixelFeatures, last: bool = False) -> MaskPredictions:
+    def _objects(self, pixels: PixelFeatures) -> MaskPredictions:
         """All objects of B pictures, whatever they are."""
         assert self.query_feat is not None and self.object_embed is not None
         queries = self.query_feat.expand(len(pixels.mask_features), -1, -1)
-        predicted: MaskPredictions = self.mask_decoder(pixels, queries, self.object_embed[None, None], only_last=last)
+        predicted: MaskPredictions = self.mask_decoder(pixels, queries, self.object_embed[None, None])
         return predicted
 
     def _pixels(self, pictures: Tensor) -> tuple[PixelFeatures, Tensor]:
         """Of pictures (B, 3, S, S) uint8: the output of the pixel decoder, and the coarsest map of the encoder."""
         device = self.mask_queries.device
         with torch.autocast(device.type, enabled=False):
-            maps = maps_of(self.encoder, pictures.to(device).float() / 255)
+            maps = finest_first(self.encoder.encode(pictures.to(device).float() / 255))
         return self.pixel_decoder(maps), maps[-1]
 
     # --- inference ------------------------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ class InstructSeg(LanguageSystem):
     def _read(
         self, image: np.ndarray, features: Tensor, visual: Visual, extra: MaskSet | None = None
     ) -> InstructReading:
-        picture, inner = cornered(image, self.encoder.info.input_size)
+        picture, inner = cornered_image(image, self.encoder.info.input_size)
         pixels, vision = self._pixels(picture[None])
         size = (image.shape[0], image.shape[1])
         return InstructReading(features, self._read_images(features, [visual]), pixels, vision, inner, size, extra)
@@ -425,24 +425,15 @@ class InstructSeg(LanguageSystem):
         for first in range(0, len(masked), PROMPTS_PER_PASS):
             some = masked[first : first + PROMPTS_PER_PASS]
             asked = Asked("image", [prompts[n].text for n in some], [references[n] for n in some], [""] * len(some))
-            frames = self._image_tokens(reading.features) if self.ovp_on_images else None
-            answers |= zip(some, self._answers(reading, asked, frames, cut), strict=True)
+            tokens = self._tokens(reading.features, [asked])
+            perceived = self._perceived(tokens, [asked], [tokens.images if self.ovp_on_images else tokens.images[:0]])
+            answers |= zip(some, self._answers(reading, tokens, asked, perceived, cut), strict=True)
         return [answers[number] for number in range(len(prompts))]
 
-    def _image_tokens(self, features: Tensor) -> Tensor:
-        """(F, T, E) to image tokens (F, T, D)."""
-        return self.lmm.project_image(features)
-
-    def _answers(self, reading: InstructReading, asked: Asked, frames: Tensor | None, cut: float) -> list[Answer]:
-        """Answers to prompts about one picture. frames: image tokens (count, T, D) for the perceiver, None for none."""
-        tokens = self._tokens(reading.features, [asked])
-        frames = tokens.images[:0] if frames is None else frames
-        perceived = self._perceived(tokens, [asked], [frames])
-        return self._answers_after(reading, tokens, asked, perceived, cut)
-
-    def _answers_after(
+    def _answers(
         self, reading: InstructReading, tokens: Tokens, asked: Asked, perceived: Sequence[Tensor], cut: float
     ) -> list[Answer]:
+        """Answers to prompts about one picture, from its tokens and the perceiver tokens of each prompt."""
         hidden, packed = self._states(tokens, reading.images, [asked], perceived)
         owner = torch.zeros(len(asked.texts), dtype=torch.int64, device=hidden.device)
         predicted, text = self._decoded(hidden, packed, reading.pixels, reading.vision, owner, True)
@@ -499,7 +490,7 @@ class InstructSeg(LanguageSystem):
                 features[frame] = self.image_features(self._square(clip[frame])[None])
             return features[frame]
 
-        references = [self._references_of(features_of, prompt) for prompt in prompts]
+        references = [self.references_of(prompt, features_of) for prompt in prompts]
         features.clear()
         visual: Visual = "image" if len(clip) == 1 else "clip"  # a picture is a clip of one frame
         asked = Asked(visual, [prompt.text for prompt in prompts], references, [""] * len(prompts))
@@ -513,7 +504,7 @@ class InstructSeg(LanguageSystem):
             for frame in around:
                 if frame not in perceived:
                     tokens = self._tokens(features_of(frame), [asked])
-                    perceived[frame] = self._perceived(tokens, [asked], [self._image_tokens(features_of(frame))])
+                    perceived[frame] = self._perceived(tokens, [asked], [tokens.images])
             reading = self._read(clip[key], features_of(key), visual)
             none = reading.features.new_zeros(0, self.lmm.width)
             own = [torch.cat([none, *(perceived[frame][row] for frame in around)]) for row in range(len(prompts))]
@@ -522,7 +513,7 @@ class InstructSeg(LanguageSystem):
                 some = slice(first, first + PROMPTS_PER_PASS)
                 part = Asked(visual, asked.texts[some], asked.references[some], asked.replies[some])
                 tokens = self._tokens(reading.features, [part])
-                answers = self._answers_after(reading, tokens, part, own[some], cut)
+                answers = self._answers(reading, tokens, part, own[some], cut)
                 for link, answer in zip(links[some], answers, strict=True):
                     assert isinstance(answer.masks, Tensor)
                     link.add(key, answer.masks, answer.scores, self.pooled(relative, answer.masks).cpu())
@@ -531,14 +522,6 @@ class InstructSeg(LanguageSystem):
     def _around(self, key: int, length: int) -> list[int]:
         """The frames that the perceiver reads with a key frame."""
         return [] if length == 1 and not self.ovp_on_images else frames_around(key, length, self.reference_frames)
-
-    def _references_of(self, features_of: Any, prompt: Prompt) -> Tensor:
-        """The pooled references (R, E) of a prompt, each from its own frame."""
-        rows = [
-            self.pooled(features_of(frame)[0], mask[None])
-            for frame, mask in zip(prompt.frames, prompt.references, strict=True)
-        ]
-        return torch.cat(rows) if rows else torch.zeros(0, self.lmm.vision_width, dtype=torch.float32)
 
     # --- training -------------------------------------------------------------------------------------------------
 
@@ -564,7 +547,7 @@ class InstructSeg(LanguageSystem):
             asked = self._asked(batch, features)
             images = self._read_images(keys, [one.visual for one in asked])
             tokens = self._tokens(keys, asked)
-            projected = self._image_tokens(features)
+            projected = self.lmm.project_image(features)
             frames = [
                 projected[[] if one.visual == "image" and not self.ovp_on_images else around]
                 for around, one in zip(batch.around, asked, strict=True)

@@ -3,8 +3,9 @@
 Shape letters: B images, T image tokens, E width of the vision tower, R references, h w pixels of masks.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from maskselect.backends import checkpoints
 from maskselect.lmm.lora import fit_adapters
 from maskselect.ops.pooling import cell_weights
 from maskselect.structures.protocols import LanguageModel
+from maskselect.structures.sample import Prompt
 from maskselect.systems.reading import Reader
 
 _MODEL = "reader.lmm.model."
@@ -75,16 +77,20 @@ class LanguageSystem(nn.Module):
         weights = cell_weights(masks.to(features.device), grid).flatten(1)
         return (weights @ features) / weights.sum(-1, keepdim=True).clamp(min=1e-6)
 
-    def blocks(self) -> list[nn.Module]:
-        """Layers of the language model, which may be sharded one by one.
+    def references_of(self, prompt: Prompt, features_of: Callable[[int], Tensor]) -> Tensor:
+        """The pooled references (R, E) of a prompt about a clip, each from its own frame.
 
-        Raises:
-            ValueError: without gradient checkpointing, as for candidate systems.
+        Args:
+            prompt: the prompt.
+            features_of: gives the features (1, T, E) of a frame.
         """
-        if not self.lmm.gradient_checkpointing:
-            raise ValueError("lmm.gradient_checkpointing must be true where the language model is sharded")
-        layers: Any = self.lmm.language_model.layers
-        return list(layers)
+        pairs = zip(prompt.frames, prompt.references, strict=True)
+        rows = [self.pooled(features_of(frame)[0], mask[None]).cpu() for frame, mask in pairs]
+        return torch.cat([torch.zeros(0, self.lmm.vision_width, dtype=torch.float32), *rows])
+
+    def blocks(self) -> list[nn.Module]:
+        """See `Reader.blocks`."""
+        return self.reader.blocks()
 
     def learned_state(self) -> dict[str, Tensor]:
         """All trained tensors, the statistics of features, and a language model that is in no file of its own."""

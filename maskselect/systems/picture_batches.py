@@ -4,19 +4,16 @@ Shape letters: H, W size of a picture, S side of the square, M annotated masks.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from maskselect.ops.images import resized_image
 from maskselect.ops.masks import pad_to_square, resize_nearest
 from maskselect.structures.batches import MaskBatch, TextBatch
 from maskselect.structures.groups import GroupSource, TextSource, using
-
-Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -116,15 +113,6 @@ def squared_image(image: np.ndarray, side: int) -> tuple[Tensor, tuple[int, int]
     scale = side / max(image.shape[:2])
     size = (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
     return pad_to_square(resized_image(image, size)).contiguous(), size
-
-
-def resized_image(image: np.ndarray, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
-    """(H, W, 3) uint8 to (3, h, w) uint8, antialiased; the aspect may change."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    if size == image.shape[:2]:
-        return pixels
-    scaled = F.interpolate(pixels[None].float(), size, mode=interpolation, antialias=True, align_corners=False)[0]
-    return scaled.round().clamp(0, 255).to(torch.uint8)
 
 
 def photometric(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -141,7 +141,7 @@ class RAS(CandidateSystem):
         return images * prefix + prompts * (PROMPT_TOKENS + candidates)
 
     def blocks(self) -> list[nn.Module]:
-        """Layers of language model and scorer, which may be sharded one by one; raises as `CandidateSystem.blocks`."""
+        """Layers of language model and scorer, which may be sharded one by one; raises as `Reader.blocks`."""
         return [*super().blocks(), *self.scorer.blocks]
 
     @property

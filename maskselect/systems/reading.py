@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +81,18 @@ class Reader(nn.Module):
         self.register_parameter("row_positions", rows)
         self.register_parameter("column_positions", columns)
         self.chat = {with_image: lmm.chat(with_image) for with_image in (False, True)}
+
+    def blocks(self) -> list[nn.Module]:
+        """Layers of the language model, which may be sharded one by one.
+
+        Raises:
+            ValueError: without gradient checkpointing. The prefix is then a separate forward pass, and gradients of its
+                keys and values bypass the outputs on which sharding waits for them.
+        """
+        if not self.lmm.gradient_checkpointing:
+            raise ValueError("lmm.gradient_checkpointing must be true where the language model is sharded")
+        layers: Any = self.lmm.language_model.layers
+        return list(layers)
 
     def tokens(self, batch: Batch) -> Tokens:
         """Embed the masks and images of a batch.

@@ -27,6 +27,7 @@ from maskselect.backends import checkpoints, needs
 from maskselect.backends.weightless import reads_weights
 from maskselect.codecs import labels as label_texts
 from maskselect.heads.binary import BinaryHead
+from maskselect.ops.images import resized_image
 from maskselect.ops.pooling import cell_weights
 from maskselect.structures.answer import Answer
 from maskselect.structures.batches import TextBatch
@@ -41,7 +42,7 @@ from maskselect.systems import text_questions
 from maskselect.systems.answering import forced_answers, generate_texts
 from maskselect.systems.language_system import LanguageSystem, grid_of
 from maskselect.systems.linking import Links, frame_numbers
-from maskselect.systems.picture_batches import TextItem, collate_texts, resized_image
+from maskselect.systems.picture_batches import TextItem, collate_texts
 from maskselect.systems.reading import Reader, batch_without_candidates
 from maskselect.systems.scoring import ReadImages, in_passes, read_images
 from maskselect.systems.text_questions import InstanceOrder, Phrasing
@@ -227,7 +228,12 @@ class Text4Seg(LanguageSystem):
             references = [self.pooled(reading.features, prompt.references) for prompt in prompts]
             return self._answers(reading, [prompt.text for prompt in prompts], references, threshold)
         clip = reading.clip
-        texts, pooled = [prompt.text for prompt in prompts], self._references_of(clip, prompts)
+        texts = [prompt.text for prompt in prompts]
+
+        def features_of(frame: int) -> Tensor:
+            return self.image_features(resized_image(clip[frame], (self.side, self.side))[None])
+
+        pooled = [self.references_of(prompt, features_of) for prompt in prompts]
         links = [Links(len(clip), clip.size) for _ in prompts]
         written: list[list[str]] = [[] for _ in prompts]
         failures: list[str | None] = [None for _ in prompts]
@@ -247,16 +253,6 @@ class Text4Seg(LanguageSystem):
         texts = ["\n".join(lines) for lines in written]
         rows = zip((link.answer() for link in links), texts, failures, repairs, cut, strict=True)
         return [replace(one, text=t, failure=f, repairs=r, cut=c) for one, t, f, r, c in rows]
-
-    def _references_of(self, clip: Clip, prompts: list[Prompt]) -> list[Tensor]:
-        """For each prompt the pooled references (R, E), each from its own frame."""
-        out: list[list[Tensor]] = [[] for _ in prompts]
-        for prompt, rows in zip(prompts, out, strict=True):
-            for frame, mask in zip(prompt.frames, prompt.references, strict=True):
-                picture = resized_image(clip[frame], (self.side, self.side))
-                rows.append(self.pooled(self.image_features(picture[None])[0], mask[None]))
-        width = self.lmm.vision_width
-        return [torch.cat([torch.zeros(0, width, dtype=torch.float32), *(row.cpu() for row in rows)]) for rows in out]
 
     def _answers(
         self, reading: PictureReading, prompts: list[str], references: list[Tensor], threshold: float | None
@@ -300,16 +296,16 @@ class Text4Seg(LanguageSystem):
             labels=tuple(classes[label_texts.written(decoded.labels[n])] for n in order.tolist()) if classes else None,
         )
 
-    def _places_written(self) -> Callable[[list[int]], list[int]] | None:
-        """Gives for the tokens of an answer the numbers of the cells that are written next; None without positions."""
+    def _places_written(self) -> Callable[[list[int], int], list[int]] | None:
+        """Gives the cells that follow the last tokens of an answer, by number; None without positions."""
         if self.reader.row_positions is None:
             return None
         grid, shape = self.image_grid(), self.codec.shape
 
-        def numbers(ids: list[int]) -> list[int]:
-            ends = list(accumulate(len(self.texts.texts[number]) for number in ids))
+        def numbers(ids: list[int], count: int) -> list[int]:
+            ends = list(accumulate(len(self.texts.texts[number]) for number in ids))[-count:]
             cells = self.codec.next_cells(self.texts.decode(ids), ends)
-            scaled = [(r * grid[0] // shape[0], c * grid[1] // shape[1]) for r, c in cells]  # -1 stays -1
+            scaled = [(r * grid[0] // shape[0], c * grid[1] // shape[1]) for r, c in cells]  # below 0 stays below 0
             return [place_number(r, c, grid) for r, c in scaled]
 
         return numbers

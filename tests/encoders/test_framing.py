@@ -82,12 +82,6 @@ def test_corner_framing_scales_normalises_and_then_pads_with_zeros(size: tuple[i
     assert (framed[:, height:] == 0).all() and (framed[:, :, width:] == 0).all()
 
 
-def test_corner_framing_pads_with_a_given_colour() -> None:
-    info = FeatureInfo("swin", (FeatureLevel(32, 16),), 64, (4, 4), MEAN, STD)
-    framed = cornered_images(image_of(16, 32), info, pad_value=[128 / 255] * 3)
-    assert (framed[..., 32:, :] == 128 / 255).all() and (framed[..., :32, :] != 128 / 255).any()
-
-
 def test_masks_are_framed_as_the_image_is() -> None:
     masks = random_masks(2, 3, 5)
     framed = framed_masks(masks, "corner")

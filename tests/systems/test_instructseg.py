@@ -239,10 +239,10 @@ def test_the_frames_around_a_key_frame_matter() -> None:
     for changed in (None, 5, 3):
         clip = Frames([np.full_like(f, 255) if n == changed else f for n, f in enumerate(frames)])
         seen: list[Tensor] = []
-        answer = system._answers_after
-        system._answers_after = lambda *a, keep=seen, call=answer: keep.append(out := call(*a)) or out  # type: ignore[method-assign, func-returns-value]
+        answer = system._answers
+        system._answers = lambda *a, keep=seen, call=answer: keep.append(out := call(*a)) or out  # type: ignore[method-assign, func-returns-value]
         system.answer(system.read(clip), [Prompt("red", torch.zeros(0, 32, 32))], 0.0)
-        system._answers_after = answer  # type: ignore[method-assign]
+        system._answers = answer  # type: ignore[method-assign]
         scores.append(seen[2][0].pool_scores)  # key frame 2, with frames 1 and 3 around it
     assert torch.equal(scores[0], scores[1]) and not torch.allclose(scores[0], scores[2], atol=1e-7)
 

@@ -323,11 +323,11 @@ def test_tokens_of_an_answer_get_the_position_of_the_next_cell() -> None:
     images = system._read(features, [[]], [[]])
     written = generate_texts(reader, images, ["red"], 160, process=process, cells=places)
     ids = written.ids[0]
-    assert any(number for number in places(ids)) and places(ids)[0] == 0
+    assert any(places(ids, len(ids))) and places(ids, len(ids))[0] == 0
     # The cells are numbered from 1, three places for each of two rows: two cells and the end of the row.
-    assert max(places(ids)) <= 6
+    assert max(places(ids, len(ids))) <= 6 and places(ids, 3) == places(ids, len(ids))[-3:]
 
-    def forced(cells: Callable[[list[int]], list[int]] | None) -> Tensor:
+    def forced(cells: Callable[[list[int], int], list[int]] | None) -> Tensor:
         seen: list[Tensor] = []
 
         def run(*inputs: Any) -> Tensor:

@@ -12,11 +12,13 @@ from torch import Tensor
 from maskselect.decoders.mask2former import MaskPredictions, ObjectDecoder
 from maskselect.encoders.frozen import FrozenEncoder
 from maskselect.losses.sets import SetLoss
+from maskselect.ops.images import CORNER_GREY
 from maskselect.ops.masks import upsample_logits
 from maskselect.ops.overlap import pairwise_iou
-from maskselect.proposers.mask2former import PADDING, SYSTEM, maps_of
+from maskselect.proposers.mask2former import SYSTEM
 from maskselect.recipes.compact.learner import CompactLearner
 from maskselect.structures.batches import MaskBatch
+from maskselect.structures.features import finest_first
 from maskselect.structures.groups import PrepareSettings
 from maskselect.systems.picture_batches import MaskPreparer
 
@@ -96,7 +98,7 @@ class ObjectMasksTask(CompactLearner):
     def prepare(self, batch: MaskBatch, flips: bool = False) -> tuple[Tensor, list[Tensor]]:
         """Images (B, 3, S, S) float32 in [0, 1], and for each image masks (N, S, S) bool, without empty ones."""
         side = batch.images.shape[-1]
-        images = torch.full(batch.images.shape, PADDING, dtype=torch.float32, device=batch.images.device)
+        images = torch.full(batch.images.shape, CORNER_GREY / 255, dtype=torch.float32, device=batch.images.device)
         targets = []
         for frame, image, masks, size in zip(images, batch.images, batch.masks, batch.sizes.tolist(), strict=True):
             height, width = size
@@ -112,5 +114,5 @@ class ObjectMasksTask(CompactLearner):
         return images, targets
 
     def _predict(self, images: Tensor) -> MaskPredictions:
-        predictions: MaskPredictions = self.decoder(maps_of(self.encoder, images))
+        predictions: MaskPredictions = self.decoder(finest_first(self.encoder.encode(images)))
         return predictions
