@@ -75,6 +75,7 @@ class PixelDecoder(nn.Module):
             convolutions as in Deformable DETR.
 
     Attributes:
+        channels: as given.
         levels: L.
 
     Raises:
@@ -96,6 +97,7 @@ class PixelDecoder(nn.Module):
         _check_sizes(dim, heads)
         if len(channels) < 2:
             raise ValueError(f"a pixel decoder needs at least two maps, got channels {list(channels)}")
+        self.channels = list(channels)
         self.levels, self.extra_levels = len(channels) - 1 + extra_levels, extra_levels
         projections = [_projection(width, dim, 1) for width in reversed(channels[1:])]
         extra = [_projection(channels[-1] if k == 0 else dim, dim, 3, stride=2) for k in range(extra_levels)]
@@ -426,39 +428,25 @@ class ObjectDecoder(nn.Module):
     Mask2Former's training on COCO does for the published system.
 
     Args:
-        channels, dim, heads, points, extra_levels: see `PixelDecoder`.
-        encoder_layers, encoder_ffn: layers of the pixel decoder and the width of their feed-forward networks.
-        layers, ffn, queries: see `MaskDecoder`.
+        pixel_decoder: its `channels` are those of the maps.
+        mask_decoder: of as many levels.
 
     Attributes:
-        channels: of the maps, finest first.
+        query_feat: (Q, D), as in InstructSeg.
+        object_embed: (D,), the text vector, as in InstructSeg.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        dim: int = 64,
-        heads: int = 4,
-        points: int = 4,
-        encoder_layers: int = 2,
-        encoder_ffn: int = 256,
-        layers: int = 3,
-        ffn: int = 256,
-        queries: int = 32,
-        extra_levels: int = 1,
-    ) -> None:
+    def __init__(self, pixel_decoder: PixelDecoder, mask_decoder: MaskDecoder) -> None:
         super().__init__()
-        self.channels = list(channels)
-        self.pixel_decoder = PixelDecoder(channels, dim, heads, points, encoder_layers, encoder_ffn, dim, extra_levels)
-        self.predictor = MaskDecoder(dim, heads, ffn, layers, queries, dim, self.pixel_decoder.levels)
-        self.query_feat = nn.Embedding(queries, dim)
-        self.object_embed = nn.Embedding(1, dim)
+        queries, dim = mask_decoder.query_embed.weight.shape
+        self.pixel_decoder, self.mask_decoder = pixel_decoder, mask_decoder
+        self.query_feat = nn.Parameter(normal_(torch.empty(queries, dim, dtype=torch.float32)))
+        self.object_embed = nn.Parameter(normal_(torch.empty(dim, dtype=torch.float32)))
 
     def forward(self, maps: Sequence[Tensor], only_last: bool = False) -> MaskPredictions:
         """Maps (B, C_i, h_i, w_i) of an encoder, finest first, to predictions with R = B rows."""
-        queries = self.query_feat.weight.expand(len(maps[0]), -1, -1)
-        text = self.object_embed.weight[None]
-        out: MaskPredictions = self.predictor(self.pixel_decoder(maps), queries, text, only_last=only_last)
+        queries, text = self.query_feat.expand(len(maps[0]), -1, -1), self.object_embed[None, None]
+        out: MaskPredictions = self.mask_decoder(self.pixel_decoder(maps), queries, text, only_last=only_last)
         return out
 
 

@@ -1,7 +1,7 @@
 """`Mask2FormerProposer`: the objects that a segmentation decoder of our own training finds (arXiv 2112.01527).
 
-The checkpoint is that of `ObjectMasksTask`: one set of learned queries, each with a mask and a score. Published
-Mask2Former models are read by `proposers/queries.py`.
+It has one set of learned queries, each with a mask and a score. Published Mask2Former models are read by
+`proposers/queries.py`.
 """
 
 from pathlib import Path
@@ -13,9 +13,11 @@ import torch
 from maskselect.backends import needs
 from maskselect.backends.building import beside, build
 from maskselect.backends.cache_keys import cache_key
-from maskselect.backends.checkpoints import find_checkpoint, load_into, read_card
+from maskselect.backends.checkpoints import find_checkpoint, load_strictly, read_card, read_tensors
 from maskselect.backends.config_tree import arguments_of
 from maskselect.backends.devices import pick_device
+from maskselect.backends.weightless import reads_weights
+from maskselect.decoders.mask2former import ObjectDecoder
 from maskselect.ops.images import cornered_image, size_of
 from maskselect.ops.masks import mean_inside, not_empty, unpadded_logits
 from maskselect.ops.overlap import mask_nms
@@ -24,14 +26,18 @@ from maskselect.structures.masks import MaskSet
 from maskselect.structures.needs import Arguments, Need
 
 SYSTEM = "mask2former"
-"""`system` in the cards of checkpoints."""
+"""`system` in the cards of checkpoints of `ObjectMasksTask`."""
+
+INSTRUCTSEG = "instructseg"
+"""`system` in the cards of InstructSeg's checkpoints."""
 
 
 class Mask2FormerProposer:
     """A `Proposer` by learned queries.
 
     Args:
-        checkpoint: shipped name or path of a checkpoint of `ObjectMasksTask`.
+        checkpoint: shipped name or path of a checkpoint of `ObjectMasksTask`; or one of InstructSeg with
+            `object_weight`, whose decoder finds all objects without a prompt.
         score_thresh: least score of a candidate; see `propose`.
         mask_nms_thresh: suppression by mask IoU; None for none.
         max_candidates: greatest number of candidates, by score; None for all.
@@ -53,13 +59,7 @@ class Mask2FormerProposer:
         if not 0 <= score_thresh <= 1:
             raise ValueError(f"score_thresh must be between 0 and 1, got {score_thresh}")
         self.device = pick_device(device)
-        file = find_checkpoint(checkpoint)
-        self._config = arguments_of(beside(file, read_card(file, SYSTEM).get("config")))
-        if not {"encoder", "decoder"} <= self._config.keys():
-            raise ValueError(f"card of checkpoint {file} names no encoder and decoder; was it written by training?")
-        self.encoder: Any = build(self._config["encoder"])
-        self.decoder: Any = build(self._config["decoder"])
-        load_into(self.decoder, file, SYSTEM)
+        self.encoder, self.decoder, self._sizes = _network(find_checkpoint(checkpoint))
         self.encoder.to(self.device)
         self.decoder.to(self.device).eval().requires_grad_(False)
         self.score_thresh, self.mask_nms_thresh = score_thresh, mask_nms_thresh
@@ -73,8 +73,7 @@ class Mask2FormerProposer:
     def cache_key(self) -> str:
         """The key of encoder and decoder and all settings but the device."""
         names = ("encoder", "decoder", "score_thresh", "mask_nms_thresh", "max_candidates")
-        settings = {name: getattr(self, name) for name in names}
-        return cache_key("Mask2FormerProposer", **settings, sizes=arguments_of(self._config["decoder"]))
+        return cache_key("Mask2FormerProposer", sizes=self._sizes, **{name: getattr(self, name) for name in names})
 
     @torch.inference_mode()
     def propose(self, image: np.ndarray) -> MaskSet:
@@ -100,3 +99,26 @@ class Mask2FormerProposer:
         if self.mask_nms_thresh is not None and len(result) > 1:
             order = mask_nms(result.masks, result.scores, self.mask_nms_thresh)
         return result.keep(order[: self.max_candidates])
+
+
+def _network(file: Path) -> tuple[Any, ObjectDecoder, list[Any]]:
+    """Encoder and decoder of a checkpoint, and the configs of the decoder's parts."""
+    card = read_card(file)
+    kind = card.get("system")
+    if kind not in (SYSTEM, INSTRUCTSEG):
+        raise ValueError(f"checkpoint {file} is of system {kind!r}; expected {SYSTEM!r} or {INSTRUCTSEG!r}")
+    config: Any = arguments_of(beside(file, card.get("config")))
+    parts = arguments_of(config.get("decoder")) if kind == SYSTEM else config
+    missing = {"pixel_decoder", "mask_decoder", "encoder"} - (parts | config).keys()
+    if missing:
+        raise ValueError(f"card of checkpoint {file} names no {min(missing)}; was it written by training?")
+    sizes = [parts["pixel_decoder"], parts["mask_decoder"]]
+    encoder: Any = build(config["encoder"])
+    decoder = ObjectDecoder(*map(build, sizes))
+    if reads_weights():
+        held = decoder.state_dict()
+        tensors = {name: tensor for name, tensor in read_tensors(file).items() if kind == SYSTEM or name in held}
+        if "object_embed" not in tensors:
+            raise ValueError(f"checkpoint {file} has no object_embed; expected InstructSeg trained with object_weight")
+        load_strictly(decoder, tensors, str(file))
+    return encoder, decoder, sizes

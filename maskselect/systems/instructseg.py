@@ -667,26 +667,16 @@ class InstructSeg(LanguageSystem):
 
     def _start_decoder(self, checkpoint: str) -> None:
         """Take pixel decoder, mask decoder, learned queries and the text vector of "an object"."""
-        tensors = checkpoints.read_tensors(checkpoint)
-        names = {"predictor.": "mask_decoder.", "pixel_decoder.": "pixel_decoder."}
-        taken = {
-            ours + name.removeprefix(theirs): tensor.float()
-            for theirs, ours in names.items()
-            for name, tensor in tensors.items()
-            if name.startswith(theirs)
-        }
+        tensors = {name: tensor.float() for name, tensor in checkpoints.read_tensors(checkpoint).items()}
         held = self.state_dict()
-        expected = {name: held[name] for name in held if name.startswith(tuple(names.values()))}
-        checkpoints.check_fit(expected, taken, checkpoint, f"{self.title} as configured")
-        self.load_state_dict(taken, strict=False)
+        expected = {name: held[name] for name in held if name.startswith(("pixel_decoder.", "mask_decoder."))}
+        expected |= {"query_feat": self.mask_decoder.query_embed.weight, "object_embed": self.fusion.output.bias}
+        checkpoints.check_fit(expected, tensors, checkpoint, f"{self.title} as configured")
+        self.load_state_dict({name: tensor for name, tensor in tensors.items() if name in held}, strict=False)
         with torch.no_grad():
-            if self.query_feat is not None:
-                self.query_feat.copy_(tensors["query_feat.weight"])
-            if self.object_embed is not None:
-                self.object_embed.copy_(tensors["object_embed.weight"][0])
             # Scores begin as those of "an object".
             self.fusion.output.weight.mul_(0.1)
-            self.fusion.output.bias.copy_(tensors["object_embed.weight"][0])
+            self.fusion.output.bias.copy_(tensors["object_embed"])
 
     def _start(self, checkpoint: str) -> None:
         tensors, system = checkpoints.read_tensors(checkpoint), checkpoints.read_card(checkpoint)["system"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskselect.backends.building import build
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.decoders.mask2former import MaskPredictions, ObjectDecoder
 from maskselect.encoders.compact import ConvEncoder
@@ -19,9 +20,19 @@ from maskselect.structures.batches import MaskBatch
 from maskselect.structures.groups import PrepareSettings
 from maskselect.structures.protocols import GroupLearner, Proposer
 
-SIZES: dict[str, Any] = {
-    "channels": [8, 12, 16], "dim": 16, "heads": 2, "points": 2, "encoder_layers": 1, "encoder_ffn": 16, "layers": 2,
-    "ffn": 16, "queries": 8,
+_DECODERS = "maskselect.decoders.mask2former."
+PARTS: dict[str, Any] = {
+    "pixel_decoder": {
+        "class_path": _DECODERS + "PixelDecoder",
+        "init_args": {
+            "channels": [8, 12, 16], "dim": 16, "heads": 2, "points": 2, "layers": 1, "ffn": 16, "mask_dim": 16,
+            "extra_levels": 1,
+        },
+    },
+    "mask_decoder": {
+        "class_path": _DECODERS + "MaskDecoder",
+        "init_args": {"dim": 16, "heads": 2, "ffn": 16, "layers": 2, "queries": 8, "mask_dim": 16},
+    },
 }  # fmt: skip
 ENCODER: dict[str, Any] = {
     "name": "e", "image_size": 64, "depths": [1, 1, 1], "channels": [8, 12, 16], "levels": [1, 2, 3], "stem_width": 4,
@@ -29,9 +40,13 @@ ENCODER: dict[str, Any] = {
 GREY = 128 / 255
 
 
+def tiny_decoder() -> ObjectDecoder:
+    return ObjectDecoder(build(PARTS["pixel_decoder"]), build(PARTS["mask_decoder"]))
+
+
 def tiny_task() -> ObjectMasksTask:
     torch.manual_seed(0)
-    return ObjectMasksTask(ConvEncoder(**ENCODER), ObjectDecoder(**SIZES))
+    return ObjectMasksTask(ConvEncoder(**ENCODER), tiny_decoder())
 
 
 def scene_batch(task: ObjectMasksTask, count: int = 4) -> MaskBatch:
@@ -94,7 +109,7 @@ def test_measures_of_validation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_channels_must_fit() -> None:
     with pytest.raises(ValueError, match=r"channels \[8, 12, 16\], but encoder gives \[8, 12\]"):
-        ObjectMasksTask(ConvEncoder(**ENCODER | {"levels": [1, 2]}), ObjectDecoder(**SIZES))
+        ObjectMasksTask(ConvEncoder(**ENCODER | {"levels": [1, 2]}), tiny_decoder())
 
 
 @pytest.fixture
@@ -104,7 +119,7 @@ def checkpoint(tmp_path: Path) -> Path:
     write_checkpoint(tmp_path / "conv.safetensors", task.encoder.state_dict(), {"system": "encoder"})
     config = {
         "encoder": {**encoder, "init_args": ENCODER | {"checkpoint": "{beside}/conv.safetensors"}},
-        "decoder": {"class_path": "maskselect.decoders.mask2former.ObjectDecoder", "init_args": SIZES},
+        "decoder": {"class_path": "maskselect.decoders.mask2former.ObjectDecoder", "init_args": PARTS},
     }
     path = "maskselect.recipes.compact.mask2former.ObjectMasksTask"
     card = {"system": task.name, "config": {"class_path": path, "init_args": config}}
@@ -149,10 +164,33 @@ def test_proposals_are_those_of_the_task(checkpoint: Path, monkeypatch: pytest.M
 
 
 def test_what_is_no_such_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is of system 'sam'"):
+    with pytest.raises(ValueError, match="is of system 'sam'; expected 'mask2former' or 'instructseg'"):
         Mask2FormerProposer("sam")
     write_checkpoint(tmp_path / "a.safetensors", {"x": torch.zeros(1)}, {"system": "mask2former", "config": {}})
-    with pytest.raises(ValueError, match="names no encoder and decoder"):
+    with pytest.raises(ValueError, match="names no encoder; was it"):
         Mask2FormerProposer(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="score_thresh must be between 0 and 1, got 2"):
         Mask2FormerProposer("sam", score_thresh=2)
+
+
+def test_instructseg_proposes_the_objects_of_its_decoder(checkpoint: Path, tmp_path: Path) -> None:
+    """The parts that both have carry the same names; all others of InstructSeg are left alone."""
+    config = {
+        "encoder": {
+            "class_path": "maskselect.encoders.compact.ConvEncoder",
+            "init_args": ENCODER | {"checkpoint": "{beside}/conv.safetensors"},
+        },
+        "lmm": {"class_path": "unread"},
+        **PARTS,
+    }
+    card = {"system": "instructseg", "config": {"class_path": "unread", "init_args": config}}
+    tensors = tiny_task().learned_state()
+    path = tmp_path / "i.safetensors"
+    write_checkpoint(path, tensors | {"reader.x": torch.zeros(1)}, card, stored=torch.float32)
+    image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    found, expected = (load_proposer(str(file), "cpu").propose(image) for file in (path, checkpoint))
+    assert len(found) > 0 and torch.equal(found.masks, expected.masks) and torch.equal(found.scores, expected.scores)
+    del tensors["object_embed"]
+    write_checkpoint(path, tensors, card)
+    with pytest.raises(ValueError, match="has no object_embed; expected InstructSeg trained with object_weight"):
+        Mask2FormerProposer(path)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maskselect.backends.checkpoints import write_checkpoint
-from maskselect.decoders.mask2former import ObjectDecoder
+from maskselect.decoders.mask2former import MaskDecoder, ObjectDecoder, PixelDecoder
 from maskselect.predictor import Model
 from maskselect.structures.clip import ClipMasks
 from maskselect.structures.clip_groups import AnnotatedClip
@@ -310,14 +310,14 @@ def test_saves_and_loads(learned: InstructSeg, tmp_path: Path) -> None:
 
 
 def test_training_starts_from_the_decoders_of_objects(tmp_path: Path) -> None:
-    objects = ObjectDecoder([8, 8, 16], 16, 2, 2, 1, 32, 2, 32, 6, 0)
+    objects = ObjectDecoder(PixelDecoder([8, 8, 16], 16, 2, 2, 1, 32, 16), MaskDecoder(16, 2, 32, 2, 6, 16, 2))
     write_checkpoint(tmp_path / "o.safetensors", objects.state_dict(), {"system": "mask2former"})
     system = tiny_instructseg(learned_queries=True, decoder_start=str(tmp_path / "o.safetensors")).eval()
     assert system.query_feat is not None
     reading = system.read(IMAGE)
     assert isinstance(reading, InstructReading)
     with torch.no_grad():
-        expected = objects.predictor(reading.pixels, objects.query_feat.weight[None], objects.object_embed.weight[None])
+        expected = objects.mask_decoder(reading.pixels, objects.query_feat[None], objects.object_embed[None, None])
         # The language model's part of the queries begins at zero.
         found = system._decoded(
             *system._states(

@@ -53,8 +53,9 @@ class ObjectMasksTask(CompactLearner):
     ) -> None:
         super().__init__()
         channels = [level.channels for level in sorted(encoder.info.levels, key=lambda level: level.stride)]
-        if channels != decoder.channels:
-            raise ValueError(f"the decoder reads maps of channels {decoder.channels}, but encoder gives {channels}")
+        if channels != decoder.pixel_decoder.channels:
+            expected = decoder.pixel_decoder.channels
+            raise ValueError(f"the decoder reads maps of channels {expected}, but encoder gives {channels}")
         self.encoder, self.decoder = encoder, decoder
         self.set_loss, self.flips = set_loss or SetLoss(points=None), flips
 
