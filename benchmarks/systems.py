@@ -1,13 +1,15 @@
-"""Two systems on the same images and prompts: the ratio of their latencies, side by side in one run.
+"""Systems on the same images and prompts: ratios of their latencies to that of the first, side by side in one run.
 
-    .venv/bin/python benchmarks/systems.py --first ras --second llmseg
+    .venv/bin/python benchmarks/systems.py --models ras llmseg
+    .venv/bin/python benchmarks/systems.py --models ras text4segpp --refiner snap
 
-Candidates are proposed once and given to both. Timed are: an image, which is encoding it, pooling features and reading
-it with the language model; one prompt behind an image that has been read; and all prompts of an image in one call.
+Timed are whole answers about a new image, with one prompt and with all prompts of the image in one call, candidates and
+refiner included. Where all systems take candidates, these are also proposed once and given to each: then timed are an
+image, which is encoding it, pooling features and reading it with the language model; one prompt behind an image that
+has been read; and all prompts in one call.
 
 What an answer cannot do without is counted as floating-point operations (`torch.utils.flop_counter`), which are those
-that really ran: RAS reads each candidate once more for every prompt; LLM-Seg writes its answer word by word, of which
-`[SEG]` is the first one of the compact model, and fuses candidates with it.
+that really ran: RAS reads each candidate once more for every prompt; systems that write do it word by word.
 """
 
 import argparse
@@ -18,46 +20,77 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskselect.predictor import load
+from maskselect.predictor import Model, load
 from maskselect.scenes.groups import SceneGroups
+from maskselect.systems.candidates import CandidateSystem
+from maskselect.systems.text4seg import Text4Seg
 
+WHOLE = ("a new image, one prompt", "a new image, all prompts")
 PARTS = ("an image", "one prompt a call", "all prompts in one call")
 
 
 def main() -> None:
     """Print median, spread and ratio of each part, and the operations of each side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--first", default="ras")
-    parser.add_argument("--second", default="llmseg")
+    parser.add_argument("--models", nargs="+", default=["ras", "llmseg"], help="names or files; the first is 1")
+    parser.add_argument("--refiner", default=None, help="of systems that write masks as text")
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     options = parser.parse_args()
-    sides = [load(name, options.device).system for name in (options.first, options.second)]
+    models = [_loaded(name, options) for name in options.models]
+    sides = [model.system for model in models]
+    given = all(isinstance(system, CandidateSystem) for system in sides)
     source = SceneGroups("test", 77, options.scenes)
-    ratios: dict[str, list[float]] = {part: [] for part in PARTS}
-    operations: dict[str, list[tuple[int, int]]] = {part: [] for part in PARTS}
-    for item in range(options.scenes):
+    parts = (*WHOLE, *PARTS) if given else WHOLE
+    seconds: dict[str, list[list[float]]] = {part: [] for part in parts}
+    operations: dict[str, list[list[int]]] = {part: [] for part in parts}
+    for item in track(range(options.scenes), "images"):
         annotated = source.load(item)
-        found = sides[0].proposer.propose(annotated.image)
-        if len(found) == 0:
-            continue
         queries = source.queries(item, annotated.extra, options.prompts, np.random.default_rng(item))
-        tasks = [_tasks(system, annotated.image, annotated.masks, found, queries) for system in sides]
-        for part in PARTS:
-            spent = [[_timed(run) for run in own[part]] for own in tasks]
-            ratios[part] += [second / first for first, second in zip(*spent, strict=True)]
-            operations[part].append((_counted(tasks[0][part][0]), _counted(tasks[1][part][0])))
-    print(
-        f"{len(operations[PARTS[0]])} images of {options.prompts} prompts: time of {options.second} / {options.first}"
-    )
-    for part in PARTS:
-        quarter = statistics.quantiles(ratios[part], n=4)
-        first, second = (statistics.fmean(side) / 1e6 for side in zip(*operations[part], strict=True))
-        print(f"{part:24} {quarter[1]:.2f} (quartiles {quarter[0]:.2f} to {quarter[2]:.2f}); ", end="")
-        print(f"operations {second:.0f} M / {first:.0f} M = {second / first:.2f}")
+        tasks = [_whole(model, annotated, queries) for model in models]
+        if given:
+            found = sides[0].proposer.propose(annotated.image)
+            if len(found) == 0:
+                continue
+            for own, system in zip(tasks, sides, strict=True):
+                own.update(_tasks(system, annotated.image, annotated.masks, found, queries))
+        for part in parts:
+            seconds[part] += zip(*([_timed(run) for run in own[part]] for own in tasks), strict=True)
+            operations[part].append([_counted(own[part][0]) for own in tasks])
+    print(f"{len(operations[WHOLE[0]])} images of {options.prompts} prompts: time relative to {options.models[0]}")
+    for part in parts:
+        counted = [statistics.fmean(side) / 1e6 for side in zip(*operations[part], strict=True)]
+        for number, name in enumerate(options.models[1:], 1):
+            quarter = statistics.quantiles((own[number] / own[0] for own in seconds[part]), n=4)
+            print(
+                f"{name:12} {part:26} {quarter[1]:.2f} (quartiles {quarter[0]:.2f} to {quarter[2]:.2f}); operations "
+                f"{counted[number]:.0f} M / {counted[0]:.0f} M = {counted[number] / counted[0]:.2f}"
+            )
+    for number, name in enumerate(options.models):
+        pairs = zip(seconds[WHOLE[1]], seconds[WHOLE[0]], strict=True)
+        ratio = statistics.median(many[number] / one[number] for many, one in pairs)
+        print(f"{name:12} {options.prompts} prompts over one prompt: {ratio:.2f}")
+
+
+def _loaded(name: str, options: argparse.Namespace) -> Model:
+    model = load(name, options.device)
+    writes = isinstance(model.system, Text4Seg)
+    return load(name, options.device, refiner=options.refiner) if writes and options.refiner else model
+
+
+def _whole(model: Model, annotated: Any, queries: Any) -> dict[str, list[Callable[[], Any]]]:
+    """Whole answers about one image, by part."""
+    texts = [q.text for q in queries]
+    references = [list(annotated.masks[list(q.references)].numpy()) for q in queries]
+
+    def ask(some: slice) -> Callable[[], Any]:
+        return lambda: model.select_many(annotated.image, texts[some], references[some])
+
+    return {WHOLE[0]: [ask(slice(1))], WHOLE[1]: [ask(slice(None))]}
 
 
 def _tasks(system: Any, image: np.ndarray, masks: torch.Tensor, found: Any, queries: Any) -> dict[str, list[Any]]:
@@ -77,7 +110,7 @@ def _tasks(system: Any, image: np.ndarray, masks: torch.Tensor, found: Any, quer
     return dict(zip(PARTS, ([see], singles, [ask(slice(None))]), strict=True))
 
 
-def _timed(run: Callable[[], None]) -> float:
+def _timed(run: Callable[[], Any]) -> float:
     """Seconds of the faster of two runs: the slower one holds somebody else's work."""
     spent = []
     for _ in range(2):
@@ -89,7 +122,7 @@ def _timed(run: Callable[[], None]) -> float:
     return min(spent)
 
 
-def _counted(run: Callable[[], None]) -> int:
+def _counted(run: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops())
