@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     options = parser.parse_args()
     models = [_loaded(name, options) for name in options.models]
-    sides = [model.system for model in models]
+    sides: list[Any] = [model.system for model in models]
     given = all(isinstance(system, CandidateSystem) for system in sides)
     source = SceneGroups("test", 77, options.scenes)
     parts = (*WHOLE, *PARTS) if given else WHOLE
@@ -59,7 +59,8 @@ def main() -> None:
             for own, system in zip(tasks, sides, strict=True):
                 own.update(_tasks(system, annotated.image, annotated.masks, found, queries))
         for part in parts:
-            seconds[part] += zip(*([_timed(run) for run in own[part]] for own in tasks), strict=True)
+            spent = [[_timed(run) for run in own[part]] for own in tasks]
+            seconds[part] += [list(pair) for pair in zip(*spent, strict=True)]
             operations[part].append([_counted(own[part][0]) for own in tasks])
     print(f"{len(operations[WHOLE[0]])} images of {options.prompts} prompts: time relative to {options.models[0]}")
     for part in parts:
