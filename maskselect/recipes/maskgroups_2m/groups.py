@@ -93,15 +93,19 @@ def by_position(
 
 
 def beside_reference(
-    groups: dict[str, list[int]], boxes: np.ndarray, most: int, rng: np.random.Generator
+    groups: dict[str, list[int]], boxes: np.ndarray, most: int, rng: np.random.Generator, distinct: bool = True
 ) -> list[GroupPrompt]:
-    """At most `most` prompts for the objects of a name on one side of a reference."""
+    """At most `most` prompts for the objects of a name on one side of a reference.
+
+    Args:
+        distinct: other objects of the name must not be on that side.
+    """
     options = [
         (side, name, reference, targets)
         for name, places in groups.items()
         for side in SIDES
         for reference in range(len(boxes))
-        if (targets := _on_side(boxes, places, side, reference))
+        if (targets := _on_side(boxes, places, side, reference, distinct))
     ]
     return [
         GroupPrompt(_worded(templates.BESIDE[side], rng, name=name), "relative position", (reference,), targets)
@@ -138,21 +142,21 @@ def _in_half(boxes: np.ndarray, places: list[int], side: str, size: tuple[int, i
     return _split(places, inside, outside)
 
 
-def _on_side(boxes: np.ndarray, places: list[int], side: str, reference: int) -> tuple[int, ...]:
-    """The objects wholly on a side of the reference; none if one is so in part only."""
+def _on_side(boxes: np.ndarray, places: list[int], side: str, reference: int, distinct: bool = True) -> tuple[int, ...]:
+    """The objects wholly on a side of the reference; none if one is so in part only, or, if `distinct`, if all are."""
     axis, sign = SIDES[side]
     others = [place for place in places if place != reference]
     near, far = boxes[others, axis], boxes[others, 2 + axis]
     start, end = boxes[reference, axis], boxes[reference, 2 + axis]
     centre, middle = (near + far) / 2, (start + end) / 2
     if sign < 0:
-        return _split(others, far <= start, centre >= middle)
-    return _split(others, near >= end, centre <= middle)
+        return _split(others, far <= start, centre >= middle, distinct)
+    return _split(others, near >= end, centre <= middle, distinct)
 
 
-def _split(places: list[int], inside: np.ndarray, outside: np.ndarray) -> tuple[int, ...]:
-    """The places inside; none unless each place is inside or outside and there are both."""
-    if not (inside | outside).all() or not inside.any() or not outside.any():
+def _split(places: list[int], inside: np.ndarray, outside: np.ndarray, distinct: bool = True) -> tuple[int, ...]:
+    """The places inside; none unless each place is inside or outside and, if `distinct`, there are both."""
+    if not (inside | outside).all() or not inside.any() or (distinct and not outside.any()):
         return ()
     return tuple(place for place, chosen in zip(places, inside, strict=True) if chosen)
 

@@ -1,0 +1,1 @@
+"""Prompts about annotated photographs, and the data of the photograph model."""
