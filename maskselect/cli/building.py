@@ -28,6 +28,7 @@ def add_recipes(parser: argparse.ArgumentParser) -> None:
     _add_maskgroups_2m(verbs)
     _add_llm_seg40k(verbs)
     _add_text4seg(verbs)
+    _add_photos(verbs)
 
 
 def _add_maskgroups_2m(verbs: Any) -> None:
@@ -102,6 +103,37 @@ def _add_text4seg(verbs: Any) -> None:
     parser.add_argument("--count", action="store_true", help="print the counts from the annotations, and write nothing")
     _add_output(parser, required=False)
     _add_run(parser)
+
+
+def _add_photos(verbs: Any) -> None:
+    description = (
+        "Draw prompts about annotated photographs (COCO's format, see recipes/photos/groups.py), and write them as "
+        "data that --dataset own reads."
+    )
+    parser = verbs.add_parser("photos", help="prompts about annotated photographs", description=description)
+    parser.set_defaults(run=_photos)
+    parser.add_argument("--photos", type=Path, required=True, metavar="DIR", help="folder with SPLIT.json and images/")
+    parser.add_argument("--split", default="val", metavar="S", help="default: %(default)s")
+    prompts_help = "most prompts of a photograph (default: %(default)s)"
+    parser.add_argument("--prompts", type=positive, default=8, metavar="N", help=prompts_help)
+    kinds_help = "only these kinds, equally often; default: all by their shares"
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help=kinds_help)
+    unseen_help = "call things only by words that training never uses"
+    parser.add_argument("--unseen-words", action="store_true", help=unseen_help)
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="default: %(default)s")
+    _add_output(parser)
+
+
+def _photos(options: argparse.Namespace) -> int:
+    from maskselect.recipes.photos.build import build_photos
+    from maskselect.recipes.photos.groups import PhotoGroups
+
+    shares = None if options.kinds is None else dict.fromkeys(options.kinds, 1.0)
+    groups = PhotoGroups(options.photos, options.split, kind_shares=shares, unseen_words=options.unseen_words)
+    counts = build_photos(groups, options.output, options.split, options.prompts, options.seed)
+    print(", ".join(f"{name}: {count:,}" for name, count in counts.items()))
+    print(f"-> {options.output}; read it with --dataset own --root {options.output} --split {options.split}")
+    return 0
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

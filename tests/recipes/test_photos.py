@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_masks
 
+from maskselect.cli.program import main
+from maskselect.data.own import open_own
 from maskselect.recipes.photos.groups import KIND_SHARES, PhotoGroups
 from maskselect.recipes.photos.words import BROADER, SYNONYMS, UNSEEN, plural, with_article
 
@@ -169,3 +171,19 @@ def test_shared_photographs(shared_data: Path) -> None:
             assert prompt.text.count("<mask-ref>") == len(prompt.references) and "{" not in prompt.text
             assert (prompt.kind == "no target") == (not prompt.targets)
     assert kinds == set(KIND_SHARES)
+
+
+def test_drawn_prompts_are_read_as_own_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = folder(tmp_path / "photos", OBJECTS, ["cat", "dog", "bus"])
+    command = ["data", "build", "photos", "--photos", str(root), "--split", "train", "--output", str(tmp_path / "out")]
+    assert main([*command, "--prompts", "12"]) == 0
+    assert "photographs: 1" in capsys.readouterr().out
+    samples, groups = open_own(tmp_path / "out", "train"), PhotoGroups(root)
+    expected = groups.prompts(0, 12, np.random.default_rng([0, 0]))
+    assert len(samples) == len(expected) > 6
+    masks = groups.load(0).masks
+    for sample, prompt in zip(samples, expected, strict=True):
+        assert (sample.prompt.text, sample.kind, sample.targets) == (prompt.text, prompt.kind, prompt.targets)
+        assert (sample.gt_pool == masks).all() and sample.reference_ids == prompt.references
+    assert main([*command, "--prompts", "12", "--kinds", "size"]) == 0
+    assert {sample.kind for sample in open_own(tmp_path / "out", "train")} <= {"size", "category"}
