@@ -62,10 +62,11 @@ class RAS(CandidateSystem):
         image_tokens: whether the language model reads image tokens.
         positive_weight: weight of positive candidates in the loss of the scorer "parallel".
         start: checkpoint of an earlier stage to start from, see `load_learned`.
+        language_start: checkpoint of RAS with other encoders, of which the language model and the scorer are taken.
 
     Raises:
-        FileNotFoundError: if `start` is missing.
-        ValueError: if `start` does not fit or settings exclude each other.
+        FileNotFoundError: if a checkpoint to start from is missing.
+        ValueError: if it does not fit or settings exclude each other.
     """
 
     name = "ras"
@@ -92,7 +93,10 @@ class RAS(CandidateSystem):
         image_tokens: bool = True,
         positive_weight: float = 5.0,
         start: str | None = None,
+        language_start: str | None = None,
     ) -> None:
+        if start is not None and language_start is not None:
+            raise ValueError(f"start {start} and language_start {language_start} exclude each other")
         channels = encoders.channels + int(proposal_score)
         super().__init__(proposer, encoders, Reader(lmm, MaskTokenizer(channels, lmm.width, pre_tokens)))
         self.channels = channels
@@ -118,6 +122,8 @@ class RAS(CandidateSystem):
             lmm.output_layer.requires_grad_(False)  # selection writes no text
         if start is not None and reads_weights():
             self.load_learned(checkpoints.read_tensors(start), start)
+        if language_start is not None and reads_weights():
+            self._take_language_model(checkpoints.read_tensors(language_start), language_start)
         if stage == 1 and stage_1_trains == "projector":
             self.requires_grad_(False)
             self.reader.mask_tokenizer.requires_grad_(True)
@@ -126,7 +132,8 @@ class RAS(CandidateSystem):
     @classmethod
     def needs(cls, arguments: Arguments) -> list[Need]:
         """The checkpoint to start from, and weights for a frozen language model."""
-        start = needs.checkpoint(arguments.get("start"), "where training starts from")
+        begin = arguments.get("start") or arguments.get("language_start")
+        start = needs.checkpoint(begin, "where training starts from")
         projector = arguments.get("stage") == 1 and arguments.get("stage_1_trains", "projector") == "projector"
         frozen = "scorer decoder" if arguments.get("scorer") == "decoder" else "stage 1" if projector else ""
         return start + needs.random_language_model(arguments, frozen)
@@ -287,6 +294,14 @@ class RAS(CandidateSystem):
         super().load_learned(tensors, origin)
         if self.scorer.begins_with(tensors):
             self.scorer.begin(self.lmm)
+
+    def _take_language_model(self, tensors: dict[str, Tensor], origin: str) -> None:
+        """Take the language model and the scorer; what depends on the encoders stays as it is."""
+        parts = ("reader.lmm.model.model.language_model.", "scorer.")
+        expected = {name: tensor for name, tensor in self.learned_state().items() if name.startswith(parts)}
+        taken = {name: tensor.float() for name, tensor in tensors.items() if name.startswith(parts)}
+        checkpoints.check_fit(expected, taken, origin, f"the language model of {self.title} as configured")
+        self.load_state_dict(taken, strict=False)
 
     def completed(self, tensors: dict[str, Tensor], learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Add the scorer for a start, and a language model with its own files if the checkpoint has nothing of it."""

@@ -1,5 +1,6 @@
 """RAS: equal results whichever way a prompt is run, what trains and what does not, and its checkpoints."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 from maskselect.backends.checkpoints import write_checkpoint
+from maskselect.encoders.ensemble import EncoderEnsemble
+from maskselect.encoders.position import SinusoidEncoder
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.lora import LoraSettings
 from maskselect.structures.groups import Annotated, Query
@@ -15,7 +18,7 @@ from maskselect.structures.sample import Batch
 from maskselect.systems.preparing import LabelRule, compute, make_batch
 from maskselect.systems.ras import RAS
 from tests.lmm.twin import save, twin
-from tests.systems.tiny import SIZES, TEXTS, tiny_batch, tiny_llmseg, tiny_ras
+from tests.systems.tiny import SIZES, TEXTS, Quarters, tiny_batch, tiny_llmseg, tiny_ras
 
 MODES = ["causal", "independent", "mutual"]
 
@@ -197,6 +200,25 @@ def test_a_stage_one_file_leaves_the_head_new() -> None:
     before = system.scorer.head.layers[0].weight.clone()
     system.load_learned(headless, "x")
     torch.testing.assert_close(system.scorer.head.layers[0].weight, before)
+
+
+def test_the_language_model_of_ras_with_other_encoders_is_a_start(tmp_path: Path) -> None:
+    first = tiny_ras()
+    torch.nn.init.normal_(first.scorer.head.layers[0].weight)  # type: ignore[union-attr, index]
+    torch.nn.init.normal_(first.reader.mask_tokenizer.projector[2].weight)
+    write_checkpoint(tmp_path / "r.safetensors", first.learned_state(), {"system": "ras"}, stored=torch.float32)
+    before, encoders = tiny_ras(), EncoderEnsemble([SinusoidEncoder(grid=8, frequencies=2)])
+    torch.manual_seed(0)
+    system = RAS(Quarters(), encoders, Llava(sizes=SIZES), language_start=str(tmp_path / "r.safetensors"))
+    held, source = system.state_dict(), first.state_dict()
+    same = {name for name in held if held[name].shape == source[name].shape and torch.equal(held[name], source[name])}
+    assert {name for name in held if ".language_model." in name or name.startswith("scorer.")} <= same
+    assert "reader.mask_tokenizer.projector.2.weight" not in same
+    assert held["reader.mask_tokenizer.mean"].shape != before.state_dict()["reader.mask_tokenizer.mean"].shape
+    with pytest.raises(ValueError, match="does not fit the language model of RAS as configured"):
+        tiny_ras(lmm=Llava(sizes=replace(SIZES, ffn=40)), language_start=str(tmp_path / "r.safetensors"))
+    with pytest.raises(ValueError, match="start a and language_start b exclude each other"):
+        tiny_ras(start="a", language_start="b")
 
 
 def test_saving_refuses_to_leave_out_what_trains() -> None:
