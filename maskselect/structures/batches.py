@@ -80,6 +80,7 @@ class InstructBatch(ByValue):
         keys: the number of each key frame in `frames`.
         around: for each item the numbers of the frames around its key frame.
         pictures: (B, 3, S, S) uint8, each key frame in the top left corner of a grey square.
+        sizes: height and width of each key frame in its square.
         objects: for each item all annotated masks that are visible on its key frame, (M, S, S) bool.
         prompts: for each item its prompts.
         targets: for each item and prompt the numbers of the targets among `objects`.
@@ -93,6 +94,7 @@ class InstructBatch(ByValue):
     keys: list[int]
     around: list[list[int]]
     pictures: Tensor
+    sizes: list[tuple[int, int]]
     objects: list[Tensor]
     prompts: list[list[str]]
     targets: list[list[tuple[int, ...]]]

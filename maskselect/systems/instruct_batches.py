@@ -70,7 +70,7 @@ class InstructItem:
     Attributes:
         frames: (F, 3, s, s) uint8; the key frame is the first.
         around: see there.
-        picture, objects: see there.
+        picture, size, objects: see there.
         queries: prompts with masks; their targets are numbers among `objects`.
         references, reference_frames: see there.
         words: see there.
@@ -79,6 +79,7 @@ class InstructItem:
     frames: Tensor
     around: list[int]
     picture: Tensor
+    size: tuple[int, int]
     objects: Tensor
     queries: list[Query]
     references: list[Tensor]
@@ -169,7 +170,7 @@ class InstructPreparer:
             Query(query.text, query.references, own, answer=query.answer)
             for query, own in zip(queries, shown, strict=True)
         ]
-        return InstructItem(squares, around, picture, objects, asked, references, places, words)
+        return InstructItem(squares, around, picture, inner, objects, asked, references, places, words)
 
     def collate(self, items: list[InstructItem]) -> InstructBatch:
         """Join items; frames get numbers among all frames."""
@@ -180,6 +181,7 @@ class InstructPreparer:
             starts[:-1],
             [[start + frame for frame in item.around] for item, start in pairs],
             torch.stack([item.picture for item in items]),
+            [item.size for item in items],
             [item.objects for item in items],
             [[query.text for query in item.queries] for item in items],
             [[query.targets for query in item.queries] for item in items],

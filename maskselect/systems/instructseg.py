@@ -32,6 +32,7 @@ from maskselect.backends import checkpoints, needs
 from maskselect.backends.weightless import reads_weights
 from maskselect.decoders.mask2former import MaskDecoder, MaskPredictions, PixelDecoder, PixelFeatures
 from maskselect.encoders.frozen import FrozenEncoder
+from maskselect.heads.binary import BinaryHead
 from maskselect.heads.selection import select
 from maskselect.losses.sets import SetLoss
 from maskselect.ops.images import Interpolation, cornered_image, resized_image
@@ -47,7 +48,7 @@ from maskselect.structures.protocols import LanguageModel
 from maskselect.structures.sample import MASK_REF, Prompt
 from maskselect.systems.answering import forced_answers, generate_texts
 from maskselect.systems.instruct_batches import InstructPreparer, frames_around
-from maskselect.systems.language_system import LanguageSystem
+from maskselect.systems.language_system import LanguageSystem, grid_of
 from maskselect.systems.linking import Links, frame_numbers
 from maskselect.systems.reading import Reader, Tokens, batch_without_candidates
 from maskselect.systems.scoring import PROMPTS_PER_PASS, ReadImages, prompt_hidden, read_images
@@ -143,9 +144,15 @@ class InstructSeg(LanguageSystem):
             candidates; 0 is without.
         object_weight: weight of the set loss with which the learned queries alone, and one learned text vector, find
             all objects of a picture, whatever they are (ours, for training without a `decoder_start`); 0 is without.
+        cell_positions: add learned embeddings of row and column to the image tokens, as Text4Seg has them (ours).
+        cell_layer: number of layers behind which each image token of "image_after_prompt" predicts how much of its cell
+            the targets cover, and
+        cell_weight: weight of this loss (ours). The mean prediction under a mask, times a learned factor, is then added
+            to its score. 0 is without.
         train_projector: whether the image projector trains; the published code freezes it.
         decoder_start: checkpoint of system "mask2former" whose decoders are taken.
-        start: checkpoint to start from: of this system, or of RAS with the same vision tower and sizes, whose language
+        start: checkpoint to start from: of this system; of Text4Seg with the same vision tower and sizes, whose
+            language model, projectors, positions and predictions of cells are taken; or of such a RAS, whose language
             model and mask projector are taken, the latter also for image tokens.
 
     Raises:
@@ -183,6 +190,9 @@ class InstructSeg(LanguageSystem):
         text_weight: float = 1.0,
         candidate_weight: float = 0.0,
         object_weight: float = 0.0,
+        cell_positions: bool = False,
+        cell_layer: int = 4,
+        cell_weight: float = 0.0,
         train_projector: bool = True,
         decoder_start: str | None = None,
         start: str | None = None,
@@ -195,9 +205,16 @@ class InstructSeg(LanguageSystem):
             )
         if object_weight > 0 and not learned_queries:
             raise ValueError("object_weight trains the learned queries; expected learned_queries true")
+        layers: Any = lmm.language_model.layers
+        if cell_weight > 0 and (layout != "image_after_prompt" or not 1 <= cell_layer <= len(layers)):
+            raise ValueError(
+                f"cell_weight trains image tokens that depend on the prompt; expected layout 'image_after_prompt' and "
+                f"a cell_layer of 1 to {len(layers)}, got {layout!r} and {cell_layer}"
+            )
         words = len(lmm.tokenizer)
         tokenizer = MaskTokenizer(lmm.vision_width, width)
-        super().__init__(Reader(lmm, tokenizer, layout == "image_after_prompt"), side, words)
+        grid = grid_of(lmm, side) if cell_positions else None
+        super().__init__(Reader(lmm, tokenizer, layout == "image_after_prompt", grid), side, words)
         self.has_prefix = layout != "published"
         self.rows = {
             (visual, request): InstructionRows(
@@ -223,6 +240,10 @@ class InstructSeg(LanguageSystem):
         self.object_embed = None
         if object_weight > 0:
             self.object_embed = nn.Parameter(torch.randn(positions.embedding_dim, dtype=torch.float32))
+        self.cell_layer, self.cell_weight, self.cell_head, self.cell_factor = cell_layer, cell_weight, None, None
+        if cell_weight > 0:
+            self.cell_head = BinaryHead(lmm.width)
+            self.cell_factor = nn.Parameter(torch.ones((), dtype=torch.float32))
         self.interpolation: Interpolation = interpolation
         self.reference_frames, self.ovp_on_images = reference_frames, ovp_on_images
         self.selection, self.duplicates_iou = selection, duplicates_iou
@@ -322,7 +343,10 @@ class InstructSeg(LanguageSystem):
     def _states(
         self, tokens: Tokens, images: ReadImages | None, asked: Sequence[Asked], perceived: Sequence[Tensor]
     ) -> tuple[Tensor, PackedRows]:
-        """Hidden states of all rows and the rows, for B pictures and the perceiver tokens of each row."""
+        """Hidden states of all rows and the rows, for B pictures and the perceiver tokens of each row.
+
+        With predictions of cells, their states are appended, see `hidden_and_cells`.
+        """
         own, first = [], 0
         for count in (len(one.texts) for one in asked):
             none = tokens.images.new_zeros(0, self.lmm.width)
@@ -343,15 +367,52 @@ class InstructSeg(LanguageSystem):
                 before, references = before + count, references + text.count(MASK_REF)
                 row += 1
         if images is not None:
-            packed, hidden = prompt_hidden(self.reader, replace(images, tokens=tokens), parts, "causal")
+            run = None if self.cell_head is None else self.hidden_and_cells
+            packed, hidden = prompt_hidden(self.reader, replace(images, tokens=tokens), parts, "causal", run)
             return hidden, packed
         device = tokens.images.device
         packed = sequence.pack([(prompt[0], []) for prompts in parts for prompt in prompts]).to(device)
         owners = torch.tensor([n for n, prompts in enumerate(parts) for _ in prompts], dtype=torch.int64, device=device)
         return self.lmm.hidden(self.reader.embed(packed, tokens, owners), None, packed.positions), packed
 
+    def _cells(self, hidden: Tensor, packed: PackedRows) -> tuple[Tensor, Tensor | None]:
+        """The result of `_states` to hidden states and logits of the cells (R, h, w); None without predictions."""
+        if self.cell_head is None:
+            return hidden, None
+        hidden, early = hidden.split(self.lmm.width, -1)
+        logits: Tensor = self.cell_head(sequence.gather(early, packed, packed.kinds == Slot.IMAGE)[0]).float()
+        return hidden, logits.unflatten(1, grid_of(self.lmm, self.side))
+
+    def _votes(self, cells: Tensor, masks: Tensor, inner: Sequence[tuple[int, int]]) -> Tensor:
+        """What the cells under masks add to their scores: (R, Q).
+
+        Args:
+            cells: logits (R, h, w) of the whole picture.
+            masks: (R, Q, H, W) float in [0, 1], of the square; or (1, Q, H, W) for all rows.
+            inner: height and width of the picture of each row in the square.
+        """
+        side, (height, width) = self.encoder.info.input_size, masks.shape[-2:]
+        placed = cells.new_zeros(len(cells), height, width)
+        for size in set(inner):
+            rows = [row for row, own in enumerate(inner) if own == size]
+            own = (max(1, round(size[0] * height / side)), max(1, round(size[1] * width / side)))
+            bilinear = F.interpolate(cells[rows][None], own, mode="bilinear", align_corners=False)[0]
+            placed[rows, : own[0], : own[1]] = bilinear
+        flat = masks.float().flatten(2)
+        means = (flat @ placed.flatten(1)[:, :, None])[..., 0] / flat.sum(-1).clamp(min=1e-6)
+        assert self.cell_factor is not None
+        return self.cell_factor * means
+
     def _decoded(
-        self, hidden: Tensor, packed: PackedRows, pixels: PixelFeatures, vision: Tensor, owner: Tensor, last: bool
+        self,
+        hidden: Tensor,
+        packed: PackedRows,
+        pixels: PixelFeatures,
+        vision: Tensor,
+        owner: Tensor,
+        last: bool,
+        cells: Tensor | None = None,
+        inner: Sequence[tuple[int, int]] = (),
     ) -> tuple[MaskPredictions, Tensor]:
         """Predictions of all rows, and their text embeddings (R, 1, O). owner: (R,) int64, the item of each row."""
         text, valid = sequence.gather(hidden, packed, sequence.is_instruction(packed.kinds))
@@ -360,7 +421,11 @@ class InstructSeg(LanguageSystem):
         if self.query_feat is not None:
             queries = queries + self.query_feat
         embedding = self.fusion(text, valid, vision[owner])[:, None]
-        return self.mask_decoder(pixels, queries, embedding, owner, only_last=last), embedding
+        found: MaskPredictions = self.mask_decoder(pixels, queries, embedding, owner, only_last=last)
+        if cells is None:
+            return found, embedding
+        votes = [self._votes(cells, masks.detach().sigmoid(), inner) for masks in found.masks]
+        return MaskPredictions([a + b for a, b in zip(found.scores, votes, strict=True)], found.masks), embedding
 
     def _objects(self, pixels: PixelFeatures) -> MaskPredictions:
         """All objects of B pictures, whatever they are."""
@@ -434,19 +499,33 @@ class InstructSeg(LanguageSystem):
         self, reading: InstructReading, tokens: Tokens, asked: Asked, perceived: Sequence[Tensor], cut: float
     ) -> list[Answer]:
         """Answers to prompts about one picture, from its tokens and the perceiver tokens of each prompt."""
-        hidden, packed = self._states(tokens, reading.images, [asked], perceived)
+        states, packed = self._states(tokens, reading.images, [asked], perceived)
+        hidden, cells = self._cells(states, packed)
+        inner = [reading.inner] * len(asked.texts)
         owner = torch.zeros(len(asked.texts), dtype=torch.int64, device=hidden.device)
-        predicted, text = self._decoded(hidden, packed, reading.pixels, reading.vision, owner, True)
-        extra = self._extra_scores(reading, text)
+        predicted, text = self._decoded(hidden, packed, reading.pixels, reading.vision, owner, True, cells, inner)
+        extra = self._extra_scores(reading, text, cells, inner)
         rows = zip(predicted.masks[-1], predicted.scores[-1].sigmoid(), extra, strict=True)
         return [self._selected(reading, logits, scores, own, cut) for logits, scores, own in rows]
 
-    def _extra_scores(self, reading: InstructReading, text: Tensor) -> Tensor:
+    def _extra_scores(
+        self, reading: InstructReading, text: Tensor, cells: Tensor | None, inner: Sequence[tuple[int, int]]
+    ) -> Tensor:
         """Scores (R, N) of the N extra candidates."""
         if reading.extra is None or not len(reading.extra):
             return text.new_zeros(len(text), 0)
         masks = self._squared_masks(reading.extra.masks, reading.inner).to(text.device)
-        return self.mask_decoder.score_masks(reading.pixels, masks, text).sigmoid()
+        return self._candidate_scores(reading.pixels, masks, text, cells, inner).sigmoid()
+
+    def _candidate_scores(
+        self, pixels: PixelFeatures, masks: Tensor, text: Tensor, cells: Tensor | None, inner: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """Logits (R, N) of given masks of one picture, (N, S, S) bool."""
+        scores = self.mask_decoder.score_masks(pixels, masks, text)
+        if cells is None:
+            return scores
+        fine = pixels.mask_features.shape
+        return scores + self._votes(cells, F.adaptive_avg_pool2d(masks[None].float(), (fine[-2], fine[-1])), inner)
 
     def _squared_masks(self, masks: Tensor, inner: tuple[int, int]) -> Tensor:
         """Masks of a picture (N, H, W) in its square: (N, S, S)."""
@@ -552,16 +631,21 @@ class InstructSeg(LanguageSystem):
                 projected[[] if one.visual == "image" and not self.ovp_on_images else around]
                 for around, one in zip(batch.around, asked, strict=True)
             ]
-            hidden, packed = self._states(tokens, images, asked, self._perceived(tokens, asked, frames))
+            states, packed = self._states(tokens, images, asked, self._perceived(tokens, asked, frames))
+            hidden, cells = self._cells(states, packed)
             owners = [number for number, texts in enumerate(batch.prompts) for _ in texts]
             owner = torch.tensor(owners, dtype=torch.int64, device=keys.device)
             pixels, vision = self._pixels(batch.pictures)
-            predicted, text = self._decoded(hidden, packed, pixels, vision, owner, False)
+            inner = [batch.sizes[number] for number in owners]
+            predicted, text = self._decoded(hidden, packed, pixels, vision, owner, False, cells, inner)
             scalars = self.set_loss(predicted.scores, predicted.masks, targets)
             loss = scalars["loss"]
             if self.candidate_weight > 0:
-                scalars["candidates"] = self._candidate_loss(batch, pixels, text)
+                scalars["candidates"] = self._candidate_loss(batch, pixels, text, cells)
                 loss = loss + self.candidate_weight * scalars["candidates"]
+            if cells is not None:
+                scalars["cells"] = self._cell_loss(cells, targets, inner)
+                loss = loss + self.cell_weight * scalars["cells"]
             if self.query_feat is not None and self.object_embed is not None:
                 found = self._objects(pixels)
                 own = self.set_loss(found.scores, found.masks, batch.objects)
@@ -601,16 +685,28 @@ class InstructSeg(LanguageSystem):
             out.append(Asked("image" if around == [key] else "clip", texts, pooled, replies))
         return out
 
-    def _candidate_loss(self, batch: InstructBatch, pixels: PixelFeatures, text: Tensor) -> Tensor:
+    @staticmethod
+    def _cell_loss(cells: Tensor, targets: Sequence[Tensor], inner: Sequence[tuple[int, int]]) -> Tensor:
+        """Binary cross entropy of the share of each cell that the targets (N, S, S) of a row cover."""
+        covered = [
+            F.adaptive_avg_pool2d(own[:, : size[0], : size[1]].any(0)[None].float(), (cells.shape[1], cells.shape[2]))
+            for own, size in zip(targets, inner, strict=True)
+        ]
+        return F.binary_cross_entropy_with_logits(cells, torch.cat(covered).to(cells.device))
+
+    def _candidate_loss(
+        self, batch: InstructBatch, pixels: PixelFeatures, text: Tensor, cells: Tensor | None
+    ) -> Tensor:
         """Binary cross entropy of the scores of annotated masks, given as candidates."""
         losses, row = [text.sum() * 0], 0
         for number, (objects, targets) in enumerate(zip(batch.objects, batch.targets, strict=True)):
-            own = text[row : row + len(targets)]
+            some = slice(row, row + len(targets))
+            own, voting = text[some], None if cells is None else cells[some]
             row += len(targets)
             if not len(objects) or not len(targets):
                 continue
             one = PixelFeatures([m[number : number + 1] for m in pixels.maps], pixels.mask_features[number, None])
-            scores = self.mask_decoder.score_masks(one, objects, own)
+            scores = self._candidate_scores(one, objects, own, voting, [batch.sizes[number]] * len(targets))
             wanted = torch.zeros_like(scores)
             for prompt, numbers in enumerate(targets):
                 wanted[prompt, list(numbers)] = 1
@@ -682,8 +778,19 @@ class InstructSeg(LanguageSystem):
         tensors, system = checkpoints.read_tensors(checkpoint), checkpoints.read_card(checkpoint)["system"]
         if system == self.name:
             self.load_learned(tensors, checkpoint)
+        elif system in ("text4seg", "text4segpp"):
+            self._start_from_text4seg(tensors, checkpoint)
         else:
             self.start_from_ras(tensors, checkpoint)
+
+    def _start_from_text4seg(self, tensors: dict[str, Tensor], checkpoint: str) -> None:
+        """Take all that both systems have, without the tokens that Text4Seg added."""
+        held = self.learned_state()
+        taken = {name: tensor.float() for name, tensor in tensors.items() if name in held}
+        self.keep_new_words(taken)
+        expected = {name: held[name] for name in held if name in taken or name.startswith("reader.lmm.")}
+        checkpoints.check_fit(expected, taken, checkpoint, f"{self.title} as configured")
+        self.load_state_dict(taken, strict=False)
 
 
 def _wording(

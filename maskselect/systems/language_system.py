@@ -5,9 +5,10 @@ Shape letters: B images, T image tokens, E width of the vision tower, R referenc
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskselect.backends import checkpoints
@@ -31,9 +32,11 @@ class LanguageSystem(nn.Module):
 
     Attributes:
         title: name in messages; a subclass sets it.
+        cell_layer: number of layers behind which image tokens predict cells; a subclass sets it.
     """
 
     title: str
+    cell_layer: int
 
     def __init__(self, reader: Reader, side: int, words: int) -> None:
         super().__init__()
@@ -87,6 +90,11 @@ class LanguageSystem(nn.Module):
         pairs = zip(prompt.frames, prompt.references, strict=True)
         rows = [self.pooled(features_of(frame)[0], mask[None]).cpu() for frame, mask in pairs]
         return torch.cat([torch.zeros(0, self.lmm.vision_width, dtype=torch.float32), *rows])
+
+    def hidden_and_cells(self, *inputs: Any) -> Tensor:
+        """`lmm.hidden`, with the normalised states behind `cell_layer` layers appended: (B, L, 2 D)."""
+        states = self.lmm.layer_states(*inputs)
+        return torch.cat([states[-1], F.rms_norm(states[self.cell_layer].float(), (self.lmm.width,))], -1)
 
     def blocks(self) -> list[nn.Module]:
         """See `Reader.blocks`."""

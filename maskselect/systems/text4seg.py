@@ -361,7 +361,7 @@ class Text4Seg(LanguageSystem):
         questions = [[question for question, _ in texts] for texts in batch.texts]
         answers = [[answer for _, answer in texts] for texts in batch.texts]
         images = self._read(features, questions, references)
-        run = self._hidden_and_cells if self.cell_head else None
+        run = self.hidden_and_cells if self.cell_head else None
         orders = [kept.tolist() for kept in batch.kept] if batch.kept else None
         forced = forced_answers(
             self.reader,
@@ -391,11 +391,6 @@ class Text4Seg(LanguageSystem):
                 "cell_iou": torch.stack(ious).mean(),
             }
         return scalars
-
-    def _hidden_and_cells(self, *inputs: Any) -> Tensor:
-        """`lmm.hidden`, with the normalised states behind `cell_layer` layers appended."""
-        states = self.lmm.layer_states(*inputs)
-        return torch.cat([states[-1], F.rms_norm(states[self.cell_layer].float(), (self.lmm.width,))], -1)
 
     @torch.no_grad()
     def validate(self, batch: TextBatch) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.decoders.mask2former import MaskDecoder, ObjectDecoder, PixelDecoder
+from maskselect.lmm.llava import Llava
 from maskselect.predictor import Model
 from maskselect.structures.clip import ClipMasks
 from maskselect.structures.clip_groups import AnnotatedClip
@@ -23,9 +24,18 @@ from maskselect.systems.instructseg import Asked, ClipReading, InstructReading, 
 from maskselect.tokens.instruction_rows import Wording
 from maskselect.tokens.sequence import Slot
 from tests.systems.test_text4seg import Quadrants, asked, tiny
+from tests.systems.tiny import SIZES
 from tests.systems.tiny_instructseg import tiny_instructseg
 
-LAYOUTS = ("shared_image", "published", "image_after_prompt")
+CELLS: dict[str, Any] = {
+    "layout": "image_after_prompt", "cell_positions": True, "cell_layer": 1, "cell_weight": 1.0,
+}  # fmt: skip
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "shared_image": {"layout": "shared_image"},
+    "published": {"layout": "published"},
+    "image_after_prompt": {"layout": "image_after_prompt"},
+    "cells": CELLS,
+}
 IMAGE = Quadrants().load(0).image
 
 
@@ -115,7 +125,7 @@ def test_the_best_mask_is_returned_whatever_its_score(learned: InstructSeg, monk
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_prompts_of_one_picture_do_not_change_each_other(layout: str) -> None:
-    system = tiny_instructseg(layout=layout).eval()
+    system = tiny_instructseg(**LAYOUTS[layout]).eval()
     reading, prompts = system.read(IMAGE), asked(system)
     together = system.answer(reading, prompts * 4, 0.0)
     for prompt, answer in zip(prompts * 4, together, strict=True):
@@ -130,7 +140,7 @@ def test_gradients_are_the_same_with_recomputed_activations(layout: str) -> None
     results = []
     for recompute in (False, True):
         settings = {"candidate_weight": 0.5, "object_weight": 0.5, "learned_queries": True, "text_loss": "always"}
-        system = tiny_instructseg(recompute, layout=layout, **settings)
+        system = tiny_instructseg(recompute, **LAYOUTS[layout], **settings)
         losses = system.loss(batch_of(system, 2))
         losses["loss"].backward()
         grads = {name: p.grad for name, p in system.named_parameters() if p.grad is not None}
@@ -196,7 +206,7 @@ def test_given_candidates_are_scored_beside_its_own_masks(learned: InstructSeg) 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("ovp_on_images", [True, False])
 def test_a_picture_is_a_clip_of_one_frame(layout: str, ovp_on_images: bool) -> None:
-    system = tiny_instructseg(layout=layout, ovp_on_images=ovp_on_images).eval()
+    system = tiny_instructseg(**LAYOUTS[layout], ovp_on_images=ovp_on_images).eval()
     model = Model(system, 0.0)
     prompts, references = [p.text for p in asked(system)], [list(p.references.numpy()) for p in asked(system)]
     groups = model.select_many(IMAGE, prompts, references)
@@ -307,6 +317,62 @@ def test_saves_and_loads(learned: InstructSeg, tmp_path: Path) -> None:
     for one, other in zip(*answers, strict=True):
         assert one.pool_scores is not None and other.pool_scores is not None
         torch.testing.assert_close(one.pool_scores, other.pool_scores, atol=2e-2, rtol=2e-2)
+
+
+def test_cells_vote_for_the_masks_that_cover_them() -> None:
+    """The mean under a mask of a picture of 64 x 32 pixels, in the left half of the square."""
+    system = tiny_instructseg(**CELLS)
+    cells = torch.tensor([[[1.0, 1.0], [5.0, 5.0]], [[-1.0, -1.0], [-1.0, -1.0]]])
+    masks = torch.zeros(2, 3, 16, 16)
+    masks[:, 0, :4, :8] = 1  # the upper quarter of the picture: above the centres of its upper cells
+    masks[:, 1, :, :8] = 0.5
+    masks[:, 2] = 1
+    with torch.no_grad():
+        votes = system._votes(cells, masks, [(64, 32)] * 2)
+        assert votes.tolist() == [[pytest.approx(v) for v in row] for row in ([1, 3, 1.5], [-1, -1, -0.5])]
+        of_all = system._votes(cells, masks[:1], [(64, 32)] * 2)
+        other = system._votes(cells, masks, [(64, 32), (32, 64)])
+    assert torch.equal(of_all, votes)
+    assert torch.equal(other[0], votes[0]) and other[1, 2] == pytest.approx(-0.5) and other[1, 1] == pytest.approx(-0.5)
+
+
+def test_cells_are_trained_on_what_the_targets_cover() -> None:
+    cells = torch.zeros(2, 2, 2)
+    targets = [torch.zeros(2, 64, 64, dtype=torch.bool), torch.zeros(0, 64, 64, dtype=torch.bool)]
+    targets[0][0, :32, :32] = targets[0][1, 16:32, 32:64] = True  # of a picture of 64 x 64: 1 and a half
+    loss = InstructSeg._cell_loss(cells, targets, [(64, 64), (64, 32)])
+    assert float(loss) == pytest.approx(np.log(2))
+    confident = torch.tensor([[[9.0, 0.0], [-9.0, -9.0]], [[-9.0, -9.0], [-9.0, -9.0]]])
+    expected = (np.log(2) + 7 * np.log1p(np.exp(-9))) / 8
+    assert float(InstructSeg._cell_loss(confident, targets, [(64, 64), (64, 32)])) == pytest.approx(expected, rel=1e-4)
+    system = tiny_instructseg(**CELLS, candidate_weight=1.0)
+    losses = system.loss(batch_of(system))
+    losses["loss"].backward()
+    assert system.cell_head is not None and system.cell_factor is not None and system.cell_factor.grad is not None
+    assert all(p.grad is not None and p.grad.any() for p in system.cell_head.parameters()) and "cells" in losses
+    with pytest.raises(ValueError, match="expected layout 'image_after_prompt' and a cell_layer of 1 to 2"):
+        tiny_instructseg(**CELLS | {"layout": "shared_image"})
+
+
+def test_training_starts_from_text4seg(tmp_path: Path) -> None:
+    arguments = {name: value for name, value in CELLS.items() if name != "layout"} | {"image_place": "after_prompt"}
+    written = tiny("text4segpp", **arguments)
+    with torch.no_grad():
+        for parameter in written.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    write_checkpoint(
+        tmp_path / "t.safetensors", written.learned_state(), {"system": "text4segpp"}, stored=torch.float32
+    )
+    system = tiny_instructseg(**CELLS, start=str(tmp_path / "t.safetensors"))
+    held, source = system.state_dict(), written.state_dict()
+    words = "reader.lmm.model.model.language_model.embed_tokens.weight"
+    shared = {k for k in held if k.startswith(("reader.", "cell_head.")) and k != words and k in source}
+    assert {"reader.row_positions", "cell_head.layers.2.weight"} <= shared and len(shared) > 20
+    assert all(torch.equal(held[name], source[name]) for name in shared if "lm_head" not in name)
+    count = len(Llava(sizes=SIZES).tokenizer)
+    assert torch.equal(held[words][:count], source[words][:count]) and len(held[words]) == count + 1
+    without = tiny_instructseg(layout="image_after_prompt", start=str(tmp_path / "t.safetensors"))
+    assert without.cell_head is None and without.reader.row_positions is None
 
 
 def test_training_starts_from_the_decoders_of_objects(tmp_path: Path) -> None:
