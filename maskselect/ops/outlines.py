@@ -1,0 +1,72 @@
+"""Outlines of masks along the edges of pixels, for formats that store polygons.
+
+The pixel in column x and row y covers the square from (x, y) to (x + 1, y + 1), as in COCO. So a single pixel has an
+outline of four corners, and pycocotools draws an outline as exactly the mask.
+"""
+
+import cv2
+import numpy as np
+
+Part = list[np.ndarray]
+"""A connected part of a mask: the outer ring, then a ring for each hole, each (P, 2) int32 or float32 corners x, y."""
+
+
+def outlines(mask: np.ndarray, tolerance: float = 0.0) -> list[Part]:
+    """The parts of a mask, from its top to its bottom. Pixels that share a corner belong to one part.
+
+    Args:
+        mask: (H, W) bool.
+        tolerance: 0 follows every step exactly. A greater one has fewer corners: the ring goes through the middles of
+            the edges and is simplified by `cv2.approxPolyDP` up to this distance in pixels. Up to 0.3 it still
+            separates the centres of the pixels. A ring that would lose its area stays exact.
+    """
+    if not mask.any():
+        return []
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # cv2 puts corners on pixels. Each pixel becomes four, whose numbers 2x and 2x + 1 stand for the edges x and x + 1.
+    large = inside.view(np.uint8).repeat(2, 0).repeat(2, 1)
+    found, hierarchy = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    origin = np.array([columns[0], rows[0]], np.int32)
+    parts: dict[int, Part] = {place: [] for place, (*_, parent) in enumerate(hierarchy[0]) if parent < 0}
+    for place in [*parts, *(place for place in range(len(found)) if place not in parts)]:
+        ring = _corners((found[place][:, 0] + 1) // 2 + origin)
+        parent = int(hierarchy[0, place, 3])
+        parts[place if parent < 0 else parent].append(_simplified(ring, tolerance))
+    return sorted(parts.values(), key=lambda part: (float(part[0][:, 1].min()), float(part[0][:, 0].min())))
+
+
+def joined(rings: Part) -> np.ndarray:
+    """One ring for several, joined by cuts: paths of no width, there and back between two corners.
+
+    Filled by the even-odd rule, or by pycocotools, the result covers the same pixels as all rings together. Programs
+    that also draw the outline show a cut as a line.
+
+    Args:
+        rings: at least one ring (P, 2).
+    """
+    joint = rings[0]
+    for ring in rings[1:]:
+        start = int(ring[:, 0].argmin())
+        place = int(np.abs(joint - ring[start]).sum(1).argmin())
+        tour = np.concatenate([ring[start:], ring[: start + 1]])
+        joint = np.concatenate([joint[: place + 1], tour, joint[place:]])
+    return joint
+
+
+def _corners(ring: np.ndarray) -> np.ndarray:
+    """The points of a ring of horizontal and vertical edges where it turns."""
+    ring = ring[(ring != np.roll(ring, 1, 0)).any(1)]
+    before, after = np.roll(ring, 1, 0), np.roll(ring, -1, 0)
+    turns: np.ndarray = ~((before == ring) & (ring == after)).any(1)
+    return ring[turns]
+
+
+def _simplified(ring: np.ndarray, tolerance: float) -> np.ndarray:
+    if tolerance <= 0:
+        return ring
+    after = np.roll(ring, -1, 0)
+    half = np.sign(after - ring) / 2  # the middles of the first and the last pixel of each edge
+    middles = np.stack([ring + half, after - half], 1).reshape(-1, 2).astype(np.float32)
+    fewer = cv2.approxPolyDP(middles, tolerance, True)[:, 0]
+    return fewer if len(fewer) > 2 and cv2.contourArea(fewer) > 0 else ring
