@@ -11,14 +11,17 @@ Part = list[np.ndarray]
 """A connected part of a mask: the outer ring, then a ring for each hole, each (P, 2) int32 or float32 corners x, y."""
 
 
+_FEW = 16  # corners that a person can edit
+
+
 def outlines(mask: np.ndarray, tolerance: float = 0.0) -> list[Part]:
     """The parts of a mask, from its top to its bottom. Pixels that share a corner belong to one part.
 
     Args:
         mask: (H, W) bool.
-        tolerance: 0 follows every step exactly. A greater one has fewer corners: the ring goes through the middles of
-            the edges and is simplified by `cv2.approxPolyDP` up to this distance in pixels. Up to 0.3 it still
-            separates the centres of the pixels. A ring that would lose its area stays exact.
+        tolerance: 0 follows every step exactly. A greater one saves corners: the ring goes through the middles of the
+            edges and is simplified by `cv2.approxPolyDP` up to this distance in pixels. Up to 0.3 pycocotools still
+            draws the same mask. A ring stays exact if it has few corners, or would not lose half of them.
     """
     if not mask.any():
         return []
@@ -63,10 +66,10 @@ def _corners(ring: np.ndarray) -> np.ndarray:
 
 
 def _simplified(ring: np.ndarray, tolerance: float) -> np.ndarray:
-    if tolerance <= 0:
+    if tolerance <= 0 or len(ring) <= _FEW:
         return ring
     after = np.roll(ring, -1, 0)
     half = np.sign(after - ring) / 2  # the middles of the first and the last pixel of each edge
     middles = np.stack([ring + half, after - half], 1).reshape(-1, 2).astype(np.float32)
     fewer = cv2.approxPolyDP(middles, tolerance, True)[:, 0]
-    return fewer if len(fewer) > 2 and cv2.contourArea(fewer) > 0 else ring
+    return fewer if 2 < len(fewer) <= len(ring) / 2 else ring
