@@ -4,12 +4,11 @@
     cvat-cli task auto-annotate TASK_ID --function-file examples/integrations/cvat_function.py \
         -p "prompts=str:mug|plate" -p model=str:ras
 
-The task needs labels of the same names. With `--conf-threshold` CVAT gives the selection threshold.
+The task needs labels of the same names. `--conf-threshold` is the selection threshold.
 """
 
 import cvat_sdk.auto_annotation as cvataa
 import cvat_sdk.models
-import numpy as np
 from cvat_sdk.masks import encode_mask
 from PIL import Image
 
@@ -32,12 +31,15 @@ class Selection:
     def detect(
         self, context: cvataa.DetectionFunctionContext, image: Image.Image
     ) -> list[cvat_sdk.models.LabeledShapeRequest]:
-        """The masks of one frame."""
-        groups = self.model.select_many(np.array(image.convert("RGB")), self.prompts, threshold=context.conf_threshold)
+        """The masks of one frame, or their polygons if CVAT was told to convert masks."""
+        threshold = None if self.model.threshold is None else context.conf_threshold
         shapes = []
-        for number, group in enumerate(groups):
-            for mask, box in zip(group, group.boxes.tolist(), strict=True):
-                shapes.append(cvataa.mask(number, encode_mask(mask, [float(side) for side in box])))
+        for number, group in enumerate(self.model.select_many(image, self.prompts, threshold=threshold)):
+            if context.conv_mask_to_poly:
+                polygons = [part for record in group.to_coco(polygons=True) for part in record["segmentation"]]
+                shapes += [cvataa.polygon(number, part) for part in polygons]
+            else:
+                shapes += [cvataa.mask(number, encode_mask(mask)) for mask in group]
         return shapes
 
 

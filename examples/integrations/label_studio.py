@@ -17,12 +17,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+from label_studio_sdk.client import LabelStudio
 from label_studio_sdk.converter.brush import mask2rle
 
-from maskselect import MaskGroup
+import maskselect
 
 
-def prediction(groups: list[MaskGroup], model: str, from_name: str = "mask", to_name: str = "image") -> dict[str, Any]:
+def prediction(
+    groups: list[maskselect.MaskGroup], model: str, from_name: str = "mask", to_name: str = "image"
+) -> dict[str, Any]:
     """The answers to prompts about one image as a prediction.
 
     Args:
@@ -65,10 +68,6 @@ def main() -> None:
     parser.add_argument("--prompt", action="append", required=True)
     parser.add_argument("--model", default="ras")
     options = parser.parse_args()
-
-    from label_studio_sdk.client import LabelStudio
-
-    import maskselect
 
     client = LabelStudio(base_url=options.url, api_key=os.environ["LABEL_STUDIO_API_KEY"])
     model = maskselect.load(options.model)

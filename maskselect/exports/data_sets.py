@@ -4,6 +4,7 @@ Each folder opens in the tool and, with `--split all`, in `maskselect.data.own`.
 prompts, or the classes that a prompt lists.
 """
 
+import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ class DataSet(ABC):
     def __init__(self, folder: Path) -> None:
         refuse_filled(folder)
         self.folder = folder
-        self.pictures: list[str] = []
+        self.pictures: dict[str, Path] = {}
         self.masks = 0
         self._categories: dict[str, int] = {}
 
@@ -44,20 +45,23 @@ class DataSet(ABC):
 
         Args:
             picture: the file.
-            groups: its answers, one for each prompt.
+            groups: its answers, one for each prompt, at least one.
 
         Raises:
-            ValueError: there is a picture of that name already, or no group.
+            ValueError: there is a picture of that name already.
             OSError: the file cannot be copied.
         """
         name = readable(picture.name).replace("\\", "_")  # some tools take a backslash for a folder
-        if name in self.pictures or not groups:
-            raise ValueError(f"picture {name} of {self.folder} is there already; expected pictures of different names")
+        if name in self.pictures:
+            raise ValueError(
+                f"{self.folder} has a picture {name} already, {self.pictures[name]}, and cannot take {picture}; "
+                "expected different names"
+            )
         copy = self.folder / self.pictures_in / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(copy) as part:
             shutil.copyfile(picture, part)
-        self.pictures.append(name)
+        self.pictures[name] = picture
         self.masks += sum(map(len, groups))
         for category in (category for group in groups for category in group.categories):
             self._categories.setdefault(category, len(self._categories))
@@ -97,8 +101,8 @@ class CocoDataSet(DataSet):
         file.parent.mkdir(exist_ok=True)
         categories = [{"id": number + 1, "name": name} for name, number in self._categories.items()]
         content = {"images": self._images, "annotations": self._annotations, "categories": categories}
-        with atomic_file(file) as part:
-            part.write_bytes(json_bytes({"info": {"description": "maskselect predict"}, "licenses": [], **content}))
+        head = {"info": {"description": "maskselect predict"}, "licenses": []}
+        write_text(file, json.dumps(head | content, ensure_ascii=False))  # in one line: polygons have many numbers
 
 
 class CocoPolygons(CocoDataSet):

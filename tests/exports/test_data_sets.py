@@ -129,7 +129,7 @@ def test_two_pictures_of_one_name(hard: dict[Path, list[MaskGroup]], tmp_path: P
     picture, groups = next(iter(hard.items()))
     one = DATA_SETS["yolo"](tmp_path / "yolo")
     one.add(picture, groups)
-    with pytest.raises(ValueError, match=r"picture Küche 1\.png .* is there already"):
+    with pytest.raises(ValueError, match=r"has a picture Küche 1\.png already, .* expected different names"):
         one.add(picture, groups)
 
 
