@@ -40,7 +40,7 @@ def outlines(mask: np.ndarray, tolerance: float = 0.0) -> list[Part]:
 
 
 def joined(rings: Part) -> np.ndarray:
-    """One ring for several, joined by cuts: paths of no width, there and back between two corners.
+    """One ring for several: the first, and cuts from it to the others, paths of no width there and back.
 
     Filled by the even-odd rule, or by pycocotools, the result covers the same pixels as all rings together. Programs
     that also draw the outline show a cut as a line.
@@ -48,13 +48,19 @@ def joined(rings: Part) -> np.ndarray:
     Args:
         rings: at least one ring (P, 2).
     """
-    joint = rings[0]
-    for ring in rings[1:]:
-        start = int(ring[:, 0].argmin())
-        place = int(np.abs(joint - ring[start]).sum(1).argmin())
-        tour = np.concatenate([ring[start:], ring[: start + 1]])
-        joint = np.concatenate([joint[: place + 1], tour, joint[place:]])
-    return joint
+    first, *others = rings
+    if not others:
+        return first
+    from scipy.spatial import cKDTree  # noqa: PLC0415  slow to import, and most masks have one ring
+
+    starts = [int(ring[:, 0].argmin()) for ring in others]
+    tours = [np.concatenate([ring[at:], ring[: at + 1]]) for ring, at in zip(others, starts, strict=True)]
+    places = cKDTree(first).query(np.array([tour[0] for tour in tours]))[1]
+    pieces, at = [], 0
+    for number in np.argsort(places, kind="stable"):
+        pieces += [first[at : places[number] + 1], tours[number]]
+        at = places[number]
+    return np.concatenate([*pieces, first[at:]])
 
 
 def _corners(ring: np.ndarray) -> np.ndarray:
