@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from maskselect.cli.building import add_recipes
-from maskselect.cli.parsing import Parser, add_device, fraction, local, positive, words
+from maskselect.cli.parsing import Parser, add_device, formats, fraction, local, positive, words
 from maskselect.cli.using import check_data, list_data
 
 PROPOSER_HELP = "a config, a checkpoint of SAM, or a model whose proposer is used (default: %(default)s)"
@@ -38,6 +38,15 @@ def predict_parser(prog: str) -> argparse.ArgumentParser:
         help="number of the video frame, from 0, on which the n-th --reference is given; default: 0",
     )
     parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help="default: %(default)s/")
+    parser.add_argument(
+        "--formats",
+        type=formats,
+        default=formats("json,mask,overlay"),
+        metavar="NAME,…",
+        help="what is written, with commas between: json, mask, overlay, masks (a PNG for each mask), svg, and data "
+        "sets of all images in new folders: coco, coco-polygons, labelme, yolo. Default: json,mask,overlay; a video "
+        "has no others. See docs/guide/output_format.md",
+    )
     parser.add_argument(
         "--threshold", type=fraction, metavar="T", help="minimum score in [0, 1]; default: the model's own"
     )

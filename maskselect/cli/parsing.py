@@ -57,6 +57,20 @@ def words(text: str) -> str:
         return text
 
 
+FORMATS = ("json", "mask", "overlay", "masks", "svg", "coco", "coco-polygons", "labelme", "yolo")
+"""What `predict` can write about an image."""
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """Names of formats with commas between, in the order of `FORMATS`."""
+    names = {name.strip() for name in text.split(",")} - {""}
+    if unknown := sorted(names - set(FORMATS)):
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no format; expected some of {', '.join(FORMATS)}")
+    if not names:
+        raise argparse.ArgumentTypeError(f"no format is named; expected some of {', '.join(FORMATS)}")
+    return tuple(name for name in FORMATS if name in names)
+
+
 def local(text: str) -> Path:
     """A file or folder of this machine."""
     if "://" in text:

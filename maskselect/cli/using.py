@@ -3,6 +3,8 @@
 import argparse
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from maskselect.structures.left_out import LeftOut, one_line
 if TYPE_CHECKING:
     import numpy as np
 
+    from maskselect.exports import DataSet
     from maskselect.predictor import Model
     from maskselect.structures.references import Reference
 
@@ -31,51 +34,73 @@ def predict(options: argparse.Namespace) -> int:
     if options.reference_frame:
         raise ValueError("--reference-frame is for --video; expected it without --image")
     images = collect_images(options.image, options.output)
-    refuse_overwriting(images, options.output, len(options.prompt))
+    refuse_overwriting(images, options.output, len(options.prompt), options.formats)
     references = _references(options.prompt, options.reference)
     flat = [reference for one in references for reference in one]
-    with output_folder(options.output):
+    with output_folder(options.output), _data_sets(options) as exported:
         if len(images) == 1 and not options.image[0].is_dir():
             image = _read(images[0], flat)
-            _answer(loading.load_model(options), image, images[0], options, references)
+            _answer(loading.load_model(options), image, images[0], options, references, exported)
             return 0
         model, failed = loading.load_model(options), LeftOut()
         for path in images:
             try:
-                _answer(model, _read(path, flat), path, options, references)
+                _answer(model, _read(path, flat), path, options, references, exported)
             except (ValueError, OSError) as error:
                 reason = one_line(error)
                 failed.add(str(path), reason if str(path) in reason else f"{path}: {reason}")
     return report_left_out(failed, f"of {len(images)} images", "failed", shown=len(images))
 
 
+@contextmanager
+def _data_sets(options: argparse.Namespace) -> "Iterator[list[DataSet]]":
+    """The data sets that `--formats` names. At the end each is finished and printed."""
+    from maskselect.exports import data_sets
+
+    with data_sets(options.formats, options.output) as exported:
+        yield exported
+    for one in exported:
+        if one.pictures:
+            print(f"{len(one.pictures)} image(s) with {one.masks} mask(s) -> {one.folder}", flush=True)
+
+
 def _predict_video(options: argparse.Namespace) -> int:
     from maskselect.data.clips import open_clip
-    from maskselect.reports.clip_files import write_clip_answers
+    from maskselect.reports.clip_files import SUFFIXES, clip_answer_paths, write_clip_answers
     from maskselect.reports.files import answer_stems, output_folder
 
+    if unknown := [name for name in options.formats if name not in SUFFIXES]:
+        raise ValueError(f"--formats {unknown[0]} is for --image; expected some of {', '.join(SUFFIXES)} for a video")
     references = _references(options.prompt, options.reference)
     if options.reference_frame and len(options.reference_frame) != len(options.reference):
         raise ValueError(
             f"{len(options.reference)} --reference need as many --reference-frame, got {len(options.reference_frame)}"
         )
     frames = [options.reference_frame or None if one else None for one in references]
-    require("av", "video")  # writes the overlay, also for a folder of frames
+    if "overlay" in options.formats:
+        require("av", "video")  # also for a folder of frames
     clip = open_clip(options.video)
     for reference in (reference for one in references for reference in one):
         reference.check(clip.size)
     stems = answer_stems(options.video, len(options.prompt))
-    if any((options.output / stem).resolve() == options.video.resolve() for stem in stems):
+    written = {path.resolve() for stem in stems for path in clip_answer_paths(options.output, stem, options.formats)}
+    if options.video.resolve() in written:
         raise ValueError(f"the answers would overwrite the frames {options.video}; expected another output folder")
     with output_folder(options.output):
         model = loading.load_model(options)
         groups = model.select_video_many(clip, options.prompt, references, frames, options.threshold)
-        write_clip_answers(groups, options.output, options.video, options.model)
+        write_clip_answers(groups, options.output, options.video, options.model, options.formats)
     for stem, group in zip(stems, groups, strict=True):
         answer = "nothing answers the prompt" if group.no_target else f"{len(group)} object(s)"
-        files = f"{options.output / stem}.json, .overlay.mp4, and masks in {options.output / stem}"
-        print(f"{options.video}: {answer}, in {len(clip)} frames -> {files}", flush=True)
+        files = _listed(clip_answer_paths(options.output, stem, options.formats), stem)
+        print(f"{options.video}: {answer}, in {len(clip)} frames{files}", flush=True)
     return 0
+
+
+def _listed(paths: list[Path], stem: str) -> str:
+    """Files for a line of output: the path of the first, and of the others what follows the stem."""
+    names = [str(path) if path == paths[0] else path.name.removeprefix(stem) or f"{path}/" for path in paths]
+    return f" -> {', '.join(names)}" if names else ""
 
 
 def _start_quickly() -> None:
@@ -128,14 +153,17 @@ def _answer(
     path: Path,
     options: argparse.Namespace,
     references: "list[list[Reference]]",
+    exported: "list[DataSet]",
 ) -> None:
-    from maskselect.reports.files import answer_stems, write_answers
+    from maskselect.reports.files import answer_paths, answer_stems, write_answers
 
     if len(options.prompt) == 1:
         groups = [model.select(image, options.prompt[0], references=references[0], threshold=options.threshold)]
     else:
         groups = model.select_many(image, options.prompt, references=references, threshold=options.threshold)
-    write_answers(groups, options.output, path, options.model)
+    write_answers(groups, options.output, path, options.model, options.formats)
+    for one in exported:
+        one.add(path, groups)
     for stem, group in zip(answer_stems(path, len(groups)), groups, strict=True):
         answer = "nothing answers the prompt" if group.no_target else f"{len(group)} mask(s)"
         if group.candidates is not None:
@@ -144,8 +172,7 @@ def _answer(
             answer = f"the answer could not be decoded, {group.failure}"
         elif group.no_target and group.text:
             answer = f"{answer}; the text is {group.text!r}"
-        files = f"{options.output / stem}.json, .mask.png, .overlay.png"
-        print(f"{path}: {answer} -> {files}", flush=True)
+        print(f"{path}: {answer}{_listed(answer_paths(options.output, stem, options.formats), stem)}", flush=True)
 
 
 def propose(options: argparse.Namespace) -> int:

@@ -55,7 +55,7 @@ def draw_overlay(
     canvas = _scaled(image)
     shown, pointed = ([resize_smooth(mask, canvas.shape[:2]) for mask in some] for some in (masks, references))
     line = max(2, max(canvas.shape[:2]) // 340)
-    colours = [_colour(number) for number in range(len(shown))]
+    colours = [colour_of(number) for number in range(len(shown))]
     _dim(canvas, shown + pointed)
     for mask, colour in zip(shown, colours, strict=True):
         tinted = (1 - TINT) * canvas[mask] + TINT * np.array(colour, np.float32)
@@ -77,7 +77,7 @@ def _dim(canvas: np.ndarray, kept: list[np.ndarray]) -> None:
         canvas[rest] = (canvas[rest] * np.float32(REST)).astype(np.uint8)
 
 
-def _colour(number: int) -> Colour:
+def colour_of(number: int) -> Colour:
     """A distinct colour for each number; none is close to the magenta of references."""
     if number < len(_PALETTE):
         return _PALETTE[number]

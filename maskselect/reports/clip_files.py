@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,52 @@ from PIL import Image
 
 from maskselect.backends.progress import track
 from maskselect.data.clips import write_video
-from maskselect.ops.atomic import atomic_files, atomic_folder
+from maskselect.ops.atomic import atomic_file, atomic_folder
 from maskselect.ops.drawing import draw_overlay
 from maskselect.reports.files import answer_stems
 from maskselect.structures.prediction import ClipGroup
 
+SUFFIXES = {"json": ".json", "overlay": ".overlay.mp4", "mask": ""}
+"""Suffix of an answer's file in each format; the masks are a folder."""
 
-def write_clip_answers(groups: Sequence[ClipGroup], folder: Path, video: Path, model: str) -> None:
+
+def clip_answer_paths(folder: Path, stem: str, formats: Iterable[str] = SUFFIXES) -> list[Path]:
+    """The files and the folder of an answer."""
+    return [folder / f"{stem}{suffix}" for name, suffix in SUFFIXES.items() if name in formats]
+
+
+def write_clip_answers(
+    groups: Sequence[ClipGroup], folder: Path, video: Path, model: str, formats: Iterable[str] = SUFFIXES
+) -> None:
     """Write for each prompt `NAME.json`, `NAME/00000.png …` (the union, 8-bit, 0 or 255) and `NAME.overlay.mp4`.
 
     The JSON holds video, frames, fps, size, prompt, model, threshold, no_target, objects, and text, failure, repairs,
     cut and refiner if any. An existing folder of masks is replaced. The files of a prompt appear when all are complete.
+
+    Args:
+        groups: one for each prompt.
+        folder: of the files.
+        video: the video, after which the files are named.
+        model: its name.
+        formats: keys of `SUFFIXES`; only these are written.
     """
     for stem, group in zip(answer_stems(video, len(groups)), groups, strict=True):
-        files = folder / f"{stem}.overlay.mp4", folder / f"{stem}.json"
-        with atomic_folder(folder / stem, replace=True) as masks, atomic_files(*files) as (overlay, json_part):
-            shown = track(drawn_frames(group), len(group.clip), f"Writing {stem}", "frames")
-            write_video(overlay, _with_masks(group, shown, masks), group.clip.fps)
-            json_part.write_text(json.dumps(_record(group, video, model)))
+        with ExitStack() as stack:
+            if "mask" in formats:
+                masks = stack.enter_context(atomic_folder(folder / f"{stem}{SUFFIXES['mask']}", replace=True))
+                _write_masks(group, masks)
+            if "overlay" in formats:
+                overlay = stack.enter_context(atomic_file(folder / f"{stem}{SUFFIXES['overlay']}"))
+                shown = track(drawn_frames(group), len(group.clip), f"Writing {stem}", "frames")
+                write_video(overlay, shown, group.clip.fps)
+            if "json" in formats:
+                part = stack.enter_context(atomic_file(folder / f"{stem}{SUFFIXES['json']}"))
+                part.write_text(json.dumps(_record(group, video, model)))
 
 
-def _with_masks(group: ClipGroup, drawn: Iterable[np.ndarray], folder: Path) -> Iterator[np.ndarray]:
-    """Pass the drawn frames on, and write the union of each frame to `folder`."""
-    for number, frame in enumerate(drawn):
+def _write_masks(group: ClipGroup, folder: Path) -> None:
+    for number in range(len(group.clip)):
         Image.fromarray(group.mask(number).view(np.uint8) * 255).save(folder / f"{number:05d}.png")
-        yield frame
 
 
 def _record(group: ClipGroup, video: Path, model: str) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from maskselect.ops.atomic import atomic_files
+import numpy as np
+from PIL import Image
+
+from maskselect.ops.atomic import atomic_files, atomic_folder
 from maskselect.ops.text import json_bytes, readable
 from maskselect.structures.prediction import MaskGroup
 
@@ -44,9 +47,15 @@ def _remove_empty(folders: list[Path]) -> None:
             return
 
 
-def answer_paths(folder: Path, stem: str) -> tuple[Path, Path, Path]:
-    """The files of an answer: JSON, mask, overlay."""
-    return folder / f"{stem}.json", folder / f"{stem}.mask.png", folder / f"{stem}.overlay.png"
+SUFFIXES = {"json": ".json", "mask": ".mask.png", "overlay": ".overlay.png", "svg": ".svg", "masks": ".masks"}
+"""Suffix of an answer's file in each format; `.masks` is a folder."""
+
+DEFAULT_FORMATS = ("json", "mask", "overlay")
+
+
+def answer_paths(folder: Path, stem: str, formats: Iterable[str] = DEFAULT_FORMATS) -> list[Path]:
+    """The files of an answer. Formats without a file for each answer have none."""
+    return [folder / f"{stem}{suffix}" for name, suffix in SUFFIXES.items() if name in formats]
 
 
 def answer_stems(image: Path, prompts: int) -> list[str]:
@@ -54,30 +63,51 @@ def answer_stems(image: Path, prompts: int) -> list[str]:
     return [image.stem] if prompts == 1 else [f"{image.stem}.{number}" for number in range(1, prompts + 1)]
 
 
-def refuse_overwriting(images: Sequence[Path], folder: Path, prompts: int = 1) -> None:
+def refuse_overwriting(
+    images: Sequence[Path], folder: Path, prompts: int = 1, formats: Iterable[str] = DEFAULT_FORMATS
+) -> None:
     """Raise ValueError if an answer in `folder` would replace one of the images."""
     stems = (stem for image in images for stem in answer_stems(image, prompts))
-    written = {path.resolve() for stem in stems for path in answer_paths(folder, stem)}
-    if hit := next((image for image in images if image.resolve() in written), None):
-        raise ValueError(f"the answers would overwrite the image {hit}; expected another output folder")
+    written = {path.resolve() for stem in stems for path in answer_paths(folder, stem, formats)}
+    for image in images:
+        place = image.resolve()
+        if place in written or place.parent in written:
+            raise ValueError(f"the answers would overwrite the image {image}; expected another output folder")
 
 
-def write_answers(groups: Sequence[MaskGroup], folder: Path, image: Path, model: str) -> None:
-    """Write three files per prompt of one image, all or none of them.
+def write_answers(
+    groups: Sequence[MaskGroup],
+    folder: Path,
+    image: Path,
+    model: str,
+    formats: Iterable[str] = DEFAULT_FORMATS,
+) -> None:
+    """Write the files of the given formats for each prompt of one image, all or none of them.
 
-    `.json`: image, size [h, w], prompt, model, threshold, no_target, candidates, masks (see `MaskGroup.to_json`); bytes
+    `json`: image, size [h, w], prompt, model, threshold, no_target, candidates, masks (see `MaskGroup.to_json`); bytes
         of a file's name that are not UTF-8 are written as `\\xff`.
-    `.mask.png`: the union, 8-bit, 0 or 255, at the image's own size.  `.overlay.png`: see `MaskGroup.overlay`.
+    `mask`: the union, 8-bit, 0 or 255, at the image's own size.  `overlay`: see `MaskGroup.overlay`.
+    `svg`: see `MaskGroup.to_svg`.
+    `masks`: a folder with one picture per mask, `00000.png` …, 8-bit, 0 or 255; an existing folder is replaced.
     """
     contents: dict[Path, bytes] = {}
-    for stem, group in zip(answer_stems(image, len(groups)), groups, strict=True):
-        json_path, mask_path, overlay_path = answer_paths(folder, stem)
-        overlay = BytesIO()
-        group.overlay().save(overlay, format="PNG", compress_level=3)
-        contents[overlay_path] = overlay.getvalue()
-        contents[mask_path] = group.mask_png()
-        contents[json_path] = json_bytes(group.to_json(readable(str(image)), model))
-    _write_together(contents)
+    with ExitStack() as stack:
+        for stem, group in zip(answer_stems(image, len(groups)), groups, strict=True):
+            if "overlay" in formats:
+                overlay = BytesIO()
+                group.overlay().save(overlay, format="PNG", compress_level=3)
+                contents[folder / f"{stem}{SUFFIXES['overlay']}"] = overlay.getvalue()
+            if "mask" in formats:
+                contents[folder / f"{stem}{SUFFIXES['mask']}"] = group.mask_png()
+            if "svg" in formats:
+                contents[folder / f"{stem}{SUFFIXES['svg']}"] = group.to_svg().encode()
+            if "json" in formats:
+                contents[folder / f"{stem}{SUFFIXES['json']}"] = json_bytes(group.to_json(readable(str(image)), model))
+            if "masks" in formats:
+                part = stack.enter_context(atomic_folder(folder / f"{stem}{SUFFIXES['masks']}", replace=True))
+                for number, mask in enumerate(group):
+                    Image.fromarray(mask.view(np.uint8) * 255).save(part / f"{number:05d}.png")
+        _write_together(contents)
 
 
 def refuse_replacing_other(path: Path, entries: Mapping[str, Any], what: str) -> None:

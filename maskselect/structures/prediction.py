@@ -1,7 +1,7 @@
 """`MaskGroup`: the answer to one prompt."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,14 @@ from maskselect.ops.drawing import draw_overlay
 from maskselect.ops.text import json_bytes
 from maskselect.structures.by_value import ByValue, short
 from maskselect.structures.clip import Clip, ClipMasks
+from maskselect.structures.label_files import (
+    TOLERANCE,
+    Labelled,
+    coco_polygons,
+    labelme_record,
+    svg_text,
+    yolo_lines,
+)
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.packed_masks import Expanded, PackedMasks
 from maskselect.structures.sample import MASK_REF
@@ -129,11 +137,35 @@ class MaskGroup(ByValue):
         """True if nothing in the image answers the prompt."""
         return len(self) == 0
 
-    def to_coco(self, image_id: int | None = None, category_id: int | None = None) -> list[dict[str, Any]]:
+    @property
+    def caption(self) -> str:
+        """The prompt with `<ref1>`, `<ref2>`, … for its references, as the overlay shows it."""
+        first, *rest = self.prompt.split(MASK_REF)
+        return first + "".join(f"<ref{number}>{part}" for number, part in enumerate(rest, start=1))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class of each mask: its label or, for a prompt that lists no classes, the caption."""
+        return self.labels if self.labels is not None else (self.caption,) * len(self)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The classes of the group, each once: those of `labels`, or the caption, even if no mask has it."""
+        return tuple(dict.fromkeys(self.names if self.labels is not None else (self.caption,)))
+
+    def labelled(self) -> Iterator[Labelled]:
+        """Mask, name and score of one mask after another."""
+        return zip(self, self.names, map(float, self.scores), strict=True)
+
+    def to_coco(
+        self, image_id: int | None = None, category_id: int | None = None, polygons: bool = False
+    ) -> list[dict[str, Any]]:
         """The masks as COCO results.
 
         Args:
             image_id, category_id: added to each record. `pycocotools.coco.COCO.loadRes` needs them.
+            polygons: polygons in place of run lengths, for programs that read no others. pycocotools draws them as
+                exactly the masks; holes are joined to the outline by cuts of no width.
 
         Returns:
             One record per mask: `segmentation` (compressed RLE), `score`, `bbox` [x, y, w, h] and `area` in pixels.
@@ -144,7 +176,7 @@ class MaskGroup(ByValue):
         for mask, score in zip(self, self.scores, strict=True):
             x0, y0, x1, y1 = _box(mask)
             record = {
-                "segmentation": rle.encode(mask[None])[0],
+                "segmentation": coco_polygons(mask) if polygons else rle.encode(mask[None])[0],
                 "score": round(float(score), 6),
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "area": int(np.count_nonzero(mask)),
@@ -152,25 +184,62 @@ class MaskGroup(ByValue):
             records.append(present | record)
         return records
 
-    def to_supervision(self) -> "Detections":
-        """The masks as `supervision.Detections`; the prompt is the class name of each.
+    def to_supervision(self, compact: bool = False) -> "Detections":
+        """The masks as `supervision.Detections`; the class name of each is its label, or the prompt.
+
+        Args:
+            compact: run lengths of the masks (`supervision.CompactMask`) in place of an array, to save memory.
 
         Raises:
             ModuleNotFoundError: the package supervision is not installed.
+            ImportError: the installed version has no compact masks.
         """
         try:
-            from supervision import Detections  # noqa: PLC0415  optional
+            import supervision  # noqa: PLC0415  optional
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "supervision is not installed; get it with: pip install 'maskselect[supervision]'", name=error.name
             ) from error
-        return Detections(
+        if compact and not hasattr(supervision, "CompactMask"):
+            raise ImportError(f"supervision {supervision.__version__} has no CompactMask; expected a newer version")
+        masks = self.masks if not compact else None
+        if masks is None:
+            codes = [code for mask in self for code in rle.encode(mask[None])]
+            boxes = (self.boxes - [0, 0, 1, 1]).astype(np.float32)  # its last pixels are inclusive
+            masks = supervision.CompactMask.from_coco_rle(codes, boxes, self.size)
+        numbers = {name: number for number, name in enumerate(self.categories)}
+        return supervision.Detections(
             xyxy=self.boxes.astype(np.float32),
-            mask=self.masks,
+            mask=masks,
             confidence=self.scores.copy(),
-            class_id=np.zeros(len(self), np.int64),
-            data={"class_name": np.full(len(self), self.prompt)},
+            class_id=np.array([numbers[name] for name in self.names], np.int64),
+            data={"class_name": np.array(self.names, dtype=str)},
         )
+
+    def to_labelme(self, image: str | None = None, tolerance: float = TOLERANCE) -> dict[str, Any]:
+        """The group as the content of a label file of labelme; the label of each mask is its class, or the prompt.
+
+        Args:
+            image: path of the image, relative to the label file.
+            tolerance: greatest distance between the edge of a mask and its polygon, in pixels; 0 is exact, with a
+                corner at every step.
+        """
+        return labelme_record(self.labelled(), self.size, image, tolerance)
+
+    def to_yolo(self, classes: Sequence[str] | None = None) -> str:
+        """The group as a YOLO segmentation label: a line for each mask, its class and its outline in fractions.
+
+        Args:
+            classes: names of all classes, whose places are the numbers; None for `categories`.
+
+        Raises:
+            ValueError: a mask has another class.
+        """
+        return yolo_lines(self.labelled(), self.categories if classes is None else classes, self.size)
+
+    def to_svg(self) -> str:
+        """The group as an SVG of the image's size without the image: a path for each mask, with open holes."""
+        return svg_text(self.labelled(), self.size, self.caption)
 
     def to_json(self, image: str | None = None, model: str | None = None) -> dict[str, Any]:
         """The group in the form of `predict`.
@@ -204,17 +273,22 @@ class MaskGroup(ByValue):
         """Write the group to a file.
 
         Args:
-            path: ends in `.png` for the union of the masks (8-bit, 0 or 255), or in `.json` for `to_json`.
-                For a picture of the image with the masks see `overlay`.
+            path: ends in `.png` for the union of the masks (8-bit, 0 or 255), in `.json` for `to_json`, or in `.svg`
+                for `to_svg`. For a picture of the image with the masks see `overlay`.
 
         Raises:
             ValueError: the path has another suffix.
         """
         suffix = Path(path).suffix.lower()
-        if suffix not in (".png", ".json"):
-            raise ValueError(f"{path} ends in {suffix!r}; expected .png for the mask or .json for the group")
+        contents = {
+            ".png": self.mask_png,
+            ".json": lambda: json_bytes(self.to_json()),
+            ".svg": lambda: self.to_svg().encode(),
+        }
+        if suffix not in contents:
+            raise ValueError(f"{path} ends in {suffix!r}; expected .png for the mask, .json or .svg for the group")
         with atomic_file(Path(path)) as part:
-            part.write_bytes(self.mask_png() if suffix == ".png" else json_bytes(self.to_json()))
+            part.write_bytes(contents[suffix]())
 
     def mask_png(self) -> bytes:
         """The union as a PNG file: 8-bit, 0 or 255."""
@@ -228,12 +302,10 @@ class MaskGroup(ByValue):
         Args:
             path: also write the picture there, in the format of the suffix.
         """
-        first, *rest = self.prompt.split(MASK_REF)
-        caption = first + "".join(f"<ref{number}>{part}" for number, part in enumerate(rest, start=1))
         labels = [f"{score:.2f}" for score in self.scores]
         if self.labels is not None:
             labels = [f"{name} {score}" for name, score in zip(self.labels, labels, strict=True)]
-        picture = draw_overlay(self.image, self, labels, self.packed_references, caption, self._outcome())
+        picture = draw_overlay(self.image, self, labels, self.packed_references, self.caption, self._outcome())
         if path is not None:
             with atomic_file(Path(path)) as part:
                 picture.save(part, format=Image.registered_extensions().get(Path(path).suffix.lower(), "PNG"))

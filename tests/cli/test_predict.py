@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskselect import cli
 from maskselect.cli import loading
 from maskselect.cli.output import PatientStream, patient_output
 from maskselect.cli.parsing import Parser, words
@@ -167,6 +168,67 @@ def test_a_url_is_no_image(image: Path, capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         predict("--image", image, "https://a.org/b.png", "--prompt", "a")
     assert "https://a.org/b.png is a URL; expected a file or folder: download it first" in capsys.readouterr().err
+
+
+# Formats.
+class Halves:
+    """Answers with the left half of the picture."""
+
+    def select(self, image: np.ndarray, prompt: str, references: Any = None, threshold: Any = None) -> MaskGroup:
+        return self.select_many(image, [prompt])[0]
+
+    def select_many(self, image: np.ndarray, prompts: list[str], **rest: Any) -> list[MaskGroup]:
+        half = np.zeros((1, *image.shape[:2]), bool)
+        half[:, :, : image.shape[1] // 2] = True
+        return [MaskGroup(image, text, half, np.ones(1, np.float32), 3, 0.5, half[:0]) for text in prompts]
+
+
+@pytest.fixture
+def halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "load_model", lambda options: Halves())
+
+
+def test_only_the_named_formats_are_written(halves: None, image: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert predict("--image", image, "--prompt", "a", "--formats", "svg, masks", "--output", out) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["cup.masks", "cup.svg"]
+    (mask,) = (out / "cup.masks").iterdir()
+    assert mask.name == "00000.png" and set(np.unique(np.asarray(Image.open(mask)))) == {0, 255}
+
+
+@pytest.mark.parametrize("name", ["coco", "coco-polygons", "labelme", "yolo"])
+def test_data_sets_of_a_folder(halves: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """A picture that cannot be read is left out; `data check` finds nothing wrong with the others."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for stem in ("größe", "b"):
+        Image.new("RGB", (20, 10), "teal").save(folder / f"{stem}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    prompts = ["--prompt", "Ball", "--prompt", "чашка"]
+    assert predict("--image", folder, *prompts, "--formats", f"json,{name}", "--output", out) == 1
+    captured = capsys.readouterr()
+    assert f"2 image(s) with 4 mask(s) -> {out / name}" in captured.out and "broken.png" in captured.err
+    assert len(list(out.glob("*.json"))) == 4 and not list(out.glob("*.png"))
+    assert {path.name for path in (out / name).rglob("*.png")} == {"größe.png", "b.png"}
+    assert cli.main(["data", "check", "own", "--root", str(out / name), "--split", "all"], prog="maskselect") == 0
+    assert predict("--image", folder, *prompts, "--formats", name, "--output", out) == 2
+    assert f"{out / name} is there already; expected a new or an empty folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "said"), [("json,pascal", "'pascal' is no format"), (" ,", "no format is named")])
+def test_unknown_formats(image: Path, capsys: pytest.CaptureFixture[str], given: str, said: str) -> None:
+    with pytest.raises(SystemExit):
+        predict("--image", image, "--prompt", "a", "--formats", given)
+    told = capsys.readouterr().err
+    assert said in told and "expected some of json, mask, overlay" in told and told.count("\n") == 1
+
+
+def test_a_picture_in_a_folder_of_masks_is_not_overwritten(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inner = image.with_name("cup.masks") / "00000.png"
+    inner.parent.mkdir()
+    Image.new("RGB", (4, 4)).save(inner)
+    assert predict("--image", image, inner, "--prompt", "a", "--formats", "masks", "--output", image.parent) == 2
+    assert f"would overwrite the image {inner}" in capsys.readouterr().err
 
 
 # Output streams.

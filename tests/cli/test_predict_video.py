@@ -86,3 +86,12 @@ def test_videos_that_cannot_be_answered(video: Path, tmp_path: Path, capsys: pyt
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
         assert not (tmp_path / "out").exists()
+
+
+def test_formats_of_a_video(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    assert predict("--video", video, "--prompt", "left", "--formats", "mask", "--output", output) == 0
+    assert [path.name for path in output.iterdir()] == ["clip"] and len(list((output / "clip").iterdir())) == 8
+    assert predict("--video", video, "--prompt", "left", "--formats", "json,coco", "--output", tmp_path / "no") == 2
+    assert "--formats coco is for --image; expected some of json, overlay, mask" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 from maskselect.cli import program
 from maskselect.data.catalog import CATALOG
@@ -148,3 +149,26 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(root / "train" / "images" / "a.jpg")
     with pytest.raises(FileNotFoundError, match=r"names 1 pictures of train, none with a label such as .*a\.txt"):
         open_own(root)
+
+
+def test_published_labels(shared_data: Path, tmp_path: Path) -> None:
+    """Labels that LightlyTrain's authors made of COCO's panoptic maps, against COCO's own instances."""
+    source = shared_data / "coco_panoptic_mini/instance_segmentation"
+    (tmp_path / "data.yaml").write_text((source / "config.yaml").read_text())
+    coco = COCO(str(shared_data / "coco128/annotations/instances_train2017.json"))
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "train2017").mkdir(parents=True)
+    for label in sorted((source / "labels/train2017").glob("*.txt"))[:20]:
+        picture = f"{label.stem}.jpg"
+        (tmp_path / "images/train2017" / picture).symlink_to(shared_data / "coco128/train2017" / picture)
+        (tmp_path / "labels/train2017" / label.name).symlink_to(label)
+    overlaps = []
+    for sample in open_own(tmp_path, "train"):
+        assert isinstance(sample.image, Path)
+        (category,) = coco.getCatIds(catNms=[sample.prompt.text])
+        records = coco.loadAnns(coco.getAnnIds(imgIds=int(sample.image.stem), catIds=[category]))
+        assert records
+        expected = np.any([coco.annToMask(record) for record in records], axis=0)
+        found = sample.target_mask.numpy()
+        overlaps.append((found & expected).sum() / (found | expected).sum())
+    assert len(overlaps) > 30 and np.median(overlaps) > 0.85, np.sort(overlaps)

@@ -63,7 +63,7 @@ def test_the_caption_grows_with_the_prompt_up_to_a_limit() -> None:
 
 
 def test_colours_never_end_and_differ_from_the_references() -> None:
-    colours = [drawing._colour(k) for k in range(60)]
+    colours = [drawing.colour_of(k) for k in range(60)]
     assert len(set(colours)) == 60
     distance = min(np.abs(np.subtract(colour, drawing.REFERENCE)).max() for colour in colours)
     assert distance > 50

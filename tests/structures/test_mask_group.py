@@ -3,8 +3,10 @@
 import builtins
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -77,6 +79,52 @@ def test_coco_reads_the_results() -> None:
     assert "image_id" not in group().to_coco()[0] and group(0).to_coco(7, 3) == []
 
 
+def test_coco_reads_polygons() -> None:
+    own = rings()[:3]
+    records = group(3, masks=own).to_coco(7, 3, polygons=True)
+    assert [len(record["segmentation"]) for record in records] == [2, 3, 1]  # parts; the hole is in the first
+    found = annotations().loadRes(records)
+    for record, mask in zip(found.loadAnns(found.getAnnIds(imgIds=7)), own, strict=True):
+        assert np.array_equal(found.annToMask(record).astype(bool), mask)
+
+
+def test_classes_of_masks() -> None:
+    found = group(3, labels=("mug", "plate", "mug"))
+    assert found.names == ("mug", "plate", "mug") and found.categories == ("mug", "plate")
+    assert group(2, prompt="left of <mask-ref>").names == ("left of <ref1>",) * 2
+    assert group(0).categories == ("the mugs",) and group(0, labels=()).categories == ()
+    assert [line[0] for line in found.to_yolo().splitlines()] == ["0", "1", "0"]
+    assert [line[0] for line in found.to_yolo(["plate", "mug"]).splitlines()] == ["1", "0", "1"]
+    with pytest.raises(ValueError, match="label 'mug' is not among the 1 classes"):
+        found.to_yolo(["plate"])
+    shapes = found.to_labelme("a.png", tolerance=0)["shapes"]
+    assert {shape["label"] for shape in shapes} == {"mug", "plate"} and shapes[0]["score"] == 0.9
+
+
+def even_odd(path: str, size: tuple[int, int]) -> np.ndarray:
+    """The pixels inside a path of `M`, `H`, `V` and `Z`: an odd number of its rings covers them."""
+    inside = np.zeros(size, bool)
+    for ring in path.split("Z")[:-1]:
+        x, y, corners = 0, 0, []
+        for kind, numbers in re.findall(r"([MHV])([\d ]+)", ring):
+            values = [int(value) for value in numbers.split()]
+            x, y = values if kind == "M" else (values[0], y) if kind == "H" else (x, values[0])
+            corners += [float(x), float(y)]
+        inside ^= rle.decode([corners], size)
+    return inside
+
+
+def test_svg_is_even_odd() -> None:
+    own = rings()
+    root = ElementTree.fromstring(group(4, masks=own, prompt='a < "b" & <mask-ref>').to_svg())
+    space = "{http://www.w3.org/2000/svg}"
+    assert root.get("viewBox") == "0 0 16 12" and root.find(f"{space}g").get("fill-rule") == "evenodd"  # type: ignore[union-attr]
+    paths = list(root.iter(f"{space}path"))
+    assert paths[0].get("data-label") == 'a < "b" & <ref1>' and paths[0].get("data-score") == "0.9000"
+    for path, mask in zip(paths, own, strict=True):
+        assert np.array_equal(even_odd(path.get("d") or "", mask.shape), mask)
+
+
 def test_save_by_suffix(tmp_path: Path) -> None:
     found = group()
     found.save(tmp_path / "a.png")
@@ -88,9 +136,11 @@ def test_save_by_suffix(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert record["size"] == [12, 16] and record["image"] is None and not record["no_target"]
     assert np.array_equal(np.stack([rle.decode(one["segmentation"]) for one in record["masks"]]), masks())
-    with pytest.raises(ValueError, match=r"'\.jpg'; expected \.png .*or \.json"):
+    found.save(tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").read_text() == found.to_svg()
+    with pytest.raises(ValueError, match=r"'\.jpg'; expected \.png .*\.json or \.svg"):
         found.save(tmp_path / "a.jpg")
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_overlay_and_notebooks(tmp_path: Path) -> None:
@@ -110,15 +160,33 @@ def test_placeholders_are_numbered_as_the_labels_are(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_supervision_draws_the_detections(count: int) -> None:
+@pytest.mark.parametrize("compact", [False, True])
+def test_supervision_draws_the_detections(count: int, compact: bool) -> None:
     supervision = pytest.importorskip("supervision")
+    if compact and not hasattr(supervision, "CompactMask"):
+        pytest.skip(f"supervision {supervision.__version__} has no CompactMask")
     found = group(count)
-    detections = found.to_supervision()
-    assert len(detections) == count and np.array_equal(detections.mask, found.masks)
+    detections = found.to_supervision(compact)
+    assert isinstance(detections.mask, np.ndarray) != compact
+    assert len(detections) == count and np.array_equal(np.asarray(detections.mask), found.masks)
     assert np.array_equal(detections.xyxy, found.boxes) and np.array_equal(detections.confidence, found.scores)
     assert list(detections["class_name"]) == ["the mugs"] * count
     drawn = supervision.MaskAnnotator().annotate(found.image.copy(), detections)
     assert drawn.any() == bool(count)
+
+
+def test_supervision_has_the_classes() -> None:
+    pytest.importorskip("supervision")
+    detections = group(3, labels=("mug", "plate", "mug")).to_supervision()
+    assert list(detections["class_name"]) == ["mug", "plate", "mug"] and detections.class_id.tolist() == [0, 1, 0]
+
+
+def test_compact_masks_of_hard_masks() -> None:
+    supervision = pytest.importorskip("supervision")
+    if not hasattr(supervision, "CompactMask"):
+        pytest.skip(f"supervision {supervision.__version__} has no CompactMask")
+    found = group(4, masks=rings())
+    assert np.array_equal(np.asarray(found.to_supervision(compact=True).mask), rings())
 
 
 def test_without_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
