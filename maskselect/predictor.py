@@ -45,8 +45,8 @@ from maskselect.structures.references import BoxRef, MaskRef, PointRef, as_refer
 from maskselect.structures.references import Reference as CheckedReference
 from maskselect.structures.refiner import Refiner
 from maskselect.structures.sample import Prompt, prompt_text
-from maskselect.systems.candidates import CandidateSystem
 from maskselect.systems.loading import check_answers_prompts, default_prompter, load_system
+from maskselect.systems.proposing import ProposingSystem
 from maskselect.systems.refining import check_refiner, load_refiner, refine_answer
 
 Reference = np.ndarray | Tensor | Image.Image | BoxRef | PointRef | MaskRef
@@ -106,7 +106,7 @@ class Model:
 
     def facts(self) -> ModelFacts:
         """What reports state about this model."""
-        proposers = trained_on(self.system.proposer) if isinstance(self.system, CandidateSystem) else ()
+        proposers = trained_on(self.system.proposer) if isinstance(self.system, ProposingSystem) else ()
         training = tuple(card_data(self.trained_on or {}))
         return ModelFacts(self.name, self.fingerprint, training, tuple(proposers), self._refiner_name)
 
@@ -258,7 +258,7 @@ class Model:
         Raises:
             ValueError: the system has no candidates.
         """
-        if not isinstance(self.system, CandidateSystem):
+        if not isinstance(self.system, ProposingSystem):
             raise ValueError(f"model {self.name!r} has no candidates to keep")
         self.system.replace_proposer(StoredProposer(self.system.proposer, folder))
 
@@ -389,7 +389,7 @@ def load(name_or_path: str | Path, device: str = "auto", refiner: str | Path | R
     learned: dict[str, Any] = {key: card[key] for key in ("trained_on", "data") if key in card}
     threshold = float(card.get("threshold", 0.5))
     if isinstance(refiner, str | Path):
-        refiner = load_refiner(refiner, str(place), system.proposer if isinstance(system, CandidateSystem) else None)
+        refiner = load_refiner(refiner, str(place), system.proposer if isinstance(system, ProposingSystem) else None)
     return Model(system, threshold, name, default_prompter(system, str(place)), fingerprint(file), learned, refiner)
 
 

@@ -13,7 +13,8 @@ from maskselect.backends.building import beside, build, find_class, on_device
 from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.proposers.loading import load_proposer
 from maskselect.structures.protocols import Learner, Prompter, System
-from maskselect.systems.candidates import CandidateSystem, refuse_stage_1
+from maskselect.systems.candidates import refuse_stage_1
+from maskselect.systems.proposing import ProposingSystem
 
 BESIDE = building.BESIDE
 
@@ -45,11 +46,11 @@ def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> t
 
 
 def default_prompter(system: System, device: str) -> Prompter | None:
-    """The prompter for boxes and points: the proposer of a candidate system, else the shipped compact SAM.
+    """The prompter for boxes and points: the proposer of a system that has one, else the shipped compact SAM.
 
-    None for a candidate system whose proposer accepts neither; its references must be masks.
+    None for a system whose proposer accepts neither; its references must be masks.
     """
-    if isinstance(system, CandidateSystem):
+    if isinstance(system, ProposingSystem):
         return system.prompter
     return cast(Prompter, load_proposer("sam", device))
 
