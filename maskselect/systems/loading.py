@@ -36,7 +36,7 @@ def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> t
     card = checkpoints.read_card(checkpoint)
     check_system(card, checkpoint)
     file = checkpoints.find_checkpoint(checkpoint)
-    with _in_float32():
+    with in_float32():
         system = build(on_device(beside(file, card["config"]), str(device)))
     if not isinstance(system, System) or not isinstance(system, Learner) or system.name != card["system"]:
         raise ValueError(f"checkpoint {checkpoint} describes a {type(system).__name__}; expected {card['system']!r}")
@@ -78,7 +78,7 @@ def check_system(card: Mapping[str, Any], checkpoint: str | Path) -> None:
 
 
 @contextmanager
-def _in_float32() -> Iterator[None]:
+def in_float32() -> Iterator[None]:
     """Build networks in float32, whatever default dtype the caller has set."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)

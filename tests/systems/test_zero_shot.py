@@ -128,7 +128,7 @@ def test_passes_bound_the_rows(folders: dict[str, Path], monkeypatch: pytest.Mon
 def test_everything_by_public_parts_through_the_predict_path(folders: dict[str, Path]) -> None:
     proposer = Sam2Proposer(
         str(folders["sam2"]), device="cpu", points_per_side=3, pred_iou_thresh=0.0, stability_score_thresh=0.0,
-        max_candidates=5,
+        box_nms_thresh=1.0, max_candidates=5,
     )  # fmt: skip
     model = Model(system_of(folders, proposer=proposer, duplicates_iou=None), prompter=proposer)
     group, other = model.select_many(
