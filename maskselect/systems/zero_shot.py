@@ -220,7 +220,7 @@ class ZeroShot(ProposingSystem):
         if statement.noun and len(reading.pool):
             texts = self.similarity.texts([_photo_of(statement.noun), *OTHERS])
             scores = self.similarity.logits(reading.embeddings, texts).softmax(0)[0]
-        if statement.clauses:
+        if statement.clauses and len(reading.pool):
             masks = prompt.references.cpu()
             references = Regions(masks, reading.image, self.embeddings_of(reading.image, masks))
             candidates = Regions(reading.pool.masks, reading.image, reading.embeddings)
