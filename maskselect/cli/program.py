@@ -23,6 +23,7 @@ USAGE = """usage: {prog} VERB [options]
 Training, with Lightning (fit --help prints all of its options):
   fit|validate -c CONFIG                 for example: {prog} fit -c configs/ras.yaml
   doctor -c CONFIG                       what such a run lacks and its size, before it starts
+  doctor --models                        whether this machine can run photos-small and the like
   features -c CONFIG                     compute the frozen features of such a run in advance
   merge LAST.CKPT                        weights of a resumable checkpoint, one file or shards
   average A B ... --output FILE          average the weights of several checkpoints
