@@ -111,14 +111,14 @@ def cost_of(model: NamedModel, device: torch.device) -> Cost:
     sizes = [sum(parameter.nbytes for parameter in network.parameters()) for network in loaded]
     links = [str(node.arguments.get("model")) for node in (proposer, similarity, lmm) if node is not None]
     here = [not link.startswith("hf://") or local_folder(link) is not None for link in links]
-    stored = [size for size, present in zip(_stored(sizes, loaded), here, strict=True) if not present]
+    stored = [size for size, present in zip(_stored(loaded), here, strict=True) if not present]
     return Cost(model, len(links), sum(here), sum(stored), sum(sizes) + WORKING, picture, prompt)
 
 
-def _stored(sizes: Sequence[int], networks: Sequence[nn.Module]) -> list[int]:
-    """Bytes of the files: proposer and similarity are published in single precision, language models as loaded."""
-    counts = [4 * sum(parameter.numel() for parameter in network.parameters()) for network in networks[:2]]
-    return [*counts, *sizes[2:]]
+def _stored(networks: Sequence[nn.Module]) -> list[int]:
+    """Bytes of the files: proposer and similarity are published in single precision, language models in half."""
+    counts = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
+    return [4 * count for count in counts[:2]] + [2 * count for count in counts[2:]]
 
 
 def _network(node: Node) -> nn.Module:

@@ -45,7 +45,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
     """A hub with the public models, at the commits that the configs name, too."""
     with serving(monkeypatch, tmp_path / "cache") as made:
-        pinned = dict(link.removeprefix("hf://").split("@") for link in named_models.read("photos-small").links[1:])
+        pinned = dict(link.removeprefix("hf://").split("@") for link in named_models.read("photos-small").links)
         for name, content in files.items():
             repo = made.create(name, content | EXTRA)
             if name in pinned:
@@ -106,13 +106,12 @@ def test_the_first_use_announces_and_downloads_and_the_second_needs_no_network(
     }
     assert said[0].startswith("photos-small: downloading 3 public models, ")
     assert f"{named_models.size_of(sum(size.values()))} together, to {constants.HF_HUB_CACHE} (HF_HOME" in said[0]
-    main = next(c for c, there in hub.repos[SAM].commits.items() if "config.json" in there)
-    assert said[1] == f"  {SAM}, {named_models.size_of(size[SAM])}, licence apache-2.0, commit {main[:12]}"
+    assert said[1] == f"  {SAM}, {named_models.size_of(size[SAM])}, licence apache-2.0, commit de431c404385"
     assert f"  {QWEN}, {named_models.size_of(size[QWEN])}, licence apache-2.0, commit 895c3a49bc3f" in said
     assert not {"README.md", "pytorch_model.bin", "onnx/model.json"} & set(hub.downloads())
     commits = [part.removeprefix("hf://").split("@") for part in first.facts().parts]
     assert commits == [
-        [SAM, main],
+        [SAM, "de431c4043854a71d8101e17995dfe596bf101a5"],
         [SIGLIP, "75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2"],
         [QWEN, "895c3a49bc3fa70a340399125c650a463535e71c"],
     ]
@@ -172,6 +171,19 @@ def test_nothing_is_downloaded_where_one_model_is_refused(hub: Hub, monkeypatch:
     with pytest.raises(FileNotFoundError, match=f"hf://{SIGLIP}@75de2d5.* could not be read: it is gated"):
         named_models.fetch(named_models.read("photos-fast"))
     assert hub.downloads() == []
+
+
+def test_a_branch_is_that_of_the_first_download(hub: Hub, tmp_path: Path, files: dict[str, dict[str, bytes]]) -> None:
+    repo = hub.create("org/siglip", files[SIGLIP])
+    config = yaml.safe_load(opened("photos-fast", tmp_path).read_text())
+    config["system"]["init_args"]["similarity"]["init_args"]["model"] = "hf://org/siglip"
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(config))
+    first = maskselect.load(path, device="cpu")
+    commit = repo.branches["main"]
+    assert f"hf://org/siglip@{commit}" in first.facts().parts
+    repo.commit("main", {"README.md": b"moved on"}, "later")
+    assert maskselect.load(path, device="cpu").facts().parts == first.facts().parts
 
 
 def test_an_interrupted_download_keeps_complete_files(
