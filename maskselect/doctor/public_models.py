@@ -270,7 +270,7 @@ def print_models(wanted: Sequence[str]) -> bool:
             seconds = sum(count / speed[dtype] for dtype, count in flops.items())
             row += [_short(sum(flops.values()) / 1e12), _short(seconds)]
         table.add_row(*row)
-    print_table(table, "named models: parts on this machine; then of a picture, and of each prompt about it")
+    print_table(table, "named models: parts here; then for a picture, and for each prompt about it")
     size = "unknown" if room.size is None else size_of(room.size)
     measured = ", ".join(f"{_short(r / 1e12)} TFLOP/s in {str(d).removeprefix('torch.')}" for d, r in speed.items())
     screen = console()
