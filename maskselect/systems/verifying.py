@@ -10,7 +10,7 @@ Shape letters: R rows, L positions, K cached positions, T image tokens, D width 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -74,12 +74,29 @@ class ReadPicture:
         cache: keys and values of its K positions.
         length: K.
         end: the first position id after it.
+        shown: image tokens of view and crop of regions without references, by `Region.number`.
     """
 
     image: np.ndarray
     cache: Any
     length: int
     end: int
+    shown: dict[int, list[Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Region:
+    """What is shown of a region.
+
+    Attributes:
+        view: the picture with the outlined region, (H, W, 3) uint8.
+        crop: the region up close, (H, W, 3) uint8.
+        number: of the candidate, if the view has no references. Its image tokens are then kept for further prompts.
+    """
+
+    view: np.ndarray
+    crop: np.ndarray
+    number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,14 +175,12 @@ class Verifier(nn.Module):
         return [out[number] for number in range(len(images))]
 
     @torch.no_grad()
-    def probabilities(
-        self, read: ReadPicture, regions: Sequence[tuple[np.ndarray, np.ndarray]], questions: Sequence[str]
-    ) -> Tensor:
+    def probabilities(self, read: ReadPicture, regions: Sequence[Region], questions: Sequence[str]) -> Tensor:
         """The probability of "yes" against "no" for each region, (N,) float32 on the CPU.
 
         Args:
             read: the picture.
-            regions: N views and crops.
+            regions: N regions of it.
             questions: N texts, of `question_of`.
 
         Raises:
@@ -174,20 +189,21 @@ class Verifier(nn.Module):
         scores = [torch.zeros(0, dtype=torch.float32)]
         for start in range(0, len(regions), self.rows):
             some = regions[start : start + self.rows]
-            tokens = self.image_tokens([image for region in some for image in region])
-            asked = questions[start : start + self.rows]
-            rows = [
-                self._row(read, region, tokens[2 * number : 2 * number + 2], question)
-                for number, (region, question) in enumerate(zip(some, asked, strict=True))
-            ]
-            scores.append(self._answered(read, rows))
+            asked = zip(some, self._tokens(read, some), questions[start : start + self.rows], strict=True)
+            scores.append(self._answered(read, [self._row(read, *one) for one in asked]))
         return torch.cat(scores)
 
-    def _row(
-        self, read: ReadPicture, region: tuple[np.ndarray, np.ndarray], tokens: Sequence[Tensor], question: str
-    ) -> list[Piece]:
+    def _tokens(self, read: ReadPicture, regions: Sequence[Region]) -> list[list[Tensor]]:
+        """Image tokens of view and crop of each region."""
+        new = [region for region in regions if region.number not in read.shown]
+        tokens = self.image_tokens([image for region in new for image in (region.view, region.crop)])
+        found = {id(region): tokens[2 * place : 2 * place + 2] for place, region in enumerate(new)}
+        read.shown.update({region.number: found[id(region)] for region in new if region.number is not None})
+        return [found[id(region)] if id(region) in found else read.shown[int(region.number or 0)] for region in regions]
+
+    def _row(self, read: ReadPicture, region: Region, tokens: Sequence[Tensor], question: str) -> list[Piece]:
         pieces, end = [], read.end
-        for image, shown in zip(region, tokens, strict=True):
+        for image, shown in zip((region.view, region.crop), tokens, strict=True):
             pieces.append(self._text(self._image_begin, end))
             pieces.append(self._shown(shown, image, pieces[-1].end))
             pieces.append(self._text(self._image_end, pieces[-1].end))

@@ -31,7 +31,7 @@ from maskselect.structures.sample import MASK_REF, Prompt
 from maskselect.systems.linking import Links, frame_numbers
 from maskselect.systems.proposing import ProposingSystem
 from maskselect.systems.relations import KEYS, Regions, Statement, fulfilled, stated
-from maskselect.systems.verifying import ReadPicture, Verifier, question_of
+from maskselect.systems.verifying import ReadPicture, Region, Verifier, question_of
 
 _CONTEXT = 0.3
 """Margin of a crop with its surroundings, as a share of the longer side of the box."""
@@ -187,7 +187,10 @@ class ZeroShot(ProposingSystem):
             return scores
         shortlists = [self.shortlisted(reading, statement) for statement in statements]
         pairs = [(row, candidate) for row, shortlist in enumerate(shortlists) for candidate in shortlist]
-        for start in range(0, len(pairs), self.verifier.rows):  # the views of a pass are in memory at once
+        from maskselect.backends.progress import track  # noqa: PLC0415  slow to import
+
+        passes = range(0, len(pairs), self.verifier.rows)
+        for start in track(passes, len(passes), "Verifying", "passes"):  # the views of a pass are in memory at once
             some = pairs[start : start + self.verifier.rows]
             regions = [self._region(reading, prompts[row], candidate) for row, candidate in some]
             found = self.verifier.probabilities(reading.picture, regions, [questions[row] for row, _ in some])
@@ -195,12 +198,12 @@ class ZeroShot(ProposingSystem):
                 scores[row][candidate] = score
         return scores
 
-    def _region(self, reading: PictureReading, prompt: Prompt, candidate: int) -> tuple[np.ndarray, np.ndarray]:
-        """The view and the crop of a candidate for a prompt."""
+    def _region(self, reading: PictureReading, prompt: Prompt, candidate: int) -> Region:
+        """What is shown of a candidate for a prompt."""
         assert self.verifier is not None
-        mask = reading.pool.masks[candidate].numpy()
-        view = self.verifier.view(reading.image, mask, list(prompt.references.cpu().numpy()))
-        return view, self.verifier.crop(reading.image, mask)
+        mask, references = reading.pool.masks[candidate].numpy(), list(prompt.references.cpu().numpy())
+        view = self.verifier.view(reading.image, mask, references)
+        return Region(view, self.verifier.crop(reading.image, mask), None if references else candidate)
 
     def shortlisted(self, reading: PictureReading, statement: Statement) -> list[int]:
         """The candidates that are verified, best first: by similarity, or by the proposer if no noun is stated."""

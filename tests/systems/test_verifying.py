@@ -14,7 +14,7 @@ from maskselect.lmm.intern_vl import InternVl
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.qwen_vl import IMAGE, QwenVl
 from maskselect.ops.marking import scaled_down
-from maskselect.systems.verifying import CANDIDATE, REFERENCES, Piece, Verifier, question_of
+from maskselect.systems.verifying import CANDIDATE, REFERENCES, Piece, Region, Verifier, question_of
 from tests.lmm.test_intern_vl import processor as intern_processor
 from tests.lmm.test_intern_vl import write as write_intern
 from tests.systems.tiny import SIZES
@@ -51,11 +51,17 @@ def masks() -> list[np.ndarray]:
     return made
 
 
-def regions(verifier: Verifier, references: bool = True) -> list[tuple[np.ndarray, np.ndarray]]:
+def regions(verifier: Verifier, references: bool = True) -> list[Region]:
     image, chosen = picture(), masks()
+    pointed = [chosen[0]] if references else []
     return [
-        (verifier.view(image, mask, [chosen[0]] if references else []), verifier.crop(image, mask)) for mask in chosen
+        Region(verifier.view(image, mask, pointed), verifier.crop(image, mask), None if references else number)
+        for number, mask in enumerate(chosen)
     ]
+
+
+def shown(region: Region) -> list[np.ndarray]:
+    return [region.view, region.crop]
 
 
 def chat(processor: Any, images: list[np.ndarray], text: str) -> Any:
@@ -102,7 +108,7 @@ def test_prompts_are_the_processors_token_by_token(folder: Path, verifier: Verif
     for region in regions(watched):
         watched.ids, watched.places = list(before[0]), list(before[1])
         watched.probabilities(read, [region], [text])
-        want = chat(AutoProcessor.from_pretrained(folder), [whole(watched), *region], text)
+        want = chat(AutoProcessor.from_pretrained(folder), [whole(watched), *shown(region)], text)
         assert watched.ids == want["input_ids"][0].tolist()
         kinds = (want["input_ids"] == watched.image).long()
         model: Any = verifier.lmm.model.model  # type: ignore[attr-defined]
@@ -125,7 +131,7 @@ def test_probabilities_with_a_shared_prefix_are_transformers_own(folder: Path, v
     )
     for region in regions(verifier):
         with torch.no_grad():
-            logits = model(**chat(processor, [whole(verifier), *region], text)).logits[0, -1]
+            logits = model(**chat(processor, [whole(verifier), *shown(region)], text)).logits[0, -1]
         wanted.append((logits[yes].logsumexp(0) - logits[no].logsumexp(0)).sigmoid())
     found = verifier.probabilities(verifier.read(picture()), regions(verifier), [text] * 3)
     torch.testing.assert_close(found, torch.stack(wanted), atol=2e-4, rtol=1e-3)
@@ -143,6 +149,20 @@ def test_a_batch_equals_one_by_one_and_twice_is_the_same(verifier: Verifier) -> 
     assert verifier.probabilities(read, [], []).shape == (0,)
 
 
+def test_views_without_references_go_through_the_tower_once(
+    verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, texts, seen = verifier.read(picture()), ["stars"] * 3, []
+    features = verifier.lmm.vision_features
+    monkeypatch.setattr(verifier.lmm, "vision_features", lambda images: seen.append(len(images)) or features(images))
+    first = verifier.probabilities(read, regions(verifier, references=False), texts)
+    assert sum(seen) == 6 and sorted(read.shown) == [0, 1, 2]
+    again = verifier.probabilities(read, regions(verifier, references=False), texts)
+    assert sum(seen) == 6 and torch.equal(first, again)
+    verifier.probabilities(read, regions(verifier), texts)
+    assert sum(seen) == 12  # with references every view is another one
+
+
 def test_internvl_reads_pictures_in_a_line(tmp_path: Path) -> None:
     lmm = InternVl(model=str(write_intern(tmp_path))).eval()
     watched = logged(lmm)
@@ -155,7 +175,7 @@ def test_internvl_reads_pictures_in_a_line(tmp_path: Path) -> None:
     written = made.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
-    images = [Image.fromarray(image) for image in (picture(), *region)]
+    images = [Image.fromarray(image) for image in (picture(), *shown(region))]
     want = made(images=images, text=[written], images_kwargs={"crop_to_patches": False}, return_tensors="pt")
     assert watched.ids == want["input_ids"][0].tolist()
     assert torch.cat(watched.places)[:, 0].tolist() == list(range(len(watched.ids)))
