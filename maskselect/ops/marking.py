@@ -16,14 +16,17 @@ _FINEST = 2
 """Width of an outline in pixels in a small picture."""
 
 
-def scaled_down(image: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, 3) uint8 with a longer side of at most `side` pixels; the image itself if it is small enough."""
+def scaled(image: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, 3) uint8 with a longer side of `side` pixels, in the same aspect."""
     height, width = image.shape[:2]
     factor = side / max(height, width)
-    if factor >= 1:
-        return image
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+
+
+def scaled_down(image: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, 3) uint8 with a longer side of at most `side` pixels; the image itself if it is small enough."""
+    return image if max(image.shape[:2]) <= side else scaled(image, side)
 
 
 def outlined(image: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:

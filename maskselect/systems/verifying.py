@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskselect.ops.marking import Colour, Mark, crop, outlined, scaled_down, window_of
+from maskselect.ops.marking import Colour, Mark, crop, outlined, scaled, scaled_down, window_of
 from maskselect.structures.protocols import LanguageModel
 from maskselect.structures.sample import MASK_REF
 
@@ -113,8 +113,9 @@ class Verifier(nn.Module):
 
     Args:
         lmm: the language model; it is not trained.
-        picture_side, view_side, crop_side: maximum length of the longer side of the whole picture, of the view with
-            the outlined region, and of the crop, in pixels.
+        picture_side, view_side: maximum length of the longer side of the whole picture, and of the view with the
+            outlined region, in pixels.
+        crop_side: length of the longer side of the crop, in pixels.
         rows: R, number of regions in a forward pass.
 
     Raises:
@@ -160,7 +161,7 @@ class Verifier(nn.Module):
 
     def crop(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """The candidate up close: (H, W, 3) uint8 and (H, W) bool."""
-        return scaled_down(crop(image, window_of(mask, _MARGIN)), self.crop_side)
+        return scaled(crop(image, window_of(mask, _MARGIN)), self.crop_side)
 
     @torch.no_grad()
     def image_tokens(self, images: Sequence[np.ndarray]) -> list[Tensor]:
@@ -232,7 +233,9 @@ class Verifier(nn.Module):
         last = torch.tensor(
             [sum(len(piece.positions) for piece in row) - 1 for row in rows], dtype=torch.int64, device=hidden.device
         )
-        logits = self.lmm.token_logits(hidden[torch.arange(count, device=hidden.device), last]).float()
+        logits = self.lmm.token_logits(
+            hidden[torch.arange(count, dtype=torch.int64, device=hidden.device), last]
+        ).float()
         yes, no = (logits[:, sorted(ids)].logsumexp(1) for ids in (self._yes, self._no))
         return (yes - no).sigmoid().cpu()
 

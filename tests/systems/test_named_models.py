@@ -17,6 +17,7 @@ from maskselect import cli
 from maskselect.backends import hub as client
 from maskselect.backends.building import find_class
 from maskselect.backends.config_tree import walk
+from maskselect.reports.page import draw_page
 from maskselect.structures.sample import Prompt, Sample
 from maskselect.systems import named_models
 from tests.hub_stand_in import READER, Hub, serving
@@ -131,7 +132,8 @@ def test_results_and_reports_state_the_commits(hub: Hub, photo: Path, tmp_path: 
     pool = model.select_many(IMAGE, ["the dogs"], keep_pool=True)[0].pool
     assert pool is not None and len(pool) > 0
     sample = Sample(IMAGE, "a", "a.1", Prompt("the dogs", pool.masks[:0]), pool.masks, (0,))
-    assert maskselect.evaluate(model, [sample])["parts"] == stated
+    report = maskselect.evaluate(model, [sample])
+    assert report["parts"] == stated and stated[0] in draw_page(report, [], {})
     words = ["predict", "--model", "photos-fast", "--image", str(photo), "--prompt", "<mask-ref>"]
     options = ["--reference", "box:10,10,90,70", "--output", str(tmp_path / "out"), "--device", "cpu"]
     assert cli.main([*words, *options], prog="maskselect") == 0
@@ -139,6 +141,12 @@ def test_results_and_reports_state_the_commits(hub: Hub, photo: Path, tmp_path: 
     assert written["parts"] == stated and written["model"] == "photos-fast" and written["candidates"] == 0
     ras = maskselect.load("ras", device="cpu")
     assert ras.facts().parts == () and "parts" not in ras.select(photo, "stars").to_json()
+
+
+def test_a_threshold_cannot_be_written_into_a_config(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["calibrate", "--model", "photos-fast", "--dataset", "scenes", "--scenes", "1", "--write"]
+    assert cli.main(words, prog="maskselect") == 2
+    assert "set `threshold` in a config like photos-fast" in capsys.readouterr().err
 
 
 def test_download_prints_where_everything_is(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:

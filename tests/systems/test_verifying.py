@@ -204,6 +204,9 @@ def test_references_are_outlined_and_named(verifier: Verifier) -> None:
     own = verifier.view(image, second, [second])
     assert shows(own, CANDIDATE[1]) and shows(own, REFERENCES[0][1])  # a candidate that is the reference
     assert verifier.crop(image, first).shape == (52, 60, 3)
+    dot = np.zeros_like(first)
+    dot[0, 0] = True
+    assert verifier.crop(image, dot).shape == (60, 60, 3)  # enlarged
     text = question_of("mugs between <mask-ref> and <mask-ref>")
     assert '"mugs between the region outlined in blue and the region outlined in green"' in text
     assert "The regions outlined in blue and green are references." in text
