@@ -116,9 +116,16 @@ def fetch(model: NamedModel) -> dict[str, Path]:
                 f"is set; expected them in the hub's cache: maskselect download {model.name}"
             )
         repositories = {link: hub.Repository.parse(link) for link in missing}
-        listings = {
-            link: hub.describe(repository, (*_SMALL, *_WEIGHTS), _INNER) for link, repository in repositories.items()
-        }
+        try:
+            listings = {
+                link: hub.describe(repository, (*_SMALL, *_WEIGHTS), _INNER)
+                for link, repository in repositories.items()
+            }
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}; the model needs a network once: maskselect download {model.name}, here or on another "
+                "machine whose cache of the hub you copy"
+            ) from error
         print(_announcement(model.name, listings), file=sys.stderr, flush=True)
         for link, repository in repositories.items():
             small = hub.fetch(repository, _SMALL, _INNER)
