@@ -45,8 +45,9 @@ from maskselect.structures.references import BoxRef, MaskRef, PointRef, as_refer
 from maskselect.structures.references import Reference as CheckedReference
 from maskselect.structures.refiner import Refiner
 from maskselect.structures.sample import Prompt, prompt_text
-from maskselect.systems.candidates import CandidateSystem
+from maskselect.systems import named_models
 from maskselect.systems.loading import check_answers_prompts, default_prompter, load_system
+from maskselect.systems.proposing import ProposingSystem
 from maskselect.systems.refining import check_refiner, load_refiner, refine_answer
 
 Reference = np.ndarray | Tensor | Image.Image | BoxRef | PointRef | MaskRef
@@ -67,6 +68,7 @@ class Model:
         fingerprint: digest of the weights and their card, "" if there are none; results are stored under it.
         trained_on: the card's fields about training data, see `maskselect.backends.training_data.card_data`.
         refiner: refines the masks of every answer; None for none. With a refiner, a fingerprint depends on it, too.
+        parts: for a named model of public weights its parts, as `hf://org/name@commit`; answers and reports state them.
     """
 
     def __init__(
@@ -78,11 +80,13 @@ class Model:
         fingerprint: str = "",
         trained_on: dict[str, Any] | None = None,
         refiner: Refiner | None = None,
+        parts: Sequence[str] = (),
     ) -> None:
         cast(nn.Module, system).eval()
         self.system = system
         self.prompter = prompter
         self.fingerprint, self.trained_on, self.refiner = fingerprint, trained_on, refiner
+        self.parts = tuple(parts)
         if refiner is not None and fingerprint:
             self.fingerprint = hashlib.sha256(f"{fingerprint};{refiner.cache_key()}".encode()).hexdigest()
         self.threshold = threshold if system.uses_threshold else None
@@ -106,9 +110,9 @@ class Model:
 
     def facts(self) -> ModelFacts:
         """What reports state about this model."""
-        proposers = trained_on(self.system.proposer) if isinstance(self.system, CandidateSystem) else ()
+        proposers = trained_on(self.system.proposer) if isinstance(self.system, ProposingSystem) else ()
         training = tuple(card_data(self.trained_on or {}))
-        return ModelFacts(self.name, self.fingerprint, training, tuple(proposers), self._refiner_name)
+        return ModelFacts(self.name, self.fingerprint, training, tuple(proposers), self._refiner_name, self.parts)
 
     def select(
         self,
@@ -170,7 +174,7 @@ class Model:
             ]
             answers = self._refined(working, self.system.answer(self._read(working, extra), resolved, cut))
         return [
-            _group(one, answer, cut, pixels, keep_pool, self._refiner_name)
+            _group(one, answer, cut, pixels, keep_pool, self._refiner_name, self.parts)
             for one, answer in zip(resolved, answers, strict=True)
         ]
 
@@ -240,6 +244,7 @@ class Model:
                 repairs=answer.repairs,
                 cut=answer.cut,
                 refiner=self._refiner_name,
+                parts=self.parts,
             )
             for one, answer in zip(resolved, answers, strict=True)
         ]
@@ -258,7 +263,7 @@ class Model:
         Raises:
             ValueError: the system has no candidates.
         """
-        if not isinstance(self.system, CandidateSystem):
+        if not isinstance(self.system, ProposingSystem):
             raise ValueError(f"model {self.name!r} has no candidates to keep")
         self.system.replace_proposer(StoredProposer(self.system.proposer, folder))
 
@@ -361,7 +366,9 @@ def load(name_or_path: str | Path, device: str = "auto", refiner: str | Path | R
     """Load a model.
 
     Args:
-        name_or_path: name of a shipped checkpoint, a file, a folder, or `hf://org/name`, optionally with `@revision`.
+        name_or_path: name of a shipped checkpoint, a file, a folder, or `hf://org/name`, optionally with `@revision`;
+            or photos-small, photos-base, photos-fast, or a YAML file of that form, whose public weights are downloaded
+            at the first use.
         device: "auto", "cpu", "cuda" or "cuda:N".
         refiner: refines the masks of every answer: "sam", "samrefiner", "crf", "snap", a YAML file, or an object.
 
@@ -377,6 +384,8 @@ def load(name_or_path: str | Path, device: str = "auto", refiner: str | Path | R
     if isinstance(refiner, str | Path):
         check_refiner(refiner)
     settle_in_fork()
+    if named_models.is_named(name_or_path):
+        return _load_named(name_or_path, place, refiner)
     if str(name_or_path).startswith("hf://"):
         from maskselect.systems.fetching import fetch_checkpoint  # noqa: PLC0415  the hub's client is slow to import
 
@@ -389,8 +398,19 @@ def load(name_or_path: str | Path, device: str = "auto", refiner: str | Path | R
     learned: dict[str, Any] = {key: card[key] for key in ("trained_on", "data") if key in card}
     threshold = float(card.get("threshold", 0.5))
     if isinstance(refiner, str | Path):
-        refiner = load_refiner(refiner, str(place), system.proposer if isinstance(system, CandidateSystem) else None)
+        refiner = load_refiner(refiner, str(place), system.proposer if isinstance(system, ProposingSystem) else None)
     return Model(system, threshold, name, default_prompter(system, str(place)), fingerprint(file), learned, refiner)
+
+
+def _load_named(name_or_path: str | Path, place: torch.device, refiner: str | Path | Refiner | None) -> Model:
+    """`load` for a named model of public weights."""
+    loaded = named_models.load(name_or_path, place)
+    system = loaded.system
+    if isinstance(refiner, str | Path):
+        refiner = load_refiner(refiner, str(place), system.proposer if isinstance(system, ProposingSystem) else None)
+    prompter = default_prompter(system, str(place))
+    threshold, name = loaded.model.threshold, loaded.model.name
+    return Model(system, threshold, name, prompter, loaded.fingerprint, None, refiner, loaded.parts)
 
 
 def fingerprint(file: Path) -> str:
@@ -408,6 +428,7 @@ def _group(
     pixels: np.ndarray,
     keep_pool: bool,
     refiner: str | None,
+    parts: tuple[str, ...],
 ) -> MaskGroup:
     """An answer at the size of the image."""
     size = (pixels.shape[0], pixels.shape[1])
@@ -427,6 +448,7 @@ def _group(
         labels=answer.labels,
         pool=answer.pool.copy() if keep_pool and answer.pool is not None else None,
         refiner=refiner,
+        parts=parts,
     )
 
 

@@ -9,12 +9,17 @@ import hashlib
 import json
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
 import yaml
+from huggingface_hub import constants
 
 WRITER, READER = "hf_writer", "hf_reader"
 _FIRST = {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}
@@ -57,6 +62,7 @@ class Hub:
 
     asked: every request as (method, path).
     lfs: large files by SHA-256, had from another host name, as they are there.  large: endings of what goes there.
+    breaks: paths in a repository whose next download ends in the middle.  ranges: the Range headers that were sent.
     """
 
     def __init__(self) -> None:
@@ -64,6 +70,8 @@ class Hub:
         self.lfs: dict[str, bytes] = {}
         self.large = (".safetensors",)
         self.asked: list[tuple[str, str]] = []
+        self.breaks: list[str] = []
+        self.ranges: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -89,6 +97,23 @@ class Hub:
             path for how, path in self.asked if how == "GET" and ("/resolve/" in path or path.startswith("/lfs/"))
         ]
         return sorted(path.split("/", 5 if "/resolve/" in path else 2)[-1] for path in contents)
+
+
+@contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Hub]:
+    """A hub without repositories, an empty cache, and a token that may write."""
+    made = Hub()
+    monkeypatch.setattr(constants, "ENDPOINT", made.url)
+    template = made.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # large files by Git LFS, as without hf_xet
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -135,6 +160,20 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
+    def send_part(self, path: str, data: bytes, headers: dict[str, str]) -> None:
+        """A file from where the client asks; the connection may break in the middle."""
+        start = 0
+        if found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
+            self.hub.ranges.append(self.headers["Range"])
+            start = int(found[1])
+            headers = headers | {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+        if self.command == "GET" and path in self.hub.breaks:
+            self.hub.breaks.remove(path)
+            self.send(data[: len(data) // 2], 200, headers | {"Content-Length": str(len(data))})
+            self.close_connection = True
+            return
+        self.send(data[start:], 206 if start else 200, headers)
+
     def tell(self, record: Any) -> None:
         self.send(json.dumps(record).encode())
 
@@ -179,8 +218,11 @@ def _branch(to: _Handler, _: bytes, name: str, branch: str) -> None:
 def _info(to: _Handler, _: bytes, name: str, revision: str | None) -> None:
     repo = to.repo(name)
     commit = repo.at(revision or "main")
-    siblings = [{"rfilename": path} for path in repo.commits[commit]]
-    to.tell({"id": name, "modelId": name, "sha": commit, "private": repo.private, "tags": [], "siblings": siblings})
+    siblings = [{"rfilename": path, "size": len(data)} for path, data in repo.commits[commit].items()]
+    readme = repo.commits[commit].get("README.md", b"").decode().split("---\n")
+    card = {"cardData": yaml.safe_load(readme[1])} if len(readme) > 2 else {}
+    told = {"id": name, "modelId": name, "sha": commit, "private": repo.private, "tags": [], "siblings": siblings}
+    to.tell(told | card)
 
 
 def _tree(to: _Handler, _: bytes, name: str, revision: str) -> None:
@@ -262,7 +304,7 @@ def _resolve(to: _Handler, _: bytes, name: str, revision: str, path: str) -> Non
     headers = {"X-Repo-Commit": commit, "ETag": f'"{_git(data)}"', "Content-Type": "application/octet-stream"}
     sha = hashlib.sha256(data).hexdigest()
     if sha not in to.hub.lfs:
-        return to.send(data, headers=headers)
+        return to.send_part(path, data, headers)
     linked = {"X-Linked-Etag": f'"{sha}"', "X-Linked-Size": str(len(data)), "Location": f"{to.hub.store}/{sha}"}
     to.send(b"", 302, headers | linked)
 

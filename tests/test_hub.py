@@ -13,7 +13,7 @@ import maskselect
 from maskselect import cli
 from maskselect.backends.checkpoints import change_card, write_checkpoint
 from maskselect.backends.hub import Repository
-from tests.hub_stand_in import READER, WRITER, Hub
+from tests.hub_stand_in import READER, Hub, serving
 from tests.hub_world import config, scores, write_base, write_ras, write_report
 
 NAME, LINK = "org/tiny", "hf://org/tiny"
@@ -22,16 +22,8 @@ NAME, LINK = "org/tiny", "hf://org/tiny"
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A hub without repositories, an empty cache, and a token that may write."""
-    made = Hub()
-    monkeypatch.setattr(constants, "ENDPOINT", made.url)
-    template = made.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # large files by Git LFS, as without hf_xet
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_TOKEN", WRITER)
-    yield made
-    made.close()
+    with serving(monkeypatch, tmp_path / "cache") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

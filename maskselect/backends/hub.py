@@ -27,6 +27,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
+    filter_repo_objects,
     validate_repo_id,
 )
 
@@ -89,6 +90,45 @@ def fetch(repository: Repository, patterns: Sequence[str], excluded: Sequence[st
         raise FileNotFoundError(
             f"{repository} could not be fetched: {_reason(error, 'read it')}; by hand: {command}"
         ) from error
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What the hub states about a repository.
+
+    Attributes:
+        commit: the commit of the revision.
+        licence: as in its model card; "" if it states none.
+        size: bytes of the files that match.
+    """
+
+    commit: str
+    licence: str
+    size: int
+
+
+def describe(repository: Repository, patterns: Sequence[str], excluded: Sequence[str] = ()) -> Listing:
+    """Ask the hub for the commit, the licence and the size of files, before anything is downloaded.
+
+    Args:
+        repository: the repository.
+        patterns, excluded: as in `fetch`.
+
+    Raises:
+        FileNotFoundError: the hub cannot be reached, or has no such repository; with the reason.
+    """
+    try:
+        info = HfApi().model_info(repository.name, revision=repository.revision, files_metadata=True)
+    except _FAILURES as error:
+        raise FileNotFoundError(f"{repository} could not be read: {_reason(error, 'read it')}") from error
+    files = filter_repo_objects(
+        info.siblings or [],
+        allow_patterns=list(patterns),
+        ignore_patterns=list(excluded),
+        key=lambda file: file.rfilename,
+    )
+    licence = getattr(info.card_data, "license", None)
+    return Listing(str(info.sha), licence if isinstance(licence, str) else "", sum(file.size or 0 for file in files))
 
 
 def upload(repository: Repository, files: Mapping[str, Path | bytes], private: bool | None, message: str) -> str:

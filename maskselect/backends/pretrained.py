@@ -1,12 +1,15 @@
 """Loads models of transformers with their processors, by hub id or folder, with checks and short errors."""
 
 import re
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig
+from transformers.utils import logging
 
 from maskselect.backends.weightless import reads_weights
 
@@ -61,7 +64,8 @@ def load_pretrained(
         return _without_weights(model, network, processor, arguments)
     try:
         loaded_processor = processor.from_pretrained(model)
-        loaded, info = network.from_pretrained(model, output_loading_info=True, **arguments)
+        with _bars_on_terminal():
+            loaded, info = network.from_pretrained(model, output_loading_info=True, **arguments)
     except OSError as error:
         raise FileNotFoundError(_missing(model, what, example)) from error
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -72,6 +76,19 @@ def load_pretrained(
         shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         raise ValueError(f"{what} {model!r} lacks {len(missing)} tensors that its config asks for: {shown}")
     return loaded_processor, loaded.eval().requires_grad_(False)
+
+
+@contextmanager
+def _bars_on_terminal() -> Iterator[None]:
+    """Disable transformers' progress bars if standard error is not a terminal, so that logs hold errors only."""
+    quiet = not sys.stderr.isatty() and logging.is_progress_bar_enabled()
+    if quiet:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if quiet:
+            logging.enable_progress_bar()
 
 
 def _without_weights(model: str, network: Any, processor: Any, arguments: Mapping[str, Any]) -> tuple[Any, Any]:

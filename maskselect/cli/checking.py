@@ -17,32 +17,44 @@ class _ConfigParser(Parser):
     The namespace has `arguments`, all arguments in their order, and `rest`, the unknown ones.
     """
 
-    def __init__(self, prog: str, description: str, more: str = "") -> None:
-        usage = f"{prog} -c CONFIG [-c OVERLAY ...] {more}[--any.setting VALUE ...]"
+    def __init__(self, prog: str, description: str, more: str = "", other: str = "") -> None:
+        usage = f"{prog} -c CONFIG [-c OVERLAY ...] {more}[--any.setting VALUE ...]" + (f" | {other}" if other else "")
         super().__init__(prog=prog, description=description, usage=usage, allow_abbrev=False)
         config_help = "a config as of `lightning fit`; later ones replace values of earlier ones"
-        self.add_argument("-c", "--config", action="append", required=True, metavar="CONFIG", help=config_help)
+        self.add_argument("-c", "--config", action="append", required=not other, metavar="CONFIG", help=config_help)
+        self.set_defaults(models=None)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse the arguments. See the class."""
         arguments = list(sys.argv[1:] if args is None else args)
         options, rest = self.parse_known_args(arguments, namespace)
+        if (options.config is None) == (options.models is None):
+            self.error("expected either -c CONFIG or --models")
         options.arguments, options.rest = arguments, rest
         return options
 
 
 def doctor_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `doctor`."""
-    return _ConfigParser(
+    parser = _ConfigParser(
         prog,
         "Lists everything that a training run lacks, each with the command that helps: weights, data, packages, "
-        "device, memory (an estimate). Prints the parameters of each part. Builds nothing and uses no network. "
+        "device, memory (an estimate). Prints the parameters of each part. With --models it says instead whether this "
+        "machine can run the named models of public weights, and how fast. Builds nothing and uses no network. "
         "Status: 0 nothing is missing, 1 something is missing, 2 the config is bad.",
+        other=f"{prog} --models [NAME ...]",
     )
+    models_help = "named models such as photos-small, or YAML files of that form; all of them without a name"
+    parser.add_argument("--models", nargs="*", metavar="NAME", help=models_help)
+    return parser
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Examine a training config; status 1 if something is missing."""
+    """Examine a training config, or named models; status 1 if something is missing."""
+    if options.models is not None:
+        from maskselect.doctor.public_models import print_models
+
+        return 0 if print_models(options.models) else 1
     from maskselect.doctor.commands import foreign_lightning
     from maskselect.doctor.report import examine, print_findings
     from maskselect.training.cli import parse

@@ -259,11 +259,14 @@ def calibrate(options: argparse.Namespace) -> int:
     from maskselect.evaluation.calibration import choose, sweep
     from maskselect.reports.files import write_json
     from maskselect.reports.table import print_thresholds
+    from maskselect.systems import named_models
 
     data = {"dataset": options.dataset, "split": options.split}
     data |= {} if options.refiner is None else {"refiner": options.refiner}
     entries = {"model": str(options.model), **data}
     _refuse_replacing(options, entries, "the thresholds of this model on this data")
+    if options.write and named_models.is_named(options.model):
+        raise ValueError(f"--write is for the card of a checkpoint; set `threshold` in a config like {options.model}")
     if options.write:
         find_checkpoint(options.model)  # fails before the work if the card is on the hub, where it cannot be changed
     left_out = LeftOut()

@@ -233,6 +233,9 @@ def _add_proposals(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    model_help = "shipped name, file, folder or hf://… (default: %(default)s)"
+    model_help = (
+        "shipped name, file, folder or hf://…; or public weights, which are downloaded at the first use: photos-fast, "
+        "photos-small, photos-base, or a YAML file of that form (default: %(default)s)"
+    )
     parser.add_argument("--model", default="ras", metavar="NAME_OR_PATH", help=model_help)
     add_device(parser)

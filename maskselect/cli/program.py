@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from maskselect.backends.optional import missing_package
-from maskselect.cli import checking, importing, measuring, options, publishing, using
+from maskselect.cli import checking, downloading, importing, measuring, options, publishing, using
 from maskselect.cli.failures import report_left_out
 from maskselect.cli.output import patient_output
 from maskselect.structures.left_out import one_line
@@ -23,6 +23,7 @@ USAGE = """usage: {prog} VERB [options]
 Training, with Lightning (fit --help prints all of its options):
   fit|validate -c CONFIG                 for example: {prog} fit -c configs/ras.yaml
   doctor -c CONFIG                       what such a run lacks and its size, before it starts
+  doctor --models                        whether this machine can run photos-small and the like
   features -c CONFIG                     compute the frozen features of such a run in advance
   merge LAST.CKPT                        weights of a resumable checkpoint, one file or shards
   average A B ... --output FILE          average the weights of several checkpoints
@@ -37,6 +38,7 @@ Use ({prog} VERB --help prints the options):
   data list                              the data sets that can be read, and where to get them
   data check NAME --root DIR             check a data set: counts, missing images, damaged or empty masks
   data build NAME --output DIR           build maskgroups-2m or llm-seg40k from other data sets
+  download NAME                          public weights of photos-fast, photos-small or photos-base
   import NAME SRC DST                    convert published weights (ras, llm-seg, llava, co-detr)
   push CHECKPOINT hf://ORG/NAME          publish a checkpoint with a model card on the Hugging Face hub
   make_scenes --output DIR --split S     generate scenes with prompts and ground truth
@@ -114,6 +116,7 @@ VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argpa
     "propose": (options.propose_parser, using.propose),
     "data": (options.data_parser, using.data),
     "import": (importing.import_parser, importing.import_weights),
+    "download": (downloading.download_parser, downloading.download),
     "doctor": (checking.doctor_parser, checking.doctor),
     "push": (publishing.push_parser, publishing.push),
     "make_scenes": (options.scenes_parser, using.scenes),

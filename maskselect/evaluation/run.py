@@ -97,4 +97,4 @@ def full_report(
     facts = model.facts()
     overlap = [*find_overlaps(facts.training, *evaluated), *candidates_overlaps(facts.proposers, *evaluated)]
     report = build_report(rows, dataset, split, model_name, with_gt, protocol, overlap)
-    return report | {"refiner": facts.refiner, "left_out": left_out.as_json()}
+    return report | {"refiner": facts.refiner, **facts.stated_parts, "left_out": left_out.as_json()}

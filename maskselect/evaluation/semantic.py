@@ -142,6 +142,7 @@ def evaluate_classes(
         "split": split,
         "model": model_name,
         "refiner": facts.refiner,
+        **facts.stated_parts,
         "samples": len(answers),
         "images": len(answers),
         "classes": len(classes),

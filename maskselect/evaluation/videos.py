@@ -262,6 +262,7 @@ def evaluate_videos(
         "split": split,
         "model": model_name,
         "refiner": model.facts().refiner,
+        **model.facts().stated_parts,
         "samples": scorer.samples,
         "protocol": describe_protocol(scorer.protocol.name),
         "metrics": {"overall": scorer.metrics.report() if scorer.has_masks else {}},

@@ -31,7 +31,8 @@ def write_clip_answers(
     """Write for each prompt `NAME.json`, `NAME/00000.png …` (the union, 8-bit, 0 or 255) and `NAME.overlay.mp4`.
 
     The JSON holds video, frames, fps, size, prompt, model, threshold, no_target, objects, and text, failure, repairs,
-    cut and refiner if any. An existing folder of masks is replaced. The files of a prompt appear when all are complete.
+    cut, refiner and parts if any. An existing folder of masks is replaced. The files of a prompt appear when all are
+    complete.
 
     Args:
         groups: one for each prompt.
@@ -63,7 +64,7 @@ def _record(group: ClipGroup, video: Path, model: str) -> dict[str, Any]:
     """The JSON of an answer."""
     record = {"video": str(video), "model": model, "threshold": group.threshold, "no_target": group.no_target}
     optional: dict[str, Any] = {"text": group.text, "failure": group.failure, "refiner": group.refiner}
-    optional |= {"repairs": group.repairs or None, "cut": group.cut or None}
+    optional |= {"repairs": group.repairs or None, "cut": group.cut or None, "parts": list(group.parts) or None}
     record |= {name: value for name, value in optional.items() if value is not None}
     return record | group.to_dict()
 

@@ -30,6 +30,7 @@ def draw_page(
         command: the command line that reproduces the numbers.
     """
     dataset, split = report["dataset"], report["split"]
+    further = {"parts": ", ".join(report.get("parts", ())), "command": command}
     return render(
         "page.html.jinja",
         style=Markup((FOLDER / "page.css").read_text()),
@@ -41,7 +42,7 @@ def draw_page(
         charts=_charts(rows),
         confusion={"nothing answers": _answered(rows, True), "something answers": _answered(rows, False)},
         cases=cases,
-        facts=dict(report["protocol"]) | ({"command": command} if command else {}),
+        facts=dict(report["protocol"]) | {name: text for name, text in further.items() if text},
         columns_of=_columns_of,
         counted=counted,
         targets_label=targets_label,

@@ -15,6 +15,7 @@ class ModelFacts:
         training: what its weights learned from; empty if this is not known.
         proposers: what the weights of its proposers learned from; empty if it has no candidates.
         refiner: name of the refiner of its answers; None if it has none.
+        parts: for a named model of public weights its parts, as `hf://org/name@commit`.
     """
 
     name: str = "model"
@@ -22,3 +23,9 @@ class ModelFacts:
     training: tuple[TrainingData, ...] = ()
     proposers: tuple[Provenance, ...] = ()
     refiner: str | None = None
+    parts: tuple[str, ...] = ()
+
+    @property
+    def stated_parts(self) -> dict[str, list[str]]:
+        """`parts` as an entry of a report; empty if there are none."""
+        return {"parts": list(self.parts)} if self.parts else {}

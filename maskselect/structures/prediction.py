@@ -58,6 +58,7 @@ class MaskGroup(ByValue):
         cut: the text ends at the maximum length of an answer.
         labels: the class of each mask, for a prompt that lists classes; else None.
         refiner: name of the refiner of the masks; None if there is none.
+        parts: for a named model of public weights its parts, as `hf://org/name@commit`.
     """
 
     image: np.ndarray
@@ -75,6 +76,7 @@ class MaskGroup(ByValue):
     labels: tuple[str, ...] | None = None
     pool: MaskSet | None = field(default=None, repr=False)
     refiner: str | None = None
+    parts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -250,10 +252,11 @@ class MaskGroup(ByValue):
 
         Returns:
             image, size [H, W], prompt, model, threshold, no_target, candidates, masks (see `to_coco`), and text,
-            failure, repairs, cut and refiner if there are any. Each mask has its `label` if the masks have classes.
+            failure, repairs, cut, refiner and parts if there are any. Each mask has its `label` if the masks have
+            classes.
         """
         optional: dict[str, Any] = {"text": self.text, "failure": self.failure, "repairs": self.repairs or None}
-        optional |= {"cut": self.cut or None, "refiner": self.refiner}
+        optional |= {"cut": self.cut or None, "refiner": self.refiner, "parts": list(self.parts) or None}
         masks = self.to_coco()
         if self.labels is not None:
             masks = [record | {"label": label} for record, label in zip(masks, self.labels, strict=True)]
@@ -344,7 +347,7 @@ class ClipGroup(ByValue):
         scores: (M,) float32 in [0, 1], for each object the mean over the frames in which it is present.
         references: (R, H, W) bool.
         reference_frames: the frame of each reference.
-        threshold, text, failure, repairs, cut, refiner: as in `MaskGroup`.
+        threshold, text, failure, repairs, cut, refiner, parts: as in `MaskGroup`.
     """
 
     clip: Clip = field(compare=False)
@@ -359,6 +362,7 @@ class ClipGroup(ByValue):
     repairs: int = 0
     cut: bool = False
     refiner: str | None = None
+    parts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.objects)

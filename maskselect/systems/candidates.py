@@ -22,17 +22,17 @@ from maskselect.backends import checkpoints
 from maskselect.encoders.ensemble import EncoderEnsemble
 from maskselect.heads.selection import select
 from maskselect.lmm.lora import fit_adapters
-from maskselect.ops.masks import resize_nearest
 from maskselect.proposers.store import StoredProposer
 from maskselect.structures.answer import Answer
 from maskselect.structures.clip import Clip
 from maskselect.structures.features import FeatureMap
 from maskselect.structures.groups import PrepareSettings
 from maskselect.structures.masks import MaskSet
-from maskselect.structures.protocols import LanguageModel, Prompter, Proposer
+from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import Prompt
 from maskselect.systems.linking import Links, frame_numbers
 from maskselect.systems.preparing import CandidatePreparer
+from maskselect.systems.proposing import ProposingSystem
 from maskselect.systems.reading import Reader
 
 
@@ -60,7 +60,7 @@ class ClipReading:
     clip: Clip
 
 
-class CandidateSystem(nn.Module):
+class CandidateSystem(ProposingSystem):
     """A system that selects from the masks of a proposer. Proposer, encoders and vision tower never train.
 
     Args:
@@ -83,18 +83,10 @@ class CandidateSystem(nn.Module):
     captions: bool = False
 
     def __init__(self, proposer: Proposer, encoders: EncoderEnsemble, reader: Reader) -> None:
-        super().__init__()
-        self.proposer = proposer
+        super().__init__(proposer)
         self.encoders = encoders
         self.reader = reader
         self.encoders.requires_grad_(False)
-        if isinstance(self.proposer, nn.Module):
-            self.proposer.requires_grad_(False)
-
-    def replace_proposer(self, proposer: Proposer) -> None:
-        """Replace the proposer, for example by one that reads from a store."""
-        self._modules.pop("proposer", None)  # nn.Module does not replace a registered module by another object
-        self.proposer = proposer
 
     # --- implemented by subclasses ------------------------------------------------------------------------------
 
@@ -126,11 +118,6 @@ class CandidateSystem(nn.Module):
         """Whether the system as configured can answer prompts."""
         return not self.captions
 
-    @property
-    def prompter(self) -> Prompter | None:
-        """The proposer if it accepts boxes and points, else None."""
-        return self.proposer if isinstance(self.proposer, Prompter) else None
-
     @torch.no_grad()
     def read(self, visual: np.ndarray | Clip, extra: MaskSet | None = None) -> PictureReading | ClipReading:
         """Propose candidates for a picture, encode and read it; a clip is read in `answer`.
@@ -149,9 +136,7 @@ class CandidateSystem(nn.Module):
                 raise ValueError("a clip takes no extra candidates; expected them for a picture")
             return ClipReading(visual)
         with self._frozen():
-            pool = self.proposer.propose(visual)
-            if extra is not None and len(extra):
-                pool = pool.concat(MaskSet(resize_nearest(extra.masks, pool.image_size), extra.scores, extra.source))
+            pool = self.pool_of(visual, extra)
             maps, features = [], torch.zeros(0, self.channels, dtype=torch.float32)
             if len(pool):
                 maps = self.encode(visual)

@@ -13,7 +13,8 @@ from maskselect.backends.building import beside, build, find_class, on_device
 from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.proposers.loading import load_proposer
 from maskselect.structures.protocols import Learner, Prompter, System
-from maskselect.systems.candidates import CandidateSystem, refuse_stage_1
+from maskselect.systems.candidates import refuse_stage_1
+from maskselect.systems.proposing import ProposingSystem
 
 BESIDE = building.BESIDE
 
@@ -35,7 +36,7 @@ def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> t
     card = checkpoints.read_card(checkpoint)
     check_system(card, checkpoint)
     file = checkpoints.find_checkpoint(checkpoint)
-    with _in_float32():
+    with in_float32():
         system = build(on_device(beside(file, card["config"]), str(device)))
     if not isinstance(system, System) or not isinstance(system, Learner) or system.name != card["system"]:
         raise ValueError(f"checkpoint {checkpoint} describes a {type(system).__name__}; expected {card['system']!r}")
@@ -45,11 +46,11 @@ def load_system(checkpoint: str | Path, device: torch.device | str = "cpu") -> t
 
 
 def default_prompter(system: System, device: str) -> Prompter | None:
-    """The prompter for boxes and points: the proposer of a candidate system, else the shipped compact SAM.
+    """The prompter for boxes and points: the proposer of a system that has one, else the shipped compact SAM.
 
-    None for a candidate system whose proposer accepts neither; its references must be masks.
+    None for a system whose proposer accepts neither; its references must be masks.
     """
-    if isinstance(system, CandidateSystem):
+    if isinstance(system, ProposingSystem):
         return system.prompter
     return cast(Prompter, load_proposer("sam", device))
 
@@ -77,7 +78,7 @@ def check_system(card: Mapping[str, Any], checkpoint: str | Path) -> None:
 
 
 @contextmanager
-def _in_float32() -> Iterator[None]:
+def in_float32() -> Iterator[None]:
     """Build networks in float32, whatever default dtype the caller has set."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
