@@ -123,9 +123,9 @@ def best_threshold(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def without_starts(config: Any) -> Any:
-    """A config tree without its `start` arguments: a trained model does not need its initial weights."""
+    """A config tree without its arguments `start` and `…_start`: a trained model does not need its initial weights."""
     if isinstance(config, dict):
-        return {k: without_starts(v) for k, v in config.items() if k != "start"}
+        return {k: without_starts(v) for k, v in config.items() if k != "start" and not k.endswith("_start")}
     return [without_starts(v) for v in config] if isinstance(config, list) else config
 
 

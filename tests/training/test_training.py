@@ -123,7 +123,12 @@ def test_best_threshold() -> None:
 def test_starts_are_dropped_from_cards() -> None:
     config = {
         "class_path": "x",
-        "init_args": {"start": "a", "lmm": {"init_args": {"start": "b", "r": 1}}, "list": [{"start": 1}]},
+        "init_args": {
+            "start": "a",
+            "decoder_start": "c",
+            "lmm": {"init_args": {"start": "b", "r": 1}},
+            "list": [{"start": 1}],
+        },
     }
     assert without_starts(config) == {"class_path": "x", "init_args": {"lmm": {"init_args": {"r": 1}}, "list": [{}]}}
 
