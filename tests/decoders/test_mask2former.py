@@ -314,7 +314,8 @@ def test_published_parameter_shapes() -> None:
 
 def test_object_decoder_uses_every_parameter() -> None:
     torch.manual_seed(0)
-    decoder = ObjectDecoder((6, 8, 10), DIM, HEADS, 2, 1, FFN, 3, FFN, QUERIES)
+    pixel_decoder = PixelDecoder((6, 8, 10), DIM, HEADS, 2, 1, FFN, DIM, 1)
+    decoder = ObjectDecoder(pixel_decoder, MaskDecoder(DIM, HEADS, FFN, 3, QUERIES, DIM, pixel_decoder.levels))
     found: MaskPredictions = decoder([torch.randn(2, c, 16 >> k, 16 >> k) for k, c in enumerate((6, 8, 10))])
     assert found.masks[-1].shape == (2, QUERIES, 16, 16) and found.scores[-1].shape == (2, QUERIES)
     sum(m.square().mean() + s.square().mean() for m, s in zip(found.masks, found.scores, strict=True)).backward()

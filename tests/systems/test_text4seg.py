@@ -201,7 +201,7 @@ def test_image_tokens_after_the_prompt_depend_on_it_and_on_each_other() -> None:
     def states(features: Tensor, question: str, orders: list[list[int]] | None = None) -> Tensor:
         images = system._read(features, [[question]], [[]])
         answered = forced_answers(
-            system.reader, images, [[question]], [["<seg>"]], -1, run=system._hidden_and_cells, orders=orders
+            system.reader, images, [[question]], [["<seg>"]], -1, run=system.hidden_and_cells, orders=orders
         )
         assert answered.image_states is not None
         return answered.image_states[0].detach()
