@@ -43,9 +43,12 @@ def cell_weights(masks: Tensor, grid: tuple[int, int], how: MaskResize = "area")
 
 
 def mask_pool(features: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean of a map for each mask: (C, h, w) and (N, h, w) to (N, C); zeros for a mask without weight."""
-    flat = rearrange(weights, "n h w -> n (h w)").to(features.dtype)
-    return (flat @ rearrange(features, "c h w -> (h w) c")) / flat.sum(1, keepdim=True).clamp(min=1e-6)
+    """Weighted mean of a map for each mask: (..., C, h, w) and (..., N, h, w) to (..., N, C).
+
+    It is zero for a mask without weight.
+    """
+    flat = rearrange(weights, "... n h w -> ... n (h w)").to(features.dtype)
+    return (flat @ rearrange(features, "... c h w -> ... (h w) c")) / flat.sum(-1, keepdim=True).clamp(min=1e-6)
 
 
 def _fine_weights(masks: Tensor, grid: tuple[int, int], antialias: bool) -> Tensor:

@@ -37,6 +37,7 @@ from maskselect.heads.selection import select
 from maskselect.losses.sets import SetLoss
 from maskselect.ops.images import Interpolation, cornered_image, resized_image
 from maskselect.ops.masks import mean_inside, not_empty, resize_nearest, unpadded_logits
+from maskselect.ops.pooling import cell_weights
 from maskselect.structures.answer import Answer
 from maskselect.structures.batches import InstructBatch
 from maskselect.structures.clip import Clip
@@ -47,6 +48,7 @@ from maskselect.structures.needs import FRAME_TOKENS, PROMPT_TOKENS, Arguments, 
 from maskselect.structures.protocols import LanguageModel
 from maskselect.structures.sample import MASK_REF, Prompt
 from maskselect.systems.answering import forced_answers, generate_texts
+from maskselect.systems.cell_votes import cell_loss, cell_votes, place_cells
 from maskselect.systems.instruct_batches import InstructPreparer, frames_around
 from maskselect.systems.language_system import LanguageSystem, grid_of
 from maskselect.systems.linking import Links, frame_numbers
@@ -375,6 +377,13 @@ class InstructSeg(LanguageSystem):
         owners = torch.tensor([n for n, prompts in enumerate(parts) for _ in prompts], dtype=torch.int64, device=device)
         return self.lmm.hidden(self.reader.embed(packed, tokens, owners), None, packed.positions), packed
 
+    def _place(self, cells: Tensor | None, inner: Sequence[tuple[int, int]], pixels: PixelFeatures) -> Tensor | None:
+        """What `cells` add to the score of a mask that covers a place, on the grid of masks: (R, h, w)."""
+        if cells is None or self.cell_factor is None:
+            return None
+        height, width = pixels.mask_features.shape[-2:]
+        return self.cell_factor * place_cells(cells, inner, self.encoder.info.input_size, (height, width))
+
     def _cells(self, hidden: Tensor, packed: PackedRows) -> tuple[Tensor, Tensor | None]:
         """The result of `_states` to hidden states and logits of the cells (R, h, w); None without predictions."""
         if self.cell_head is None:
@@ -382,26 +391,6 @@ class InstructSeg(LanguageSystem):
         hidden, early = hidden.split(self.lmm.width, -1)
         logits: Tensor = self.cell_head(sequence.gather(early, packed, packed.kinds == Slot.IMAGE)[0]).float()
         return hidden, logits.unflatten(1, grid_of(self.lmm, self.side))
-
-    def _votes(self, cells: Tensor, masks: Tensor, inner: Sequence[tuple[int, int]]) -> Tensor:
-        """What the cells under masks add to their scores: (R, Q).
-
-        Args:
-            cells: logits (R, h, w) of the whole picture.
-            masks: (R, Q, H, W) float in [0, 1], of the square; or (1, Q, H, W) for all rows.
-            inner: height and width of the picture of each row in the square.
-        """
-        side, (height, width) = self.encoder.info.input_size, masks.shape[-2:]
-        placed = cells.new_zeros(len(cells), height, width)
-        for size in set(inner):
-            rows = [row for row, own in enumerate(inner) if own == size]
-            own = (max(1, round(size[0] * height / side)), max(1, round(size[1] * width / side)))
-            bilinear = F.interpolate(cells[rows][None], own, mode="bilinear", align_corners=False)[0]
-            placed[rows, : own[0], : own[1]] = bilinear
-        flat = masks.float().flatten(2)
-        means = (flat @ placed.flatten(1)[:, :, None])[..., 0] / flat.sum(-1).clamp(min=1e-6)
-        assert self.cell_factor is not None
-        return self.cell_factor * means
 
     def _decoded(
         self,
@@ -411,10 +400,17 @@ class InstructSeg(LanguageSystem):
         vision: Tensor,
         owner: Tensor,
         last: bool,
-        cells: Tensor | None = None,
-        inner: Sequence[tuple[int, int]] = (),
+        placed: Tensor | None = None,
     ) -> tuple[MaskPredictions, Tensor]:
-        """Predictions of all rows, and their text embeddings (R, 1, O). owner: (R,) int64, the item of each row."""
+        """Predictions of all rows, and their text embeddings (R, 1, O).
+
+        Args:
+            hidden, packed: of all rows.
+            pixels, vision: of the items.
+            owner: (R,) int64, the item of each row.
+            last: the last prediction alone.
+            placed: result of `_place`.
+        """
         text, valid = sequence.gather(hidden, packed, sequence.is_instruction(packed.kinds))
         states, _ = sequence.gather(hidden, packed, packed.kinds == Slot.MASK_QUERY)
         queries = self.query_projector(states)
@@ -422,9 +418,9 @@ class InstructSeg(LanguageSystem):
             queries = queries + self.query_feat
         embedding = self.fusion(text, valid, vision[owner])[:, None]
         found: MaskPredictions = self.mask_decoder(pixels, queries, embedding, owner, only_last=last)
-        if cells is None:
+        if placed is None:
             return found, embedding
-        votes = [self._votes(cells, masks.detach().sigmoid(), inner) for masks in found.masks]
+        votes = [cell_votes(placed, masks.detach().sigmoid()) for masks in found.masks]
         return MaskPredictions([a + b for a, b in zip(found.scores, votes, strict=True)], found.masks), embedding
 
     def _objects(self, pixels: PixelFeatures) -> MaskPredictions:
@@ -501,31 +497,26 @@ class InstructSeg(LanguageSystem):
         """Answers to prompts about one picture, from its tokens and the perceiver tokens of each prompt."""
         states, packed = self._states(tokens, reading.images, [asked], perceived)
         hidden, cells = self._cells(states, packed)
-        inner = [reading.inner] * len(asked.texts)
+        placed = self._place(cells, [reading.inner] * len(asked.texts), reading.pixels)
         owner = torch.zeros(len(asked.texts), dtype=torch.int64, device=hidden.device)
-        predicted, text = self._decoded(hidden, packed, reading.pixels, reading.vision, owner, True, cells, inner)
-        extra = self._extra_scores(reading, text, cells, inner)
+        predicted, text = self._decoded(hidden, packed, reading.pixels, reading.vision, owner, True, placed)
+        extra = self._extra_scores(reading, text, placed)
         rows = zip(predicted.masks[-1], predicted.scores[-1].sigmoid(), extra, strict=True)
         return [self._selected(reading, logits, scores, own, cut) for logits, scores, own in rows]
 
-    def _extra_scores(
-        self, reading: InstructReading, text: Tensor, cells: Tensor | None, inner: Sequence[tuple[int, int]]
-    ) -> Tensor:
+    def _extra_scores(self, reading: InstructReading, text: Tensor, placed: Tensor | None) -> Tensor:
         """Scores (R, N) of the N extra candidates."""
         if reading.extra is None or not len(reading.extra):
             return text.new_zeros(len(text), 0)
         masks = self._squared_masks(reading.extra.masks, reading.inner).to(text.device)
-        return self._candidate_scores(reading.pixels, masks, text, cells, inner).sigmoid()
+        return self._candidate_scores(reading.pixels, masks, text, placed).sigmoid()
 
-    def _candidate_scores(
-        self, pixels: PixelFeatures, masks: Tensor, text: Tensor, cells: Tensor | None, inner: Sequence[tuple[int, int]]
-    ) -> Tensor:
+    def _candidate_scores(self, pixels: PixelFeatures, masks: Tensor, text: Tensor, placed: Tensor | None) -> Tensor:
         """Logits (R, N) of given masks of one picture, (N, S, S) bool."""
         scores = self.mask_decoder.score_masks(pixels, masks, text)
-        if cells is None:
+        if placed is None:
             return scores
-        fine = pixels.mask_features.shape
-        return scores + self._votes(cells, F.adaptive_avg_pool2d(masks[None].float(), (fine[-2], fine[-1])), inner)
+        return scores + cell_votes(placed, cell_weights(masks, (placed.shape[1], placed.shape[2])))
 
     def _squared_masks(self, masks: Tensor, inner: tuple[int, int]) -> Tensor:
         """Masks of a picture (N, H, W) in its square: (N, S, S)."""
@@ -637,14 +628,15 @@ class InstructSeg(LanguageSystem):
             owner = torch.tensor(owners, dtype=torch.int64, device=keys.device)
             pixels, vision = self._pixels(batch.pictures)
             inner = [batch.sizes[number] for number in owners]
-            predicted, text = self._decoded(hidden, packed, pixels, vision, owner, False, cells, inner)
+            placed = self._place(cells, inner, pixels)
+            predicted, text = self._decoded(hidden, packed, pixels, vision, owner, False, placed)
             scalars = self.set_loss(predicted.scores, predicted.masks, targets)
             loss = scalars["loss"]
             if self.candidate_weight > 0:
-                scalars["candidates"] = self._candidate_loss(batch, pixels, text, cells)
+                scalars["candidates"] = self._candidate_loss(batch, pixels, text, placed)
                 loss = loss + self.candidate_weight * scalars["candidates"]
             if cells is not None:
-                scalars["cells"] = self._cell_loss(cells, targets, inner)
+                scalars["cells"] = cell_loss(cells, targets, inner)
                 loss = loss + self.cell_weight * scalars["cells"]
             if self.query_feat is not None and self.object_embed is not None:
                 found = self._objects(pixels)
@@ -685,28 +677,19 @@ class InstructSeg(LanguageSystem):
             out.append(Asked("image" if around == [key] else "clip", texts, pooled, replies))
         return out
 
-    @staticmethod
-    def _cell_loss(cells: Tensor, targets: Sequence[Tensor], inner: Sequence[tuple[int, int]]) -> Tensor:
-        """Binary cross entropy of the share of each cell that the targets (N, S, S) of a row cover."""
-        covered = [
-            F.adaptive_avg_pool2d(own[:, : size[0], : size[1]].any(0)[None].float(), (cells.shape[1], cells.shape[2]))
-            for own, size in zip(targets, inner, strict=True)
-        ]
-        return F.binary_cross_entropy_with_logits(cells, torch.cat(covered).to(cells.device))
-
     def _candidate_loss(
-        self, batch: InstructBatch, pixels: PixelFeatures, text: Tensor, cells: Tensor | None
+        self, batch: InstructBatch, pixels: PixelFeatures, text: Tensor, placed: Tensor | None
     ) -> Tensor:
         """Binary cross entropy of the scores of annotated masks, given as candidates."""
         losses, row = [text.sum() * 0], 0
         for number, (objects, targets) in enumerate(zip(batch.objects, batch.targets, strict=True)):
             some = slice(row, row + len(targets))
-            own, voting = text[some], None if cells is None else cells[some]
+            own, votes = text[some], None if placed is None else placed[some]
             row += len(targets)
             if not len(objects) or not len(targets):
                 continue
             one = PixelFeatures([m[number : number + 1] for m in pixels.maps], pixels.mask_features[number, None])
-            scores = self._candidate_scores(one, objects, own, voting, [batch.sizes[number]] * len(targets))
+            scores = self._candidate_scores(one, objects, own, votes)
             wanted = torch.zeros_like(scores)
             for prompt, numbers in enumerate(targets):
                 wanted[prompt, list(numbers)] = 1

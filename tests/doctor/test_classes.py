@@ -40,15 +40,23 @@ def test_a_class_that_takes_weights_states_its_needs(path: Path) -> None:
 def test_compact_configs_lack_nothing(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     needs = missing(config_of(path.name))
-    made = {  # what another config makes
-        "ras_stage1": ("runs/llava/llava.safetensors, where training starts from", "llava"),
-        "photos": ("runs/photos_sam/sam.safetensors, compact SAM", "photos_sam"),
+    encoder = ("runs/encoder_lite2.safetensors, encoder lite2", "a path, or a shipped name")
+    photos = ("../shared/data/photos/train.json, annotated photographs", "docs/guide/photographs.md")
+    made = {  # what other commands make, and what is not ours
+        "ras_stage1": [
+            ("runs/llava/llava.safetensors, where training starts from", "lightning fit -c configs/llava.yaml")
+        ],
+        "photos_sam": [encoder, photos],
+        "photos": [
+            ("runs/photos_sam/sam.safetensors, compact SAM", "lightning fit -c configs/photos_sam.yaml"),
+            encoder,
+            photos,
+        ],
     }
-    if path.stem not in made:
-        assert needs == []
-        return
-    (need,), (what, config) = needs, made[path.stem]
-    assert need.what == what and need.help.startswith(f"lightning fit -c configs/{config}.yaml")
+    expected = made.get(path.stem, [])
+    found = {need.what: need.help for need in needs if "val.json" not in need.what}
+    assert found.keys() == {what for what, _ in expected}
+    assert all(found[what].startswith(command) for what, command in expected)
 
 
 def test_the_sample_of_ones_own_data_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from maskselect.structures.groups import PrepareSettings, Query
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import GroupLearner, System
 from maskselect.structures.sample import Prompt
+from maskselect.systems.cell_votes import cell_loss, cell_votes, place_cells
 from maskselect.systems.instruct_batches import draw_frames, frames_around
 from maskselect.systems.instructseg import Asked, ClipReading, InstructReading, InstructSeg
 from maskselect.tokens.instruction_rows import Wording
@@ -321,17 +322,16 @@ def test_saves_and_loads(learned: InstructSeg, tmp_path: Path) -> None:
 
 def test_cells_vote_for_the_masks_that_cover_them() -> None:
     """The mean under a mask of a picture of 64 x 32 pixels, in the left half of the square."""
-    system = tiny_instructseg(**CELLS)
     cells = torch.tensor([[[1.0, 1.0], [5.0, 5.0]], [[-1.0, -1.0], [-1.0, -1.0]]])
     masks = torch.zeros(2, 3, 16, 16)
     masks[:, 0, :4, :8] = 1  # the upper quarter of the picture: above the centres of its upper cells
     masks[:, 1, :, :8] = 0.5
     masks[:, 2] = 1
-    with torch.no_grad():
-        votes = system._votes(cells, masks, [(64, 32)] * 2)
-        assert votes.tolist() == [[pytest.approx(v) for v in row] for row in ([1, 3, 1.5], [-1, -1, -0.5])]
-        of_all = system._votes(cells, masks[:1], [(64, 32)] * 2)
-        other = system._votes(cells, masks, [(64, 32), (32, 64)])
+    placed = place_cells(cells, [(64, 32)] * 2, 64, (16, 16))
+    votes = cell_votes(placed, masks)
+    assert votes.tolist() == [[pytest.approx(v) for v in row] for row in ([1, 3, 1.5], [-1, -1, -0.5])]
+    of_all = cell_votes(placed, masks[0])
+    other = cell_votes(place_cells(cells, [(64, 32), (32, 64)], 64, (16, 16)), masks)
     assert torch.equal(of_all, votes)
     assert torch.equal(other[0], votes[0]) and other[1, 2] == pytest.approx(-0.5) and other[1, 1] == pytest.approx(-0.5)
 
@@ -340,11 +340,11 @@ def test_cells_are_trained_on_what_the_targets_cover() -> None:
     cells = torch.zeros(2, 2, 2)
     targets = [torch.zeros(2, 64, 64, dtype=torch.bool), torch.zeros(0, 64, 64, dtype=torch.bool)]
     targets[0][0, :32, :32] = targets[0][1, 16:32, 32:64] = True  # of a picture of 64 x 64: 1 and a half
-    loss = InstructSeg._cell_loss(cells, targets, [(64, 64), (64, 32)])
+    loss = cell_loss(cells, targets, [(64, 64), (64, 32)])
     assert float(loss) == pytest.approx(np.log(2))
     confident = torch.tensor([[[9.0, 0.0], [-9.0, -9.0]], [[-9.0, -9.0], [-9.0, -9.0]]])
     expected = (np.log(2) + 7 * np.log1p(np.exp(-9))) / 8
-    assert float(InstructSeg._cell_loss(confident, targets, [(64, 64), (64, 32)])) == pytest.approx(expected, rel=1e-4)
+    assert float(cell_loss(confident, targets, [(64, 64), (64, 32)])) == pytest.approx(expected, rel=1e-4)
     system = tiny_instructseg(**CELLS, candidate_weight=1.0)
     losses = system.loss(batch_of(system))
     losses["loss"].backward()

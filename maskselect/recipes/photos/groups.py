@@ -25,8 +25,10 @@ from torch import Tensor
 from maskselect.backends.config_tree import Arguments
 from maskselect.data.images import load_image
 from maskselect.recipes.maskgroups_2m.groups import SIDES, GroupPrompt, beside_reference, by_position
+from maskselect.recipes.maskgroups_2m.templates import BESIDE
 from maskselect.recipes.photos.words import BROADER, plural, with_article, words_of
 from maskselect.structures.groups import Annotated, Query
+from maskselect.structures.needs import Need
 from maskselect.structures.provenance import TrainingData
 
 KIND_SHARES: Mapping[str, float] = {
@@ -46,12 +48,6 @@ _MOST_TRIES = 4
 
 _SINGLE = ("{name}", "the {name}", "find the {name}", "{one}", "{name} in the picture")
 _ALL = ("{plural}", "all {plural}", "the {plural}", "every {name}", "each {name} in the picture", "{name}")
-_SIDES = {
-    "left of": ("to the left of <mask-ref>", "left of <mask-ref>"),
-    "right of": ("to the right of <mask-ref>", "right of <mask-ref>"),
-    "above": ("above <mask-ref>", "higher up than <mask-ref>"),
-    "below": ("below <mask-ref>", "further down than <mask-ref>"),
-}
 _OTHERS = (
     "the other {plural} like <mask-ref>",
     "everything of the same kind as <mask-ref>, without it",
@@ -136,6 +132,12 @@ class PhotoGroups:
             raise ValueError(f"kind {min(unknown)!r} is unknown; expected one of {', '.join(KIND_SHARES)}")
         self.unseen = unseen_words
         self.photos, self.ids = _read(self.file, sources, limit)
+
+    @classmethod
+    def needs(cls, arguments: Arguments) -> list[Need]:
+        """The annotations."""
+        file = Path(arguments["root"]) / f"{arguments.get('split', 'train')}.json"
+        return [] if file.is_file() else [Need("data", f"{file}, annotated photographs", "docs/guide/photographs.md")]
 
     @classmethod
     def training_data(cls, arguments: Arguments) -> list[TrainingData]:
@@ -302,10 +304,9 @@ class PhotoGroups:
         word = self._word(names[int(rng.integers(len(names)))], rng)
         text = _worded(_SINGLE if rng.random() < 0.5 else _ALL, rng, str(word))
         if len(photo.codes) and rng.random() < 0.25:
-            side = list(_SIDES)[int(rng.integers(len(SIDES)))]
-            where = _SIDES[side][int(rng.integers(2))]
-            reference = int(rng.integers(len(photo.codes)))
-            return GroupPrompt(f"the {word} {where}", "no target", (reference,), ())
+            templates = BESIDE[list(SIDES)[int(rng.integers(len(SIDES)))]]  # as those of relations that hold
+            text = templates[int(rng.integers(len(templates)))].format(name=word)
+            return GroupPrompt(text, "no target", (int(rng.integers(len(photo.codes))),), ())
         return GroupPrompt(text, "no target", (), ())
 
 
