@@ -30,7 +30,7 @@ from maskselect.structures.groups import PrepareSettings
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import Prompt
-from maskselect.systems.linking import Links, frame_numbers
+from maskselect.systems.linking import ClipReading, Links, frame_numbers
 from maskselect.systems.preparing import CandidatePreparer
 from maskselect.systems.proposing import ProposingSystem
 from maskselect.systems.reading import Reader
@@ -51,13 +51,6 @@ class PictureReading:
     maps: list[FeatureMap]
     features: Tensor
     candidates: Any
-
-
-@dataclass(frozen=True)
-class ClipReading:
-    """The reading of a clip, whose frames are read one by one in `answer`, so that memory is that of one frame."""
-
-    clip: Clip
 
 
 class CandidateSystem(ProposingSystem):

@@ -51,7 +51,7 @@ from maskselect.systems.answering import forced_answers, generate_texts
 from maskselect.systems.cell_votes import cell_loss, cell_votes, place_cells
 from maskselect.systems.instruct_batches import InstructPreparer, frames_around
 from maskselect.systems.language_system import LanguageSystem, grid_of
-from maskselect.systems.linking import Links, frame_numbers
+from maskselect.systems.linking import ClipReading, Links, frame_numbers
 from maskselect.systems.reading import Reader, Tokens, batch_without_candidates
 from maskselect.systems.scoring import PROMPTS_PER_PASS, ReadImages, prompt_hidden, read_images
 from maskselect.systems.text_questions import Phrasing, group_of
@@ -90,13 +90,6 @@ class InstructReading:
     inner: tuple[int, int]
     size: tuple[int, int]
     extra: MaskSet | None = None
-
-
-@dataclass(frozen=True)
-class ClipReading:
-    """A clip; its frames are read one after another in `answer`."""
-
-    clip: Clip
 
 
 @dataclass(frozen=True)

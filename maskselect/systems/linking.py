@@ -4,6 +4,7 @@ Shape letters: M masks of a frame, O objects, C feature channels.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,13 @@ from maskselect.structures.clip import Clip, ClipMasks
 
 LEAST_AFFINITY = 0.5
 """Minimum of the affinity: IoU with the object's last mask plus cosine similarity of features."""
+
+
+@dataclass(frozen=True)
+class ClipReading:
+    """The reading of a clip, whose frames are read one by one in `answer`, so that memory is that of one frame."""
+
+    clip: Clip
 
 
 def frame_numbers(clip: Clip) -> Iterator[int]:

@@ -41,7 +41,7 @@ from maskselect.structures.sample import Prompt
 from maskselect.systems import text_questions
 from maskselect.systems.answering import forced_answers, generate_texts
 from maskselect.systems.language_system import LanguageSystem, grid_of
-from maskselect.systems.linking import Links, frame_numbers
+from maskselect.systems.linking import ClipReading, Links, frame_numbers
 from maskselect.systems.picture_batches import TextItem, collate_texts
 from maskselect.systems.reading import Reader, batch_without_candidates
 from maskselect.systems.scoring import ReadImages, in_passes, read_images
@@ -67,13 +67,6 @@ class PictureReading:
     images: ReadImages
     features: Tensor
     size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class ClipReading:
-    """A clip; its frames are read one after another in `answer`, so that memory is that of one frame."""
-
-    clip: Clip
 
 
 class Text4Seg(LanguageSystem):

@@ -28,7 +28,7 @@ from maskselect.structures.clip import Clip
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import LanguageModel, Proposer
 from maskselect.structures.sample import MASK_REF, Prompt
-from maskselect.systems.linking import Links, frame_numbers
+from maskselect.systems.linking import ClipReading, Links, frame_numbers
 from maskselect.systems.proposing import ProposingSystem
 from maskselect.systems.relations import KEYS, Regions, Statement, fulfilled, stated
 from maskselect.systems.verifying import ReadPicture, Region, Verifier, question_of
@@ -60,13 +60,6 @@ class PictureReading:
     pool: MaskSet
     embeddings: Tensor
     picture: ReadPicture | None
-
-
-@dataclass(frozen=True)
-class ClipReading:
-    """A clip; its frames are read one after another in `answer`, so that memory is that of one frame."""
-
-    clip: Clip
 
 
 class ZeroShot(ProposingSystem):

@@ -21,7 +21,8 @@ from maskselect.structures.protocols import GroupLearner, System
 from maskselect.structures.sample import Prompt
 from maskselect.systems.cell_votes import cell_loss, cell_votes, place_cells
 from maskselect.systems.instruct_batches import draw_frames, frames_around
-from maskselect.systems.instructseg import Asked, ClipReading, InstructReading, InstructSeg
+from maskselect.systems.instructseg import Asked, InstructReading, InstructSeg
+from maskselect.systems.linking import ClipReading
 from maskselect.tokens.instruction_rows import Wording
 from maskselect.tokens.sequence import Slot
 from tests.systems.test_text4seg import Quadrants, asked, tiny
