@@ -23,8 +23,9 @@ from maskselect.backends.checkpoints import find_checkpoint
 from maskselect.ops.atomic import write_text
 from maskselect.predictor import Model, fingerprint
 from maskselect.scenes.samples import ask_scenes
+from maskselect.structures.answer import Answer
 from maskselect.structures.refiner import Refiner
-from maskselect.systems.refining import load_refiner
+from maskselect.systems.refining import load_refiner, refine_answer
 from maskselect.systems.text4seg import Text4Seg
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "results" / "text4seg.md"
@@ -50,30 +51,33 @@ def iou(first: np.ndarray, second: np.ndarray) -> float:
     return np.count_nonzero(first & second) / either if either else 1.0
 
 
+def union(answer: Answer) -> np.ndarray:
+    """(H, W) bool, the pixels of all masks."""
+    assert isinstance(answer.masks, torch.Tensor)
+    return answer.masks.any(0).cpu().numpy()
+
+
 def answers(model: Model, refiners: dict[str, Refiner], split: str, seed: int, scenes: int) -> Iterator[Row]:
     """One row for each prompt."""
     asked = ask_scenes(split, seed, scenes, prompts_per_scene=PROMPTS, reasoning_per_scene=1)
     for scene in track(asked, f"{model.name}, {split}, seed {seed}", scenes):
         samples = list(scene.samples())
-        references = [list(sample.prompt.references.numpy()) for sample in samples]
-        groups = model.select_many(scene.image, [sample.prompt.text for sample in samples], references)
-        for number, (sample, group) in enumerate(zip(samples, groups, strict=True)):
+        with torch.inference_mode():
+            reading = model.system.read(scene.image)
+            answered = model.system.answer(reading, [sample.prompt for sample in samples], model.threshold)
+        for number, (sample, answer) in enumerate(zip(samples, answered, strict=True)):
             truth = sample.target_mask.numpy()
-            masks = torch.from_numpy(np.asarray(group.masks))
-            found = {"none": iou(group.mask, truth)}
-            for name, refiner in refiners.items():
-                found[name] = (
-                    iou(refiner.refine(scene.image, masks).any(0).numpy(), truth) if len(masks) else found["none"]
-                )
-            written = model.system.texts.encode(group.text or "") if isinstance(model.system, Text4Seg) else []
+            refined = {name: refine_answer(refiner, scene.image, answer) for name, refiner in refiners.items()}
+            found = {name: iou(union(one), truth) for name, one in {"none": answer, **refined}.items()}
+            written = model.system.texts.encode(answer.text or "") if isinstance(model.system, Text4Seg) else []
             yield {
                 "form": "plain" if number < PROMPTS else ("reasoning", "naming")[(number - PROMPTS) % 2],
                 "kind": sample.kind,
                 "targets": len(sample.targets),
                 "iou": found,
-                "invalid": group.failure is not None,
-                "repaired": group.repairs > 0,
-                "cut": group.cut,
+                "invalid": answer.failure is not None,
+                "repaired": answer.repairs > 0,
+                "cut": answer.cut,
                 "tokens": len(written),
             }
 

@@ -36,6 +36,7 @@ _COLOURS = ("bg", "fg")
 _BRACKETED = re.compile(r"<([fb]g[0-9]+)>")
 _TAG = re.compile("(" + "|".join(TAGS) + ")")
 _GROUP = re.compile(r"<ref>([^<]+)</ref><box>\[\[(\d+) (\d+) (\d+) (\d+)\]\]</box><seg>([^<]+)</seg>", re.ASCII)
+_OPENING = re.compile(r"(?:(?<=</seg>)\s*)?<ref>")
 _BODY = re.compile(r"<seg>(.*?)(?:</seg>|$)", re.DOTALL)
 _BRICK = re.compile(r"([fb]g)([0-9]+)")
 _STEP = re.compile(r"(<box>)(?:\[\[([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+)\]\]</box>)?|(</?seg>)|[fb]g([0-9]+)|\n")
@@ -262,8 +263,8 @@ class BoxwiseCodec:
         return runs if len(runs) == len(labels) else [[(0, len(text))] for _ in labels]
 
     def openings(self, text: str, labels: Sequence[str]) -> list[int]:
-        """See `Codec`: the `<ref>` of each instance, whose probability is that of one more instance."""
-        starts = [match.start() for match in re.finditer("<ref>", text)]
+        """See `Codec`: the separator before a `<ref>`, or the `<ref>`, which say that there is one more instance."""
+        starts = [match.start() for match in _OPENING.finditer(text)]
         return starts if len(starts) == len(labels) else [0 for _ in labels]
 
     @property

@@ -26,6 +26,8 @@ class Answer(ByValue):
         repairs: number of places where the decoder repaired `text`.
         cut: `text` ends at the maximum length of an answer.
         labels: the class of each mask, for a prompt that lists classes; else None.
+        coverage: beside the masks, the system's own estimate of the share of each cell of a grid over the picture that
+            the targets cover, (h, w) float32 in [0, 1]; None if it makes none. A refiner may use it.
     """
 
     masks: Tensor | ClipMasks
@@ -37,3 +39,4 @@ class Answer(ByValue):
     repairs: int = 0
     cut: bool = False
     labels: tuple[str, ...] | None = None
+    coverage: Tensor | None = None

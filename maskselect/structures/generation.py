@@ -18,7 +18,9 @@ class Generated(ByValue):
     Attributes:
         ids: for each row the generated token ids, without the end token.
         states: for each row the hidden states (n, D) that predicted its n tokens.
+        image_states: for each row what was asked of the image tokens after its prompt (T, E); None if nothing was.
     """
 
     ids: list[list[int]]
     states: list[Tensor]
+    image_states: list[Tensor] | None = None

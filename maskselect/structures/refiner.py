@@ -39,3 +39,22 @@ class Refiner(Protocol):
     def cache_key(self) -> str:
         """See `Cacheable.cache_key`."""
         ...
+
+
+@runtime_checkable
+class CoverageRefiner(Refiner, Protocol):
+    """A refiner that also uses `Answer.coverage`, where a system gives it."""
+
+    def refine_covered(
+        self, image: np.ndarray, masks: Tensor, coverage: Tensor, proposals: MaskSet | None = None
+    ) -> Tensor:
+        """Refine masks, and find targets that they leave out.
+
+        Args:
+            image, masks, proposals: see `refine`; at least one mask.
+            coverage: (h, w) float32 in [0, 1], of all targets together.
+
+        Returns:
+            (M + K, H, W) bool, on the CPU: the refined masks, then K more.
+        """
+        ...

@@ -6,7 +6,7 @@ Shape letters: P prompts, R prompts of all images of a batch, D width.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -176,6 +176,7 @@ def generate_texts(
     stop: Collection[int] = (),
     process: LogitsProcessor | None = None,
     cells: Callable[[list[int], int], list[int]] | None = None,
+    run: Callable[..., Tensor] | None = None,
 ) -> Generated:
     """Answer questions about one image greedily, in one batch.
 
@@ -185,6 +186,7 @@ def generate_texts(
         longest: maximum length of an answer in tokens.
         stop, process: see `LanguageModel.generate`.
         cells: see `forced_answers`.
+        run: see `forced_answers`; for image tokens after the prompt.
 
     Raises:
         ValueError: for an image that was read with gradients.
@@ -198,10 +200,13 @@ def generate_texts(
     # Image tokens after the prompt attend to each other, so all but the last segment are read before generation.
     cache = repeated_cache(reader, image.cache, owners)
     before = [torch.ones(len(questions), len(image.prefixes[0]), dtype=torch.bool, device=device)]
+    image_states = None
     if reader.image_after_prompt:
         read = sequence.pack([(None, [row[:-1]]) for row in rows]).to(device)
         embeddings, visible, positions, cache = behind_cache(reader, image, read, owners, "causal")
-        reader.lmm.hidden(embeddings, visible, positions, cache)
+        hidden = (run or reader.lmm.hidden)(embeddings, visible, positions, cache)
+        if run is not None:
+            image_states = list(hidden[read.kinds == Slot.IMAGE][:, reader.lmm.width :].chunk(len(questions)))
         before.append(read.kinds != Slot.PAD)
     packed = sequence.pack([(None, [row[-1:]]) for row in rows]).to(device)
 
@@ -210,7 +215,7 @@ def generate_texts(
         last = [cells(row, 1)[0] if row else 0 for row in ids]
         return reader.places(torch.tensor(last, dtype=torch.int64, device=device))
 
-    return reader.lmm.generate(
+    generated = reader.lmm.generate(
         reader.embed(packed, image.tokens, owners),
         longest,
         valid=packed.kinds != Slot.PAD,
@@ -221,3 +226,4 @@ def generate_texts(
         before=torch.cat(before, 1),
         add=None if cells is None else add,
     )
+    return replace(generated, image_states=image_states)

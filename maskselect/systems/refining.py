@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maskselect.backends.building import build, on_device
 from maskselect.ops.masks import not_empty, resize_nearest
+from maskselect.ops.pooling import cell_weights, mask_pool
 from maskselect.proposers.loading import CONFIGS, read_config
 from maskselect.proposers.sam import SamProposer
 from maskselect.proposers.snapping import SnappingProposer
@@ -19,7 +20,7 @@ from maskselect.structures.answer import Answer
 from maskselect.structures.clip import Clip, ClipMasks
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
-from maskselect.structures.refiner import Refiner
+from maskselect.structures.refiner import CoverageRefiner, Refiner
 
 REFINERS = ("sam", "samrefiner", "crf", "snap")
 """Names that `load_refiner` takes."""
@@ -81,7 +82,9 @@ def default_proposer(device: str) -> Proposer:
 def refine_answer(refiner: Refiner, visual: np.ndarray | Clip, answer: Answer) -> Answer:
     """Refine the masks of an answer.
 
-    Scores and order do not change. A mask that the refiner would empty is kept, because the system selected it.
+    Scores and order do not change. A `CoverageRefiner` may add masks to an answer with coverage; their scores are the
+    mean coverage, at most that of the answer's last mask. A mask that the refiner would empty is kept, because the
+    system selected it.
 
     Args:
         refiner: the refiner; it gets the pool of the answer as proposals.
@@ -93,7 +96,16 @@ def refine_answer(refiner: Refiner, visual: np.ndarray | Clip, answer: Answer) -
     """
     if isinstance(visual, np.ndarray):
         assert isinstance(answer.masks, Tensor)
-        return replace(answer, masks=_refined(refiner, visual, answer.masks.cpu(), answer.pool))
+        masks = answer.masks.cpu()
+        if answer.coverage is None or answer.labels or not len(masks) or not isinstance(refiner, CoverageRefiner):
+            return replace(answer, masks=_refined(refiner, visual, masks, answer.pool))
+        found = refiner.refine_covered(visual, masks, answer.coverage, answer.pool)
+        kept, added = _not_emptied(visual, masks, found[: len(masks)]), found[len(masks) :]
+        cells = cell_weights(added, (answer.coverage.shape[0], answer.coverage.shape[1]))
+        scores = mask_pool(answer.coverage[None], cells)[:, 0].clamp(max=float(answer.scores[-1]))
+        order = scores.argsort(descending=True, stable=True)
+        both = torch.cat([kept, added[order]]), torch.cat([answer.scores, scores[order].to(answer.scores)])
+        return replace(answer, masks=both[0], scores=both[1])
     assert isinstance(answer.masks, ClipMasks)
     out = ClipMasks(len(visual), visual.size)
     for _ in range(len(answer.masks)):
@@ -109,7 +121,11 @@ def refine_answer(refiner: Refiner, visual: np.ndarray | Clip, answer: Answer) -
 
 def _refined(refiner: Refiner, image: np.ndarray, masks: Tensor, proposals: MaskSet | None) -> Tensor:
     """Refine masks, (M, h, w) to (M, H, W) bool; a mask that would become empty is resized instead."""
-    refined = refiner.refine(image, masks, proposals)
+    return _not_emptied(image, masks, refiner.refine(image, masks, proposals))
+
+
+def _not_emptied(image: np.ndarray, masks: Tensor, refined: Tensor) -> Tensor:
+    """Refined masks, or the masks before where refinement leaves nothing."""
     lost = not_empty(masks) & ~not_empty(refined)
     if not lost.any():
         return refined

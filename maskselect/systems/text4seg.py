@@ -94,7 +94,7 @@ class Text4Seg(LanguageSystem):
         image_place: "before_prompt", as published; or "after_prompt" (ours), where each image token depends on the
             prompt and on all others, at the price of reading the image tokens for every prompt.
         cell_layer: number of layers behind which each image token of "after_prompt" predicts how much of its cell the
-            answer covers (ours).
+            answer covers (ours); answers about pictures return it as `Answer.coverage`.
         cell_positions: learned embeddings of row and column are added to image tokens, and to each token of an answer
             those of the cell that is written next (ours). They begin at zero, so a checkpoint without them can be a
             start.
@@ -261,10 +261,18 @@ class Text4Seg(LanguageSystem):
             asked = prompts[len(answers) : len(answers) + len(some)]
             process = self._processor(asked) if self.constrained else None
             places = self._places_written()
-            written = generate_texts(self.reader, images, some, self.longest, process=process, cells=places)
-            for prompt, ids, states in zip(asked, written.ids, written.states, strict=True):
-                answers.append(self._decoded(prompt, ids, states, reading.size, threshold))
+            run = self.hidden_and_cells if self.cell_head else None
+            written = generate_texts(self.reader, images, some, self.longest, process=process, cells=places, run=run)
+            coverage = self._coverage(written.image_states) or [None] * len(some)
+            for prompt, ids, states, cells in zip(asked, written.ids, written.states, coverage, strict=True):
+                answers.append(replace(self._decoded(prompt, ids, states, reading.size, threshold), coverage=cells))
         return answers
+
+    def _coverage(self, states: list[Tensor] | None) -> list[Tensor | None]:
+        """What image tokens predict, see `Answer.coverage`; empty without predictions."""
+        if self.cell_head is None or states is None:
+            return []
+        return [self.cell_head(own).float().sigmoid().reshape(self.image_grid()).cpu() for own in states]
 
     def _decoded(
         self, prompt: str, ids: list[int], states: Tensor, size: tuple[int, int], threshold: float | None

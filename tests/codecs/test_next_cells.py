@@ -81,7 +81,10 @@ def test_only_the_text_before_an_end_decides(codec: BoxwiseCodec | DescriptorCod
 def test_the_opening_of_a_mask_is_its_first_word() -> None:
     boxes, rows = BoxwiseCodec(bins=16, longest=15), DescriptorCodec(16, "row")
     text = boxes.encode(_masks(1), ["cat", "dog"])
-    assert [text[start:][:8] for start in boxes.openings(text, ["cat", "dog"])] == ["<ref>cat", "<ref>dog"]
+    # After a mask, the token that decides whether one more follows is the separator, not the <ref> behind it.
+    assert [text[start:][:9] for start in boxes.openings(text, ["cat", "dog"])] == ["<ref>cat<", "\n<ref>dog"]
+    prose = text.replace("\n<ref>dog", "; and <ref>dog")
+    assert [prose[start:][:8] for start in boxes.openings(prose, ["cat", "dog"])] == ["<ref>cat", "<ref>dog"]
     assert boxes.openings("a cat", ["cat"]) == [0]
     text = rows.encode(_masks(1), ["cat", "dog"])
     assert [text[start:][:3] for start in rows.openings(text, ["cat", "dog"])] == ["cat", "dog"]

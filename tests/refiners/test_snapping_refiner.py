@@ -9,11 +9,12 @@ import torch
 
 from maskselect.ops.masks import resize_nearest, resize_smooth
 from maskselect.ops.overlap import pairwise_iou
+from maskselect.ops.pooling import cell_weights
 from maskselect.refiners.snapping import SnappingRefiner
 from maskselect.scenes.samples import ask_scenes
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Cacheable
-from maskselect.structures.refiner import Refiner
+from maskselect.structures.refiner import CoverageRefiner, Refiner
 
 RULES: tuple[Literal["match", "inside"], ...] = ("match", "inside")
 IMAGE = np.zeros((32, 48, 3), np.uint8)
@@ -141,5 +142,47 @@ def test_settings_and_key() -> None:
     with pytest.raises(ValueError, match="blur at least 0, got 16 and -1"):
         SnappingRefiner(proposer, blur=-1)
     for arguments in ({"threshold": 1.0}, {"least": 1.5}):
-        with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\) and least in \[0, 1\], got"):
+        with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\), least and covered in"):
             SnappingRefiner(proposer, **arguments)
+
+
+def covering(*masks: torch.Tensor, grid: tuple[int, int] = (16, 16)) -> torch.Tensor:
+    """The share of each cell that the union of masks covers."""
+    return cell_weights(torch.stack(masks).any(0)[None], grid)[0]
+
+
+def test_coverage_adds_targets_without_a_mask() -> None:
+    first, second, other = box(2, 2, 14, 14), box(30, 4, 44, 16), box(20, 20, 34, 31)
+    refiner = SnappingRefiner(Fixed(torch.stack([first, second, other, first | second])))
+    assert isinstance(refiner, CoverageRefiner)
+    written = box(1, 1, 14, 14)[None]
+    found = refiner.refine_covered(IMAGE, written, covering(first, second))
+    assert torch.equal(found, torch.stack([first, second]))
+    # Nothing is added where nothing else is covered, nor too little, nor with `covered` 1.
+    assert torch.equal(refiner.refine_covered(IMAGE, written, covering(first)), first[None])
+    faint = covering(first) + 0.6 * covering(second)
+    assert torch.equal(
+        SnappingRefiner(refiner.proposer, covered=0.9).refine_covered(IMAGE, written, faint), first[None]
+    )
+    assert torch.equal(refiner.refine_covered(IMAGE, written, faint), found)
+    off = SnappingRefiner(refiner.proposer, covered=1.0)
+    assert torch.equal(off.refine_covered(IMAGE, written, covering(first, second)), first[None])
+
+
+def test_coverage_decides_between_neighbours() -> None:
+    left, right = box(2, 2, 14, 14), box(16, 2, 28, 14)
+    refiner = SnappingRefiner(Fixed(torch.stack([left, right])), covered=1.0)
+    between = box(8, 2, 21, 14)[None]
+    assert torch.equal(refiner.refine_covered(IMAGE, between, covering(left))[0], left)
+    assert torch.equal(refiner.refine_covered(IMAGE, between, covering(right))[0], right)
+
+
+def test_coverage_is_used_only_where_masks_are_blurred() -> None:
+    thing, other = box(2, 2, 14, 14), box(30, 4, 44, 16)
+    written, coverage = box(1, 1, 14, 14)[None], covering(thing, other)
+    for refiner in (SnappingRefiner(Fixed(torch.stack([thing, other])), blur=0), SnappingRefiner(Fixed(written[:0]))):
+        assert torch.equal(refiner.refine_covered(IMAGE, written, coverage), refiner.refine(IMAGE, written))
+    assert refiner.refine_covered(IMAGE, written[:0], coverage).shape == (0, 32, 48)
+    with pytest.raises(ValueError, match="least and covered in"):
+        SnappingRefiner(Fixed(written), covered=1.5)
+    assert SnappingRefiner(Fixed(written)).cache_key() != SnappingRefiner(Fixed(written), covered=0.6).cache_key()

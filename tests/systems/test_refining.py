@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,27 @@ def test_an_answer_about_a_clip() -> None:
     found = refine_answer(refiner, Frames([image_of(8, 12)] * 3), Answer(masks, torch.tensor([0.9, 0.4]))).masks
     assert isinstance(found, ClipMasks) and found.get(0, 2) is None and found.get(1, 0) is None
     assert found.frame(2)[1].sum() == 24 and refiner.calls == [((8, 12), None)]
+
+
+def test_a_refiner_may_add_masks_where_a_system_states_coverage() -> None:
+    class Adding(Corner):
+        def refine_covered(self, image: Any, masks: Tensor, coverage: Tensor, proposals: Any = None) -> Tensor:
+            """Two more masks: the right half, then the bottom half."""
+            added = torch.zeros(2, *image.shape[:2], dtype=torch.bool)
+            added[0, :, image.shape[1] // 2 :] = added[1, image.shape[0] // 2 :] = True
+            return torch.cat([self.refine(image, masks, proposals), added])
+
+    masks = torch.ones(1, 8, 12, dtype=torch.bool)
+    coverage = torch.tensor([[0.2, 0.1], [0.9, 0.4]])
+    answer = Answer(masks, torch.tensor([0.6]), coverage=coverage)
+    found = refine_answer(Adding(), image_of(8, 12), answer)
+    assert isinstance(found.masks, Tensor)
+    # Means under the halves are 0.25 and 0.65; the latter ends at the score of the mask before it.
+    assert torch.allclose(found.scores, torch.tensor([0.6, 0.6, 0.25]))
+    assert found.masks[1, 4:].all() and not found.masks[1, :4].any() and found.masks[2, :, 6:].all()
+    for other in (replace(answer, coverage=None), replace(answer, labels=("cup",))):
+        assert len(refine_answer(Adding(), image_of(8, 12), other).scores) == 1
+    assert len(refine_answer(Corner(), image_of(8, 12), answer).scores) == 1
 
 
 def test_the_predict_path_refines_at_the_working_size() -> None:

@@ -142,6 +142,7 @@ def test_prompts_of_one_picture_do_not_change_each_other(learned: Text4Seg) -> N
         (alone,) = learned.answer(reading, [prompt], None)
         assert alone.text == answer.text
         torch.testing.assert_close(alone.scores, answer.scores)
+        torch.testing.assert_close(alone.coverage, answer.coverage)
 
 
 def test_constrained_decoding_of_a_trained_model_changes_nothing(learned: Text4Seg) -> None:
@@ -222,6 +223,23 @@ def test_image_tokens_after_the_prompt_depend_on_it_and_on_each_other() -> None:
         tiny("text4seg", **PLACES["after_prompt"] | {"cell_layer": 3})
 
 
+def test_coverage_is_what_image_tokens_predict() -> None:
+    system, texts = tiny("text4segpp", **PLACES["after_prompt"]).eval(), ["red", "the blue one left of <mask-ref>"]
+    image, reference = np.random.default_rng(0).integers(0, 255, (24, 40, 3), np.uint8), torch.ones(1, 24, 40).bool()
+    reading = system.read(image)
+    assert isinstance(reading, PictureReading)
+    answers = system.answer(reading, [Prompt(texts[0], reference[:0]), Prompt(texts[1], reference)], None)
+    references = [reference[:0], system.pooled(reading.features, reference)]
+    for text, pooled, answer in zip(texts, references, answers, strict=True):
+        images = system._read(reading.features[None], [[text]], [[pooled]])
+        forced = forced_answers(system.reader, images, [[text]], [[""]], -1, run=system.hidden_and_cells)
+        assert forced.image_states is not None and system.cell_head is not None and answer.coverage is not None
+        expected = system.cell_head(forced.image_states[0]).sigmoid().reshape(system.image_grid())
+        torch.testing.assert_close(answer.coverage, expected.detach(), atol=1e-4, rtol=1e-4)
+    other = tiny("text4segpp").eval()
+    assert other.answer(other.read(image), [Prompt("red", reference[:0])], None)[0].coverage is None
+
+
 def test_gradients_are_the_same_with_recomputed_activations() -> None:
     batches, losses = [], []
     for recompute in (False, True):
@@ -292,6 +310,7 @@ def test_the_score_is_that_of_the_foreground_or_of_the_opening(
     if learned.name == "text4segpp":
         begins = [number for number, word in enumerate(words) if word == "<ref>"]
         bodies = zip(begins, [*begins[1:], len(words)], strict=True)
+        begins = [number - (words[number - 1] == "\n") for number in begins]  # of the separator before it
         fills = [[n for n in range(*body) if words[n].startswith("fg")] for body in bodies]
     else:
         first = "".join(words).index("target")
