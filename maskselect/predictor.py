@@ -68,6 +68,7 @@ class Model:
         fingerprint: digest of the weights and their card, "" if there are none; results are stored under it.
         trained_on: the card's fields about training data, see `maskselect.backends.training_data.card_data`.
         refiner: refines the masks of every answer; None for none. With a refiner, a fingerprint depends on it, too.
+        clip_threshold: that of clips, chosen on validation clips and stored in the card; None for that of pictures.
         parts: for a named model of public weights its parts, as `hf://org/name@commit`; answers and reports state them.
     """
 
@@ -81,6 +82,7 @@ class Model:
         trained_on: dict[str, Any] | None = None,
         refiner: Refiner | None = None,
         parts: Sequence[str] = (),
+        clip_threshold: float | None = None,
     ) -> None:
         cast(nn.Module, system).eval()
         self.system = system
@@ -90,6 +92,7 @@ class Model:
         if refiner is not None and fingerprint:
             self.fingerprint = hashlib.sha256(f"{fingerprint};{refiner.cache_key()}".encode()).hexdigest()
         self.threshold = threshold if system.uses_threshold else None
+        self.clip_threshold = self.threshold if clip_threshold is None or self.threshold is None else clip_threshold
         self.name = name
         self._start()
 
@@ -209,7 +212,7 @@ class Model:
         threshold: float | None = None,
     ) -> list[ClipGroup]:
         """Select one group for each prompt; every frame is read once. See `select_video`."""
-        cut = self._threshold(threshold)
+        cut = self.clip_threshold if threshold is None else self._threshold(threshold)
         texts, checked = _checked(prompts, references)
         frame_lists = [None] * len(texts) if frames is None else list(frames)
         if len(frame_lists) != len(texts):
@@ -396,10 +399,11 @@ def load(name_or_path: str | Path, device: str = "auto", refiner: str | Path | R
     file = checkpoints.find_checkpoint(name_or_path)
     name = str(card.get("name", Path(name_or_path).stem))
     learned: dict[str, Any] = {key: card[key] for key in ("trained_on", "data") if key in card}
-    threshold = float(card.get("threshold", 0.5))
+    threshold, of_clips = float(card.get("threshold", 0.5)), card.get("clip_threshold")
     if isinstance(refiner, str | Path):
         refiner = load_refiner(refiner, str(place), system.proposer if isinstance(system, ProposingSystem) else None)
-    return Model(system, threshold, name, default_prompter(system, str(place)), fingerprint(file), learned, refiner)
+    prompter, key = default_prompter(system, str(place)), fingerprint(file)
+    return Model(system, threshold, name, prompter, key, learned, refiner, clip_threshold=of_clips)
 
 
 def _load_named(name_or_path: str | Path, place: torch.device, refiner: str | Path | Refiner | None) -> Model:

@@ -62,7 +62,7 @@ def _evaluate_videos(options: argparse.Namespace) -> int:
     _refuse_replacing(options, entries | rules, "the report of this model on this data by this protocol")
     writer = None
     if path is not None:
-        of_model = entries | {"fingerprint": facts.fingerprint, "threshold": model.threshold}
+        of_model = entries | {"fingerprint": facts.fingerprint, "threshold": model.clip_threshold}
         writer = videos.open_submission(path, name, of_model | {"seed": options.seed})
     report = videos.evaluate_videos(
         model,
@@ -256,7 +256,8 @@ def recall(options: argparse.Namespace) -> int:
 def calibrate(options: argparse.Namespace) -> int:
     """Choose a threshold on validation samples, and store it with `--write`."""
     from maskselect.backends.checkpoints import change_card, find_checkpoint
-    from maskselect.evaluation.calibration import choose, sweep
+    from maskselect.evaluation.calibration import choose, sweep, sweep_clips
+    from maskselect.evaluation.videos import VIDEO_DATASETS, open_videos
     from maskselect.reports.files import write_json
     from maskselect.reports.table import print_thresholds
     from maskselect.systems import named_models
@@ -269,17 +270,22 @@ def calibrate(options: argparse.Namespace) -> int:
         raise ValueError(f"--write is for the card of a checkpoint; set `threshold` in a config like {options.model}")
     if options.write:
         find_checkpoint(options.model)  # fails before the work if the card is on the hub, where it cannot be changed
-    left_out = LeftOut()
-    samples, total = _samples(options, options.dataset, left_out)
-    reports = sweep(loading.load_model(options), samples, total, left_out)
+    left_out, of_clips = LeftOut(), options.dataset in VIDEO_DATASETS
+    if of_clips:
+        clips = open_videos(options.dataset, options.root, options.split, options.limit, options.scenes, options.seed)
+        reports = sweep_clips(loading.load_model(options), clips, options.dataset, left_out)
+    else:
+        samples, total = _samples(options, options.dataset, left_out)
+        reports = sweep(loading.load_model(options), samples, total, left_out)
     if options.output is not None:
         write_json({str(threshold): entries | row for threshold, row in reports.items()}, options.output)
-    chosen = choose(reports, options.least_n_acc)
+    chosen = choose(reports, options.least_n_acc, "all" if of_clips else "F1")
     print_thresholds(reports, chosen)
     if options.write:
         samples_used = {"samples": reports[chosen]["samples"]}
-        rule = {"threshold_from": data | samples_used | {"least_n_acc": options.least_n_acc}}
-        print(f"threshold {chosen} -> {change_card(options.model, {'threshold': chosen} | rule)}")
+        key = "clip_threshold" if of_clips else "threshold"
+        rule = {f"{key}_from": data | samples_used | {"least_n_acc": options.least_n_acc}}
+        print(f"{key} {chosen} -> {change_card(options.model, {key: chosen} | rule)}")
     return report_left_out(left_out, "samples")
 
 

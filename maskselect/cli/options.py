@@ -78,8 +78,14 @@ def evaluate_parser(prog: str) -> argparse.ArgumentParser:
 
 def calibrate_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `calibrate`."""
-    parser = Parser(prog=prog, description="Choose the threshold of highest F1 on validation samples.")
-    _add_samples(parser, "val")
+    parser = Parser(
+        prog=prog,
+        description=(
+            "Choose the threshold of highest F1 on validation samples. Clips have a threshold of their own, chosen by "
+            "J&F and N-acc together."
+        ),
+    )
+    _add_samples(parser, "val", clips=True)
     n_acc_help = "minimum N-acc of the threshold, in percent"
     parser.add_argument("--least-n-acc", type=float, default=0.0, metavar="P", help=n_acc_help)
     parser.add_argument("--output", type=Path, metavar="TABLE.json", help="write the metrics at each threshold")
@@ -120,13 +126,15 @@ def recall_parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = False) -> None:
+def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = False, clips: bool = False) -> None:
     dataset_help = (
         "scenes, scenes-reasoning or scenes-unknown (generated if --root is absent or empty), or a name that "
         "`maskselect data list` prints"
     )
+    if several or clips:
+        dataset_help += "; scenes-clips has clips"
     if several:
-        dataset_help += "; scenes-classes asks for all classes of generated scenes together; scenes-clips has clips"
+        dataset_help += "; scenes-classes asks for all classes of generated scenes together"
     count: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
     parser.add_argument("--dataset", required=True, metavar="NAME", help=dataset_help, **count)
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")

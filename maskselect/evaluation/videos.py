@@ -66,7 +66,13 @@ GROUPS = {"referring": 0, "reasoning": 1, "none": 2}
 
 
 class VideoSelector(Protocol):
-    """The part of `maskselect.predictor.Model` that the evaluator uses."""
+    """The part of `maskselect.predictor.Model` that the evaluator uses.
+
+    Attributes:
+        clip_threshold: that of its card; None for a system that uses none.
+    """
+
+    clip_threshold: float | None
 
     def facts(self) -> ModelFacts:
         """The name of its refiner."""
@@ -78,6 +84,7 @@ class VideoSelector(Protocol):
         prompts: Sequence[str],
         references: Sequence[Sequence[np.ndarray]] | None = None,
         frames: Sequence[Sequence[int]] | None = None,
+        threshold: float | None = None,
     ) -> list[ClipGroup]:
         """One group per prompt; every frame is read once. frames: that of each reference mask (H, W)."""
         ...
@@ -244,7 +251,7 @@ def evaluate_videos(
         with going_on(left_out, *names_of(group)):
             todo = [sample for sample in group if submission is None or not submission.is_done(sample)]
             if todo:
-                answers = {s.sample_id: a for s, a in zip(todo, _answers(model, todo), strict=True)}
+                answers = {s.sample_id: a for s, a in zip(todo, answers_to(model, todo), strict=True)}
             written += answers.values()
             for unit in scorer.units(group):
                 with going_on(left_out, *names_of(unit)):
@@ -347,14 +354,15 @@ def _soft(group: ClipGroup, frame: int) -> torch.Tensor:
     return torch.from_numpy(soft)
 
 
-def _answers(model: VideoSelector, group: list[VideoSample]) -> list[ClipGroup]:
-    """The answers to all prompts of one video."""
+def answers_to(model: VideoSelector, group: list[VideoSample], threshold: float | None = None) -> list[ClipGroup]:
+    """The answers to all prompts of one video; a threshold replaces that of the model."""
     clip = group[0].clip or FramesClip(group[0].frames)
     prompts = [sample.prompt for sample in group]
     if not any(sample.references for sample in group):
-        return model.select_video_many(clip, prompts)
+        return model.select_video_many(clip, prompts, threshold=threshold)
     references = [[one.masks[one.frame] for one in sample.references] for sample in group]
-    return model.select_video_many(clip, prompts, references, [[r.frame for r in s.references] for s in group])
+    frames = [[reference.frame for reference in sample.references] for sample in group]
+    return model.select_video_many(clip, prompts, references, frames, threshold)
 
 
 class _Parts:

@@ -174,6 +174,12 @@ def _threshold(card: Mapping[str, Any]) -> str:
         text += f", with an N-acc of at least {source['least_n_acc']:g} %." if source.get("least_n_acc") else "."
     elif card.get("metrics"):
         text += " Chosen by F1 on the validation samples of training."
+    if "clip_threshold" in card:
+        text += f" On clips it is {card['clip_threshold']}"
+        source = card.get("clip_threshold_from")
+        text += (
+            f", chosen on {source['samples']} prompts of `{source['dataset']}` {source['split']}." if source else "."
+        )
     return text
 
 

@@ -89,8 +89,8 @@ def print_semantic_report(report: dict[str, Any]) -> None:
 
 
 def print_thresholds(reports: dict[float, dict[str, float | None]], chosen: float) -> None:
-    """Print every fifth threshold of `evaluation.calibration.sweep`, and the chosen one with a mark."""
-    columns = ("F1", "gIoU", "cIoU", "N-acc", "T-acc")
+    """Print the results of `evaluation.calibration`, every fifth hundredth, and the chosen threshold with a mark."""
+    columns = [name for name in reports[chosen] if name in ("F1", "gIoU", "cIoU", "all", "J&F", "N-acc", "T-acc")]
     table = narrow_table("threshold", *columns, words=0)
     for threshold, row in reports.items():
         if round(100 * threshold) % 5 == 0 or threshold == chosen:

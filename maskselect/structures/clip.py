@@ -35,6 +35,8 @@ class Clip(Protocol):
 class ClipMasks:
     """Masks of M objects over T frames, one bit a pixel within the object's box; an object may be absent from a frame.
 
+    Each mask has the score that it had in its frame.
+
     Args:
         frames: T.
         size: (h, w) of the masks that are added.
@@ -44,6 +46,7 @@ class ClipMasks:
     def __init__(self, frames: int, size: tuple[int, int], shown: tuple[int, int] | None = None) -> None:
         self.frames, self.size, self.shown = frames, size, shown or size
         self._objects: list[dict[int, PackedMasks]] = []
+        self._scores: list[dict[int, float]] = []
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -59,11 +62,17 @@ class ClipMasks:
     def add(self) -> int:
         """Add an object without masks. Returns its number."""
         self._objects.append({})
+        self._scores.append({})
         return len(self._objects) - 1
 
-    def put(self, number: int, frame: int, mask: Tensor) -> None:
-        """Set the mask of an object in a frame: (h, w) bool."""
+    def put(self, number: int, frame: int, mask: Tensor, score: float = 1.0) -> None:
+        """Set the mask of an object in a frame, (h, w) bool, and its score in [0, 1]."""
         self._objects[number][frame] = PackedMasks(mask[None].cpu().numpy(), self.shown)
+        self._scores[number][frame] = score
+
+    def score(self, number: int, frame: int) -> float:
+        """The score of an object's mask in a frame. Raises KeyError if the object is absent."""
+        return self._scores[number][frame]
 
     def get(self, number: int, frame: int) -> np.ndarray | None:
         """The mask of an object in a frame, (H, W) bool; None if the object is absent."""
@@ -87,12 +96,14 @@ class ClipMasks:
 
     def ordered(self, numbers: Iterable[int]) -> "ClipMasks":
         """The objects with these numbers, in this order."""
-        out = ClipMasks(self.frames, self.size, self.shown)
+        out, numbers = ClipMasks(self.frames, self.size, self.shown), list(numbers)
         out._objects = [self._objects[number] for number in numbers]
+        out._scores = [self._scores[number] for number in numbers]
         return out
 
     def shown_at(self, shown: tuple[int, int]) -> "ClipMasks":
         """The same masks, returned at another size (H, W)."""
         out = ClipMasks(self.frames, self.size, shown)
         out._objects = [{t: packed.at(shown) for t, packed in masks.items()} for masks in self._objects]
+        out._scores = self._scores
         return out

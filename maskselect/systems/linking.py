@@ -61,7 +61,7 @@ class Links:
                 self.scores.append([])
             self.last[item] = last
             self.scores[item].append(score)
-            self.masks.put(item, frame, masks[number])
+            self.masks.put(item, frame, masks[number], score)
 
     def _assign(self, frame: int, masks: Tensor, features: Tensor) -> dict[int, int]:
         """The object of each mask that belongs to an earlier one."""

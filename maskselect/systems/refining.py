@@ -115,7 +115,7 @@ def refine_answer(refiner: Refiner, visual: np.ndarray | Clip, answer: Answer) -
         if present:
             masks = torch.from_numpy(np.stack([mask for _, mask in present]))
             for (number, _), mask in zip(present, _refined(refiner, visual[frame], masks, None), strict=True):
-                out.put(number, frame, mask)
+                out.put(number, frame, mask, answer.masks.score(number, frame))
     return replace(answer, masks=out)
 
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from maskselect import cli
 from maskselect.backends.checkpoints import change_card, read_card, read_tensors, write_checkpoint
 from maskselect.cli import loading
-from maskselect.evaluation.calibration import THRESHOLDS, choose, sweep
+from maskselect.evaluation.calibration import CLIP_THRESHOLDS, THRESHOLDS, choose, sweep, sweep_clips
 from maskselect.evaluation.run import evaluate
+from maskselect.evaluation.videos import evaluate_videos
 from maskselect.predictor import Model
+from maskselect.scenes.clip_samples import ask_clips
 from maskselect.scenes.samples import ask_scenes
 from tests.systems.tiny import tiny_llmseg, tiny_ras
 
@@ -44,6 +46,38 @@ def test_a_sweep_is_an_evaluation_at_each_threshold(model: Model) -> None:
         report = evaluate(Model(model.system, threshold), _samples())
         expected = {k: v for k, v in report["metrics"]["overall"].items() if not k.startswith("oracle")}
         assert {k: v for k, v in found[threshold].items() if not k.startswith("oracle")} == expected
+
+
+def test_a_sweep_of_clips_is_an_evaluation_at_each_threshold(model: Model) -> None:
+    samples = [sample for clip in ask_clips("val", 0, 3, frames=4) for sample in clip.samples()]
+    assert {sample.kind for sample in samples} >= {"none", "referring"}
+    found = sweep_clips(model, samples, "scenes-clips")
+    assert list(found) == list(CLIP_THRESHOLDS) and len({json.dumps(row) for row in found.values()}) > 3
+    told = {"dataset": "scenes-clips", "split": "val", "model_name": "tiny"}
+    for threshold in (0.3, 0.6, 0.95):
+        report = evaluate_videos(Model(model.system, 0.5, clip_threshold=threshold), samples, **told)
+        row, absent = found[threshold], report["no_target"]
+        assert row["J&F"] == pytest.approx(report["metrics"]["overall"]["J&F"], abs=0.02)
+        assert row["N-acc"] == absent["N-acc"] and row["samples"] == len(samples)
+        both = row["J&F"] * (len(samples) - absent["samples"]) + row["N-acc"] * absent["samples"]
+        assert row["all"] == pytest.approx(both / len(samples), abs=0.02)
+    with pytest.raises(ValueError, match="answers at any threshold"):
+        sweep_clips(Model(tiny_llmseg(strategy="top_iou")), samples, "scenes-clips")
+    with pytest.raises(ValueError, match="no sample"):
+        sweep_clips(model, [], "scenes-clips")
+
+
+def test_clips_have_a_threshold_of_their_own(model: Model) -> None:
+    own = Model(model.system, 0.2, clip_threshold=0.9)
+    clip = next(iter(ask_clips("val", 0, 1, frames=3))).clip
+    low, high = Model(model.system, 0.2), Model(model.system, 0.9)
+    assert own.select(clip[0], "the cup") == low.select(clip[0], "the cup")
+    assert own.select_video(clip, "the cup") == high.select_video(clip, "the cup")
+    assert own.select_video(clip, "the cup", threshold=0.2) == low.select_video(clip, "the cup")
+    assert (
+        low.clip_threshold == 0.2
+        and Model(tiny_llmseg(strategy="top_iou"), 0.5, clip_threshold=0.9).clip_threshold is None
+    )
 
 
 FOUND: dict[float, dict[str, float | None]] = {
@@ -87,6 +121,12 @@ def test_the_card_gets_it(model: Model, tmp_path: Path, monkeypatch: pytest.Monk
     assert read_card(path)["threshold_from"]["refiner"] == "snap"
     assert read_tensors(path)["weight"].tolist() == [1.0, 1.0]
     assert [p.name for p in tmp_path.glob("*.part")] == []
+    threshold = read_card(path)["threshold"]
+    clips = ["--model", str(path), "--dataset", "scenes-clips", "--scenes", "1", "--limit", "2", "--write"]
+    assert cli.tool("calibrate", clips) == 0
+    card = read_card(path)
+    assert card["clip_threshold"] in CLIP_THRESHOLDS and card["threshold"] == threshold
+    assert card["clip_threshold_from"]["dataset"] == "scenes-clips" and card["clip_threshold_from"]["samples"] == 2
 
 
 def test_a_card_that_is_not_there_cannot_be_changed(

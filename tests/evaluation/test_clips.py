@@ -32,11 +32,13 @@ class Perfect:
         self.samples, self.wrong = {(one.prompt, one.size): one for one in samples}, wrong
         self.references: list[Any] = []
 
+    clip_threshold: float | None = 0.5
+
     def facts(self) -> ModelFacts:
         return ModelFacts("perfect", training=(TrainingData("scenes-clips", "test", seed=5, count=10),))
 
     def select_video_many(
-        self, video: Clip, prompts: Sequence[str], references: Any = None, frames: Any = None
+        self, video: Clip, prompts: Sequence[str], references: Any = None, frames: Any = None, threshold: Any = None
     ) -> list[ClipGroup]:
         self.references += zip(prompts, references or [], frames or [], strict=False)
         return [self.group(video, self.samples[prompt, video.size]) for prompt in prompts]

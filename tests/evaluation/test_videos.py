@@ -35,11 +35,13 @@ class Told:
         self.masks, self.scores = masks, scores or {}
         self.calls: list[list[str]] = []
 
+    clip_threshold: float | None = 0.5
+
     def facts(self) -> ModelFacts:
         return ModelFacts("told")
 
     def select_video_many(
-        self, video: Clip, prompts: Sequence[str], references: Any = None, frames: Any = None
+        self, video: Clip, prompts: Sequence[str], references: Any = None, frames: Any = None, threshold: Any = None
     ) -> list[ClipGroup]:
         assert references is None and frames is None
         self.calls.append(list(prompts))
