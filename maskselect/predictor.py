@@ -31,7 +31,7 @@ from maskselect.data.images import ImageSource, load_image
 from maskselect.lmm.lora import merge_adapters
 from maskselect.ops.images import working_image, working_size
 from maskselect.ops.masks import resize_nearest
-from maskselect.proposers.store import StoredProposer
+from maskselect.proposers.store import StoredProposer, proposer_key
 from maskselect.structures.answer import Answer
 from maskselect.structures.arguments import checked_extra, checked_threshold
 from maskselect.structures.clip import Clip, ClipMasks
@@ -39,7 +39,7 @@ from maskselect.structures.facts import ModelFacts
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.packed_masks import PackedMasks
 from maskselect.structures.prediction import ClipGroup, MaskGroup
-from maskselect.structures.protocols import Prompter, System
+from maskselect.structures.protocols import Prompter, Proposer, System
 from maskselect.structures.provenance import trained_on
 from maskselect.structures.references import BoxRef, MaskRef, PointRef, as_references
 from maskselect.structures.references import Reference as CheckedReference
@@ -89,6 +89,7 @@ class Model:
         self.prompter = prompter
         self.fingerprint, self.trained_on, self.refiner = fingerprint, trained_on, refiner
         self.parts = tuple(parts)
+        self.proposer_name: str | None = None  # of a proposer that is not the checkpoint's
         if refiner is not None and fingerprint:
             self.fingerprint = hashlib.sha256(f"{fingerprint};{refiner.cache_key()}".encode()).hexdigest()
         self.threshold = threshold if system.uses_threshold else None
@@ -115,7 +116,8 @@ class Model:
         """What reports state about this model."""
         proposers = trained_on(self.system.proposer) if isinstance(self.system, ProposingSystem) else ()
         training = tuple(card_data(self.trained_on or {}))
-        return ModelFacts(self.name, self.fingerprint, training, tuple(proposers), self._refiner_name, self.parts)
+        names = self._refiner_name, self.parts, self.proposer_name
+        return ModelFacts(self.name, self.fingerprint, training, tuple(proposers), *names)
 
     def select(
         self,
@@ -259,6 +261,24 @@ class Model:
         if not self.system.uses_threshold:
             raise ValueError(f"model {self.name!r} uses no threshold, got {threshold}; expected none")
         return checked_threshold(threshold)
+
+    def propose_with(self, proposer: Proposer, name: str) -> None:
+        """Take the candidates from another proposer.
+
+        Args:
+            proposer: the proposer.
+            name: for reports.
+
+        Raises:
+            ValueError: the system has no candidates.
+        """
+        if not isinstance(self.system, ProposingSystem):
+            raise ValueError(f"model {self.name!r} has no candidates; expected no proposer, got {name}")
+        self.system.replace_proposer(proposer)
+        self.prompter, self.proposer_name, self._last = self.system.prompter or self.prompter, name, None
+        if self.fingerprint:
+            key = f"{self.fingerprint};proposer {proposer_key(proposer)}"
+            self.fingerprint = hashlib.sha256(key.encode()).hexdigest()
 
     def keep_candidates(self, folder: str | Path) -> None:
         """Read the candidates of images from a folder if they are stored there, and store the others.

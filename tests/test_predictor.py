@@ -16,6 +16,7 @@ from maskselect.ops.images import WORKING_SIDE
 from maskselect.predictor import Model, load
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.references import BoxRef, PointRef
+from tests.systems.skeleton import Halves
 from tests.systems.tiny import Nothing, Quarters, tiny_ras
 
 
@@ -60,6 +61,24 @@ def test_an_image_is_proposed_and_encoded_once(monkeypatch: pytest.MonkeyPatch, 
     for image in (_image(30), _image(), _image(30), _image()):
         assert model.select(image, "stars").candidates == 4
     assert calls.count("propose") == 3 and len([*tmp_path.rglob("*.parquet")]) == 2
+
+
+def test_candidates_may_come_from_another_proposer() -> None:
+    class Whole:
+        def cache_key(self) -> str:
+            return "whole"
+
+        def propose(self, image: np.ndarray) -> MaskSet:
+            return MaskSet(torch.ones(1, *image.shape[:2], dtype=torch.bool), torch.ones(1), "whole")
+
+    model = Model(tiny_ras(), 0.0, fingerprint="abc")
+    assert model.select(_image(), "stars").candidates == 4 and model.facts().stated_parts == {}
+    model.propose_with(Whole(), "whole.yaml")
+    group = model.select(_image(), "stars")
+    assert group.candidates == 1 and group.mask.all()
+    assert model.facts().stated_parts == {"proposer": "whole.yaml"} and model.fingerprint != "abc"
+    with pytest.raises(ValueError, match="'model' has no candidates; expected no proposer, got x"):
+        Model(Halves()).propose_with(Whole(), "x")
 
 
 def _noting(calls: list[str], name: str, function: Any) -> Any:

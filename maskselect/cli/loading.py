@@ -8,10 +8,13 @@ if TYPE_CHECKING:
 
 
 def load_model(options: argparse.Namespace) -> "Model":
-    """The model of `--model` on `--device` with `--refiner`, which reads candidates from `--proposals`."""
+    """The model of `--model` on `--device` with `--refiner`, with candidates of `--proposer`, kept in `--proposals`."""
     from maskselect.predictor import load
+    from maskselect.proposers.loading import load_proposer
 
     model = load(options.model, device=options.device, refiner=options.refiner)
+    if options.proposer is not None:
+        model.propose_with(load_proposer(options.proposer, options.device), options.proposer)
     if options.proposals is not None:
         model.keep_candidates(options.proposals)
     return model

@@ -8,7 +8,7 @@ from maskselect.cli.building import add_recipes
 from maskselect.cli.parsing import Parser, add_device, formats, fraction, local, positive, words
 from maskselect.cli.using import check_data, list_data
 
-PROPOSER_HELP = "a config, a checkpoint of SAM, or a model whose proposer is used (default: %(default)s)"
+PROPOSER_HELP = "a config, a checkpoint of SAM, or a model whose proposer is used"
 
 
 def predict_parser(prog: str) -> argparse.ArgumentParser:
@@ -51,6 +51,7 @@ def predict_parser(prog: str) -> argparse.ArgumentParser:
         "--threshold", type=fraction, metavar="T", help="minimum score in [0, 1]; default: the model's own"
     )
     _add_refiner(parser)
+    _add_own_proposer(parser)
     _add_proposals(parser)
     _add_model(parser)
     return parser
@@ -71,6 +72,7 @@ def evaluate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")
     _add_overwrite(parser)
     _add_refiner(parser)
+    _add_own_proposer(parser)
     _add_proposals(parser)
     _add_model(parser)
     return parser
@@ -92,6 +94,7 @@ def calibrate_parser(prog: str) -> argparse.ArgumentParser:
     _add_overwrite(parser)
     parser.add_argument("--write", action="store_true", help="store the threshold in the checkpoint's card")
     _add_refiner(parser)
+    _add_own_proposer(parser)
     _add_proposals(parser)
     _add_model(parser)
     return parser
@@ -118,7 +121,9 @@ def recall_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `recall`."""
     parser = Parser(prog=prog, description="Measure a proposer's candidates: oracle and recall.")
     _add_samples(parser, "test")
-    parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help=PROPOSER_HELP)
+    parser.add_argument(
+        "--proposer", default="sam", metavar="CONFIG_OR_NAME", help=f"{PROPOSER_HELP} (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, metavar="REPORT.json")
     _add_overwrite(parser)
     _add_proposals(parser)
@@ -166,7 +171,9 @@ def propose_parser(prog: str) -> argparse.ArgumentParser:
     key_help = "parquet column of keys (default: key, __key__, image_id or id; else file and row)"
     parser.add_argument("--key-column", metavar="NAME", help=key_help)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--proposer", default="sam", metavar="CONFIG_OR_NAME", help=PROPOSER_HELP)
+    parser.add_argument(
+        "--proposer", default="sam", metavar="CONFIG_OR_NAME", help=f"{PROPOSER_HELP} (default: %(default)s)"
+    )
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: %(default)s")
     workers_help = (
         "number of images in parallel; with --engine ray number of processes, each with its own GPU for --device cuda "
@@ -238,6 +245,11 @@ def _add_refiner(parser: argparse.ArgumentParser) -> None:
 def _add_proposals(parser: argparse.ArgumentParser) -> None:
     proposals_help = "store of proposals: read the candidates of images that are stored there, and add the others"
     parser.add_argument("--proposals", "--keep-candidates", type=Path, metavar="DIR", help=proposals_help)
+
+
+def _add_own_proposer(parser: argparse.ArgumentParser) -> None:
+    proposer_help = f"where candidates come from: {PROPOSER_HELP}; default: the model's own"
+    parser.add_argument("--proposer", metavar="CONFIG_OR_NAME", help=proposer_help)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """Facts about a model that reports state."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from maskselect.structures.provenance import Provenance, TrainingData
 
@@ -16,6 +17,7 @@ class ModelFacts:
         proposers: what the weights of its proposers learned from; empty if it has no candidates.
         refiner: name of the refiner of its answers; None if it has none.
         parts: for a named model of public weights its parts, as `hf://org/name@commit`.
+        proposer: name of the proposer that replaces its own; None for its own.
     """
 
     name: str = "model"
@@ -24,8 +26,10 @@ class ModelFacts:
     proposers: tuple[Provenance, ...] = ()
     refiner: str | None = None
     parts: tuple[str, ...] = ()
+    proposer: str | None = None
 
     @property
-    def stated_parts(self) -> dict[str, list[str]]:
-        """`parts` as an entry of a report; empty if there are none."""
-        return {"parts": list(self.parts)} if self.parts else {}
+    def stated_parts(self) -> dict[str, Any]:
+        """`parts` and `proposer` as entries of a report, as far as there are any."""
+        stated: dict[str, Any] = {"parts": list(self.parts)} if self.parts else {}
+        return stated if self.proposer is None else stated | {"proposer": self.proposer}
