@@ -90,7 +90,8 @@ def print_semantic_report(report: dict[str, Any]) -> None:
 
 def print_thresholds(reports: dict[float, dict[str, float | None]], chosen: float) -> None:
     """Print the results of `evaluation.calibration`, every fifth hundredth, and the chosen threshold with a mark."""
-    columns = [name for name in reports[chosen] if name in ("F1", "gIoU", "cIoU", "all", "J&F", "N-acc", "T-acc")]
+    known = ("F1", "gIoU", "cIoU", "all", "J&F", "N-acc", "T-acc")
+    columns = [name for name in known if name in reports[chosen]]
     table = narrow_table("threshold", *columns, words=0)
     for threshold, row in reports.items():
         if round(100 * threshold) % 5 == 0 or threshold == chosen:
