@@ -144,6 +144,8 @@ class InstructSeg(LanguageSystem):
             the targets cover, and
         cell_weight: weight of this loss (ours). The mean prediction under a mask, times a learned factor, is then added
             to its score. 0 is without.
+        presence_weight: weight of a loss that trains the mean state of the mask tokens to tell whether a prompt has a
+            target (ours); the probability is then a factor of every score. 0 is without.
         train_projector: whether the image projector trains; the published code freezes it.
         decoder_start: checkpoint of system "mask2former" whose decoders are taken.
         start: checkpoint to start from: of this system; of Text4Seg with the same vision tower and sizes, whose
@@ -188,6 +190,7 @@ class InstructSeg(LanguageSystem):
         cell_positions: bool = False,
         cell_layer: int = 4,
         cell_weight: float = 0.0,
+        presence_weight: float = 0.0,
         train_projector: bool = True,
         decoder_start: str | None = None,
         start: str | None = None,
@@ -239,6 +242,8 @@ class InstructSeg(LanguageSystem):
         if cell_weight > 0:
             self.cell_head = BinaryHead(lmm.width)
             self.cell_factor = nn.Parameter(torch.ones((), dtype=torch.float32))
+        self.presence_weight = presence_weight
+        self.presence_head = BinaryHead(lmm.width) if presence_weight > 0 else None
         self.interpolation: Interpolation = interpolation
         self.reference_frames, self.ovp_on_images = reference_frames, ovp_on_images
         self.selection, self.duplicates_iou = selection, duplicates_iou
@@ -385,6 +390,14 @@ class InstructSeg(LanguageSystem):
         logits: Tensor = self.cell_head(sequence.gather(early, packed, packed.kinds == Slot.IMAGE)[0]).float()
         return hidden, logits.unflatten(1, grid_of(self.lmm, self.side))
 
+    def _presence(self, hidden: Tensor, packed: PackedRows) -> Tensor | None:
+        """Logits (R,) that prompts have a target; None without predictions."""
+        if self.presence_head is None:
+            return None
+        states, _ = sequence.gather(hidden, packed, packed.kinds == Slot.MASK_QUERY)
+        logits: Tensor = self.presence_head(states.mean(1))
+        return logits.float()
+
     def _decoded(
         self,
         hidden: Tensor,
@@ -493,8 +506,10 @@ class InstructSeg(LanguageSystem):
         placed = self._place(cells, [reading.inner] * len(asked.texts), reading.pixels)
         owner = torch.zeros(len(asked.texts), dtype=torch.int64, device=hidden.device)
         predicted, text = self._decoded(hidden, packed, reading.pixels, reading.vision, owner, True, placed)
-        extra = self._extra_scores(reading, text, placed)
-        rows = zip(predicted.masks[-1], predicted.scores[-1].sigmoid(), extra, strict=True)
+        scores, extra = predicted.scores[-1].sigmoid(), self._extra_scores(reading, text, placed)
+        if (presence := self._presence(hidden, packed)) is not None:
+            scores, extra = (own * presence.sigmoid()[:, None] for own in (scores, extra))
+        rows = zip(predicted.masks[-1], scores, extra, strict=True)
         return [self._selected(reading, logits, scores, own, cut) for logits, scores, own in rows]
 
     def _extra_scores(self, reading: InstructReading, text: Tensor, placed: Tensor | None) -> Tensor:
@@ -631,6 +646,10 @@ class InstructSeg(LanguageSystem):
             if cells is not None:
                 scalars["cells"] = cell_loss(cells, targets, inner)
                 loss = loss + self.cell_weight * scalars["cells"]
+            if (presence := self._presence(hidden, packed)) is not None:
+                has_target = torch.tensor([bool(own.any()) for own in targets], dtype=torch.float32, device=keys.device)
+                scalars["presence"] = F.binary_cross_entropy_with_logits(presence, has_target)
+                loss = loss + self.presence_weight * scalars["presence"]
             if self.query_feat is not None and self.object_embed is not None:
                 found = self._objects(pixels)
                 own = self.set_loss(found.scores, found.masks, batch.objects)
@@ -753,7 +772,8 @@ class InstructSeg(LanguageSystem):
     def _start(self, checkpoint: str) -> None:
         tensors, system = checkpoints.read_tensors(checkpoint), checkpoints.read_card(checkpoint)["system"]
         if system == self.name:
-            self.load_learned(tensors, checkpoint)
+            added = {k: v for k, v in self.learned_state().items() if k.startswith("presence_head.")}
+            self.load_learned(added | tensors, checkpoint)
         elif system in ("text4seg", "text4segpp"):
             self._start_from_text4seg(tensors, checkpoint)
         else:

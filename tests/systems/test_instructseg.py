@@ -37,6 +37,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "published": {"layout": "published"},
     "image_after_prompt": {"layout": "image_after_prompt"},
     "cells": CELLS,
+    "presence": CELLS | {"presence_weight": 1.0},
 }
 IMAGE = Quadrants().load(0).image
 
@@ -353,6 +354,37 @@ def test_cells_are_trained_on_what_the_targets_cover() -> None:
     assert all(p.grad is not None and p.grad.any() for p in system.cell_head.parameters()) and "cells" in losses
     with pytest.raises(ValueError, match="expected layout 'image_after_prompt' and a cell_layer of 1 to 2"):
         tiny_instructseg(**CELLS | {"layout": "shared_image"})
+
+
+def test_presence_is_a_factor_of_every_score(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "i.safetensors", tiny_instructseg().learned_state(), {"system": "instructseg"})
+    start = str(tmp_path / "i.safetensors")  # which has no such head
+    plain, system = tiny_instructseg(start=start).eval(), tiny_instructseg(presence_weight=1.0, start=start).eval()
+    assert system.presence_head is not None
+    with torch.no_grad():
+        for parameter in system.presence_head.parameters():
+            parameter.zero_()
+        system.presence_head.layers[2].bias.fill_(1.0)
+    prompts, extra = asked(system)[:2], MaskSet(Quadrants().load(0).masks, torch.ones(4), "given")
+    pairs = zip(*(one.answer(one.read(IMAGE, extra), prompts, 0.0) for one in (plain, system)), strict=True)
+    for one, other in pairs:
+        assert one.pool_scores is not None and other.pool_scores is not None and len(one.pool_scores) > 4
+        expected = one.pool_scores * torch.tensor(1.0).sigmoid()
+        torch.testing.assert_close(other.pool_scores, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_presence_is_learned() -> None:
+    """One of five prompts has no target."""
+    system = tiny_instructseg(presence_weight=1.0)
+    batch = batch_of(system)
+    assert [bool(own.any()) for own in system._targets(batch)].count(False) == 1
+    optimiser = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], lr=4e-3)
+    for _ in range(100):
+        losses = system.loss(batch)
+        optimiser.zero_grad()
+        losses["presence"].backward()
+        optimiser.step()
+    assert float(losses["presence"].detach()) < 0.1
 
 
 def test_training_starts_from_text4seg(tmp_path: Path) -> None:
