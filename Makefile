@@ -7,7 +7,7 @@ REF ?=
 OUTPUT ?= outputs
 MODEL ?= ras
 WORKERS ?= 2
-# Groups of optional dependencies to add, with commas between: import, qlora, deepspeed.
+# Groups of optional dependencies to add, with commas between: import, onnx, qlora, deepspeed.
 EXTRAS ?=
 # LATEST=1 ignores constraints.txt: the newest versions that pyproject.toml allows.
 LATEST ?=
@@ -20,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n $(WORKERS)
 # Through the environment, so that no character of a prompt or a path means anything to the shell.
 export IMAGE PROMPT MODEL OUTPUT EXTRAS
 
-.PHONY: help predict test test-all test-lowest test-latest test-wheel setup upgrade lint types layers scenes clean
+.PHONY: help predict test test-all test-lowest test-latest test-wheel setup upgrade lint types layers scenes site clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,8 +29,9 @@ help:
 	@echo "make test-lowest  oldest versions that are allowed        make test-latest  newest versions that are allowed"
 	@echo "make test-wheel   the wheel in environments of its own    make upgrade      new constraints.txt, if tests pass"
 	@echo "make lint         ruff                                    make types        mypy"
-	@echo "make setup        only the environment; LATEST=1 without constraints, EXTRAS=import,qlora,deepspeed for more"
+	@echo "make setup        only the environment; LATEST=1 without constraints, EXTRAS=import,onnx,qlora,deepspeed for more"
 	@echo "make scenes       200 generated scenes into outputs/scenes"
+	@echo "make site         the manual as a site into outputs/site"
 
 predict: $(READY)
 	@$(PYTHON) tools/predict.py --image "$$IMAGE" --prompt "$$PROMPT" \
@@ -61,6 +62,9 @@ layers: $(READY)
 
 scenes: $(READY)
 	$(PYTHON) tools/make_scenes.py --output outputs/scenes --split val --count 200 --seed 0
+
+site: $(READY)
+	$(VENV)/bin/zensical build --strict
 
 setup: $(if $(LATEST)$(EXTRAS),,$(READY))
 ifneq ($(LATEST)$(EXTRAS),)

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from maskselect.backends.optional import missing_package
-from maskselect.cli import checking, downloading, importing, measuring, options, publishing, using
+from maskselect.cli import checking, downloading, exporting, importing, measuring, options, publishing, using
 from maskselect.cli.failures import report_left_out
 from maskselect.cli.output import patient_output
 from maskselect.structures.left_out import one_line
@@ -41,6 +41,7 @@ Use ({prog} VERB --help prints the options):
   download NAME                          public weights of photos-fast, photos-small or photos-base
   import NAME SRC DST                    convert published weights (ras, llm-seg, llava, co-detr)
   push CHECKPOINT hf://ORG/NAME          publish a checkpoint with a model card on the Hugging Face hub
+  export --onnx DIR                      write compact RAS and its SAM as ONNX files
   make_scenes --output DIR --split S     generate scenes with prompts and ground truth
 """
 
@@ -119,6 +120,7 @@ VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argpa
     "download": (downloading.download_parser, downloading.download),
     "doctor": (checking.doctor_parser, checking.doctor),
     "push": (publishing.push_parser, publishing.push),
+    "export": (exporting.export_parser, exporting.export),
     "make_scenes": (options.scenes_parser, using.scenes),
     "features": (checking.features_parser, checking.features),
     "merge": (checking.merge_parser, checking.merge),

@@ -165,7 +165,8 @@ class MaskGroup(ByValue):
         """The masks as COCO results.
 
         Args:
-            image_id, category_id: added to each record. `pycocotools.coco.COCO.loadRes` needs them.
+            image_id: added to each record; `pycocotools.coco.COCO.loadRes` needs it.
+            category_id: the same.
             polygons: polygons in place of run lengths, for programs that read no others. pycocotools draws them as
                 exactly the masks; holes are joined to the outline by cuts of no width.
 

@@ -1,5 +1,6 @@
 """The files of `examples/integrations` with the packages of the other programs, where these are installed."""
 
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -96,3 +97,19 @@ def test_label_studio_sends_predictions(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("sys.argv", ["x", "--project", "3", "--images", str(tmp_path), "--prompt", "mug"])
     module.main()
     assert [(one["task"], len(one["result"]), one["model_version"]) for one in sent] == [(7, 1, "ras"), (8, 1, "ras")]
+
+
+def test_fiftyone_takes_the_detections() -> None:
+    """Without its database, which only data sets need."""
+    fo = pytest.importorskip("fiftyone", reason="fiftyone is not installed; it brings a gigabyte of packages")
+    models = importlib.import_module("fiftyone.core.models")
+    module = example("fiftyone_model")
+    model = module.Prompts(["mug", "größte"], Model(Halves()))
+    assert isinstance(model, models.Model) and model.media_type == "image"
+    found = model.predict(np.full((20, 30, 3), 90, np.uint8))
+    assert isinstance(found, fo.Detections)
+    assert [one.label for one in found.detections] == ["mug", "größte"]
+    for one in found.detections:
+        assert one.bounding_box == [0, 0, 0.5, 1] and one.confidence == 1
+        drawn = one.to_segmentation(frame_size=(30, 20), target=255).mask
+        assert np.array_equal(drawn > 0, left(20, 30))
