@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from maskselect.data import refer
 from maskselect.data.maskgroups_2m import ImageRows
-from maskselect.data.refer import ReferFiles
 from maskselect.ops.atomic import write_text
 from maskselect.recipes.box_masks import ProposerBoxes
 from maskselect.recipes.engine import Built, Engine, Record, run
@@ -137,7 +137,7 @@ def evaluation_images(root: Path, sets: Sequence[str] = SETS) -> frozenset[int]:
     Raises:
         FileNotFoundError: a set is missing, so that its images cannot be left out.
     """
-    return frozenset(int(image) for name in sets for image in ReferFiles(name, root).evaluation_images())
+    return frozenset(int(image) for image in refer.evaluation_images(root, sets))
 
 
 def composition(counts: Mapping[str, int]) -> list[CompositionRow]:
