@@ -155,6 +155,7 @@ def _evaluate_one(
     protocol = options.protocol or protocol_of(name)
     settings = {"seed": options.seed, "with_gt": options.with_gt_candidates, "protocol": protocol}
     settings |= {"rules": RULES_VERSION}  # other rules score all samples again
+    settings |= {"added_score": "median"} if options.with_gt_candidates else {}
     key = {"model": model.facts().fingerprint, "data": [name, str(options.root), options.split]} | settings
     keeper, pictures, ids = CaseKeeper(), output.with_suffix(".cases.json"), set[str]()
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from maskselect.backends import checkpoints
 from maskselect.backends.building import build
-from maskselect.backends.config_tree import arguments_of
+from maskselect.backends.config_tree import arguments_of, changed
 from maskselect.backends.configs import read_configs
 from maskselect.backends.name_map import NameMap
 from maskselect.backends.weightless import weightless
@@ -50,6 +50,9 @@ ENCODERS = ("clip", "convnext", "siglip", "dinov2", "position")
 
 _SETTINGS = {"stage": 2, "scorer": "parallel", "pre_tokens": "different", "proposal_score": False, "image_tokens": True}
 """Arguments of `RAS` that the release has."""
+
+_PLAIN = {"second_pass": "causal"}
+"""Arguments of `RAS` for a release, unless the config states them."""
 
 TOKENIZER, HEAD = "reader.mask_tokenizer.", "scorer."
 """Where the system holds the parts that are not of its LLaVA."""
@@ -125,7 +128,9 @@ def import_ras(
     """
     refuse_filled(destination)
     config = read_configs(configs)
-    task = ras_task(config)
+    # Where the config is silent, the release reads as the paper's words say.
+    task = changed(ras_task(config), **(_PLAIN | arguments_of(ras_task(config)) | {"standardise": False}))
+    config = {**config, "model": {**config["model"], "task": task}}
     weights = HubWeights(source, WHAT, EXAMPLE)
     plan, parts, rows = _assign(source, weights.headers, tokenizer, tower, choices)
     channels = encoder_channels(task)
@@ -134,7 +139,9 @@ def import_ras(
         *parts.assumed,
         f"the projector reads features in the order {', '.join(order)}, not standardised",
         "GELU between the layers of projector and classifier",
-        "encoders' layers, mask resize, map of positions, prompt layout and second pass are those of the config",
+        "encoders' layers, mask resize, map of positions and prompt layout are those of the config",
+        "duplicates are removed as the config says",
+        f"the second pass is {arguments_of(task)['second_pass']}",
         f"the threshold is {THRESHOLD}",
     ]
     tell(rows, assumed)

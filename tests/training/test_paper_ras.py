@@ -165,6 +165,24 @@ def test_schedules_are_the_papers(stack: str) -> None:
     assert " ".join(task["lmm"]["init_args"]["system_prompt"].split()) == VICUNA_SYSTEM
 
 
+OURS = {
+    "standardise": True, "duplicates_iou": 0.5, "best_iou": 0.5, "positive_iou": 0.7, "mask_resize": "area",
+    "frequencies": 64, "lowest": 0.5, "highest": 16.0,
+}  # fmt: skip
+"""Choices that the paper does not state. The config states all of them, and its header the paper's words."""
+
+
+def test_the_config_states_our_choices_and_the_papers_second_pass() -> None:
+    config = read_configs(files_of("ras_13b"))
+    task = config["model"]["task"]["init_args"]
+    encoders = task["encoders"]["init_args"]
+    stated = task | config["data"]["init_args"] | encoders | encoders["encoders"][-1]["init_args"]
+    assert {name: stated[name] for name in OURS} == OURS and task["second_pass"] == "causal"
+    header = (PAPER / "ras_13b.yaml").read_text().partition("seed_everything")[0]
+    ours = header.partition("# Ours")[2]
+    assert [name for name in OURS if f"{name}:" not in ours] == [] and ours.count("Paper:") >= 5
+
+
 def test_sibling_sets_do_not_leak() -> None:
     data = read_configs(files_of("ras_13b res"))["data"]["init_args"]
     sources = [one["init_args"] for one in (*data["train"]["init_args"]["sources"], data["val"])]

@@ -5,7 +5,8 @@ COCO and LVIS use the same image ids, and Visual Genome lists the COCO ids of it
 
 These rules are ours, because the paper does not state them: the IoU of masks that are merged (0.7), the checks of a
 mask made from a box (its bounding box and the proposer's score), the definition of a clear position (wholly on one
-side), no prompt for categories with instances without a mask (LVIS' lists, COCO's crowds), and all templates.
+side), superlatives, no prompt for categories with instances without a mask (LVIS' lists, COCO's crowds), and all
+templates.
 """
 
 import json
