@@ -1,8 +1,8 @@
 """Parses and checks a language model's questions about an image.
 
 The checks are the rules of LLM-Seg (arXiv 2404.08767), section 4.2: the answer is one of the image's objects, the
-question neither names nor locates it, and an object answers at most two questions. English only. A false refusal costs little, so words with a second sense ("the
-right tool") are refused, too. Every refusal has a reason, and is counted.
+question neither names nor locates it, and an object answers at most two questions. English only. A false refusal costs
+little, so words with a second sense ("the right tool") are refused, too. Every refusal has a reason, and is counted.
 """
 
 import json
