@@ -243,7 +243,7 @@ def recall(options: argparse.Namespace) -> int:
     entries = {"dataset": options.dataset, "split": options.split, "proposer": proposer_key(proposer)}
     if options.proposals is not None:
         proposer = StoredProposer(proposer, options.proposals)
-    _refuse_replacing(options, entries, "the ceiling of this proposer on this data")
+    _refuse_replacing(options, entries, "the oracle of this proposer on this data")
     ceiling = measure_ceiling(proposer, noted(), total, left_out)
     overlap = candidates_overlaps(trained_on(proposer), options.dataset, options.split, options.seed, images)
     print_ceiling(ceiling, f"{options.proposer} on {options.dataset} {options.split}")
