@@ -20,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n $(WORKERS)
 # Through the environment, so that no character of a prompt or a path means anything to the shell.
 export IMAGE PROMPT MODEL OUTPUT EXTRAS
 
-.PHONY: help predict test test-all test-lowest test-latest test-wheel setup upgrade lint types layers scenes clean
+.PHONY: help predict test test-all test-lowest test-latest test-wheel setup upgrade lint types layers scenes numbers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make lint         ruff                                    make types        mypy"
 	@echo "make setup        only the environment; LATEST=1 without constraints, EXTRAS=import,qlora,deepspeed for more"
 	@echo "make scenes       200 generated scenes into outputs/scenes"
+	@echo "make numbers      the figures in README and docs/results, from docs/reports"
 
 predict: $(READY)
 	@$(PYTHON) tools/predict.py --image "$$IMAGE" --prompt "$$PROMPT" \
@@ -61,6 +62,9 @@ layers: $(READY)
 
 scenes: $(READY)
 	$(PYTHON) tools/make_scenes.py --output outputs/scenes --split val --count 200 --seed 0
+
+numbers: $(READY)
+	$(PYTHON) tools/_write_numbers.py
 
 setup: $(if $(LATEST)$(EXTRAS),,$(READY))
 ifneq ($(LATEST)$(EXTRAS),)
