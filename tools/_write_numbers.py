@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrites the figures in README.md and docs/results from the stored reports; tests/test_numbers.py fails if one differs.
+"""Rewrites figures in README.md and docs/results from the stored reports; tests/test_numbers.py fails if one differs.
 
 `docs/results/numbers.yaml` lists the passages of each page that hold figures, with a place instead of each figure:
 
