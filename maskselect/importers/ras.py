@@ -51,9 +51,6 @@ ENCODERS = ("clip", "convnext", "siglip", "dinov2", "position")
 _SETTINGS = {"stage": 2, "scorer": "parallel", "pre_tokens": "different", "proposal_score": False, "image_tokens": True}
 """Arguments of `RAS` that the release has."""
 
-_PLAIN = {"second_pass": "causal"}
-"""Arguments of `RAS` for a release, unless the config states them."""
-
 TOKENIZER, HEAD = "reader.mask_tokenizer.", "scorer."
 """Where the system holds the parts that are not of its LLaVA."""
 
@@ -128,8 +125,10 @@ def import_ras(
     """
     refuse_filled(destination)
     config = read_configs(configs)
+    task = ras_task(config)
     # Where the config is silent, the release reads as the paper's words say.
-    task = changed(ras_task(config), **(_PLAIN | arguments_of(ras_task(config)) | {"standardise": False}))
+    second_pass = arguments_of(task).get("second_pass", "causal")
+    task = changed(task, second_pass=second_pass, standardise=False)
     config = {**config, "model": {**config["model"], "task": task}}
     weights = HubWeights(source, WHAT, EXAMPLE)
     plan, parts, rows = _assign(source, weights.headers, tokenizer, tower, choices)
@@ -141,7 +140,7 @@ def import_ras(
         "GELU between the layers of projector and classifier",
         "encoders' layers, mask resize, map of positions and prompt layout are those of the config",
         "duplicates are removed as the config says",
-        f"the second pass is {arguments_of(task)['second_pass']}",
+        f"the second pass is {second_pass}",
         f"the threshold is {THRESHOLD}",
     ]
     tell(rows, assumed)
