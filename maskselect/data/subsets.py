@@ -52,6 +52,8 @@ def chosen_samples(
     for name, value in (("held_out_share", share), ("image_share", image_share)):
         if not 0 < value <= 1:
             raise ValueError(f"{name} is {value}; expected a number above 0, up to 1")
+    if part == "all" and image_share == 1:
+        return list(range(len(images)))
     kept = {image: picture_number(image) if numbered else image for image in dict.fromkeys(images)}
     if part != "all":
         apart = _lowest(kept, share, "held out")
