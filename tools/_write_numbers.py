@@ -42,13 +42,14 @@ def figure(place: str) -> str:
     """
     name, *keys = place.split(":")
     found: Any = _report(name)
-    for key in keys if len(keys) > 1 or keys[0] in found else ("metrics", "overall", *keys):
+    path = keys if len(keys) != 1 or keys[0] in found else ["metrics", "overall", *keys]
+    for key in path:
         try:
             found = found[int(key) if isinstance(found, list) else key]
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(f"{REPORTS / name}.json has no {':'.join(keys)}") from error
+            raise ValueError(f"{REPORTS / name}.json has no {':'.join(path)}") from error
     if isinstance(found, bool) or not isinstance(found, int | float):
-        raise ValueError(f"{REPORTS / name}.json has {found!r} for {':'.join(keys)}; expected a number")
+        raise ValueError(f"{REPORTS / name}.json has {found!r} for {':'.join(path)}; expected a number")
     return f"{found:,}" if isinstance(found, int) else str(Decimal(str(found)).quantize(Decimal("0.1"), ROUND_HALF_UP))
 
 
