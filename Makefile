@@ -20,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n $(WORKERS)
 # Through the environment, so that no character of a prompt or a path means anything to the shell.
 export IMAGE PROMPT MODEL OUTPUT EXTRAS
 
-.PHONY: help predict test test-all test-lowest test-latest test-wheel setup upgrade lint types layers scenes site clean
+.PHONY: help predict test test-all test-lowest test-latest test-wheel setup upgrade lint types layers scenes numbers site clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make setup        only the environment; LATEST=1 without constraints, EXTRAS=import,onnx,qlora,deepspeed for more"
 	@echo "make scenes       200 generated scenes into outputs/scenes"
 	@echo "make site         the manual as a site into outputs/site"
+	@echo "make numbers      the figures in README and docs/results, from docs/reports"
 
 predict: $(READY)
 	@$(PYTHON) tools/predict.py --image "$$IMAGE" --prompt "$$PROMPT" \
@@ -65,6 +66,9 @@ scenes: $(READY)
 
 site: $(READY)
 	$(VENV)/bin/zensical build --strict
+
+numbers: $(READY)
+	$(PYTHON) tools/_write_numbers.py
 
 setup: $(if $(LATEST)$(EXTRAS),,$(READY))
 ifneq ($(LATEST)$(EXTRAS),)

@@ -25,7 +25,7 @@ from maskselect.backends import checkpoints
 from maskselect.backends.devices import pick_device
 from maskselect.backends.forking import settle_in_fork
 from maskselect.backends.pickling import packed
-from maskselect.backends.training_data import card_data
+from maskselect.backends.training_data import card_data, threshold_data
 from maskselect.data.clips import ClipSource, WorkingClip, open_clip
 from maskselect.data.images import ImageSource, load_image
 from maskselect.lmm.lora import merge_adapters
@@ -66,7 +66,7 @@ class Model:
         name: its name in reports.
         prompter: turns boxes and points into reference masks; None refuses such references.
         fingerprint: digest of the weights and their card, "" if there are none; results are stored under it.
-        trained_on: the card's fields about training data, see `maskselect.backends.training_data.card_data`.
+        trained_on: the card's fields about the data of training and threshold, see `maskselect.backends.training_data`.
         refiner: refines the masks of every answer; None for none. With a refiner, a fingerprint depends on it, too.
         clip_threshold: that of clips, chosen on validation clips and stored in the card; None for that of pictures.
         parts: for a named model of public weights its parts, as `hf://org/name@commit`; answers and reports state them.
@@ -115,9 +115,18 @@ class Model:
     def facts(self) -> ModelFacts:
         """What reports state about this model."""
         proposers = trained_on(self.system.proposer) if isinstance(self.system, ProposingSystem) else ()
-        training = tuple(card_data(self.trained_on or {}))
-        names = self._refiner_name, self.parts, self.proposer_name
-        return ModelFacts(self.name, self.fingerprint, training, tuple(proposers), *names)
+        card = self.trained_on or {}
+        return ModelFacts(
+            self.name,
+            self.fingerprint,
+            tuple(card_data(card)),
+            tuple(proposers),
+            self._refiner_name,
+            self.parts,
+            self.proposer_name,
+            self.threshold,
+            () if self.threshold is None else tuple(threshold_data(card)),
+        )
 
     def select(
         self,
@@ -418,7 +427,8 @@ def load(name_or_path: str | Path, device: str = "auto", refiner: str | Path | R
     merge_adapters(cast(nn.Module, system))
     file = checkpoints.find_checkpoint(name_or_path)
     name = str(card.get("name", Path(name_or_path).stem))
-    learned: dict[str, Any] = {key: card[key] for key in ("trained_on", "data") if key in card}
+    fields = ("trained_on", "data", "threshold_from", "metrics")
+    learned: dict[str, Any] = {key: card[key] for key in fields if key in card}
     threshold, of_clips = float(card.get("threshold", 0.5)), card.get("clip_threshold")
     if isinstance(refiner, str | Path):
         refiner = load_refiner(refiner, str(place), system.proposer if isinstance(system, ProposingSystem) else None)

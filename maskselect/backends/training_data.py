@@ -6,6 +6,9 @@ from maskselect.backends.building import find_class
 from maskselect.backends.config_tree import Arguments, Node, arguments_of
 from maskselect.structures.provenance import TrainingData
 
+_CHOSEN_ON = ("dataset", "split", "seed", "root", "limit")
+"""Fields of `threshold_from` that describe the data."""
+
 
 @runtime_checkable
 class DeclaresTrainingData(Protocol):
@@ -37,3 +40,16 @@ def card_data(card: Arguments) -> list[TrainingData]:
     if "trained_on" in card:
         return [TrainingData(**one) for one in card["trained_on"]]
     return training_data(arguments_of(card.get("data")).get("train"))
+
+
+def threshold_data(card: Arguments) -> list[TrainingData]:
+    """The data on which the threshold of a card was chosen; empty if it was not chosen, or if this is unknown.
+
+    `calibrate` writes the field `threshold_from`. Training chooses the threshold on its validation source.
+    """
+    if "threshold_from" in card:
+        known = {name: card["threshold_from"][name] for name in _CHOSEN_ON if name in card["threshold_from"]}
+        return [TrainingData(**known)]
+    if not any(name.startswith("val/f1@") for name in card.get("metrics") or {}):
+        return []
+    return training_data(arguments_of(card.get("data")).get("val"))

@@ -155,6 +155,7 @@ def _evaluate_one(
     protocol = options.protocol or protocol_of(name)
     settings = {"seed": options.seed, "with_gt": options.with_gt_candidates, "protocol": protocol}
     settings |= {"rules": RULES_VERSION}  # other rules score all samples again
+    settings |= {"added_score": "median"} if options.with_gt_candidates else {}
     key = {"model": model.facts().fingerprint, "data": [name, str(options.root), options.split]} | settings
     keeper, pictures, ids = CaseKeeper(), output.with_suffix(".cases.json"), set[str]()
 
@@ -242,7 +243,7 @@ def recall(options: argparse.Namespace) -> int:
     entries = {"dataset": options.dataset, "split": options.split, "proposer": proposer_key(proposer)}
     if options.proposals is not None:
         proposer = StoredProposer(proposer, options.proposals)
-    _refuse_replacing(options, entries, "the ceiling of this proposer on this data")
+    _refuse_replacing(options, entries, "the oracle of this proposer on this data")
     ceiling = measure_ceiling(proposer, noted(), total, left_out)
     overlap = candidates_overlaps(trained_on(proposer), options.dataset, options.split, options.seed, images)
     print_ceiling(ceiling, f"{options.proposer} on {options.dataset} {options.split}")
@@ -260,9 +261,10 @@ def calibrate(options: argparse.Namespace) -> int:
     from maskselect.evaluation.videos import VIDEO_DATASETS, open_videos
     from maskselect.reports.files import write_json
     from maskselect.reports.table import print_thresholds
+    from maskselect.scenes.asking import GENERATED
     from maskselect.systems import named_models
 
-    data = {"dataset": options.dataset, "split": options.split}
+    data: dict[str, Any] = {"dataset": options.dataset, "split": options.split}
     data |= {} if options.refiner is None else {"refiner": options.refiner}
     entries = {"model": str(options.model), **data}
     _refuse_replacing(options, entries, "the thresholds of this model on this data")
@@ -282,9 +284,12 @@ def calibrate(options: argparse.Namespace) -> int:
     chosen = choose(reports, options.least_n_acc, "all" if of_clips else "F1")
     print_thresholds(reports, chosen)
     if options.write:
-        samples_used = {"samples": reports[chosen]["samples"]}
+        used = {"samples": reports[chosen]["samples"], "limit": options.limit}
+        used |= {"root": options.root and str(options.root)}
+        used |= {"seed": options.seed if options.dataset in GENERATED else None}
+        data |= {name: value for name, value in used.items() if value is not None}
         key = "clip_threshold" if of_clips else "threshold"
-        rule = {f"{key}_from": data | samples_used | {"least_n_acc": options.least_n_acc}}
+        rule = {f"{key}_from": data | {"least_n_acc": options.least_n_acc}}
         print(f"{key} {chosen} -> {change_card(options.model, {key: chosen} | rule)}")
     return report_left_out(left_out, "samples")
 

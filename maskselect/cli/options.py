@@ -133,8 +133,8 @@ def recall_parser(prog: str) -> argparse.ArgumentParser:
 
 def _add_samples(parser: argparse.ArgumentParser, split: str, several: bool = False, clips: bool = False) -> None:
     dataset_help = (
-        "scenes, scenes-reasoning or scenes-unknown (generated if --root is absent or empty), or a name that "
-        "`maskselect data list` prints"
+        "scenes, scenes-reasoning, scenes-unknown or scenes-twins (generated if --root is absent or empty), or a name "
+        "that `maskselect data list` prints"
     )
     if several or clips:
         dataset_help += "; scenes-clips has clips"

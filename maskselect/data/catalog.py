@@ -61,10 +61,11 @@ class CatalogEntry:
     samples: Mapping[str, int] = field(default_factory=dict)
     about: Mapping[str, int] = field(default_factory=dict)
 
-    def missing(self, name: str, root: Path, split: str) -> list[Need]:
+    def missing(self, name: str, root: Path, split: str, **settings: Any) -> list[Need]:
         """What is missing of a split of this data set, whose key is `name`.
 
-        The split is opened as for training, so every layout of its reader is accepted. Images are not read.
+        The split is opened as for training, so every layout of its reader is accepted. Images are not read. `settings`
+        are further arguments of the reader.
         """
         hub = "https://huggingface.co/datasets/"
         command = f"{self.page}{f' (pictures: {self.pictures})' if self.pictures else ''}"
@@ -75,7 +76,7 @@ class CatalogEntry:
         if not root.is_dir():
             return [Need("data", f"{name} in {root}", command, part=split)]
         try:
-            self.open(root, split)
+            self.open(root, split, **settings)
         except (FileNotFoundError, ValueError) as error:
             return [Need("data", f"{name}, {split}: {' '.join(str(error).split())}", command)]
         return []

@@ -15,6 +15,7 @@ from maskselect.backends.config_tree import Arguments
 from maskselect.data.catalog import find_entry
 from maskselect.data.images import image_size, load_image
 from maskselect.data.sizes import refuse_other_size
+from maskselect.data.subsets import HELD_OUT_SHARE, Part, chosen_samples
 from maskselect.structures.groups import Annotated, Query
 from maskselect.structures.needs import Need
 from maskselect.structures.provenance import TrainingData
@@ -26,9 +27,16 @@ class DatasetGroups:
     Args:
         dataset: name in `maskselect.data.catalog`.
         root, split: see its reader.
-        limit: number of first samples to use; None for all.
+        limit: number of first samples of these images to use; None for all.
         settings: further arguments of the reader.
         reasoning: all prompts are of the group `reasoning`, whatever their form, see `structures.groups.QuestionGroup`.
+        part: "training" leaves out the images of "held_out", which validation takes where every published split is a
+            test split; see `data.subsets`.
+        held_out_share: share of the images that is held out.
+        image_share: share of the images of the part to use.
+
+    Raises:
+        FileNotFoundError, ValueError: the reader does, or the part has no image.
     """
 
     def __init__(
@@ -39,12 +47,20 @@ class DatasetGroups:
         limit: int | None = None,
         settings: Mapping[str, Any] | None = None,
         reasoning: bool = False,
+        part: Part = "all",
+        held_out_share: float = HELD_OUT_SHARE,
+        image_share: float = 1.0,
     ) -> None:
         self.dataset, self.reasoning = dataset, reasoning
-        self.samples = find_entry(dataset).open(root, split, **(settings or {}))
+        entry = find_entry(dataset)
+        self.samples = entry.open(root, split, **(settings or {}))
         by_image: dict[str, list[int]] = {}
-        for number, image in enumerate(self.samples.image_ids()[:limit]):
-            by_image.setdefault(image, []).append(number)
+        images = self.samples.image_ids()
+        subset = chosen_samples(images, part, held_out_share, image_share, numbered=bool(entry.pictures))
+        for number in subset[:limit]:
+            by_image.setdefault(images[number], []).append(number)
+        if not by_image:
+            raise ValueError(f"{dataset} {split} in {root} has no image in the part {part!r}; expected one or more")
         self.images = list(by_image)
         self._numbers = list(by_image.values())
         self._versions: dict[int, str] = {}
@@ -53,14 +69,18 @@ class DatasetGroups:
     def needs(cls, arguments: Arguments) -> list[Need]:
         """The split. Raises ValueError for an unknown data set."""
         name, split = str(arguments["dataset"]), str(arguments.get("split", "train"))
-        return find_entry(name).missing(name, Path(arguments["root"]), split)
+        return find_entry(name).missing(name, Path(arguments["root"]), split, **(arguments.get("settings") or {}))
 
     @classmethod
     def training_data(cls, arguments: Arguments) -> list[TrainingData]:
-        """The split."""
-        kept = {name: arguments[name] for name in ("split", "limit") if arguments.get(name) is not None}
+        """The part of the split, without the pictures that its reader leaves out."""
+        names = ("split", "limit", "part", "image_share")
+        kept = {name: arguments[name] for name in names if arguments.get(name) is not None}
+        if kept.get("part", "all") != "all":
+            kept["held_out_share"] = arguments.get("held_out_share", HELD_OUT_SHARE)
         root = None if arguments.get("root") is None else str(arguments["root"])
-        return [TrainingData(str(arguments["dataset"]), root=root, **kept)]
+        without = tuple((arguments.get("settings") or {}).get("without", ()))
+        return [TrainingData(str(arguments["dataset"]), root=root, without=without, **kept)]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -116,11 +116,14 @@ class ReferDataset(ReferFiles, Reader[Sample]):
         name: one of `VARIANTS`.
         root: see the top of the file.
         split: train, val, test, testA, testB or testC.
+        without: data sets of the family, under the same root, whose validation and test images are left out. The
+            training images of RefCOCO, for example, hold some of RefCOCOg's test images.
     """
 
-    def __init__(self, name: str, root: str | Path, split: str) -> None:
+    def __init__(self, name: str, root: str | Path, split: str, without: Sequence[str] = ()) -> None:
         super().__init__(name, root)
         self.split = split
+        self._left_out = evaluation_images(root, without)
         folders = IMAGE_FOLDERS[self.variant.images]
         self.images = Images([base / f for base in (self.root, self.root.parent) for f in folders])
         self._rows = self._of_split()
@@ -191,6 +194,8 @@ class ReferDataset(ReferFiles, Reader[Sample]):
         for ref in self.refs.all("ref"):
             splits.add(split := str(ref.get("split")))
             sentences = ref.get("sentences")
+            if str(ref["image_id"]) in self._left_out:
+                continue
             if in_split(split, self.split) and isinstance(sentences, list) and sentences:
                 rows = by_image.setdefault(str(ref["image_id"]), [])
                 rows += [(ref["ref_id"], number) for number in range(len(sentences))]
@@ -211,6 +216,16 @@ class ReferDataset(ReferFiles, Reader[Sample]):
         if not ids and not self.variant.many:
             raise ValueError("it has no annotation; expected one")
         return tuple(places[one] for one in ids if one in places)
+
+
+def evaluation_images(root: str | Path, names: Sequence[str]) -> frozenset[str]:
+    """The ids of all images in the validation and test splits of data sets of the family.
+
+    Raises:
+        FileNotFoundError: a data set is missing, so that its images are not known.
+        ValueError: a name is unknown, or a file is damaged.
+    """
+    return frozenset(str(image) for name in names for image in ReferFiles(name, root).evaluation_images())
 
 
 def _sent_id(sentence: Record) -> Any:

@@ -1,12 +1,12 @@
 """Overlap of training and evaluation data, as cards, proposers and the catalog state it."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from maskselect.data.catalog import CATALOG, CatalogEntry
 from maskselect.data.refer import VARIANTS
+from maskselect.data.subsets import chosen_samples, picture_number
 from maskselect.scenes.asking import GENERATED
 from maskselect.structures.provenance import Provenance, TrainingData
 
@@ -45,6 +45,37 @@ def candidates_overlaps(
     return list(sentences)
 
 
+def threshold_overlaps(
+    chosen: Iterable[TrainingData], dataset: str, split: str, seed: int = 0, images: Iterable[str] = ()
+) -> list[str]:
+    """One sentence per overlap of an evaluated split with the data on which the selection threshold was chosen.
+
+    Pictures that several data sets share are compared only if the data is on this machine. For the arguments see
+    `find_overlaps`.
+    """
+    numbers, sentences = {picture_number(image) for image in images}, dict[str, None]()
+    for one in chosen:
+        generated = one.dataset in GENERATED and dataset in GENERATED
+        if generated and (one.split, one.seed) == (split, seed):
+            sentences[f"the threshold was chosen on the scenes of split {split}, seed {seed}"] = None
+        elif not generated and (one.dataset, one.split) == (dataset, split):
+            sentences[f"the threshold was chosen on this very split, {dataset} {split}"] = None
+        elif (entry := CATALOG.get(one.dataset)) and dataset in CATALOG and entry.pictures == CATALOG[dataset].pictures:
+            shared = len(numbers & (_training_images(entry, one) or set())) if entry.pictures else 0
+            if shared:
+                sentences[f"the threshold was chosen on {shared} of the {len(numbers)} evaluated pictures"] = None
+    return list(sentences)
+
+
+def threshold_origin(threshold: float | None, chosen: Iterable[TrainingData]) -> str | None:
+    """Where the selection threshold comes from, for reports; None without a threshold."""
+    seeds = [(one, "" if one.seed is None else f", seed {one.seed}") for one in chosen]
+    named = [f"{one.dataset} {one.split}{seed}{one.described_images}" for one, seed in seeds]
+    if threshold is None:
+        return None
+    return f"{threshold:g}, chosen on {' and '.join(named)}" if named else f"{threshold:g}, not chosen on data"
+
+
 def _overlap(one: TrainingData, dataset: str, split: str, seed: int, images: list[str], who: str) -> list[str]:
     if one.dataset in GENERATED:
         same = dataset in GENERATED and (one.split, one.seed) == (split, seed)
@@ -58,29 +89,26 @@ def _overlap(one: TrainingData, dataset: str, split: str, seed: int, images: lis
     if trained is None or evaluated is None or not trained.pictures or trained.pictures != evaluated.pictures:
         return []
     known = _training_images(trained, one)
+    if known is None and dataset in one.without and split != "train":
+        return []
     if known is None:
         return _overlap_of_splits((one.dataset, one.split), (dataset, split), trained.pictures, who)
-    numbers = {_number(image) for image in images}
+    numbers = {picture_number(image) for image in images}
     shared = len(numbers & known)
     return [f"{shared} of the {len(numbers)} evaluated pictures were in the training data of {who}"] if shared else []
 
 
 def _training_images(entry: CatalogEntry, data: TrainingData) -> set[str] | None:
     """The numbers of the training images; None if the training data is not on this machine."""
+    settings = {"without": data.without} if data.without else {}
     try:
-        names = entry.open(Path(data.root), data.split).image_ids() if data.root else None
+        names = entry.open(Path(data.root), data.split, **settings).image_ids() if data.root else None
     except (ValueError, OSError):
         return None
-    return None if names is None else {_number(image) for image in names[: data.limit]}
-
-
-def _number(image: str) -> str:
-    """The number in an image id, equal in all data sets: of COCO's 139, coco/139, COCO_train2014_000000000139.jpg.
-
-    An id that does not end in a number stays as it is.
-    """
-    match = re.search(r"(\d+)(\.\w+)?$", image)
-    return match[1].lstrip("0") if match else image
+    if names is None:
+        return None
+    subset = chosen_samples(names, data.part, data.held_out_share, data.image_share, numbered=bool(entry.pictures))
+    return {picture_number(names[number]) for number in subset[: data.limit]}
 
 
 # Data sets with pictures of COCO.

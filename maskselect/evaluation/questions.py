@@ -76,6 +76,7 @@ def _generated(name: str, split: str, limit: int | None, scenes: int | None, see
         prompts_per_scene=prompts.plain,
         reasoning_per_scene=prompts.reasoning,
         unknown_per_scene=prompts.unknown,
+        twins_per_scene=prompts.twins,
     )
     total = scenes * prompts.total
     samples = (sample for scene in drawn for sample in scene.samples())

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from maskselect.data.catalog import CATALOG
-from maskselect.evaluation.leakage import candidates_overlaps, find_overlaps
+from maskselect.evaluation.leakage import candidates_overlaps, find_overlaps, threshold_origin, threshold_overlaps
 from maskselect.evaluation.questions import open_samples
 from maskselect.evaluation.samples import Selector, build_report, score_samples
 from maskselect.structures.left_out import LeftOut
@@ -87,6 +87,8 @@ def full_report(
 ) -> dict[str, Any]:
     """The report of `build_report`, with the overlap of training and evaluation data and the samples left out.
 
+    The entry `threshold` says where the threshold comes from; null for a model without.
+
     Raises:
         ValueError: there is no sample; the message has the first reason if all were left out.
     """
@@ -96,5 +98,8 @@ def full_report(
     evaluated = dataset, split, seed, [row.image_id for row in rows]
     facts = model.facts()
     overlap = [*find_overlaps(facts.training, *evaluated), *candidates_overlaps(facts.proposers, *evaluated)]
+    overlap += threshold_overlaps(facts.threshold_data, *evaluated)
+    origin = threshold_origin(facts.threshold, facts.threshold_data)
     report = build_report(rows, dataset, split, model_name, with_gt, protocol, overlap)
-    return report | {"refiner": facts.refiner, **facts.stated_parts, "left_out": left_out.as_json()}
+    stated = {"refiner": facts.refiner, "threshold": origin, **facts.stated_parts}
+    return report | stated | {"left_out": left_out.as_json()}

@@ -36,6 +36,8 @@ _TARGET_COUNTS = {0: "0", 1: "1", 5: "2-5", 10: "6-10", math.inf: "11+"}
 _TARGET_SHARES = {0.01: "below 1 %", 0.05: "1 to 5 %", 0.2: "5 to 20 %", 1.0: "above 20 %"}
 """Upper limits of the targets' number and of their share of the image, and the names of the parts of a report."""
 
+_WITH_GT = ", with the ground-truth masks added, whose score is the median of the pool"
+
 CEILING = ("oracle_gIoU", "oracle_cIoU", *RECALL, *MATCHED_RECALL)
 
 Watcher = Callable[[Scored, Sample, MaskGroup, Tensor | None], None]
@@ -364,7 +366,7 @@ def _describe(with_gt: bool, protocol: str, images: int) -> dict[str, str]:
     return {
         "name": protocol,
         "path": "public predict path: Model.select_many, prompts of one image together",
-        "candidates": "the model's own proposer" + (", with the ground-truth masks added" if with_gt else ""),
+        "candidates": "the model's own proposer" + (_WITH_GT if with_gt else ""),
         **protocol_named(protocol).describe(),
         "F1": "our definition: one-to-one (Hungarian) on box IoU at 0.5, per-sample F1, then the mean; both empty = 1",
         "oracle": "for each target the candidate of highest IoU, united",

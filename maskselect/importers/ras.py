@@ -26,7 +26,7 @@ from torch import Tensor
 
 from maskselect.backends import checkpoints
 from maskselect.backends.building import build
-from maskselect.backends.config_tree import arguments_of
+from maskselect.backends.config_tree import arguments_of, changed
 from maskselect.backends.configs import read_configs
 from maskselect.backends.name_map import NameMap
 from maskselect.backends.weightless import weightless
@@ -126,6 +126,10 @@ def import_ras(
     refuse_filled(destination)
     config = read_configs(configs)
     task = ras_task(config)
+    # Where the config is silent, the release reads as the paper's words say.
+    second_pass = arguments_of(task).get("second_pass", "causal")
+    task = changed(task, second_pass=second_pass, standardise=False)
+    config = {**config, "model": {**config["model"], "task": task}}
     weights = HubWeights(source, WHAT, EXAMPLE)
     plan, parts, rows = _assign(source, weights.headers, tokenizer, tower, choices)
     channels = encoder_channels(task)
@@ -134,7 +138,9 @@ def import_ras(
         *parts.assumed,
         f"the projector reads features in the order {', '.join(order)}, not standardised",
         "GELU between the layers of projector and classifier",
-        "encoders' layers, mask resize, map of positions, prompt layout and second pass are those of the config",
+        "encoders' layers, mask resize, map of positions and prompt layout are those of the config",
+        "duplicates are removed as the config says",
+        f"the second pass is {second_pass}",
         f"the threshold is {THRESHOLD}",
     ]
     tell(rows, assumed)

@@ -15,6 +15,7 @@ _TITLES = {
     "scenes": "Generated scenes",
     "scenes-reasoning": "Generated scenes, reasoning prompts",
     "scenes-unknown": "Generated scenes, prompts with words that they never show",
+    "scenes-twins": "Generated scenes, prompts with references and their twins without",
 }
 _NEEDED = ("dataset", "split", "model", "samples", "images", "metrics")
 

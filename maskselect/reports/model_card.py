@@ -201,4 +201,4 @@ def _describe_data(one: TrainingData) -> str:
     numbers = [f", {name} {value}" for name, value in (("seed", one.seed), ("count", one.count)) if value is not None]
     limit = f", the first {one.limit} samples" if one.limit else ""
     share = f", {one.share:.0%} of draws" if one.share < 1 else ""
-    return f"{title}, split `{one.split}`{''.join(numbers)}{limit}{share}"
+    return f"{title}, split `{one.split}`{one.described_images}{''.join(numbers)}{limit}{share}"

@@ -43,6 +43,8 @@ def print_report(report: dict[str, Any]) -> None:
     image = f"{latency['seconds_per_image']:.2f} s an image with {prompts}"
     screen.print(f"{pool}{image}, {latency['seconds_per_prompt']:.2f} s a prompt")
     _print_texts(report)
+    if report.get("threshold"):
+        screen.print(f"threshold {report['threshold']}", markup=False)
     if left_out := report.get("left_out", {}).get("count"):
         screen.print(f"Beware: {left_out} samples were left out.")
     for sentence in report.get("overlap", []):

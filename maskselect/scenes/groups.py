@@ -1,6 +1,7 @@
 """Generated scenes as training groups: every visit draws new prompts."""
 
 import sys
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from maskselect.scenes.prompts import KIND_SHARES, draw_prompts
 from maskselect.scenes.reasoning import draw_reasoning
 from maskselect.scenes.render import render
 from maskselect.scenes.stream import drawing_hash, scene_of
+from maskselect.scenes.twins import draw_twins
 from maskselect.scenes.unknown import draw_unknown
 from maskselect.structures.groups import Annotated, Query
 from maskselect.structures.provenance import TrainingData
@@ -32,6 +34,9 @@ class SceneGroups:
         kind_shares: see `draw_prompts`.
         reasoning_share: expected share of reasoning prompts, see `draw_reasoning`.
         unknown_share: expected share of no-target prompts with an unknown word, see `draw_unknown`.
+        twin_share: expected share of prompts that refer to an object, see `draw_twins`.
+        twin_form: "visual" with `<mask-ref>`, or "verbal" with a description in its place (RAS, Table B). With the same
+            seeds both have the same prompts otherwise.
         dialogue_share: expected share of questions with answers among the texts; the others are captions.
         classes_share: expected share of prompts that list classes, for Text4Seg; see `draw_class_prompt`.
         texts_share: expected share of prompts that words answer, for Text4Seg: `texts` in quotation marks.
@@ -53,6 +58,8 @@ class SceneGroups:
         dialogue_share: float = 0.35,
         classes_share: float = 0.0,
         texts_share: float = 0.0,
+        twin_share: float = 0.0,
+        twin_form: Literal["visual", "verbal"] = "visual",
     ) -> None:
         for name, share in (
             ("reasoning_share", reasoning_share),
@@ -60,18 +67,20 @@ class SceneGroups:
             ("dialogue_share", dialogue_share),
             ("classes_share", classes_share),
             ("texts_share", texts_share),
+            ("twin_share", twin_share),
         ):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name} must be within 0 to 1, got {share}")
-        shares = (reasoning_share, unknown_share, classes_share, texts_share)
+        shares = (reasoning_share, unknown_share, classes_share, texts_share, twin_share)
         if sum(shares) > 1.0:
             raise ValueError(
-                "reasoning_share, unknown_share, classes_share and texts_share are above 1 together: "
+                "reasoning_share, unknown_share, classes_share, texts_share and twin_share are above 1 together: "
                 f"{', '.join(map(str, shares))}"
             )
         self.split = split
         self.reasoning_share, self.unknown_share = reasoning_share, unknown_share
         self.dialogue_share, self.classes_share, self.texts_share = dialogue_share, classes_share, texts_share
+        self.twin_share, self.twin_form = twin_share, twin_form
         self.reference_share, self.no_target_share = reference_share, no_target_share
         self.kind_shares = KIND_SHARES if kind_shares is None else kind_shares
         self.ids = list(scene_ids(split, seed, count))
@@ -115,6 +124,11 @@ class SceneGroups:
         number = int(rng.binomial(count, self.unknown_share)) if self.unknown_share else 0
         number = min(number, count - len(drawn))
         drawn += draw_unknown(facts, number, rng, self.split, self.reference_share) if number else []
+        number = int(rng.binomial(count, self.twin_share)) if self.twin_share else 0
+        twins = (
+            draw_twins(facts, min(number, count - len(drawn)), rng, self.split, self.no_target_share) if number else []
+        )
+        drawn += [getattr(pair, self.twin_form) for pair in twins]
         number = int(rng.binomial(count, self.classes_share)) if self.classes_share else 0
         listing = [draw_class_prompt(facts, rng) for _ in range(min(number, count - len(drawn)))]
         number = int(rng.binomial(count, self.texts_share)) if self.texts_share else 0

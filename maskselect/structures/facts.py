@@ -16,6 +16,8 @@ class ModelFacts:
         training: what its weights learned from; empty if this is not known.
         proposers: what the weights of its proposers learned from; empty if it has no candidates.
         refiner: name of the refiner of its answers; None if it has none.
+        threshold: the selection threshold; None if it uses none.
+        threshold_data: the data on which the threshold was chosen; empty if it was not chosen, or if this is not known.
         parts: for a named model of public weights its parts, as `hf://org/name@commit`.
         proposer: name of the proposer that replaces its own; None for its own.
     """
@@ -27,6 +29,8 @@ class ModelFacts:
     refiner: str | None = None
     parts: tuple[str, ...] = ()
     proposer: str | None = None
+    threshold: float | None = None
+    threshold_data: tuple[TrainingData, ...] = ()
 
     @property
     def stated_parts(self) -> dict[str, Any]:

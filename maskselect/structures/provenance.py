@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from maskselect.structures.protocols import Proposer
 
@@ -17,6 +17,8 @@ class TrainingData:
         seed, count: of generated scenes.
         root, limit: the folder of the data set, and the number of its first samples; None for all.
         share: share of the draws of training.
+        part, held_out_share, image_share: of the images, see `data.subsets`.
+        without: data sets whose validation and test images are left out.
     """
 
     dataset: str
@@ -26,6 +28,20 @@ class TrainingData:
     root: str | None = None
     limit: int | None = None
     share: float = 1.0
+    part: Literal["all", "training", "held_out"] = "all"
+    held_out_share: float | None = None
+    image_share: float = 1.0
+    without: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "without", tuple(self.without))  # JSON has lists
+
+    @property
+    def described_images(self) -> str:
+        """Which of the images, to be appended to the name of the split; "" for all."""
+        text = {"all": "", "training": ", without the held-out images", "held_out": ", held-out images"}[self.part]
+        text += f", without the evaluation images of {', '.join(self.without)}" if self.without else ""
+        return text + (f", {self.image_share:.0%} of the images" if self.image_share < 1 else "")
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,13 @@ class ProposingSystem(nn.Module):
         return self.proposer if isinstance(self.proposer, Prompter) else None
 
     def pool_of(self, image: np.ndarray, extra: MaskSet | None) -> MaskSet:
-        """The candidates of a picture (H, W, 3) uint8, then the extra ones, which may have any size."""
+        """The candidates of a picture (H, W, 3) uint8, then the extra ones, which may have any size.
+
+        A system may read the scores of candidates. Extra masks have none of the proposer's, so they get the median of
+        the proposals' scores, which tells them apart from no other candidate; without proposals they keep their own.
+        """
         pool = self.proposer.propose(image)
         if extra is not None and len(extra):
-            pool = pool.concat(MaskSet(resize_nearest(extra.masks, pool.image_size), extra.scores, extra.source))
+            scores = pool.scores.median().expand(len(extra)).clone() if len(pool) else extra.scores
+            pool = pool.concat(MaskSet(resize_nearest(extra.masks, pool.image_size), scores, extra.source))
         return pool

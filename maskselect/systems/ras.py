@@ -55,12 +55,16 @@ class RAS(CandidateSystem):
         scorer: "parallel" (the paper's system), "autoregressive" (its baseline, Table 7), or "decoder", beside a frozen
             language model (VGent, arXiv 2512.11099; see `systems/decoder_scorer.py`).
         decoder: settings of the scorer "decoder"; None for the defaults.
-        second_pass: visibility among candidates in the second pass; the paper does not state it.
+        second_pass: visibility among candidates in the second pass. The paper feeds the candidates again, without a
+            word about attention, which is "causal"; "mutual" is ours.
         pre_tokens: RAS, Table C.
+        standardise: see `MaskTokenizer`; our addition.
         proposal_score: append the proposer's score of a mask to its features (1 for a reference mask). This is our
             addition: half an object has nearly the mean feature of the object.
         image_tokens: whether the language model reads image tokens.
         positive_weight: weight of positive candidates in the loss of the scorer "parallel".
+        duplicates_iou: of two chosen candidates with a higher IoU only the better one is in the group; our addition.
+            None keeps both, as in the paper.
         start: checkpoint of an earlier stage to start from, see `load_learned`.
         language_start: checkpoint of RAS with other encoders, of which the language model and the scorer are taken.
 
@@ -75,8 +79,6 @@ class RAS(CandidateSystem):
         "candidate masks become tokens, a language model reads all of them together with the prompt, and a head scores "
         "each from its hidden state"
     )
-    duplicates_iou: float | None = 0.5
-    """Of two chosen candidates with a higher IoU only the better one is in the group."""
 
     def __init__(
         self,
@@ -89,17 +91,20 @@ class RAS(CandidateSystem):
         decoder: DecoderSettings | None = None,
         second_pass: SecondPass = "mutual",
         pre_tokens: PreTokens = "different",
+        standardise: bool = True,
         proposal_score: bool = True,
         image_tokens: bool = True,
         positive_weight: float = 5.0,
+        duplicates_iou: float | None = 0.5,
         start: str | None = None,
         language_start: str | None = None,
     ) -> None:
         if start is not None and language_start is not None:
             raise ValueError(f"start {start} and language_start {language_start} exclude each other")
         channels = encoders.channels + int(proposal_score)
-        super().__init__(proposer, encoders, Reader(lmm, MaskTokenizer(channels, lmm.width, pre_tokens)))
-        self.channels = channels
+        tokenizer = MaskTokenizer(channels, lmm.width, pre_tokens, standardise)
+        super().__init__(proposer, encoders, Reader(lmm, tokenizer))
+        self.channels, self.duplicates_iou = channels, duplicates_iou
         self.stage, self.captions = stage, stage == 1
         self.image_tokens = image_tokens
         self.proposal_score = proposal_score

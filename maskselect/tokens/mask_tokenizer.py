@@ -19,10 +19,15 @@ class MaskTokenizer(nn.Module):
         channels: C of the pooled features.
         width: D of the language model.
         pre_tokens: the kinds of pre-tokens.
+        standardise: standardise each channel. This is our addition; False projects features as they are, as in the
+            paper.
     """
 
-    def __init__(self, channels: int, width: int, pre_tokens: PreTokens = "different") -> None:
+    def __init__(
+        self, channels: int, width: int, pre_tokens: PreTokens = "different", standardise: bool = True
+    ) -> None:
         super().__init__()
+        self.standardise = standardise
         self.mean: Tensor
         self.scale: Tensor
         self.fitted: Tensor
@@ -39,16 +44,16 @@ class MaskTokenizer(nn.Module):
         return cast(Tensor, self.projector(self.standardised(features)))
 
     def standardised(self, features: Tensor) -> Tensor:
-        """Standardised features, (..., C)."""
-        return (features - self.mean) * self.scale
+        """Standardised features, (..., C); the same features without `standardise`."""
+        return (features - self.mean) * self.scale if self.standardise else features
 
     @torch.no_grad()
     def fit_statistics(self, features: Tensor) -> None:
         """Compute mean and deviation of `features`, (M, C), over all processes. Later calls have no effect.
 
-        A channel that hardly varies is centred but not scaled.
+        A channel that hardly varies is centred but not scaled. Without `standardise` there is nothing to compute.
         """
-        if bool(self.fitted):
+        if bool(self.fitted) or not self.standardise:
             return
         values = features.double()
         count, total, squares = _over_processes(

@@ -7,8 +7,8 @@ The prefix runs once per image and is kept as a key-value cache. Several prompts
 prefix itself in the same row). A block mask hides them from each other, so a row gives the same result as separate
 sequences.
 
-The paper does not state the attention among candidates of the second pass:
-    causal       each candidate attends to those before it
+The paper feeds the candidates a second time and does not mention the attention among them:
+    causal       each candidate attends to those before it, the plain reading of the paper
     independent  each candidate attends only to itself, all at one position
     mutual       each candidate attends to all, all at one position
 

@@ -50,11 +50,11 @@ REFS: list[dict[str, Any]] = [
 ]
 
 
-def _root(folder: Path, name: str = "refcoco", refs: Any = None, instances: Any = None, protocol: int = 2) -> Path:
+def write_root(folder: Path, name: str = "refcoco", refs: Any = None, instances: Any = None, protocol: int = 2) -> Path:
     variant = VARIANTS[name]
     home, images = folder / variant.folder, folder / "images" / "train2014"
     home.mkdir(parents=True)
-    images.mkdir(parents=True)
+    images.mkdir(parents=True, exist_ok=True)
     for number in (1, 2):
         Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(images / f"COCO_train2014_{number:012}.jpg")
     (home / "instances.json").write_text(json.dumps(instances or _instances()))
@@ -69,7 +69,7 @@ def _root(folder: Path, name: str = "refcoco", refs: Any = None, instances: Any 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_one_sample_a_sentence_those_of_an_image_together(tmp_path: Path, protocol: int) -> None:
-    data = ReferDataset("refcoco", _root(tmp_path, protocol=protocol), "val")
+    data = ReferDataset("refcoco", write_root(tmp_path, protocol=protocol), "val")
     samples = list(data)
     assert [s.prompt.text for s in samples] == ["a", "b", "d", "c"]
     assert [s.image_id for s in samples] == data.image_ids() == ["1", "1", "1", "2"]
@@ -100,7 +100,7 @@ def test_many_and_no_targets(tmp_path: Path) -> None:
         {"ref_id": 2, "image_id": 1, "ann_id": [-1], "split": "val", "sentences": _sentences("none")},
         {"ref_id": 3, "image_id": 1, "ann_id": [13, 11], "split": "val", "sentences": _sentences("with a crowd")},
     ]
-    data = ReferDataset("grefcoco", _root(tmp_path, "grefcoco", refs), "val")
+    data = ReferDataset("grefcoco", write_root(tmp_path, "grefcoco", refs), "val")
     assert [s.targets for s in data] == [(0, 1), (), (0,)]
     assert not data[1].target_mask.any() and data[1].gt_pool.shape == (2, 8, 10)
 
@@ -116,7 +116,7 @@ def test_many_and_no_targets(tmp_path: Path) -> None:
     ],
 )
 def test_references_that_contradict_themselves(tmp_path: Path, change: dict[str, Any], told: str) -> None:
-    data = ReferDataset("refcoco", _root(tmp_path, refs=[{**REFS[0], **change}]), "val")
+    data = ReferDataset("refcoco", write_root(tmp_path, refs=[{**REFS[0], **change}]), "val")
     with pytest.raises(ValueError, match=told):
         data[0]
 
@@ -136,7 +136,7 @@ def test_references_that_contradict_themselves(tmp_path: Path, change: dict[str,
 def test_outlines_that_cannot_be_read(tmp_path: Path, annotation: Any, told: str) -> None:
     instances = _instances()
     instances["annotations"][1]["segmentation"] = annotation
-    data = ReferDataset("refcoco", _root(tmp_path, instances=instances), "val")
+    data = ReferDataset("refcoco", write_root(tmp_path, instances=instances), "val")
     with pytest.raises(ValueError, match=told):
         data[0]
 
@@ -145,7 +145,7 @@ def test_outlines_that_cannot_be_read(tmp_path: Path, annotation: Any, told: str
 def test_absurd_sizes(tmp_path: Path, size: tuple[Any, Any]) -> None:
     instances = _instances()
     instances["images"][0]["height"], instances["images"][0]["width"] = size
-    data = ReferDataset("refcoco", _root(tmp_path, instances=instances), "val")
+    data = ReferDataset("refcoco", write_root(tmp_path, instances=instances), "val")
     with pytest.raises(ValueError, match="height and width"):
         data[0]
 
@@ -155,7 +155,7 @@ def test_layout_and_files(tmp_path: Path) -> None:
         ReferDataset("refcoco", tmp_path, "val")
     with pytest.raises(ValueError, match="unknown data set 'x'"):
         ReferDataset("x", tmp_path, "val")
-    _root(tmp_path)
+    write_root(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no reference in split 'train'; it has testAB, val"):
         ReferDataset("refcoco", tmp_path, "train")
     (tmp_path / "images/train2014/COCO_train2014_000000000001.jpg").unlink()
@@ -166,7 +166,7 @@ def test_layout_and_files(tmp_path: Path) -> None:
 def test_an_image_name_that_leads_out(tmp_path: Path) -> None:
     instances = _instances()
     instances["images"][0]["file_name"] = "../../../etc/passwd"
-    data = ReferDataset("refcoco", _root(tmp_path, instances=instances), "val")
+    data = ReferDataset("refcoco", write_root(tmp_path, instances=instances), "val")
     with pytest.raises(ValueError, match="leads out of its folder"):
         data[0]
 

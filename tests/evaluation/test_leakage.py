@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from maskselect.backends.training_data import training_data
-from maskselect.evaluation.leakage import candidates_overlaps, find_overlaps
-from maskselect.structures.provenance import Provenance
+from maskselect.backends.training_data import threshold_data, training_data
+from maskselect.evaluation.leakage import candidates_overlaps, find_overlaps, threshold_origin, threshold_overlaps
+from maskselect.structures.provenance import Provenance, TrainingData
 from tests.data import test_coco
 
 SCENES = {"class_path": "maskselect.scenes.groups.SceneGroups", "init_args": {"split": "train", "seed": 0, "count": 5}}
@@ -116,3 +116,62 @@ def test_what_a_source_leaves_out_is_its_default() -> None:
 def test_the_very_split() -> None:
     (told,) = candidates_overlaps([Provenance.of_dataset("the weights", "lvis", "train")], "lvis", "train")
     assert told == "the candidates' proposer (the weights) was trained on this very split, lvis train"
+
+
+def test_pictures_that_were_held_out_are_not_counted(tmp_path: Path) -> None:
+    root = test_coco.coco_root(tmp_path)
+    source = _trained("coco", "val2017")
+    source["init_args"] |= {"root": str(root), "part": "held_out"}
+    (apart,) = {image for image in ("3", "7") if find_overlaps(training_data(source), "refcoco", "val", images=[image])}
+    source["init_args"]["part"] = "training"
+    assert find_overlaps(training_data(source), "refcoco", "val", images=[apart]) == []
+
+
+def test_a_sibling_set_that_was_left_out_is_no_leak() -> None:
+    source = _trained("refcoco", "train")
+    assert find_overlaps(training_data(source), "refcocog", "test")
+    source["init_args"]["settings"] = {"without": ["refcocog"]}
+    assert find_overlaps(training_data(source), "refcocog", "test") == []
+    assert find_overlaps(training_data(source), "refcoco+", "val")
+
+
+# --- the threshold ----------------------------------------------------------------------------------------------------
+
+GROUPS = "maskselect.training.data.GroupsData"
+
+
+def _card(val: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"data": {"class_path": GROUPS, "init_args": {"val": val}}, "metrics": {"val/f1@0.5": 0.7}} | fields
+
+
+def test_training_chooses_the_threshold_on_its_validation_source() -> None:
+    source = {"class_path": "maskselect.data.groups.DatasetGroups"}
+    source |= {"init_args": {"dataset": "grefcoco", "split": "train", "part": "held_out"}}
+    data = threshold_data(_card(source))
+    assert threshold_origin(0.4, data) == "0.4, chosen on grefcoco train, held-out images"
+    assert threshold_overlaps(data, "grefcoco", "val", images=["1"]) == []
+    assert threshold_overlaps(data, "grefcoco", "train") == [
+        "the threshold was chosen on this very split, grefcoco train"
+    ]
+    assert threshold_data(_card(source, metrics={})) == []  # an imported checkpoint, or one of a system without
+    assert threshold_origin(0.5, []) == "0.5, not chosen on data" and threshold_origin(None, data) is None
+
+
+def test_calibrate_says_where_its_threshold_comes_from() -> None:
+    rule = {"dataset": "scenes", "split": "test", "samples": 1200, "least_n_acc": 88.0}
+    card = _card(_trained("refcoco", "val"), threshold_from=rule | {"seed": 5})
+    assert threshold_origin(0.88, threshold_data(card)) == "0.88, chosen on scenes test, seed 5"
+    (sentence,) = threshold_overlaps(threshold_data(card), "scenes-unknown", "test", 5)
+    assert sentence == "the threshold was chosen on the scenes of split test, seed 5"
+    assert threshold_overlaps(threshold_data(card), "scenes", "test", 6) == []
+    old = {"threshold_from": rule}  # cards of older versions do not name the seed
+    assert threshold_origin(0.88, threshold_data(old)) == "0.88, chosen on scenes test"
+
+
+def test_pictures_on_which_the_threshold_was_chosen_are_counted(tmp_path: Path) -> None:
+    data = TrainingData("coco", "val2017", root=str(test_coco.coco_root(tmp_path)))
+    assert threshold_overlaps([data], "refcoco", "val", images=["7", "0003", "99"]) == [
+        "the threshold was chosen on 2 of the 3 evaluated pictures"
+    ]
+    gone = TrainingData("coco", "val2017", root=str(tmp_path / "gone"))
+    assert threshold_overlaps([gone], "refcoco", "val", images=["7"]) == []

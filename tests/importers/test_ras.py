@@ -159,8 +159,7 @@ class Reference(Original):
         before = sum(map(len, seen))
         every = torch.cat([*seen, self.mask_tokens(features)])
         visible = torch.ones(len(every), len(every), dtype=torch.bool).tril()
-        visible[before:] = True
-        hidden = self.hidden(every, visible, [*range(before), *[before] * len(features)])
+        hidden = self.hidden(every, visible, [*range(len(every))])
         return self.mlp(f"{CLASSIFIER}.0", f"{CLASSIFIER}.2", hidden[before:])[:, 0].sigmoid()
 
 
@@ -216,6 +215,8 @@ def test_the_card_finds_the_llava_beside_it_and_says_what_was_assumed(made: Made
         "system_prompt": VICUNA_SYSTEM,
         "dtype": "float32",
     }
+    assert (arguments["second_pass"], arguments["standardise"]) == ("causal", False)  # the config states neither
+    assert "the second pass is causal" in card["imported"]["assumed"]
     assert card["system"] == "ras" and "start" not in arguments and card["data"] == task_config()["data"]
     assert card["source"] == str(made.folder) and card["threshold"] == 0.5
     assert any("in the order clip, position" in sentence for sentence in card["imported"]["assumed"])

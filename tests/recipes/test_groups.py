@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from maskselect.ops import rle
 from maskselect.recipes.maskgroups_2m.groups import (
     GroupPrompt,
+    any_beside_reference,
+    any_by_position,
     beside_reference,
     by_position,
     by_relation,
@@ -64,6 +66,26 @@ def test_each_group_is_asked_by_its_word_and_by_one_of_it() -> None:
     assert seen == {True, False}
 
 
+def test_an_attribute_that_is_not_named_is_the_only_one_that_the_reference_shares() -> None:
+    seen = set()
+    for seed in range(60):
+        for groups in ({"red": [0, 1, 2]}, {"red": [0, 1, 2], "shiny": [1, 2, 3]}):
+            for prompt in by_word(groups, "attribute", rng(seed))[1::2]:
+                named = any(word in prompt.text for word in groups)
+                (reference,) = prompt.references
+                shared = sum(reference in places for places in groups.values())
+                assert named or (shared == 1 and "attribute" in prompt.text)
+                seen.add((named, shared, reference in prompt.targets))
+    assert seen == {
+        (True, 1, True),
+        (True, 1, False),
+        (True, 2, True),
+        (True, 2, False),
+        (False, 1, True),
+        (False, 1, False),
+    }
+
+
 BOXES = np.array([(0, 0, 8, 8), (30, 10, 38, 18), (10, 0, 18, 8), (15, 0, 30, 8)])
 
 
@@ -110,6 +132,26 @@ def test_sides_of_a_reference() -> None:
         assert prompt.references[0] not in prompt.targets and prompt.text.count(MASK_REF) == 1
 
 
+def test_positions_of_objects_of_any_category() -> None:
+    """Two thirds of object 3 are right of the middle: not clearly right, and clearly not left."""
+    found = any_by_position(BOXES, SIZE, 99, rng())
+    assert {prompt.targets for prompt in found} == {(0, 2), (0, 2, 3), (1,)} and len(found) == 3
+    assert all(prompt.kind == "absolute position" and prompt.references == () for prompt in found)
+    texts = {prompt.targets: prompt.text for prompt in found}
+    assert "left" in texts[0, 2] and not any("right" in text for text in texts.values())
+    assert any_by_position(BOXES[:1], SIZE, 99, rng()) == []  # all objects are there
+    assert len(any_by_position(BOXES, SIZE, 1, rng())) == 1
+
+
+def test_all_objects_on_one_side_of_a_reference() -> None:
+    found = any_beside_reference(BOXES, 99, rng())
+    asked = {(prompt.references[0], prompt.targets): prompt.text for prompt in found}
+    assert "left" in asked[2, (0,)] and not [1 for reference, targets in asked if (reference, targets) == (3, (0,))]
+    assert (0, (1, 2, 3)) not in asked  # all others are right of it, so the prompt would ask for everything
+    assert any(word in asked[0, (1,)] for word in ("below", "down"))
+    assert all(prompt.kind == "relative position" and prompt.text.count(MASK_REF) == 1 for prompt in found)
+
+
 def test_relationships_that_share_an_end() -> None:
     relations = [
         (0, "wears", 1),
@@ -149,7 +191,11 @@ def test_what_is_said_of_sides_is_true(boxes: list[tuple[int, int, int, int]], s
         "higher": lambda a, b: a[3] <= b[1],
         "down": lambda a, b: a[1] >= b[3],
     }
-    for prompt in beside_reference({"x": places}, corners, 99, rng(seed)):
+    named, any_kind = (
+        beside_reference({"x": places}, corners, 99, rng(seed)),
+        any_beside_reference(corners, 99, rng(seed)),
+    )
+    for prompt in (*named, *any_kind):
         holds = next(check for word, check in true.items() if word in prompt.text)
         reference = corners[prompt.references[0]]
         for place in places:

@@ -33,7 +33,7 @@ from maskselect.recipes.llm_seg40k.build import Settings
 from maskselect.recipes.llm_seg40k.captioners import RasCaptioner
 from maskselect.recipes.llm_seg40k.images import Group, choose
 from maskselect.recipes.llm_seg40k.language_models import ChatEndpoint
-from maskselect.recipes.llm_seg40k.worker import QuestionMaker
+from maskselect.recipes.llm_seg40k.worker import EXAMPLE, QuestionMaker
 from maskselect.structures.masks import MaskSet
 from tests.recipes.endpoint import Reply, Request, Script, serving
 from tests.recipes.llm_seg40k_world import (
@@ -113,6 +113,8 @@ def test_the_model_is_asked_with_caption_and_list(world: World) -> None:
     asked = {tuple(request.things) for request in endpoint.requests}
     assert ("cup", "mouse") in asked and ("cup", "remote control", "towel") in asked
     assert all("Description: A wall of " in request.prompt for request in endpoint.requests)
+    for request in endpoint.requests:
+        assert EXAMPLE in request.prompt and "at most 2 of the questions" in request.prompt
     assert len({request.body["seed"] for request in endpoint.requests}) == len(endpoint.requests) == 8
 
 

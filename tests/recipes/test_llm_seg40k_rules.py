@@ -14,6 +14,7 @@ from maskselect.recipes.llm_seg40k.answers import (
     NAMED,
     NO_QUESTION,
     NOT_LISTED,
+    REPEATED,
     SURPLUS,
     UNREADABLE,
     Rules,
@@ -26,6 +27,7 @@ from maskselect.recipes.llm_seg40k.answers import (
 )
 from maskselect.recipes.llm_seg40k.build import Settings
 from maskselect.recipes.llm_seg40k.images import Group, choose
+from maskselect.recipes.llm_seg40k.worker import EXAMPLE, EXAMPLE_REPLY, EXAMPLE_THINGS
 
 GOOD = "Which of these would somebody use to drink hot tea?"
 CUP, SAUCER = Thing("cup", ("mug",)), Thing("saucer")
@@ -94,6 +96,24 @@ def test_what_passes() -> None:
     kept, refused = check(entries, [CUP, SAUCER], Rules(most=2))
     assert kept == [(GOOD, "cup"), ("What keeps the table clean under a dripping cup?", "saucer")]
     assert refused == {DUPLICATE: 1, SURPLUS: 1}
+
+
+def test_an_object_answers_at_most_two_questions() -> None:
+    """Rule 7 of LLM-Seg's prompt (arXiv 2404.08767, section 4.2)."""
+    entries = [{"question": GOOD.replace("hot tea", drink), "answer": "cup"} for drink in ("tea", "milk", "water")]
+    entries.append({"question": GOOD.replace("drink", "serve"), "answer": "saucer"})
+    kept, refused = check(entries, [CUP, SAUCER], Rules())
+    assert [answer for _, answer in kept] == ["cup", "cup", "saucer"] and refused == {REPEATED: 1}
+    assert len(check(entries, [CUP, SAUCER], Rules(most_an_answer=3))[0]) == 4
+    with pytest.raises(ValueError, match="most_an_answer and min_words must be at least 1"):
+        Rules(most_an_answer=0)
+
+
+def test_the_example_of_the_request_keeps_the_rules() -> None:
+    entries = read_reply(EXAMPLE_REPLY)
+    kept, refused = check(entries or [], [Thing(name) for name in EXAMPLE_THINGS], Rules())
+    assert len(kept) == 4 and not refused and EXAMPLE_REPLY in EXAMPLE
+    assert max(Counter(answer for _, answer in kept).values()) == 2  # it shows the rule about answers, too
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from maskselect.data.catalog import find_entry
 from maskselect.data.groups import DatasetGroups
 from maskselect.data.maskgroups_2m import MaskGroups2MDataset
 from maskselect.recipes.maskgroups_2m.build import COMPOSITION, Roots, build_maskgroups_2m, evaluation_images
+from maskselect.recipes.maskgroups_2m.sentences import asked
 from maskselect.recipes.maskgroups_2m.sources import Rules
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.sample import MASK_REF, Sample
@@ -175,7 +176,8 @@ def build(roots: Roots, output: Path, **more: Any) -> tuple[dict[tuple[str, str,
 def test_composition_and_counts(roots: Roots, tmp_path: Path) -> None:
     made, counts, samples = build(roots, tmp_path / "out")
     # Mugs by LVIS, cups by COCO. Images 1 and 3 of Visual Genome: two hats (the third is too faint), two red things, a
-    # hat beside the man and one beside the coat, and the man who wears two things.
+    # hat beside the man and one beside the coat, two sides on which all objects are asked for, the man who wears two
+    # things.
     assert made == {
         ("coco", "category", False): 2,
         ("coco", "category", True): 2,
@@ -184,7 +186,7 @@ def test_composition_and_counts(roots: Roots, tmp_path: Path) -> None:
         ("vg", "absolute position", False): 4,
         ("vg", "category", True): 2,
         ("vg", "attribute", True): 2,
-        ("vg", "relative position", True): 4,
+        ("vg", "relative position", True): 8,
         ("vg", "interaction", True): 2,
         ("refer", "free", False): 4,
     }
@@ -211,12 +213,23 @@ def test_coco_and_lvis_are_one(roots: Roots, tmp_path: Path) -> None:
 
 def test_sentences(roots: Roots, tmp_path: Path) -> None:
     _, _, samples = build(Roots(roots.refer), tmp_path / "out")
-    assert [(s.image_id, s.prompt.text, s.targets, s.kind) for s in samples] == [
-        (f"coco/{FAIR}", "left cup", (0,), "free"),
-        (f"coco/{FAIR}", "the cup that stands left", (0,), "free"),
-        (f"coco/{FAIR}", "both cups", (0, 1), "free"),
-        (f"coco/{FAIR}", "a giraffe", (), "free"),
+    written = ["left cup", "the cup that stands left", "both cups", "a giraffe"]
+    select = ["Select the left cup", "Select the cup that stands left", "Select the both cups", "Select the giraffe"]
+    assert [(s.image_id, s.targets, s.kind) for s in samples] == [
+        (f"coco/{FAIR}", targets, "free") for targets in ((0,), (0,), (0, 1), ())
     ]
+    texts = [[s.prompt.text for s in samples]]
+    texts += [[asked(text, np.random.default_rng(seed)) for text in written] for seed in range(9)]
+    for found in texts:
+        assert all(text in pair for text, pair in zip(found, zip(written, select, strict=True), strict=True))
+    assert {text for found in texts for text in found} == {*written, *select}
+
+
+def test_superlatives_are_ours_and_can_be_left_out(roots: Roots, tmp_path: Path) -> None:
+    words = ("most ", "closest to")
+    for number, on in enumerate((True, False)):
+        _, _, samples = build(roots, tmp_path / str(number), rules=Rules(superlatives=on, absolute=99))
+        assert any(word in s.prompt.text for s in samples for word in words) == on
 
 
 def test_images_of_validation_and_test_are_nowhere(roots: Roots, tmp_path: Path) -> None:
@@ -272,7 +285,7 @@ def test_training_reads_it(roots: Roots, tmp_path: Path) -> None:
     assert [groups.image_id(k) for k in range(len(groups))] == [f"maskgroups-2m/coco/{FAIR}", "maskgroups-2m/vg/1"]
     loaded = groups.load(1)
     asked = groups.queries(1, loaded.extra, 99, np.random.default_rng(0))
-    assert loaded.image.shape == (*SIZE, 3) and len(asked) == 9
+    assert loaded.image.shape == (*SIZE, 3) and len(asked) == 11
     for query in asked:
         assert query.text.count(MASK_REF) == len(query.references)
         assert all(bool(loaded.masks[place].any()) for place in query.references + query.targets)

@@ -31,8 +31,8 @@ FILES = [
 ]
 STACKS = [
     "ras_13b", "ras_13b stage1", "ras_13b ores", "ras_13b res", "ras_13b gres", "ras_13b lora", "ras_13b zero3",
-    "ras_13b gres qlora codetr", "ras_13b lora zero2", "ras_7b", "ras_7b zero2", "ras_7b qlora stage1",
-    "ras_7b qlora ores",
+    "ras_13b gres qlora codetr", "ras_13b half_million", "ras_13b lora zero2", "ras_7b", "ras_7b zero2",
+    "ras_7b qlora stage1", "ras_7b qlora ores",
 ]  # fmt: skip
 """A config and its overlays, as their headers say that they are laid over each other."""
 OTHERS = [f"ras_13b {file.stem}" for file in FILES[2:] if file.stem not in {name for s in STACKS for name in s.split()}]
@@ -45,6 +45,7 @@ ORDERS = [
 """Stacks whose order is nobody's business."""
 STAGES = {  # what is learned from, how many a step, and how often it is seen
     "stage1": (558_128, 128, 1),
+    "half_million": (500_000, 128, 1),  # the paper's ablations
     "stage2": (2_110_000, 128, 1),  # in thousands; the paper tells the sources (section 4.1)
     "ores": (96_697, 64, 4),
     "res": (321_327, 64, 2),
@@ -52,10 +53,11 @@ STAGES = {  # what is learned from, how many a step, and how often it is seen
 }
 SPLITS = {
     "stage1": [("llava-pretrain", "pretrain")] * 2,
-    "stage2": [("maskgroups-2m", "train"), ("maskgroups", "validation")],
-    "ores": [("maskgroups", "train"), ("maskgroups", "validation")],
-    "res": [("refcoco", "train"), ("refcoco+", "train"), ("refcocog", "train"), ("refcoco", "val")],
-    "gres": [("grefcoco", "train"), ("grefcoco", "val")],
+    "stage2": [("maskgroups-2m", "train")] * 2,
+    "half_million": [("maskgroups-2m", "train")] * 2,
+    "ores": [("maskgroups", "train")] * 2,
+    "res": [("refcoco", "train"), ("refcoco+", "train"), ("refcocog", "train"), ("refcoco", "train")],
+    "gres": [("grefcoco", "train")] * 2,
 }
 
 
@@ -134,6 +136,8 @@ def test_every_class_takes_its_arguments_and_data_sets_are_the_papers(stack: str
     lists = [arguments for _, arguments in classes(config["data"]) if "split" in arguments]
     named = [(one.get("dataset", Path(one["root"]).name), one["split"]) for one in lists]
     assert named == SPLITS[stage_of(stack)]
+    if "stage1" not in stack:  # no split that is evaluated chooses the threshold
+        assert [one["part"] for one in lists] == ["training"] * (len(lists) - 1) + ["held_out"]
     for name, split in named:
         assert split in (SETS if name == "llava-pretrain" else CATALOG[name].splits)
 
@@ -159,6 +163,31 @@ def test_schedules_are_the_papers(stack: str) -> None:
     assert (task["stage"], task["image_tokens"]) == ((1, False) if stage == "stage1" else (2, True))
     assert (task["positive_weight"], task["scorer"], task["pre_tokens"]) == (5.0, "parallel", "different")
     assert " ".join(task["lmm"]["init_args"]["system_prompt"].split()) == VICUNA_SYSTEM
+
+
+OURS = {
+    "standardise": True, "duplicates_iou": 0.5, "best_iou": 0.5, "positive_iou": 0.7, "mask_resize": "area",
+    "frequencies": 64, "lowest": 0.5, "highest": 16.0,
+}  # fmt: skip
+"""Choices that the paper does not state. The config states all of them, and its header the paper's words."""
+
+
+def test_the_config_states_our_choices_and_the_papers_second_pass() -> None:
+    config = read_configs(files_of("ras_13b"))
+    task = config["model"]["task"]["init_args"]
+    encoders = task["encoders"]["init_args"]
+    stated = task | config["data"]["init_args"] | encoders | encoders["encoders"][-1]["init_args"]
+    assert {name: stated[name] for name in OURS} == OURS and task["second_pass"] == "causal"
+    header = (PAPER / "ras_13b.yaml").read_text().partition("seed_everything")[0]
+    ours = header.partition("# Ours")[2]
+    assert [name for name in OURS if f"{name}:" not in ours] == [] and ours.count("Paper:") >= 5
+
+
+def test_sibling_sets_do_not_leak() -> None:
+    data = read_configs(files_of("ras_13b res"))["data"]["init_args"]
+    sources = [one["init_args"] for one in (*data["train"]["init_args"]["sources"], data["val"])]
+    names = ["refcoco", "refcoco+", "refcocog"]
+    assert [one["settings"]["without"] for one in sources] == [names] * 4
 
 
 def test_sizes_of_data_sets_are_the_catalogs() -> None:
@@ -196,7 +225,7 @@ def test_a_run_without_anything_tells_all_in_one_screen(
     wanted = [encoder["init_args"]["model"] for encoder in encoders if "model" in encoder["init_args"]]
     wanted += [f"hf download llava-hf/llava-1.5-{stack[4:].partition('b')[0]}b-hf", "accelerator gpu", *further]
     wanted += ["SAM vit_h", "sam_vit_h_4b8939.pth"] if "codetr" not in stack else []
-    wanted += ["MaskGroups-HQ"] if stage_of(stack) in ("stage2", "ores") else []
+    wanted += ["MaskGroups-HQ"] if stage_of(stack) == "ores" else []
     assert [name for name in wanted if name not in told] == []
     assert not list(bare.iterdir())  # nothing was written
 

@@ -1,8 +1,8 @@
 """Parses and checks a language model's questions about an image.
 
-The checks are the rules of LLM-Seg (arXiv 2404.08767), section 4.2: the answer is one of the image's objects, and the
-question neither names nor locates it. English only. A false refusal costs little, so words with a second sense ("the
-right tool") are refused, too. Every refusal has a reason, and is counted.
+The checks are the rules of LLM-Seg (arXiv 2404.08767), section 4.2: the answer is one of the image's objects, the
+question neither names nor locates it, and an object answers at most two questions. English only. A false refusal costs
+little, so words with a second sense ("the right tool") are refused, too. Every refusal has a reason, and is counted.
 """
 
 import json
@@ -20,8 +20,9 @@ NAMED = "question names the object"
 LOCATED = "question locates the object"
 DUPLICATE = "duplicate"
 LENGTH = "too short or too long"
+REPEATED = "answer of enough questions"
 SURPLUS = "more than were asked for"
-REASONS = (UNREADABLE, NO_QUESTION, NOT_LISTED, NAMED, LOCATED, DUPLICATE, LENGTH, SURPLUS)
+REASONS = (UNREADABLE, NO_QUESTION, NOT_LISTED, NAMED, LOCATED, DUPLICATE, LENGTH, REPEATED, SURPLUS)
 """Reasons to refuse a question, or ("unreadable") a whole reply."""
 
 PLACES = (
@@ -62,19 +63,21 @@ class Rules:
 
     Attributes:
         most: questions an image.
+        most_an_answer: questions of an image with the same answer.
         min_words: of a question.
         max_words: of a question.
     """
 
     most: int = 5
+    most_an_answer: int = 2
     min_words: int = 5
     max_words: int = 60
 
     def __post_init__(self) -> None:
-        if self.most < 1 or not 1 <= self.min_words <= self.max_words:
+        if min(self.most, self.most_an_answer) < 1 or not 1 <= self.min_words <= self.max_words:
             raise ValueError(
-                "questions and min_words must be at least 1, max_words not below min_words; "
-                f"got {self.most}, {self.min_words} and {self.max_words}"
+                "most, most_an_answer and min_words must be at least 1, max_words not below min_words; "
+                f"got {self.most}, {self.most_an_answer}, {self.min_words} and {self.max_words}"
             )
 
 
@@ -188,6 +191,8 @@ def _judged(entry: Any, things: Sequence[Thing], rules: Rules, kept: list[Asked]
         return LOCATED
     if any(words(question) == words(other.question) for other in kept):
         return DUPLICATE
+    if sum(other.answer == thing.name for other in kept) >= rules.most_an_answer:
+        return REPEATED
     return Asked(question, thing.name) if len(kept) < rules.most else SURPLUS
 
 

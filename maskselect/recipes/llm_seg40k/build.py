@@ -26,7 +26,7 @@ from maskselect.recipes.llm_seg40k.answers import REASONS, Rules, words
 from maskselect.recipes.llm_seg40k.captioners import Captioner
 from maskselect.recipes.llm_seg40k.images import SPLITS, Chosen, Tally, choose, groups, order
 from maskselect.recipes.llm_seg40k.language_models import LanguageModel
-from maskselect.recipes.llm_seg40k.worker import EMPTY_MASK, REQUEST, QuestionMaker
+from maskselect.recipes.llm_seg40k.worker import EMPTY_MASK, EXAMPLE, REQUEST, QuestionMaker
 
 PUBLISHED = {
     "images": {"LVIS simple": 6000, "LVIS complex": 4000, "EgoObjects": 3000},
@@ -36,7 +36,7 @@ PUBLISHED = {
 }
 """The paper's figures (the last two of train). Its splits add up to 14,000 images, its sorts to 13,000."""
 
-_VERSION = 1  # of the rules and the sampling: the engine refuses to resume a build of another version
+_VERSION = 2  # of the rules and the sampling: the engine refuses to resume a build of another version
 _PICTURES = {"coco": "coco/train2017", "ego_objects": "egoobjects/images"}
 
 
@@ -128,7 +128,7 @@ def build_llm_seg40k(
         "language model": model.name,
         "boxes": boxes.name if boxes is not None and "ego_objects" in readers else "",
     }
-    request = hashlib.sha256(REQUEST.encode()).hexdigest()[:12]
+    request = hashlib.sha256((REQUEST + EXAMPLE).encode()).hexdigest()[:12]
     depends = {"version": _VERSION, "request": request} | names | asdict(settings)
     units = [asdict(image) for image in chosen]
     shards = output.absolute() / "shards"

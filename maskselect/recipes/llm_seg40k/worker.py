@@ -40,9 +40,23 @@ Write {most} questions, each of which one of these things answers.
 - No other thing of the list would be as good an answer.
 - The question must not contain the answer's name, its plural, or another word for it.
 - It must not tell where the answer is: no left or right, top, bottom, middle, corner, foreground, next to, behind.
+- The same thing answers at most {most_an_answer} of the questions.
 - One sentence of about 10 to 25 words that ends with a question mark.
 Reply with JSON and nothing else: a list of {most} objects, each with a text "question" and a text "answer", the answer
-copied letter by letter from the list."""
+copied letter by letter from the list.
+
+{example}"""
+
+EXAMPLE_THINGS = ("bicycle", "dog", "raincoat", "umbrella")
+EXAMPLE_REPLY = """[{"question": "What could keep him dry if a gust blew the hood off his head?", "answer": "umbrella"},
+{"question": "Who will be gladdest about a long walk once the weather clears up?", "answer": "dog"},
+{"question": "What would bring him home without waiting for the bus any longer?", "answer": "bicycle"},
+{"question": "Which companion has to shake itself after an hour in this weather?", "answer": "dog"}]"""
+EXAMPLE = (
+    "For example: where a man with a hood and his pet wait for the bus in the rain, and the list is "
+    f"{'; '.join(EXAMPLE_THINGS)}, four good questions are\n{EXAMPLE_REPLY}"
+)
+"""The in-context example of the request. The paper has one, too; this one is ours."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,13 @@ class QuestionMaker:
     def _ask(self, unit: Record, objects: _Objects, caption: str, counts: Counter[str]) -> list[Asked]:
         """The questions that pass. Replies and refusals go into `counts`."""
         things = [Thing(name, self._names_of(unit["source"], name)) for name in objects.samples]
-        text = REQUEST.format(caption=caption or "(none)", things="; ".join(objects.samples), most=self.rules.most)
+        text = REQUEST.format(
+            caption=caption or "(none)",
+            things="; ".join(objects.samples),
+            most=self.rules.most,
+            most_an_answer=self.rules.most_an_answer,
+            example=EXAMPLE,
+        )
         # One user message: the chat templates of several models have no system role.
         messages: list[Message] = [{"role": "user", "content": text}]
         for attempt in range(self.attempts):

@@ -5,7 +5,8 @@ COCO and LVIS use the same image ids, and Visual Genome lists the COCO ids of it
 
 These rules are ours, because the paper does not state them: the IoU of masks that are merged (0.7), the checks of a
 mask made from a box (its bounding box and the proposer's score), the definition of a clear position (wholly on one
-side), no prompt for categories with instances without a mask (LVIS' lists, COCO's crowds), and all templates.
+side), superlatives, no prompt for categories with instances without a mask (LVIS' lists, COCO's crowds), and all
+templates.
 """
 
 import json
@@ -15,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from maskselect.data import refer
 from maskselect.data.maskgroups_2m import ImageRows
-from maskselect.data.refer import ReferFiles
 from maskselect.ops.atomic import write_text
 from maskselect.recipes.box_masks import ProposerBoxes
 from maskselect.recipes.engine import Built, Engine, Record, run
@@ -137,7 +138,7 @@ def evaluation_images(root: Path, sets: Sequence[str] = SETS) -> frozenset[int]:
     Raises:
         FileNotFoundError: a set is missing, so that its images cannot be left out.
     """
-    return frozenset(int(image) for name in sets for image in ReferFiles(name, root).evaluation_images())
+    return frozenset(int(image) for image in refer.evaluation_images(root, sets))
 
 
 def composition(counts: Mapping[str, int]) -> list[CompositionRow]:

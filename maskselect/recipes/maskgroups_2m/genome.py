@@ -17,6 +17,8 @@ from maskselect.recipes.box_masks import ProposerBoxes
 from maskselect.recipes.engine import Built
 from maskselect.recipes.maskgroups_2m.groups import (
     GroupPrompt,
+    any_beside_reference,
+    any_by_position,
     beside_reference,
     by_position,
     by_relation,
@@ -81,11 +83,17 @@ class Genome:
         names, attributes = named_groups(objects, "names"), named_groups(objects, "attributes")
         masks = torch.from_numpy(rle.decode_many([o.code for o in objects], size))
         boxes = masks_to_boxes_xyxy(masks).numpy()
+        rules = self.rules
+        # Up to half of the positions are of objects of any category.
+        anywhere = any_by_position(boxes, size, rules.absolute // 2, rng)
+        any_beside = any_beside_reference(boxes, rules.relative // 2, rng)
         return [
             *by_word(names, "category", rng),
             *by_word(attributes, "attribute", rng),
-            *by_position(names, boxes, size, self.rules.absolute, rng),
-            *beside_reference(names, boxes, self.rules.relative, rng),
+            *anywhere,
+            *by_position(names, boxes, size, rules.absolute - len(anywhere), rng, rules.superlatives),
+            *any_beside,
+            *beside_reference(names, boxes, rules.relative - len(any_beside), rng),
             *by_relation(relations, rng),
         ]
 

@@ -15,6 +15,7 @@ from maskselect.recipes.maskgroups_2m.objects import Drawn
 LEAST = 2
 """Least number of objects in a group by category, attribute or relationship."""
 _FAR = 0.05  # least lead of the outermost object, as a share of the image's side
+_MOSTLY = 0.6  # share of an object's extent; a larger one beyond an edge is neither clearly there nor clearly not
 SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
 """Axis and direction."""
 _HALVES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
@@ -64,31 +65,59 @@ def by_word(groups: dict[str, list[int]], kind: str, rng: np.random.Generator) -
         chosen = int(rng.choice(places))
         alone = bool(rng.random() < 0.5)
         texts = templates.OTHERS[kind] if alone else templates.WITH_ITSELF[kind]
+        if kind == "attribute" and sum(chosen in others for others in groups.values()) == 1:
+            texts = (*texts, *templates.SAME_ATTRIBUTE[not alone])  # the reference shares no other attribute
         targets = tuple(place for place in places if place != chosen or not alone)
         prompts.append(GroupPrompt(_worded(texts, rng, **{slot: word}), kind, (chosen,), targets))
     return prompts
 
 
 def by_position(
-    groups: dict[str, list[int]], boxes: np.ndarray, size: tuple[int, int], most: int, rng: np.random.Generator
+    groups: dict[str, list[int]],
+    boxes: np.ndarray,
+    size: tuple[int, int],
+    most: int,
+    rng: np.random.Generator,
+    superlatives: bool = True,
 ) -> list[GroupPrompt]:
     """At most `most` prompts for the objects of a name by their position in the image.
 
     Args:
         boxes: (N, 4), x0, y0, x1, y1 of the masks.
         size: (H, W).
+        superlatives: whether "the leftmost" and the like are among them.
     """
+    texts = templates.NAMED | templates.SUPERLATIVES
     options: list[tuple[str, str, tuple[int, ...]]] = []
     for name, places in groups.items():
         for side in _HALVES:
             options += [(side, name, targets) for targets in [_in_half(boxes, places, side, size)] if targets]
-        for side in _MOST:
+        for side in _MOST if superlatives else ():
             options += [
                 (side, name, (place,)) for place in [_outermost(boxes, places, side, size)] if place is not None
             ]
     return [
-        GroupPrompt(_worded(templates.NAMED[side], rng, name=name), "absolute position", (), targets)
+        GroupPrompt(_worded(texts[side], rng, name=name), "absolute position", (), targets)
         for side, name, targets in _some(options, most, rng)
+    ]
+
+
+def any_by_position(boxes: np.ndarray, size: tuple[int, int], most: int, rng: np.random.Generator) -> list[GroupPrompt]:
+    """At most `most` prompts for the objects of any category in a half of the image.
+
+    An object that is in the half by more than `_MOSTLY` but not wholly makes the answer ambiguous.
+
+    Args:
+        boxes: (N, 4), x0, y0, x1, y1 of the masks.
+        size: (H, W).
+    """
+    options = []
+    for side, (axis, sign) in _HALVES.items():
+        middle = (size[1], size[0])[axis] / 2
+        options += [(side, targets) for targets in [_beyond(boxes, range(len(boxes)), axis, sign, middle)] if targets]
+    return [
+        GroupPrompt(_worded(templates.ANY_NAMED[side], rng), "absolute position", (), targets)
+        for side, targets in _some(options, most, rng)
     ]
 
 
@@ -110,6 +139,20 @@ def beside_reference(
     return [
         GroupPrompt(_worded(templates.BESIDE[side], rng, name=name), "relative position", (reference,), targets)
         for side, name, reference, targets in _some(options, most, rng)
+    ]
+
+
+def any_beside_reference(boxes: np.ndarray, most: int, rng: np.random.Generator) -> list[GroupPrompt]:
+    """At most `most` prompts for the objects of any category on one side of a reference; see `any_by_position`."""
+    options = []
+    for reference, box in enumerate(boxes):
+        others = [place for place in range(len(boxes)) if place != reference]
+        for side, (axis, sign) in SIDES.items():
+            edge = float(box[axis] if sign < 0 else box[2 + axis])
+            options += [(side, reference, t) for t in [_beyond(boxes, others, axis, sign, edge)] if t]
+    return [
+        GroupPrompt(_worded(templates.ANY_BESIDE[side], rng), "relative position", (reference,), targets)
+        for side, reference, targets in _some(options, most, rng)
     ]
 
 
@@ -152,6 +195,15 @@ def _on_side(boxes: np.ndarray, places: list[int], side: str, reference: int, di
     if sign < 0:
         return _split(others, far <= start, centre >= middle, distinct)
     return _split(others, near >= end, centre <= middle, distinct)
+
+
+def _beyond(boxes: np.ndarray, places: Sequence[int], axis: int, sign: int, edge: float) -> tuple[int, ...]:
+    """The objects wholly beyond an edge; none if one is mostly beyond it, or if all or none are."""
+    near, far = boxes[places, axis].astype(float), boxes[places, 2 + axis].astype(float)
+    lengths = np.maximum(far - near, 1e-6)
+    share = (np.clip(edge, near, far) - near) / lengths
+    share = share if sign < 0 else 1 - share
+    return _split(list(places), share >= 1, share <= _MOSTLY)
 
 
 def _split(places: list[int], inside: np.ndarray, outside: np.ndarray, distinct: bool = True) -> tuple[int, ...]:

@@ -36,6 +36,7 @@ class Rules:
         box_score: least score of the proposer for such a mask.
         absolute: most prompts of an image about positions without a reference.
         relative: most prompts of an image about positions with a reference.
+        superlatives: whether positions may be superlatives ("the leftmost cup"). They are ours, not the paper's.
     """
 
     seed: int = 0
@@ -44,6 +45,7 @@ class Rules:
     box_score: float = 0.7
     absolute: int = 2
     relative: int = 4
+    superlatives: bool = True
 
     def rng(self, source: str, image: Key) -> np.random.Generator:
         """A generator that depends on the seed and the image only."""
