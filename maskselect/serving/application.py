@@ -210,11 +210,12 @@ def _add_pictures(app: FastAPI, server: Server) -> None:
     def sample(number: int) -> dict[str, Any]:
         if not 0 <= number < _SAMPLES:
             raise Refusal(404, "no_sample", f"sample {number} does not exist; expected 0 to {_SAMPLES - 1}")
-        scene = ask_scene(list(scene_ids("val", 24, _SAMPLES))[number], (384, 512), 8)
+        scene = ask_scene(list(scene_ids("val", 24, _SAMPLES))[number], (384, 512), 12)
         content = io.BytesIO()
         Image.fromarray(scene.image).save(content, "PNG")
-        plain = [prompt.text for prompt in scene.prompts if MASK_REF not in prompt.text]
-        return {"image": base64.b64encode(content.getvalue()).decode(), "prompts": plain[:4]}
+        plain = [prompt.text for prompt in scene.prompts if prompt.targets and MASK_REF not in prompt.text]
+        shortest = sorted(dict.fromkeys(plain), key=len)[:4]
+        return {"image": base64.b64encode(content.getvalue()).decode(), "prompts": shortest}
 
     @app.post("/api/pictures")
     async def add(request: Request) -> dict[str, Any]:
