@@ -75,7 +75,7 @@ class ReadPicture:
 
     @property
     def pool(self) -> MaskSet | None:
-        """The candidates of every prompt, (N, h, w); None for a system without candidates, or with own ones a prompt."""
+        """The candidates of every prompt, (N, h, w); None if there are none, or each prompt has its own."""
         pool: MaskSet | None = getattr(self.reading, "pool", None)
         return pool
 

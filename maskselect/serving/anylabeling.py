@@ -1,4 +1,4 @@
-"""X-AnyLabeling's remote protocol, after the documentation of X-AnyLabeling-Server (docs/router.md, docs/user_guide.md).
+"""X-AnyLabeling's remote protocol, after docs/router.md and docs/user_guide.md of X-AnyLabeling-Server.
 
 `GET /v1/models`, `GET /v1/models/{id}/info` and `POST /v1/predict`. Errors have status 200 and `success: false`, except
 for a full queue.
@@ -109,7 +109,9 @@ def prompts_of(text: str, references: list[Reference]) -> tuple[list[str], list[
     return texts, [[next(rest) for _ in range(count)] for count in counts]
 
 
-def shapes_of(mask: Any, size: tuple[int, int], label: str, score: float | None, group: int | None) -> list[dict[str, Any]]:
+def shapes_of(
+    mask: Any, size: tuple[int, int], label: str, score: float | None, group: int | None
+) -> list[dict[str, Any]]:
     """The parts of a mask (h, w) bool as closed polygons at the size of the image.
 
     Args:

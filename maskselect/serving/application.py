@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import maskselect
+from maskselect.ops import rle
 from maskselect.predictor import Model
 from maskselect.scenes.layout import scene_ids
 from maskselect.scenes.samples import ask_scene
@@ -40,7 +41,6 @@ from maskselect.serving.wire import (
     parse,
 )
 from maskselect.serving.worker import Question, Task, Worker
-from maskselect.ops import rle
 from maskselect.structures.answer import Answer
 from maskselect.structures.references import Reference
 from maskselect.structures.sample import MASK_REF
@@ -114,7 +114,7 @@ class Server:
 
 async def _body(request: Request, limit: int) -> bytes:
     """The body of a request. Raises Refusal if it is too large or too slow, and for an empty one."""
-    too_large = Refusal(413, "too_large", f"the request is larger than {limit / MIB:g} MiB; expected a smaller file")
+    too_large = Refusal(413, "too_large", f"the request is larger than {limit / MIB:.3g} MiB; expected a smaller file")
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
         raise too_large

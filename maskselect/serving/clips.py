@@ -56,9 +56,7 @@ class KeptClip:
             text = " ".join(str(error).split()).replace(str(self._file.path), "the file")
             raise Refusal(400, "bad_input", text) from error
         if len(self.clip) > settings.frames:
-            raise Refusal(
-                413, "too_large", f"the clip has {len(self.clip)} frames; expected at most {settings.frames}"
-            )
+            raise Refusal(413, "too_large", f"the clip has {len(self.clip)} frames; expected at most {settings.frames}")
         if self.clip.size[0] * self.clip.size[1] > settings.megapixels * 1e6:
             raise Refusal(413, "too_large", f"the frames are of size {list(self.clip.size)}, which is too large")
 

@@ -85,7 +85,9 @@ class Guard:
         kind, _, value = headers.get("authorization", "").partition(" ")
         stated = value if kind.lower() == "bearer" else headers.get("token", "")
         if not secrets.compare_digest(stated.encode("latin-1"), self.settings.token.encode()):
-            raise Refusal(401, "unauthorized", "the token is missing or wrong; open the page with #token=… in its address")
+            raise Refusal(
+                401, "unauthorized", "the token is missing or wrong; open the page with #token=… in its address"
+            )
 
 
 def _host_of(header: str) -> str:

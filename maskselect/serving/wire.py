@@ -170,8 +170,8 @@ def candidates_record(pool: MaskSet, duplicates_iou: float | None) -> dict[str, 
     """Candidates for a browser.
 
     Returns:
-        size [h, w], `counts` (run lengths of each), `areas`, `quality` (scores of the proposer), and `duplicates`: pairs
-        of candidates of which a group has only the better one.
+        size [h, w], `counts` (run lengths of each), `areas`, `quality` (scores of the proposer), and `duplicates`:
+        pairs of candidates of which a group has only the better one.
     """
     masks = pool.masks.cpu().numpy()
     codes = rle.encode(masks)
@@ -190,14 +190,18 @@ def candidates_record(pool: MaskSet, duplicates_iou: float | None) -> dict[str, 
 
 
 def answer_record(
-    answer: Answer, prompt: PromptIn, references: Sequence[Reference], picture: ReadPicture, duplicates_iou: float | None
+    answer: Answer,
+    prompt: PromptIn,
+    references: Sequence[Reference],
+    picture: ReadPicture,
+    duplicates_iou: float | None,
 ) -> dict[str, Any]:
     """An answer for a browser.
 
     Returns:
         prompt; `masks` by falling score, each with score and `candidate`, or `counts` if it is none; `scores` of all
-        candidates or None; `own`: `candidates_record` if the candidates are the answer's own; text, failure, labels; and
-        `references`, at the size of the image: run lengths of masks, None for boxes and points.
+        candidates or None; `own`: `candidates_record` if the candidates are the answer's own; text, failure, labels;
+        and `references`, at the size of the image: run lengths of masks, None for boxes and points.
     """
     pool, scores = answer.pool, answer.pool_scores
     assert isinstance(answer.masks, torch.Tensor)

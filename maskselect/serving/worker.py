@@ -127,7 +127,7 @@ class Worker:
             return batch
 
     def _answer(self, questions: list[Question]) -> None:
-        """Answer questions about one picture together or, if that fails, one by one, so that one bad one fails alone."""
+        """Answer questions about one picture together or, if that fails, one by one, so that a bad one fails alone."""
         if len(questions) > 1:
             try:
                 answers = self._ask(questions)
@@ -152,5 +152,5 @@ def _settle(future: "Future[Any]", run: Callable[[], Any]) -> None:
     """Give a future the result or the exception of a call."""
     try:
         future.set_result(run())
-    except BaseException as error:  # noqa: BLE001  the waiting request raises it
+    except BaseException as error:
         future.set_exception(error)

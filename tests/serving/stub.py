@@ -1,4 +1,4 @@
-"""Systems whose answers are known: a score depends on the prompt, the references and the picture, and on nothing else."""
+"""Systems whose answers are known: a score depends on prompt, references and picture, and on nothing else."""
 
 import io
 import time
@@ -34,7 +34,9 @@ def cells(height: int, width: int) -> Tensor:
     masks = torch.zeros(18, height, width, dtype=torch.bool)
     for number in range(16):
         row, column = divmod(number, 4)
-        masks[number, row * height // 4 : (row + 1) * height // 4, column * width // 4 : (column + 1) * width // 4] = True
+        masks[number, row * height // 4 : (row + 1) * height // 4, column * width // 4 : (column + 1) * width // 4] = (
+            True
+        )
     masks[16, :, : width // 2] = True
     masks[17, 1:, : width // 2] = True
     return masks

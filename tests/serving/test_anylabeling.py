@@ -29,7 +29,9 @@ def test_models_state_their_widgets(client: Any) -> None:
     assert listed["success"] and list(listed["data"]) == ["cells"]
     record = listed["data"]["cells"]
     widgets = {widget["name"]: widget["value"] for widget in record["widgets"]}
-    assert {"edit_text", "button_send", "add_pos_rect", "button_run_rect"} <= widgets.keys() and widgets["edit_conf"] == 0.5
+    assert {"edit_text", "button_send", "add_pos_rect", "button_run_rect"} <= widgets.keys() and widgets[
+        "edit_conf"
+    ] == 0.5
     assert record["batch_processing_mode"] == "text_prompt" and record["display_name"] == "maskselect cells"
     assert client.get("/v1/models/cells/info").json()["data"]["model_id"] == "cells"
     assert client.get("/v1/models/other/info").json()["error"]["code"] == "MODEL_NOT_FOUND"
@@ -79,7 +81,10 @@ def test_marks_alone_are_objects(client: Any) -> None:
         ({"image": "no base64!"}, "INVALID_IMAGE"),
         ({"text_prompt": "left of <mask-ref>"}, "BAD_INPUT"),
         ({"text_prompt": "a", "marks": [{"type": "circle", "label": 1, "data": [1, 2]}]}, "BAD_INPUT"),
-        ({"text_prompt": "by <mask-ref>", "marks": [{"type": "rectangle", "label": 0, "data": [1, 2, 3, 4]}]}, "BAD_INPUT"),
+        (
+            {"text_prompt": "by <mask-ref>", "marks": [{"type": "rectangle", "label": 0, "data": [1, 2, 3, 4]}]},
+            "BAD_INPUT",
+        ),
         ({"text_prompt": "by <mask-ref>", "marks": [{"type": "rectangle", "label": 1, "data": [1, 2]}]}, "BAD_INPUT"),
         ({"text_prompt": "explode"}, "BAD_INPUT"),
     ],

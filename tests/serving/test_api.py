@@ -104,7 +104,9 @@ def test_large_pictures_come_back_at_their_own_size(client: Any) -> None:
 
 def test_references_are_shown_as_the_masks_that_the_prompter_finds(client: Any) -> None:
     key = add(client, png())["id"]
-    sent = client.post(f"/api/pictures/{key}/references", json={"references": [{"box": [8, 4, 20, 30]}, {"point": [100, 50]}]})
+    sent = client.post(
+        f"/api/pictures/{key}/references", json={"references": [{"box": [8, 4, 20, 30]}, {"point": [100, 50]}]}
+    )
     box, point = (rle.decode(one) for one in sent.json()["masks"])
     assert box.sum() == 12 * 26 and box[4:30, 8:20].all()
     np.testing.assert_array_equal(point, cells(96, 128)[11].numpy())
@@ -138,7 +140,13 @@ def test_downloads_equal_the_files_of_predict(client: Any, tmp_path: Path, name:
     key = add(client, content)["id"]
     reference = {"candidate": 2}
     one = answer(client, key, {"text": "left of <mask-ref>", "references": [reference]})[0]
-    group = {"text": one["prompt"], "references": [reference], "masks": one["masks"], "threshold": 0.5, "candidates": 18}
+    group = {
+        "text": one["prompt"],
+        "references": [reference],
+        "masks": one["masks"],
+        "threshold": 0.5,
+        "candidates": 18,
+    }
     got = client.post(f"/api/pictures/{key}/files?name=photo.png", json={"format": name, "groups": [group]})
     assert got.headers["content-disposition"] == f"attachment; filename*=UTF-8''{FORMATS[name]}"
     model = cells_model()
@@ -173,9 +181,14 @@ def test_data_sets_are_zips(client: Any, name: str) -> None:
 
 def test_masks_that_a_person_chose_are_downloaded(client: Any) -> None:
     key = add(client, png())["id"]
-    group = {"text": "selection", "masks": [{"candidate": 4, "score": 1}, {"mask": rle.encode(cells(96, 128)[9].numpy()[None])[0], "score": 0.5}]}
+    group = {
+        "text": "selection",
+        "masks": [{"candidate": 4, "score": 1}, {"mask": rle.encode(cells(96, 128)[9].numpy()[None])[0], "score": 0.5}],
+    }
     got = client.post(f"/api/pictures/{key}/files", json={"format": "mask", "groups": [group]})
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(got.content))) > 0, cells(96, 128)[[4, 9]].any(0).numpy())
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(got.content))) > 0, cells(96, 128)[[4, 9]].any(0).numpy()
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,7 +201,10 @@ def test_masks_that_a_person_chose_are_downloaded(client: Any) -> None:
         ({"prompts": [{"text": "by <mask-ref>", "references": [{"box": [0, 0, 500, 500]}]}]}, "outside the image"),
         ({"prompts": [{"text": "by <mask-ref>", "references": [{}]}]}, "exactly one"),
         ({"prompts": [{"text": "by <mask-ref>", "references": [{"mask": {"size": [3, 3], "counts": "9"}}]}]}, "[3, 3]"),
-        ({"prompts": [{"text": "by <mask-ref>", "references": [{"mask": {"size": [96, 128], "counts": "9"}}]}]}, "runs"),
+        (
+            {"prompts": [{"text": "by <mask-ref>", "references": [{"mask": {"size": [96, 128], "counts": "9"}}]}]},
+            "runs",
+        ),
         ({"prompts": [{"text": "explode"}]}, "refused"),
         ({"prompts": [{"text": "a"}], "threshold": 2}, "threshold"),
         ({"prompts": [{"text": ""}]}, "prompt"),
@@ -220,7 +236,12 @@ def test_samples_are_generated_scenes_with_prompts(client: Any) -> None:
 
 
 def test_the_page_asks_nothing_of_other_hosts(client: Any) -> None:
-    for path, name in (("/", "index.html"), ("/page.css", "page.css"), ("/page.js", "page.js"), ("/masks.js", "masks.js")):
+    for path, name in (
+        ("/", "index.html"),
+        ("/page.css", "page.css"),
+        ("/page.js", "page.js"),
+        ("/masks.js", "masks.js"),
+    ):
         response = client.get(path)
         assert response.content == (PAGE / name).read_bytes()
         assert "default-src 'none'" in response.headers["content-security-policy"]

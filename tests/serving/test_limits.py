@@ -38,16 +38,14 @@ def test_large_uploads_and_pictures_are_refused() -> None:
 def test_a_slow_model_and_a_full_queue_give_clear_errors() -> None:
     import httpx2
 
-    with live(cells_model(delay=1.5), Settings(port=0, seconds=0.5, waiting=1)) as (address, server):
-        with httpx2.Client(base_url=address, timeout=30) as client:
-            key = client.post("/api/pictures", content=png()).json()["id"]
-            late = client.post(f"/api/pictures/{key}/answers", json={"prompts": [{"text": "a"}]})
-            assert error_of(late) == (504, "too_slow") and "0.5 seconds" in late.json()["error"]["message"]
-            full = [server.worker.limit]
-            server.worker.limit = 0
-            refused = client.post(f"/api/pictures/{key}/answers", json={"prompts": [{"text": "a"}]})
-            server.worker.limit = full[0]
-            assert error_of(refused) == (503, "queue_full") and refused.headers["retry-after"] == "2"
+    slow = live(cells_model(delay=1.5), Settings(port=0, seconds=0.5))
+    with slow as (address, server), httpx2.Client(base_url=address, timeout=30) as client:
+        key = server.pictures.read(png()).key
+        late = client.post(f"/api/pictures/{key}/answers", json={"prompts": [{"text": "a"}]})
+        assert error_of(late) == (504, "too_slow") and "0.5 seconds" in late.json()["error"]["message"]
+        server.worker.limit = 0
+        refused = client.post(f"/api/pictures/{key}/answers", json={"prompts": [{"text": "a"}]})
+        assert error_of(refused) == (503, "queue_full") and refused.headers["retry-after"] == "2"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +85,9 @@ def test_the_token_opens_the_api_and_nothing_else_does() -> None:
         assert client.get("/v1/models", headers=far | {"token": TOKEN}).json()["success"]
 
 
-@pytest.mark.parametrize("path", ["/../../etc/passwd", "/page/../settings.py", "/%2e%2e/settings.py", "/serving/run.py", "//etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/page/../settings.py", "/%2e%2e/settings.py", "/serving/run.py", "//etc/passwd"]
+)
 def test_no_file_of_the_server_is_sent(client: Any, path: str) -> None:
     assert error_of(client.get(path)) == (404, "not_found")
 
@@ -111,11 +111,15 @@ def test_a_failure_of_the_server_has_its_cause_in_the_log(caplog: pytest.LogCapt
     model = cells_model()
     with client_of(model) as client:
         key = client.post("/api/pictures", content=png()).json()["id"]
-        model.system.duplicates_iou = "wrong"  # type: ignore[assignment]
+        model.system.answer = _out_of_memory  # type: ignore[assignment]
         response = client.post(f"/api/pictures/{key}/answers", json={"prompts": [{"text": "a"}]})
         request = response.json()["error"]["request"]
         assert response.status_code == 500 and "Traceback" not in response.text
         assert any(request in record.getMessage() and record.exc_info for record in caplog.records)
+
+
+def _out_of_memory(*_: Any) -> None:
+    raise RuntimeError("CUDA out of memory")
 
 
 def test_health_is_that_of_the_protocol(client: Any) -> None:
@@ -134,6 +138,8 @@ def test_a_used_port_is_one_sentence() -> None:
 def test_only_the_last_pictures_are_kept() -> None:
     with client_of(cells_model(), Settings(pictures=2)) as client:
         keys = [client.post("/api/pictures", content=png(seed)).json()["id"] for seed in range(3)]
-        ask = [client.post(f"/api/pictures/{key}/answers", json={"prompts": [{"text": "a"}]}).status_code for key in keys]
+        ask = [
+            client.post(f"/api/pictures/{key}/answers", json={"prompts": [{"text": "a"}]}).status_code for key in keys
+        ]
         assert ask == [404, 200, 200]
         assert json.loads(client.get("/health").text)["waiting"] == 0

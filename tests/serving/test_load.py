@@ -54,43 +54,41 @@ def test_200_requests_of_8_clients_are_not_mixed_up() -> None:
 
 
 def test_one_bad_prompt_of_a_batch_fails_alone() -> None:
-    with live(cells_model(delay=0.2)) as (address, _):
-        with httpx2.Client(base_url=address, timeout=60) as client:
-            key = client.post("/api/pictures", content=png()).json()["id"]
+    with live(cells_model(delay=0.2)) as (address, _), httpx2.Client(base_url=address, timeout=60) as client:
+        key = client.post("/api/pictures", content=png()).json()["id"]
 
-            def ask(text: str) -> int:
-                with httpx2.Client(base_url=address, timeout=60) as own:
-                    return own.post(f"/api/pictures/{key}/answers", json={"prompts": [{"text": text}]}).status_code
+        def ask(text: str) -> int:
+            with httpx2.Client(base_url=address, timeout=60) as own:
+                return own.post(f"/api/pictures/{key}/answers", json={"prompts": [{"text": text}]}).status_code
 
-            with ThreadPoolExecutor(5) as pool:
-                assert list(pool.map(ask, ["first", "a", "explode", "b", "c"])) == [200, 200, 400, 200, 200]
+        with ThreadPoolExecutor(5) as pool:
+            assert list(pool.map(ask, ["first", "a", "explode", "b", "c"])) == [200, 200, 400, 200, 200]
 
 
 def test_a_client_that_goes_away_is_not_answered() -> None:
-    with live(cells_model(delay=0.6)) as (address, server):
-        with httpx2.Client(base_url=address, timeout=60) as client:
-            keys = [client.post("/api/pictures", content=png(seed)).json()["id"] for seed in (0, 1)]
-            host, port = address.removeprefix("http://").split(":")
-            body = json.dumps({"prompts": [{"text": "busy"}]}).encode()
+    with live(cells_model(delay=0.6)) as (address, server), httpx2.Client(base_url=address, timeout=60) as client:
+        keys = [client.post("/api/pictures", content=png(seed)).json()["id"] for seed in (0, 1)]
+        host, port = address.removeprefix("http://").split(":")
+        body = json.dumps({"prompts": [{"text": "busy"}]}).encode()
 
-            def start(key: str) -> socket.socket:
-                opened = socket.create_connection((host, int(port)))
-                head = f"POST /api/pictures/{key}/answers HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
-                opened.sendall(head.encode() + body)
-                return opened
+        def start(key: str) -> socket.socket:
+            opened = socket.create_connection((host, int(port)))
+            head = f"POST /api/pictures/{key}/answers HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+            opened.sendall(head.encode() + body)
+            return opened
 
-            first = start(keys[0])
-            wait_for(lambda: server.model.system.asked == 1)
-            gone = [start(keys[1]) for _ in range(5)]
-            wait_for(lambda: len(server.worker) == 5)
-            for one in gone:
-                one.close()
-            wait_for(lambda: len(server.worker) == 0)
-            assert first.recv(15).startswith(b"HTTP/1.1 200")
-            assert server.model.system.asked == 1, "an answer was computed for nobody"
-            first.close()
-            assert client.get("/health").json()["waiting"] == 0
-            assert client.post(f"/api/pictures/{keys[1]}/answers", json={"prompts": [{"text": "a"}]}).status_code == 200
+        first = start(keys[0])
+        wait_for(lambda: server.model.system.asked == 1)
+        gone = [start(keys[1]) for _ in range(5)]
+        wait_for(lambda: len(server.worker) == 5)
+        for one in gone:
+            one.close()
+        wait_for(lambda: len(server.worker) == 0)
+        assert first.recv(15).startswith(b"HTTP/1.1 200")
+        assert server.model.system.asked == 1, "an answer was computed for nobody"
+        first.close()
+        assert client.get("/health").json()["waiting"] == 0
+        assert client.post(f"/api/pictures/{keys[1]}/answers", json={"prompts": [{"text": "a"}]}).status_code == 200
 
 
 def test_an_upload_that_stops_leaves_nothing() -> None:
