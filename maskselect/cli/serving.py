@@ -12,8 +12,8 @@ from maskselect.cli.parsing import Parser, positive
 def serve_parser(prog: str) -> argparse.ArgumentParser:
     """Options of `serve`."""
     description = (
-        "Serve a page on which you open, point and ask, and X-AnyLabeling's remote protocol. Other machines reach it only "
-        "with another --host and a token in the environment variable MASKSELECT_TOKEN."
+        "Serve a page on which you open, point and ask, and X-AnyLabeling's remote protocol. Other machines reach it "
+        "only with another --host and a token in the environment variable MASKSELECT_TOKEN."
     )
     parser = Parser(prog=prog, description=description)
     host_help = "address to listen on (default: %(default)s, which only this machine reaches)"

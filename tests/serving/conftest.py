@@ -56,10 +56,10 @@ def live(model: Model, settings: Settings | None = None) -> Iterator[tuple[str, 
         wait_for(lambda: server.started)
         yield f"http://127.0.0.1:{bound.getsockname()[1]}", app.state.server
         server.should_exit = True
-        thread.join(20)
+        thread.join(600)
 
 
-def wait_for(happened: Callable[[], Any], seconds: float = 30) -> None:
+def wait_for(happened: Callable[[], Any], seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"

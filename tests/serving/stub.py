@@ -1,6 +1,7 @@
 """Systems whose answers are known: a score depends on prompt, references and picture, and on nothing else."""
 
 import io
+import threading
 import time
 import zlib
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class Cells(nn.Module):
         super().__init__()
         self.delay, self.own = delay, own
         self.reads, self.asked = 0, 0
+        self.gate = threading.Event()  # clear it to keep the model busy
+        self.gate.set()
 
     def read(self, visual: Any, extra: MaskSet | None = None) -> Read:
         self.reads += 1
@@ -82,6 +85,7 @@ class Cells(nn.Module):
 
     def answer(self, reading: Read, prompts: list[Prompt], threshold: float | None) -> list[Answer]:
         self.asked += 1
+        self.gate.wait()
         time.sleep(self.delay)
         if any("explode" in prompt.text for prompt in prompts):
             raise ValueError("this prompt is refused")

@@ -51,7 +51,7 @@ class Opened:
 
     def __init__(self, browser: Any, address: str, **options: Any) -> None:
         self.context = browser.new_context(**options)
-        self.context.set_default_timeout(60_000)
+        self.context.set_default_timeout(600_000)
         self.page = self.context.new_page()
         self.faults: list[str] = []
         self.asked: list[str] = []
@@ -123,6 +123,7 @@ def test_hover_shows_the_candidate_at_once(opened: Opened) -> None:
     opened.page.mouse.move(*opened.at(1.5, 0.5))
     assert opened.page.locator("#tip").inner_text() == "candidate 1"
     assert opened.pixel(1.5, 0.5)[3] > 0 and opened.pixel(2.5, 0.5)[3] == 0
+    opened.page.keyboard.press("Escape")  # from the prompt to the picture
     opened.page.keyboard.press("n")  # the next larger one at the same place is the left half
     assert opened.page.locator("#tip").inner_text() == "candidate 17"
     assert opened.pixel(0.5, 3.5)[3] > 0
@@ -429,7 +430,7 @@ def test_a_server_with_a_token_asks_for_it(browser: Any) -> None:
     with live(cells_model(), Settings(port=0, token="a-long-secret")) as (address, _):
         context = browser.new_context(**DESKTOP)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(600_000)
         page.goto(address)
         page.fill("#token", "a-long-secret")
         page.keyboard.press("Enter")
@@ -475,7 +476,7 @@ def test_candidates_of_an_answer_can_be_selected(browser: Any) -> None:
 def test_clips(browser: Any, tmp_path: Path) -> None:
     pytest.importorskip("av")
     write_video(tmp_path / "clip.mp4", [np.full((96, 128, 3), 40 * n + 20, np.uint8) for n in range(5)], 8)
-    with live(cells_model(delay=0.2)) as (address, _):
+    with live(cells_model(delay=0.2)) as (address, server):
         opened = Opened(browser, address, **DESKTOP)
         page = opened.page
         opened.open((tmp_path / "clip.mp4").read_bytes(), "clip.mp4", "video/mp4")
@@ -501,6 +502,7 @@ def test_clips(browser: Any, tmp_path: Path) -> None:
             with page.expect_download() as download:
                 page.get_by_role("button", name=label, exact=True).click()
             assert download.value.suggested_filename.endswith(suffix)
+        server.model.system.delay = 3
         page.fill("#prompt", "another")
         page.click("#send")
         page.wait_for_function("/of 5 frames/.test(document.querySelector('#progress output').textContent)")

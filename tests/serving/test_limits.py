@@ -38,13 +38,15 @@ def test_large_uploads_and_pictures_are_refused() -> None:
 def test_a_slow_model_and_a_full_queue_give_clear_errors() -> None:
     import httpx2
 
-    slow = live(cells_model(delay=1.5), Settings(port=0, seconds=0.5))
-    with slow as (address, server), httpx2.Client(base_url=address, timeout=30) as client:
+    slow = live(cells_model(), Settings(port=0, seconds=0.5))
+    with slow as (address, server), httpx2.Client(base_url=address, timeout=600) as client:
         key = server.pictures.read(png()).key
+        server.model.system.gate.clear()
         late = client.post(f"/api/pictures/{key}/answers", json={"prompts": [{"text": "a"}]})
         assert error_of(late) == (504, "too_slow") and "0.5 seconds" in late.json()["error"]["message"]
         server.worker.limit = 0
         refused = client.post(f"/api/pictures/{key}/answers", json={"prompts": [{"text": "a"}]})
+        server.model.system.gate.set()
         assert error_of(refused) == (503, "queue_full") and refused.headers["retry-after"] == "2"
 
 

@@ -451,6 +451,15 @@ function activeCard(source) {
   return made;
 }
 
+/** Adds a candidate to the active card, or removes it; without a card there is a new one. */
+function toggleActive(source, number) {
+  const isThere = state.cards[state.active]?.source.candidates === source.candidates;
+  if (!isThere) remember();
+  const card = activeCard(source);
+  if (card) toggle(card, number);
+  if (!isThere) past.pop();  // the new card and its first mask are undone together
+}
+
 function describe(card) {
   const count = visual.kind === "clip" ? card.answer.objects.length : group(card).chosen.length;
   const what = visual.kind === "clip" ? "object" : "mask";
@@ -785,12 +794,7 @@ function click(event, at) {
     && source.candidates.masks[hover.number].contains(...worked(at)) ? hover.number : number;
   const chooses = (document.querySelector("[name=tool]:checked").value === "choose") !== event.shiftKey;
   if (chooses && visual.kind === "picture") {
-    if (onHover < 0) return;
-    const made = state.cards[state.active]?.source.candidates === source.candidates;
-    if (!made) remember();
-    const card = activeCard(source);
-    if (card) toggle(card, onHover);
-    if (!made) past.pop();  // the new card and its first mask are undone together
+    if (onHover >= 0) toggleActive(source, onHover);
     return;
   }
   const wantsPoint = event.altKey || (isTouch && model.points) || onHover < 0 || visual.kind === "clip";
@@ -869,10 +873,8 @@ function onStageKey(event) {
   if (event.key === "ArrowRight" || event.key === "ArrowDown") visual.kind === "clip" ? showFrame(frame + 1).catch(fail) : step(1);
   else if (event.key === "ArrowLeft" || event.key === "ArrowUp") visual.kind === "clip" ? showFrame(frame - 1).catch(fail) : step(-1);
   else if (number < 0) return;
-  else if (event.key === "Enter" && event.shiftKey) {
-    const card = activeCard(source);
-    if (card) toggle(card, number);
-  } else if (event.key === "Enter") referToCandidate(source, number);
+  else if (event.key === "Enter" && event.shiftKey) toggleActive(source, number);
+  else if (event.key === "Enter") referToCandidate(source, number);
   else if (event.key === "Escape") point(null, -1);
   else if (event.key.toLowerCase() === "b") {
     const { x0, y0, x1, y1 } = source.candidates.masks[number].box;
@@ -892,6 +894,7 @@ function onKey(event) {
     event.preventDefault();
     undo();
   }
+  if (event.key === "Escape" && event.target === $("prompt") && visual) $("view").focus();
   if (writes || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "/") { event.preventDefault(); $("prompt").focus(); }
   else if (event.key === "?") $("about").showModal();
