@@ -29,7 +29,7 @@ from maskselect.scenes.samples import ask_scene
 from maskselect.serving import anylabeling, files
 from maskselect.serving.clips import Clips, StoppedError, WatchedClip, answer_clip, write_clip
 from maskselect.serving.guard import Guard
-from maskselect.serving.pictures import Kept, Pictures, digest, duplicates_iou
+from maskselect.serving.pictures import Kept, Pictures, digest
 from maskselect.serving.settings import MIB, Refusal, Settings, bad_input
 from maskselect.serving.wire import (
     AnswersIn,
@@ -38,6 +38,7 @@ from maskselect.serving.wire import (
     PromptIn,
     ReferencesIn,
     answer_record,
+    duplicates_iou,
     parse,
 )
 from maskselect.serving.worker import Question, Task, Worker
@@ -66,6 +67,7 @@ class Server:
         self.model, self.settings = model, settings
         self.worker = Worker(model, settings.waiting, settings.batch)
         self.pictures, self.clips = Pictures(model, settings), Clips(settings)
+        self.writing = asyncio.Semaphore(2)  # downloads at a time, to bound memory
 
     async def picture(self, request: Request, content: bytes) -> Kept:
         """A picture, read by the worker unless it is kept."""
@@ -238,7 +240,7 @@ def _add_pictures(app: FastAPI, server: Server) -> None:
 
         def records() -> list[dict[str, Any]]:
             triples = zip(answers, asked.prompts, references, strict=True)
-            return [answer_record(*triple, kept.picture, duplicates_iou(model)) for triple in triples]
+            return [answer_record(*triple, kept.record, kept.picture, model, threshold) for triple in triples]
 
         threshold = asked.threshold if asked.threshold is not None else model.threshold
         content = {"answers": await run_in_threadpool(records), "threshold": threshold}
@@ -259,7 +261,8 @@ def _add_pictures(app: FastAPI, server: Server) -> None:
         kept, name = server.pictures.get(key), request.query_params.get("name", "")
         if len(wanted.groups) > settings.prompts:
             raise Refusal(413, "too_large", f"{len(wanted.groups)} prompts; expected at most {settings.prompts}")
-        return _download(await run_in_threadpool(files.write_groups, wanted, kept, model, name))
+        async with server.writing:
+            return _download(await run_in_threadpool(files.write_groups, wanted, kept, model, name))
 
 
 def _references(prompts: list[PromptIn], kept: Kept) -> list[list[Reference]]:
@@ -298,7 +301,8 @@ def _add_clips(app: FastAPI, server: Server) -> None:
     async def write(key: str, request: Request) -> Response:
         wanted = parse(ClipFilesIn, await _body(request, _JSON_BYTES))
         kept, name = server.clips.get(key), request.query_params.get("name", "")
-        return _download(await run_in_threadpool(write_clip, wanted, kept, model, name))
+        async with server.writing:
+            return _download(await run_in_threadpool(write_clip, wanted, kept, model, name))
 
 
 async def _progress(task: Task, watched: WatchedClip, seconds: float) -> AsyncIterator[bytes]:
@@ -318,6 +322,10 @@ async def _progress(task: Task, watched: WatchedClip, seconds: float) -> AsyncIt
         yield _error_line(bad_input(error))
     except Refusal as refusal:
         yield _error_line(refusal)
+    except asyncio.CancelledError:
+        if not task.future.cancelled():  # the client went away; otherwise the worker stopped
+            raise
+        yield _error_line(Refusal(503, "stopping", "the server stops; try again later"))
     except StoppedError:
         yield _error_line(Refusal(499, "stopped", "the prompt was stopped"))
     finally:

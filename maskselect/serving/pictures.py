@@ -13,7 +13,7 @@ from PIL import Image
 from maskselect.data.images import load_image
 from maskselect.predictor import Model, ReadPicture
 from maskselect.serving.settings import Refusal, Settings, bad_input
-from maskselect.serving.wire import candidates_record
+from maskselect.serving.wire import candidates_record, duplicates_iou
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +118,3 @@ class Pictures:
 def digest(content: bytes) -> str:
     """The key of a file."""
     return hashlib.sha256(content).hexdigest()[:32]
-
-
-def duplicates_iou(model: Model) -> float | None:
-    """Of two chosen candidates with a higher IoU a group has only the better one; None for no such rule."""
-    value: float | None = getattr(model.system, "duplicates_iou", None)
-    return value

@@ -20,10 +20,10 @@ def bind(settings: Settings) -> socket.socket:
         ValueError: the host or port cannot be used.
     """
     try:
-        family, *_, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound = socket.socket(family, kind, protocol)  # without the protocol asyncio leaves TCP_NODELAY off: 40 ms more
     except OSError as error:
         raise ValueError(f"--host {settings.host} is no address of this machine: {error.strerror}") from error
     try:

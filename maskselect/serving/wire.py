@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from maskselect.ops import rle
-from maskselect.predictor import ReadPicture
+from maskselect.predictor import Model, ReadPicture
 from maskselect.serving.settings import Refusal, bad_input
 from maskselect.structures.answer import Answer
 from maskselect.structures.masks import MaskSet
@@ -21,7 +21,7 @@ from maskselect.structures.references import BoxRef, MaskRef, PointRef, Referenc
 
 MOST_CHARACTERS = 2000
 MOST_REFERENCES = 8
-MOST_MASKS = 2000
+MOST_MASKS = 500
 _Score = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -166,7 +166,13 @@ def enlarged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return PackedMasks(mask[None], size)[0]
 
 
-def candidates_record(pool: MaskSet, duplicates_iou: float | None) -> dict[str, Any]:
+def duplicates_iou(model: Model) -> float | None:
+    """Of two chosen candidates with a higher IoU a group has only the better one; None for no such rule."""
+    value: float | None = getattr(model.system, "duplicates_iou", None)
+    return value
+
+
+def candidates_record(pool: MaskSet, most_iou: float | None) -> dict[str, Any]:
     """Candidates for a browser.
 
     Returns:
@@ -176,10 +182,10 @@ def candidates_record(pool: MaskSet, duplicates_iou: float | None) -> dict[str, 
     masks = pool.masks.cpu().numpy()
     codes = rle.encode(masks)
     pairs: list[list[int]] = []
-    if duplicates_iou is not None and len(codes) > 1:
+    if most_iou is not None and len(codes) > 1:
         flat = [{"size": code["size"], "counts": code["counts"].encode()} for code in codes]
         overlaps = np.triu(coco.iou(flat, flat, [0] * len(flat)), 1)
-        pairs = np.argwhere(overlaps > duplicates_iou).tolist()
+        pairs = np.argwhere(overlaps > most_iou).tolist()
     return {
         "size": list(pool.image_size),
         "counts": [code["counts"] for code in codes],
@@ -189,19 +195,48 @@ def candidates_record(pool: MaskSet, duplicates_iou: float | None) -> dict[str, 
     }
 
 
+def selected(record: dict[str, Any], scores: Sequence[float], threshold: float) -> list[int]:
+    """The candidates of a group by falling score, as `masks.js` finds them when a user moves the threshold.
+
+    Args:
+        record: result of `candidates_record`.
+        scores: of every candidate.
+        threshold: lowest score.
+    """
+    pairs = {(a, b) for a, b in record["duplicates"]} | {(b, a) for a, b in record["duplicates"]}
+    chosen: list[int] = []
+    for number in sorted(range(len(scores)), key=lambda number: -scores[number]):
+        enough = np.float32(scores[number]) >= np.float32(threshold) and record["areas"][number] > 0
+        if enough and not any((number, other) in pairs for other in chosen):
+            chosen.append(number)
+    return chosen
+
+
 def answer_record(
     answer: Answer,
     prompt: PromptIn,
     references: Sequence[Reference],
+    kept: dict[str, Any],
     picture: ReadPicture,
-    duplicates_iou: float | None,
+    model: Model,
+    threshold: float | None,
 ) -> dict[str, Any]:
     """An answer for a browser.
+
+    Args:
+        answer: the answer.
+        prompt: its prompt.
+        references: of the prompt.
+        kept: the record of the picture.
+        picture: the picture.
+        model: the model.
+        threshold: of the answer; None for none.
 
     Returns:
         prompt; `masks` by falling score, each with score and `candidate`, or `counts` if it is none; `scores` of all
         candidates or None; `own`: `candidates_record` if the candidates are the answer's own; text, failure, labels;
-        and `references`, at the size of the image: run lengths of masks, None for boxes and points.
+        `slides`: whether the browser can select for another threshold by itself; and `references`, at the size of the
+        image: run lengths of masks, None for boxes and points.
     """
     pool, scores = answer.pool, answer.pool_scores
     assert isinstance(answer.masks, torch.Tensor)
@@ -213,12 +248,16 @@ def answer_record(
     for mask, number, score in zip(masks, numbers, answer.scores, strict=True):
         place = {"counts": rle.encode(mask.numpy()[None])[0]["counts"]} if number is None else {"candidate": number}
         records.append({"score": float(score), **place})
-    own = pool is not None and pool is not picture.pool
+    own = candidates_record(pool, duplicates_iou(model)) if pool is not None and pool is not picture.pool else None
+    slides = threshold is not None and scores is not None and getattr(model.system, "selects_by_score", True)
+    if slides and threshold is not None and scores is not None:
+        slides = numbers == selected(own or kept["candidates"], scores.tolist(), threshold)
     return {
         "prompt": prompt.text,
         "masks": records,
         "scores": None if scores is None else [float(score) for score in scores],
-        "own": candidates_record(pool, duplicates_iou) if own and pool is not None else None,
+        "own": own,
+        "slides": slides,
         "text": answer.text,
         "failure": answer.failure,
         "labels": None if answer.labels is None else list(answer.labels),

@@ -63,14 +63,16 @@ class Cells(nn.Module):
     Args:
         delay: seconds of each call of the model.
         own: the candidates belong to an answer, as InstructSeg's do.
+        best: only the best candidate above the threshold is selected.
     """
 
     name = "cells"
     duplicates_iou = 0.5
     uses_threshold = True
 
-    def __init__(self, delay: float = 0.0, own: bool = False) -> None:
+    def __init__(self, delay: float = 0.0, own: bool = False, best: bool = False) -> None:
         super().__init__()
+        self.best = best
         self.delay, self.own = delay, own
         self.reads, self.asked = 0, 0
         self.gate = threading.Event()  # clear it to keep the model busy
@@ -100,6 +102,7 @@ class Cells(nn.Module):
                 dtype=torch.float32,
             )
             group = select(pool.masks, scores, scores >= (0.5 if threshold is None else threshold), self.duplicates_iou)
+            group = group[:1] if self.best else group
             answers.append(Answer(pool.masks[group], scores[group], pool, scores))
         return answers
 
@@ -144,8 +147,8 @@ class BoxPrompter:
         return next(mask for mask in cells(*image.shape[:2]) if mask[y, x])
 
 
-def cells_model(delay: float = 0.0, own: bool = False, points: bool = True) -> Model:
-    return Model(Cells(delay, own), 0.5, "cells", BoxPrompter() if points else None)
+def cells_model(delay: float = 0.0, own: bool = False, best: bool = False) -> Model:
+    return Model(Cells(delay, own, best), 0.5, "cells", BoxPrompter())
 
 
 def writer_model() -> Model:

@@ -83,7 +83,13 @@ def test_the_slider_needs_no_server(client: Any, threshold: float) -> None:
     free = answer(client, record["id"], "the red cells")[0]
     asked = answer(client, record["id"], "the red cells", threshold=threshold)[0]
     chosen = selected(record["candidates"], free["scores"], threshold)
-    assert chosen == [mask["candidate"] for mask in asked["masks"]]
+    assert chosen == [mask["candidate"] for mask in asked["masks"]] and free["slides"]
+
+
+def test_a_group_that_other_rules_select_does_not_slide() -> None:
+    with client_of(cells_model(best=True)) as client:
+        one = answer(client, add(client, png())["id"], "the red cells")[0]
+        assert len(one["masks"]) == 1 and not one["slides"]
 
 
 def test_several_prompts_are_one_call_of_the_model(client: Any) -> None:

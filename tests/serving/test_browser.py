@@ -473,6 +473,19 @@ def test_candidates_of_an_answer_can_be_selected(browser: Any) -> None:
         opened.close()
 
 
+def test_a_model_with_other_rules_is_asked_again(browser: Any) -> None:
+    with live(cells_model(best=True)) as (address, _):
+        opened = Opened(browser, address, **DESKTOP)
+        opened.open()
+        card = opened.ask()
+        assert opened.count(card) == 1
+        card.get_by_role("slider").evaluate("e => { e.value = 1; e.dispatchEvent(new Event('input')); }")
+        assert opened.count(card) == 1
+        card.get_by_role("slider").evaluate("e => e.dispatchEvent(new Event('change'))")
+        card.get_by_text("nothing answers this").wait_for()
+        opened.close()
+
+
 def test_clips(browser: Any, tmp_path: Path) -> None:
     pytest.importorskip("av")
     write_video(tmp_path / "clip.mp4", [np.full((96, 128, 3), 40 * n + 20, np.uint8) for n in range(5)], 8)

@@ -351,13 +351,21 @@ const ask = guarded(async (shown = $("prompt").value.trim()) => {
   }
 });
 
+/** Asks again for the threshold of a card, for a model whose groups do not depend on the scores alone. */
+const select = guarded(async (card) => {
+  const prompts = [{ text: card.text, references: card.references.map((one) => one.wire) }];
+  const { answers } = await (await about("answers", { prompts, threshold: card.threshold })).json();
+  card.answer = answers[0];
+  card.source = sourceOf(card.answer);
+});
+
 function makeCard(shown, text, references, answer, colour) {
   const used = new Set(state.cards.map((card) => card.colour));
   return {
     shown, text, answer,
     references: references.map((one) => ({ ...one })),
     colour: colour ?? Math.max(0, COLOURS.findIndex((_, number) => !used.has(number))),
-    threshold: model.threshold,
+    threshold: visual.kind === "clip" ? null : model.threshold,
     added: new Map(), removed: new Set(), visible: true, why: false,
     source: sourceOf(answer),
   };
@@ -396,9 +404,9 @@ async function askClip(content, options) {
 
 // --- groups ---------------------------------------------------------------------------------------------------------
 
-/** Whether the threshold selects the masks of a card. */
+/** Whether the threshold of a card selects its masks here, without the server. */
 function slides(card) {
-  return visual.kind === "picture" && card.threshold !== null && card.answer.scores !== null && !card.source.fixed;
+  return visual.kind === "picture" && card.threshold !== null && card.answer.slides;
 }
 
 /** The masks of a card: {number, score} by falling score, and why the others are left out. */
@@ -604,7 +612,7 @@ function cardElement(card, place) {
     return element;
   }
   if (state.cards.length > 1) element.append(thumbnail(card));
-  if (slides(card)) element.append(slider(card, place, element));
+  if (card.threshold !== null) element.append(slider(card, place, element));
   if (card.answer.scores || card.answer.text) {
     element.append(make("button", {
       type: "button", textContent: "Why", data: key("why"), aria: { expanded: card.why, label: `Why: ${card.shown}` },
@@ -638,11 +646,13 @@ function slider(card, place, element) {
     card.threshold = Number(input.value);
     state.active = place;
     shown.textContent = card.threshold.toFixed(2);
+    if (!slides(card)) return;
     element.querySelector(".result").textContent = describe(card);
     draw();
   };
-  input.onchange = () => {
+  input.onchange = async () => {
     kept = false;
+    if (!slides(card)) await select(card);
     refresh();
   };
   return make("label", { className: "slider small" }, "Threshold", input, shown);
