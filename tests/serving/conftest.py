@@ -11,16 +11,6 @@ from maskselect.serving.settings import Settings
 from tests.serving.stub import cells_model
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ModuleNotFoundError:
-        for item in items:
-            if "serving" in item.path.parts:
-                item.add_marker(pytest.mark.skip(reason="the extra serve is not installed"))
-
-
 @pytest.fixture
 def client() -> Iterator[Any]:
     """A client of a server with known answers, in this process."""
