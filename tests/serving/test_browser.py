@@ -17,7 +17,7 @@ from PIL import Image
 from maskselect.data.clips import write_video
 from maskselect.ops import rle
 from maskselect.serving.settings import Settings
-from tests.serving.conftest import live
+from tests.serving.conftest import live, wait_for
 from tests.serving.stub import cells_model, png, writer_model
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -88,6 +88,10 @@ class Opened:
         script = """([c, r]) => { const v = document.getElementById("view");
             return [...v.getContext("2d").getImageData(c * v.width / 4, r * v.height / 4, 1, 1).data]; }"""
         return self.page.evaluate(script, [column, row])
+
+    def until(self, script: str) -> None:
+        """Wait for a condition. Playwright's own `wait_for_function` needs eval, which the page forbids."""
+        wait_for(lambda: self.page.evaluate(script))
 
     def count(self, card: Any) -> int:
         text = card.locator(".result").inner_text()
@@ -275,7 +279,7 @@ def test_the_python_call_gives_the_same(opened: Opened, tmp_path: Path, monkeypa
     opened.page.mouse.click(*opened.at(2.5, 1.5))
     card = opened.ask("left of [1]")
     opened.page.click("#python")
-    opened.page.get_by_text("Copied").wait_for()
+    opened.page.get_by_text("Copied", exact=True).wait_for()
     text = opened.page.evaluate("navigator.clipboard.readText()")
     (tmp_path / "photo.png").write_bytes(png(0, 384, 512))
     monkeypatch.chdir(tmp_path)
@@ -335,7 +339,7 @@ def test_drop_and_paste_open_pictures(browser: Any, address: str) -> None:
     for name, size in (("drop", (40, 60)), ("paste", (60, 40))):
         opened.page.evaluate(script, [name, list(png(0, *size))])
         wide = f"document.getElementById('view').width === {size[1]}"
-        opened.page.wait_for_function(wide)
+        opened.until(wide)
     assert opened.page.locator("#count").inner_text() == "18 candidates"
     opened.close()
 
@@ -343,7 +347,7 @@ def test_drop_and_paste_open_pictures(browser: Any, address: str) -> None:
 def test_the_camera_takes_a_picture(browser: Any, address: str) -> None:
     opened = Opened(browser, address, **DESKTOP)
     opened.page.click("#camera")
-    opened.page.wait_for_function("document.querySelector('#lens video').videoWidth > 0")
+    opened.until("document.querySelector('#lens video').videoWidth > 0")
     opened.page.click("#shoot")
     opened.page.wait_for_selector("#stage:not([hidden])")
     assert opened.page.locator("#count").inner_text() == "18 candidates"
@@ -411,9 +415,9 @@ def test_errors_are_shown_and_the_page_goes_on(opened: Opened) -> None:
     assert message.inner_text() == "this prompt is refused"
     opened.page.fill("#prompt", "left of [3]")
     opened.page.click("#send")
-    opened.page.wait_for_function("document.getElementById('message').textContent.includes('reference 3')")
+    opened.until("document.getElementById('message').textContent.includes('reference 3')")
     opened.page.set_input_files("#file", {"name": "x.png", "mimeType": "image/png", "buffer": b"nothing"})
-    opened.page.wait_for_function("document.getElementById('message').textContent.includes('not an image')")
+    opened.until("document.getElementById('message').textContent.includes('not an image')")
     assert opened.count(opened.ask()) and message.is_hidden()
 
 
@@ -495,20 +499,20 @@ def test_clips(browser: Any, tmp_path: Path) -> None:
         opened.open((tmp_path / "clip.mp4").read_bytes(), "clip.mp4", "video/mp4")
         assert page.locator("#frame").inner_text() == "1 / 5"
         page.locator("#scrub").evaluate("e => { e.value = 3; e.dispatchEvent(new Event('input')); }")
-        page.wait_for_function(
+        opened.until(
             "Math.abs(document.getElementById('photo').getContext('2d').getImageData(9, 9, 1, 1).data[0] - 140) < 8"
         )
         page.mouse.click(*opened.at(2.5, 2.5))
         assert "point" in page.locator("#references li").inner_text()
         page.fill("#prompt", "left of [1]")
         page.click("#send")
-        page.wait_for_function("/of 5 frames/.test(document.querySelector('#progress output').textContent)")
+        opened.until("/of 5 frames/.test(document.querySelector('#progress output').textContent)")
         card = page.locator(".card")
         card.wait_for()
         assert card.locator(".result").inner_text() == "1 object" and "in 4 of 5 frames" in card.inner_text()
         assert opened.pixel(1.5, 1.5)[3] > 0, "the object is not shown in frame 4"
         page.locator("#scrub").evaluate("e => { e.value = 0; e.dispatchEvent(new Event('input')); }")
-        page.wait_for_function("document.getElementById('frame').textContent === '1 / 5'")
+        opened.until("document.getElementById('frame').textContent === '1 / 5'")
         page.wait_for_timeout(500)
         assert opened.pixel(1.5, 1.5)[3] == 0, "the object is shown in a frame without it"
         for label, suffix in (("JSON", "json"), ("PNG per frame", "zip"), ("Video with masks", "mp4")):
@@ -518,7 +522,7 @@ def test_clips(browser: Any, tmp_path: Path) -> None:
         server.model.system.delay = 3
         page.fill("#prompt", "another")
         page.click("#send")
-        page.wait_for_function("/of 5 frames/.test(document.querySelector('#progress output').textContent)")
+        opened.until("/of 5 frames/.test(document.querySelector('#progress output').textContent)")
         page.click("#stop")
         page.locator("#progress").wait_for(state="hidden")
         assert page.locator(".card").count() == 1
