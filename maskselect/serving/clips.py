@@ -26,6 +26,9 @@ from maskselect.structures.prediction import ClipGroup
 KEPT = 2
 """Number of clips that are kept."""
 
+ANSWERS = 16
+"""Number of answers about a clip that are kept for downloads."""
+
 
 class StoppedError(Exception):
     """The client went away, or the time of a prompt about a clip is over."""
@@ -46,7 +49,7 @@ class KeptClip:
 
     def __init__(self, content: bytes, settings: Settings) -> None:
         self.key = secrets.token_hex(16)
-        self.groups: list[ClipGroup] = []
+        self.groups: dict[str, ClipGroup] = {}  # by id
         self._lock = threading.Lock()
         self._file = _held(content)
         try:
@@ -139,7 +142,7 @@ class Clips:
 def answer_clip(
     model: Model, kept: KeptClip, watched: WatchedClip, prompts: list[PromptIn], threshold: float | None
 ) -> list[dict[str, Any]]:
-    """The answers to prompts about a clip as JSON; they are also kept for downloads.
+    """The answers to prompts about a clip as JSON, each with an id, under which it is kept for downloads.
 
     Raises:
         Refusal: a reference is unusable.
@@ -150,18 +153,24 @@ def answer_clip(
     references = [[one.resolve(size, size, None) for one in prompt.references] for prompt in prompts]
     frames = [[one.frame for one in prompt.references] for prompt in prompts]
     groups = model.select_video_many(watched, [prompt.text for prompt in prompts], references, frames, threshold)
-    kept.groups = groups
-    return [group.to_dict() | {"text": group.text, "failure": group.failure} for group in groups]
+    named = {secrets.token_hex(8): group for group in groups}
+    kept.groups = dict([*kept.groups.items(), *named.items()][-ANSWERS:])
+    return [one.to_dict() | {"id": key, "text": one.text, "failure": one.failure} for key, one in named.items()]
 
 
 def write_clip(wanted: ClipFilesIn, kept: KeptClip, model: Model, name: str) -> tuple[str, str, bytes]:
-    """The file of a download: name, media type and content; several files are a zip. Raises Refusal without answers."""
-    if not kept.groups:
-        raise Refusal(409, "no_answer", "no prompt about the clip was answered; expected a prompt before a download")
+    """The file of a download: name, media type and content; several files are a zip.
+
+    Raises:
+        Refusal: an answer is not kept any more.
+    """
+    groups = [kept.groups[key] for key in wanted.answers if key in kept.groups]
+    if len(groups) < len(wanted.answers):
+        raise Refusal(409, "no_answer", "the server does not keep this answer any more; ask the prompt again")
     stem = safe_stem(name)
     with tempfile.TemporaryDirectory(prefix="maskselect-") as folder:
         output = Path(folder)
-        write_clip_answers(kept.groups, output, Path(f"{stem}.mp4"), model.name, (wanted.format,))
+        write_clip_answers(groups, output, Path(f"{stem}.mp4"), model.name, (wanted.format,))
         files = sorted(output.iterdir())
         if len(files) == 1 and files[0].is_file():
             return files[0].name, TYPES[files[0].suffix], files[0].read_bytes()

@@ -143,9 +143,10 @@ class FilesIn(_Strict):
 
 
 class ClipFilesIn(_Strict):
-    """The format in which the last answers about a clip are to be written."""
+    """Answers about a clip, by their ids, that are to be written in a format."""
 
     format: Literal["json", "mask", "overlay"]
+    answers: Annotated[list[str], Field(min_length=1, max_length=MOST_REFERENCES)]
 
 
 T = TypeVar("T", bound=BaseModel)

@@ -72,14 +72,20 @@ def test_references_have_a_frame(client: Any, video: bytes) -> None:
 
 def test_downloads(client: Any, video: bytes) -> None:
     key = add(client, video)["id"]
-    early = client.post(f"/api/clips/{key}/files?name=walk.mp4", json={"format": "json"})
+    early = client.post(f"/api/clips/{key}/files?name=walk.mp4", json={"format": "json", "answers": ["other"]})
     assert early.status_code == 409
-    client.post(f"/api/clips/{key}/answers", json={"prompts": [{"text": "the ball"}]})
-    got = client.post(f"/api/clips/{key}/files?name=walk.mp4", json={"format": "json"})
+    ids = []
+    for text in ("the ball", "the dog"):
+        got = lines(client.post(f"/api/clips/{key}/answers", json={"prompts": [{"text": text}]}))
+        ids.append(got[-1]["answers"][0]["id"])
+    wanted = {"format": "json", "answers": ids[:1]}
+    got = client.post(f"/api/clips/{key}/files?name=walk.mp4", json=wanted)
     assert "walk.json" in got.headers["content-disposition"] and got.json()["prompt"] == "the ball"
-    masks = zipfile.ZipFile(io.BytesIO(client.post(f"/api/clips/{key}/files", json={"format": "mask"}).content))
-    assert len(masks.namelist()) == 6
-    overlay = client.post(f"/api/clips/{key}/files", json={"format": "overlay"})
+    both = client.post(f"/api/clips/{key}/files?name=walk.mp4", json={"format": "json", "answers": ids})
+    assert zipfile.ZipFile(io.BytesIO(both.content)).namelist() == ["walk.1.json", "walk.2.json"]
+    masks = client.post(f"/api/clips/{key}/files", json=wanted | {"format": "mask"})
+    assert len(zipfile.ZipFile(io.BytesIO(masks.content)).namelist()) == 6
+    overlay = client.post(f"/api/clips/{key}/files", json=wanted | {"format": "overlay"})
     assert overlay.headers["content-type"] == "video/mp4" and overlay.content[4:8] == b"ftyp"
 
 

@@ -716,8 +716,9 @@ function showSuggestions(prompts) {
 
 const download = guarded(async (format) => {
   const query = `files?name=${encodeURIComponent(visual.name)}`;
-  const content = visual.kind === "clip" ? { format } : { format, groups: state.cards.filter((card) => card.visible).map(wireGroup) };
-  if (content.groups && !content.groups.length) throw new Error("All answers are hidden; show one that is to be in the file.");
+  const cards = state.cards.filter((card) => card.visible);
+  if (!cards.length) throw new Error("All answers are hidden; show one that is to be in the file.");
+  const content = visual.kind === "clip" ? { format, answers: cards.map((card) => card.answer.id) } : { format, groups: cards.map(wireGroup) };
   const response = await about(query, content);
   const name = decodeURIComponent(response.headers.get("content-disposition").split("''")[1]);
   const link = make("a", { href: URL.createObjectURL(await response.blob()), download: name });
