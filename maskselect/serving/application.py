@@ -5,7 +5,7 @@ import base64
 import io
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -178,12 +178,16 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 def _add_page(app: FastAPI) -> None:
     for path, (name, kind) in _STATIC.items():
-        content = (_PAGE / name).read_bytes()
+        app.add_api_route(path, _sender((_PAGE / name).read_bytes(), kind), methods=["GET"], response_model=None)
 
-        def static(content: bytes = content, kind: str = kind) -> Response:
-            return Response(content, media_type=f"{kind}; charset=utf-8")
 
-        app.add_api_route(path, static, methods=["GET"], response_model=None)
+def _sender(content: bytes, kind: str) -> Callable[[], Response]:
+    """An endpoint that sends a file of the page. It has no parameters, which FastAPI would take from the address."""
+
+    def send() -> Response:
+        return Response(content, media_type=f"{kind}; charset=utf-8")
+
+    return send
 
 
 def _add_pictures(app: FastAPI, server: Server) -> None:

@@ -250,6 +250,7 @@ def test_the_page_asks_nothing_of_other_hosts(client: Any) -> None:
     ):
         response = client.get(path)
         assert response.content == (PAGE / name).read_bytes()
+        assert client.get(f"{path}?content=evil&kind=text/html").content == response.content
         assert "default-src 'none'" in response.headers["content-security-policy"]
         assert set(re.findall(r"https?://[^\s'\"]+", response.text)) <= {"http://www.w3.org/2000/svg"}
     for path in ("/docs", "/redoc", "/openapi.json"):
