@@ -108,7 +108,7 @@ class Server:
             if entry.future.cancelled():  # by the worker, which stops
                 raise Refusal(503, "stopping", "the server stops; try again later") from error
             raise
-        except (ValueError, TypeError, FileNotFoundError) as error:
+        except (ValueError, FileNotFoundError) as error:
             raise bad_input(error) from error
         finally:
             future.cancel()
@@ -322,7 +322,7 @@ async def _progress(task: Task, watched: WatchedClip, seconds: float) -> AsyncIt
             if time.monotonic() > end:
                 raise Refusal(504, "too_slow", f"the model did not answer within {seconds:g} seconds")
         yield json.dumps({"answers": future.result()}).encode() + b"\n"
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError) as error:
         yield _error_line(bad_input(error))
     except Refusal as refusal:
         yield _error_line(refusal)
