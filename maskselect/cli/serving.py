@@ -5,7 +5,7 @@ import os
 
 from maskselect.backends.optional import require
 from maskselect.cli import loading
-from maskselect.cli.options import add_model, add_refiner
+from maskselect.cli.options import add_model, add_own_proposer, add_refiner
 from maskselect.cli.parsing import Parser, positive
 
 
@@ -35,6 +35,7 @@ def serve_parser(prog: str) -> argparse.ArgumentParser:
     pictures_help = "number of pictures whose readings are kept in memory (default: %(default)s)"
     parser.add_argument("--pictures", type=positive, default=8, metavar="N", help=pictures_help)
     add_refiner(parser)
+    add_own_proposer(parser)
     add_model(parser)
     parser.set_defaults(proposals=None)
     return parser
