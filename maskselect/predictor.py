@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,6 +52,32 @@ from maskselect.systems.proposing import ProposingSystem
 from maskselect.systems.refining import check_refiner, load_refiner, refine_answer
 
 Reference = np.ndarray | Tensor | Image.Image | BoxRef | PointRef | MaskRef
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPicture:
+    """A picture that a model has read; `Model.answer` takes it for any number of prompts. See `Model.read`.
+
+    Attributes:
+        pixels: (H, W, 3) uint8.
+        working: (h, w, 3) uint8, the working image.
+        reading: the reading of the system.
+    """
+
+    pixels: np.ndarray
+    working: np.ndarray
+    reading: Any
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the picture."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def pool(self) -> MaskSet | None:
+        """The candidates of every prompt, (N, h, w); None if there are none, or each prompt has its own."""
+        pool: MaskSet | None = getattr(self.reading, "pool", None)
+        return pool
 
 
 class Model:
@@ -191,6 +218,52 @@ class Model:
             _group(one, answer, cut, pixels, keep_pool, self._refiner_name, self.parts)
             for one, answer in zip(resolved, answers, strict=True)
         ]
+
+    def read(self, image: ImageSource) -> ReadPicture:
+        """Read a picture for prompts that come later. The caller keeps the result; the model keeps no reference to it.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: see `select`.
+        """
+        pixels = load_image(image)
+        working = working_image(pixels)
+        with self._computing():
+            return ReadPicture(pixels, working, self.system.read(working, None))
+
+    def answer(
+        self,
+        picture: ReadPicture,
+        prompts: Sequence[str],
+        references: Sequence[Sequence[Reference] | None] | None = None,
+        threshold: float | None = None,
+    ) -> list[Answer]:
+        """The answers of the system at the working size, which `select_many` turns into groups.
+
+        Args:
+            picture: result of `read`.
+            prompts, references, threshold: see `select_many`.
+
+        Raises:
+            ValueError, TypeError: see `select`.
+        """
+        cut = self._threshold(threshold)
+        texts, checked = _checked(prompts, references)
+        if not texts:
+            return []
+        working = picture.working
+        with self._computing():
+            resolved = [
+                Prompt(text, self._reference_masks(refs, picture.size, [working] * len(refs), working.shape[:2]))
+                for text, refs in zip(texts, checked, strict=True)
+            ]
+            return self._refined(working, self.system.answer(picture.reading, resolved, cut))
+
+    def reference_masks(self, picture: ReadPicture, references: Sequence[Reference]) -> Tensor:
+        """The masks that references stand for, (R, h, w) bool at the working size. Raises as `select`."""
+        working = picture.working
+        with self._computing():
+            images = [working] * len(references)
+            return self._reference_masks(as_references(references), picture.size, images, working.shape[:2])
 
     def select_video(
         self,

@@ -67,7 +67,7 @@ fi
 
 clear=
 pins="--constraint ${CONSTRAINTS:-constraints.txt}"
-package="-e .[train,data,ray,regions,video${EXTRAS:+,$EXTRAS}] --group dev"
+package="-e .[train,data,ray,regions,serve,video${EXTRAS:+,$EXTRAS}] --group dev"
 case $mode in
 --constrained) ;;
 --latest) pins=--upgrade ;;

@@ -50,10 +50,10 @@ def predict_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold", type=fraction, metavar="T", help="minimum score in [0, 1]; default: the model's own"
     )
-    _add_refiner(parser)
-    _add_own_proposer(parser)
+    add_refiner(parser)
+    add_own_proposer(parser)
     _add_proposals(parser)
-    _add_model(parser)
+    add_model(parser)
     return parser
 
 
@@ -71,10 +71,10 @@ def evaluate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--submission", type=Path, metavar="DIR_OR_FILE", help=submission_help)
     parser.add_argument("--output", type=Path, required=True, metavar="REPORT.json")
     _add_overwrite(parser)
-    _add_refiner(parser)
-    _add_own_proposer(parser)
+    add_refiner(parser)
+    add_own_proposer(parser)
     _add_proposals(parser)
-    _add_model(parser)
+    add_model(parser)
     return parser
 
 
@@ -93,10 +93,10 @@ def calibrate_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="TABLE.json", help="write the metrics at each threshold")
     _add_overwrite(parser)
     parser.add_argument("--write", action="store_true", help="store the threshold in the checkpoint's card")
-    _add_refiner(parser)
-    _add_own_proposer(parser)
+    add_refiner(parser)
+    add_own_proposer(parser)
     _add_proposals(parser)
-    _add_model(parser)
+    add_model(parser)
     return parser
 
 
@@ -237,7 +237,8 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
 
 
-def _add_refiner(parser: argparse.ArgumentParser) -> None:
+def add_refiner(parser: argparse.ArgumentParser) -> None:
+    """Add `--refiner`."""
     refiner_help = "refine the masks of every answer: sam, samrefiner, crf, snap, or a YAML file with class_path"
     parser.add_argument("--refiner", metavar="NAME", help=refiner_help)
 
@@ -247,12 +248,14 @@ def _add_proposals(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--proposals", "--keep-candidates", type=Path, metavar="DIR", help=proposals_help)
 
 
-def _add_own_proposer(parser: argparse.ArgumentParser) -> None:
+def add_own_proposer(parser: argparse.ArgumentParser) -> None:
+    """Add `--proposer`."""
     proposer_help = f"where candidates come from: {PROPOSER_HELP}; default: the model's own"
     parser.add_argument("--proposer", metavar="CONFIG_OR_NAME", help=proposer_help)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add `--model` and `--device`."""
     model_help = (
         "shipped name, file, folder or hf://…; or public weights, which are downloaded at the first use: photos-fast, "
         "photos-small, photos-base, or a YAML file of that form (default: %(default)s)"

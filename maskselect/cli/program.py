@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from maskselect.backends.optional import missing_package
-from maskselect.cli import checking, downloading, exporting, importing, measuring, options, publishing, using
+from maskselect.cli import checking, downloading, exporting, importing, measuring, options, publishing, serving, using
 from maskselect.cli.failures import report_left_out
 from maskselect.cli.output import patient_output
 from maskselect.structures.left_out import one_line
@@ -30,6 +30,7 @@ Training, with Lightning (fit --help prints all of its options):
 
 Use ({prog} VERB --help prints the options):
   predict --image FILE --prompt TEXT     select the masks that answer a prompt
+  serve                                  a page for pictures and videos; X-AnyLabeling's remote protocol
   evaluate --model M --dataset D         evaluate a model on a data set
   calibrate --model M --dataset D        choose a model's threshold on validation samples
   compare A.json B.json                  compare two evaluations of the same samples
@@ -110,6 +111,7 @@ def _guarded(run: Callable[[], int], prog: str) -> int:
 
 VERBS: dict[str, tuple[Callable[[str], argparse.ArgumentParser], Callable[[argparse.Namespace], int]]] = {
     "predict": (options.predict_parser, using.predict),
+    "serve": (serving.serve_parser, serving.serve),
     "evaluate": (options.evaluate_parser, measuring.evaluate),
     "compare": (options.compare_parser, measuring.compare),
     "recall": (options.recall_parser, measuring.recall),

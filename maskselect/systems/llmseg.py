@@ -168,6 +168,11 @@ class LLMSeg(CandidateSystem):
                 parameter.requires_grad_(self.train_embeddings)
 
     @property
+    def selects_by_score(self) -> bool:
+        """Whether the threshold on a candidate's own score decides, so that a group for another one needs no model."""
+        return self.strategy == "iop"
+
+    @property
     def uses_threshold(self) -> bool:
         """False for strategies that select the most similar candidate at any threshold."""
         return self.strategy not in ("top_iou", "iop_or_top_iou")

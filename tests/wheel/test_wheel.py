@@ -13,7 +13,7 @@ from tests.importers.test_ras import Made as RasRelease
 pytestmark = pytest.mark.wheel
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDS_AN_EXTRA = {"training": "train"}
+NEEDS_AN_EXTRA = {"serving": "serve", "training": "train"}
 """Rooms that cannot be imported with the base dependencies alone, and the extra of each."""
 
 IMPORT_ALL = """

@@ -1,0 +1,1 @@
+"""The web page, its API, and X-AnyLabeling's remote protocol: `maskselect serve`."""
