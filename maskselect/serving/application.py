@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-import maskselect
 from maskselect.ops import rle
 from maskselect.predictor import Model
 from maskselect.scenes.layout import scene_ids
@@ -202,7 +202,7 @@ def _add_pictures(app: FastAPI, server: Server) -> None:
     def describe() -> dict[str, Any]:
         return {
             "name": model.name,
-            "version": maskselect.__version__,
+            "version": version("maskselect"),
             "threshold": model.threshold,
             "duplicates_iou": duplicates_iou(model),
             "points": model.prompter is not None,
