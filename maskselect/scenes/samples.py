@@ -112,5 +112,5 @@ def ask_scenes(
             raise ValueError(f"{name} must be at least {bound}, got {value}")
     if seed < 0 or min(image_size) < 64:
         raise ValueError(f"expected a seed of at least 0 and at least 64 pixels a side, got {seed} and {image_size}")
-    arguments = image_size, prompts_per_scene, *others.values()
-    return (ask_scene(scene_id, *arguments) for scene_id in scene_ids(split, seed, count))
+    counts = prompts_per_scene, reasoning_per_scene, unknown_per_scene, twins_per_scene
+    return (ask_scene(scene_id, image_size, *counts) for scene_id in scene_ids(split, seed, count))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
@@ -385,6 +386,7 @@ async def _predicted(server: Server, request: Request, asked: anylabeling.Predic
         code = "invalid_image" if refusal.code == "bad_input" else refusal.code
         raise Refusal(refusal.status, code, refusal.message) from refusal
     size, references = kept.picture.size, anylabeling.references_of(params.marks)
+    found: list[tuple[np.ndarray, str, float | None]]
     if not params.text_prompt.strip():
         task = Task(lambda: model.reference_masks(kept.picture, references))
         masks = (await server.wait(request, task, server.settings.seconds)).cpu().numpy() if references else []

@@ -87,7 +87,7 @@ def by_position(
         size: (H, W).
         superlatives: whether "the leftmost" and the like are among them.
     """
-    texts = templates.NAMED | templates.SUPERLATIVES
+    texts = {**templates.NAMED, **templates.SUPERLATIVES}
     options: list[tuple[str, str, tuple[int, ...]]] = []
     for name, places in groups.items():
         for side in _HALVES:
