@@ -115,7 +115,8 @@ def lines(options: argparse.Namespace, split: str) -> Iterator[str]:
         is_text = "text4seg" in Path(name).stem
         for grammar in (False, True) if options.grammar and is_text else (False,):
             seeds = [measured(options, name, grammar, split, seed) for seed in options.seeds]
-            for refiner in ("none", *options.refiners) if is_text else ("none",):
+            refined = is_text or "instructseg" in Path(name).stem  # candidates are refined before they are selected
+            for refiner in ("none", *options.refiners) if refined else ("none",):
                 cells = [
                     percent([share([r for r in rows if of(r)], lambda r: r["iou"][refiner]) for rows in seeds])  # noqa: B023
                     for of in COLUMNS.values()

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from maskselect.structures.by_value import ByValue
 
+OF_PROMPT = "of the prompt"
+"""`MaskSet.source` of masks that a system draws for one prompt; another mask cannot be compared with them."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaskSet(ByValue):

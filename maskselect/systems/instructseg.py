@@ -43,7 +43,7 @@ from maskselect.structures.batches import InstructBatch
 from maskselect.structures.clip import Clip
 from maskselect.structures.features import finest_first
 from maskselect.structures.groups import PrepareSettings
-from maskselect.structures.masks import MaskSet
+from maskselect.structures.masks import OF_PROMPT, MaskSet
 from maskselect.structures.needs import FRAME_TOKENS, PROMPT_TOKENS, Arguments, Need
 from maskselect.structures.protocols import LanguageModel
 from maskselect.structures.sample import MASK_REF, Prompt
@@ -131,6 +131,8 @@ class InstructSeg(LanguageSystem):
         learned_queries: add learned vectors to the queries, from those of `decoder_start` on (ours); the language
             model's part then begins at zero.
         selection: "threshold" gives every mask whose score reaches the threshold (ours), "best" the best one.
+        margin: with "threshold", a mask is left out if the logit of its score is further below the best one's (ours);
+            None for no such rule.
         duplicates_iou: suppression by mask IoU among selected masks; None for none.
         set_loss: by default that of the published code, on all cells of the grid of the mask logits.
         text_loss: see `TextLoss`. The published code has it on answers with an explanation, and on answers in words.
@@ -181,6 +183,7 @@ class InstructSeg(LanguageSystem):
         ovp_on_images: bool = True,
         learned_queries: bool = False,
         selection: Selection = "threshold",
+        margin: float | None = None,
         duplicates_iou: float | None = 0.7,
         set_loss: SetLoss | None = None,
         text_loss: TextLoss = "replies",
@@ -246,7 +249,7 @@ class InstructSeg(LanguageSystem):
         self.presence_head = BinaryHead(lmm.width) if presence_weight > 0 else None
         self.interpolation: Interpolation = interpolation
         self.reference_frames, self.ovp_on_images = reference_frames, ovp_on_images
-        self.selection, self.duplicates_iou = selection, duplicates_iou
+        self.selection, self.margin, self.duplicates_iou = selection, margin, duplicates_iou
         self.set_loss = set_loss or SetLoss(points=None)
         self.text_loss, self.text_weight = text_loss, text_weight
         self.candidate_weight, self.object_weight = candidate_weight, object_weight
@@ -535,7 +538,7 @@ class InstructSeg(LanguageSystem):
         """The group of one prompt: from Q mask logits and probabilities, and those of extra candidates."""
         full = unpadded_logits(logits, self.encoder.info.input_size, reading.inner, reading.size)
         masks, scores = (full > 0).cpu(), (scores * mean_inside(full)).cpu().float()
-        pool = MaskSet(masks, scores, "queries")
+        pool = MaskSet(masks, scores, OF_PROMPT)
         if reading.extra is not None and len(extra):
             own = reading.extra
             joined = MaskSet(resize_nearest(own.masks, reading.size), own.scores, own.source)
@@ -543,6 +546,9 @@ class InstructSeg(LanguageSystem):
         filled = not_empty(pool.masks)
         pool, scores = pool.keep(filled.nonzero()[:, 0]), scores[filled]
         chosen = scores >= cut
+        if self.margin is not None and len(scores):
+            sure = scores.logit(eps=1e-6)
+            chosen &= sure >= sure.max() - self.margin
         if self.selection == "best":
             chosen = torch.zeros_like(chosen)
             chosen[scores.argmax() : scores.argmax() + 1] = True if len(scores) else chosen

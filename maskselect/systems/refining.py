@@ -18,7 +18,7 @@ from maskselect.refiners.sam import IterativeSamRefiner, SamRefiner
 from maskselect.refiners.snapping import SnappingRefiner
 from maskselect.structures.answer import Answer
 from maskselect.structures.clip import Clip, ClipMasks
-from maskselect.structures.masks import MaskSet
+from maskselect.structures.masks import OF_PROMPT, MaskSet
 from maskselect.structures.protocols import Proposer
 from maskselect.structures.refiner import CoverageRefiner, Refiner
 
@@ -87,7 +87,7 @@ def refine_answer(refiner: Refiner, visual: np.ndarray | Clip, answer: Answer) -
     system selected it.
 
     Args:
-        refiner: the refiner; it gets the pool of the answer as proposals.
+        refiner: the refiner; it gets the pool of the answer as proposals, unless the system drew it for this prompt.
         visual: the image (H, W, 3) uint8 or clip that the system read. Frames with masks are decoded again.
         answer: its masks may have any size.
 
@@ -97,9 +97,10 @@ def refine_answer(refiner: Refiner, visual: np.ndarray | Clip, answer: Answer) -
     if isinstance(visual, np.ndarray):
         assert isinstance(answer.masks, Tensor)
         masks = answer.masks.cpu()
+        proposals = None if answer.pool is None or OF_PROMPT in answer.pool.source else answer.pool
         if answer.coverage is None or answer.labels or not len(masks) or not isinstance(refiner, CoverageRefiner):
-            return replace(answer, masks=_refined(refiner, visual, masks, answer.pool))
-        found = refiner.refine_covered(visual, masks, answer.coverage, answer.pool)
+            return replace(answer, masks=_refined(refiner, visual, masks, proposals))
+        found = refiner.refine_covered(visual, masks, answer.coverage, proposals)
         kept, added = _not_emptied(visual, masks, found[: len(masks)]), found[len(masks) :]
         cells = cell_weights(added, (answer.coverage.shape[0], answer.coverage.shape[1]))
         scores = mask_pool(answer.coverage[None], cells)[:, 0].clamp(max=float(answer.scores[-1]))

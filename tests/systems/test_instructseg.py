@@ -126,6 +126,17 @@ def test_the_best_mask_is_returned_whatever_its_score(learned: InstructSeg, monk
         assert answer.pool_scores is not None and answer.scores[0] == answer.pool_scores.max()
 
 
+def test_a_margin_leaves_out_what_is_far_below_the_best(learned: InstructSeg, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, prompts = learned.read(IMAGE), asked(learned)
+    monkeypatch.setattr(learned, "duplicates_iou", None)
+    plain = learned.answer(reading, prompts, 0.0)
+    for margin in (0.0, 1.0, 50.0):
+        monkeypatch.setattr(learned, "margin", margin)
+        for one, other in zip(plain, learned.answer(reading, prompts, 0.0), strict=True):
+            logits = one.scores.logit(eps=1e-6)
+            assert torch.equal(other.scores, one.scores[logits >= logits[0] - margin])
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_prompts_of_one_picture_do_not_change_each_other(layout: str) -> None:
     system = tiny_instructseg(**LAYOUTS[layout]).eval()

@@ -20,7 +20,7 @@ from maskselect.refiners.crf import CrfRefiner
 from maskselect.refiners.snapping import SnappingRefiner
 from maskselect.structures.answer import Answer
 from maskselect.structures.clip import ClipMasks
-from maskselect.structures.masks import MaskSet
+from maskselect.structures.masks import OF_PROMPT, MaskSet
 from maskselect.structures.refiner import Refiner
 from maskselect.systems.refining import REFINERS, load_refiner, refine_answer
 from tests.cli.asking import predict
@@ -110,6 +110,14 @@ def test_an_answer_about_a_clip() -> None:
     found = refine_answer(refiner, Frames([image_of(8, 12)] * 3), Answer(masks, torch.tensor([0.9, 0.4]))).masks
     assert isinstance(found, ClipMasks) and found.get(0, 2) is None and found.get(1, 0) is None
     assert found.frame(2)[1].sum() == 24 and refiner.calls == [((8, 12), None)]
+
+
+def test_masks_drawn_for_a_prompt_are_no_proposals() -> None:
+    masks = torch.ones(1, 8, 12, dtype=torch.bool)
+    for source, given in (("quarters", 1), (OF_PROMPT, None), (f"{OF_PROMPT}+extra", None)):
+        refiner, pool = Corner(), MaskSet(masks, torch.ones(1), source)
+        refine_answer(refiner, image_of(8, 12), Answer(masks, torch.tensor([0.6]), pool, torch.ones(1)))
+        assert refiner.calls == [((8, 12), given)]
 
 
 def test_a_refiner_may_add_masks_where_a_system_states_coverage() -> None:
