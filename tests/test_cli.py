@@ -339,7 +339,7 @@ def test_training_verbs_go_to_lightning(monkeypatch: pytest.MonkeyPatch, argumen
 
 
 def test_unknown_verbs_and_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected one of fit, validate, predict, evaluate" in refused(capsys, cli.main(["segment"]))
+    assert "expected one of fit, validate, predict, serve, evaluate" in refused(capsys, cli.main(["segment"]))
     assert cli.main([]) == 2
     assert cli.main(["--help"]) == 0
     assert "predict --image FILE --prompt TEXT" in capsys.readouterr().out

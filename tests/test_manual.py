@@ -4,6 +4,7 @@ A block is skipped if the line before it is `<!-- not run: REASON -->`. Evaluati
 """
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -87,7 +88,10 @@ def command(words: list[str]) -> Callable[[], int]:
     if words[0] == "make":
         # `-o`: without the set-up, even if the Makefile is older than what an environment is made of.
         shown = [*words, "-o", "Makefile", "READY=Makefile", "PYTHON=printf '%s\\n'"]
-        words = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.splitlines()
+        # Without what an outer make passes on, with which this one would announce its folder.
+        clean = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+        run = subprocess.run(shown, capture_output=True, text=True, check=True, env=clean)
+        words = run.stdout.splitlines()
         words = ["python", *words]
     program, *rest = words
     if Path(program).name == "python":

@@ -34,7 +34,7 @@ from maskselect.lmm.image_square import CLIP_MEAN, CLIP_STD
 from maskselect.lmm.llama import CachedLayer, KeyValueCache
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.tokenizer import COMPACT_FILE
-from maskselect.ops.atomic import atomic_folder
+from maskselect.ops.atomic import atomic_folder, write_text
 from maskselect.ops.pooling import cell_weights, mask_pool
 from maskselect.ops.text import json_bytes
 from maskselect.systems.ras import RAS
@@ -84,7 +84,7 @@ def export_onnx(system: object, folder: Path, threshold: float) -> list[Path]:
         for name, graph in graphs.items():
             _write(graph, part / f"{name}.onnx")
         shutil.copyfile(COMPACT_FILE, part / "tokenizer.json")
-        (part / "selector.json").write_bytes(json_bytes(_facts(ras, sam, threshold)))
+        write_text(part / "selector.json", json_bytes(_facts(ras, sam, threshold)).decode())
     return sorted(folder.iterdir())
 
 

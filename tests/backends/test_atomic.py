@@ -31,7 +31,14 @@ EXEMPT = {
 }
 WITHIN_FOLDERS = {  # their callers hold a temporary file or folder
     ROOT / "maskselect" / name
-    for name in ("recipes/engine.py", "importers/account.py", "importers/llava_folder.py", "publishing.py")
+    for name in (
+        "recipes/engine.py",
+        "importers/account.py",
+        "importers/llava_folder.py",
+        "publishing.py",
+        "serving/clips.py",
+        "serving/files.py",
+    )
 }
 
 

@@ -68,8 +68,8 @@ def _build_maskgroups(folder: Path) -> None:
 Maker = Callable[[Path], object]
 MAKERS: dict[str, tuple[Maker, str]] = {
     "own": (lambda folder: test_own._own(folder, test_own.PROMPTS), "train"),
-    "refcoco": (test_refer._root, "val"),
-    "grefcoco": (lambda folder: test_refer._root(folder, "grefcoco"), "val"),
+    "refcoco": (test_refer.write_root, "val"),
+    "grefcoco": (lambda folder: test_refer.write_root(folder, "grefcoco"), "val"),
     "reasonseg": (test_reasoning_sets.reasonseg_files, "val"),
     "llm-seg40k": (test_reasoning_sets._llm_seg, "val"),
     "muse": (test_reasoning_sets.muse_files, "val"),

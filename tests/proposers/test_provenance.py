@@ -106,7 +106,7 @@ def test_stored_proposals_say_it_for_whoever_made_them(tmp_path: Path) -> None:
 def test_the_report_of_an_evaluation_says_it(
     codetr: CoDetrProposer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, root, output = StubModel(), test_refer._root(tmp_path / "data"), tmp_path / "report.json"
+    model, root, output = StubModel(), test_refer.write_root(tmp_path / "data"), tmp_path / "report.json"
     model.proposers = tuple(trained_on(UnionProposer([Silent(), codetr])))
     monkeypatch.setattr(loading, "load_model", lambda options: model)
     words = ["--dataset", "refcoco", "--root", root, "--split", "val", "--output", output]
@@ -122,7 +122,7 @@ def test_the_report_of_an_evaluation_says_it(
 def test_the_ceiling_of_its_candidates_says_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root, output = test_refer._root(tmp_path / "data"), tmp_path / "report.json"
+    root, output = test_refer.write_root(tmp_path / "data"), tmp_path / "report.json"
     monkeypatch.setattr("maskselect.proposers.loading.load_proposer", lambda name, device: Learned())
     words = ["--dataset", "refcoco", "--root", root, "--split", "val", "--output", output]
     assert main(["recall", *map(str, words)]) == 0
