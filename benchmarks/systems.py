@@ -16,7 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskselect.predictor import Model, load
 from maskselect.scenes.groups import SceneGroups
 from maskselect.systems.candidates import CandidateSystem
+from maskselect.systems.instructseg import InstructSeg
 from maskselect.systems.text4seg import Text4Seg
 
 WHOLE = ("a new image, one prompt", "a new image, all prompts")
@@ -36,7 +37,7 @@ def main() -> None:
     """Print median, spread and ratio of each part, and the operations of each side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["ras", "llmseg"], help="names or files; the first is 1")
-    parser.add_argument("--refiner", default=None, help="of systems that write masks as text")
+    parser.add_argument("--refiner", default=None, help="of systems without candidates")
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -79,8 +80,11 @@ def main() -> None:
 
 def _loaded(name: str, options: argparse.Namespace) -> Model:
     model = load(name, options.device)
-    writes = isinstance(model.system, Text4Seg)
-    return load(name, options.device, refiner=options.refiner) if writes and options.refiner else model
+    if options.refiner and isinstance(model.system, Text4Seg | InstructSeg):
+        model = load(name, options.device, refiner=options.refiner)
+    for parameter in cast(torch.nn.Module, model.system).parameters():
+        parameter.requires_grad_(False)  # else counting operations fails where a module gets a parameter as input
+    return model
 
 
 def _whole(model: Model, annotated: Any, queries: Any) -> dict[str, list[Callable[[], Any]]]:
