@@ -34,7 +34,8 @@ def sweep(
     """Measure a model at each of `THRESHOLDS`, through the public predict path.
 
     The model runs once, at the lowest threshold. Masks come by falling score, and duplicates are removed from the best
-    score down, so the group at a higher threshold is the beginning of the group at a lower one.
+    score down, so the group at a higher threshold is the beginning of the group at a lower one. Masks that a refiner
+    adds count only up to their own score here; a model that answers at a threshold adds them whatever it is.
 
     Args:
         model: the model.

@@ -282,6 +282,11 @@ class InstructSeg(LanguageSystem):
         """Whether the selection threshold decides the group."""
         return self.selection == "threshold"
 
+    @property
+    def selects_by_score(self) -> bool:
+        """Whether a threshold on the scores and the removal of duplicates are the whole rule of selection."""
+        return self.selection == "threshold" and self.margin is None
+
     # --- from pictures and prompts to predictions -----------------------------------------------------------------
 
     def _rows_for(self, visual: Visual, text: str) -> InstructionRows:

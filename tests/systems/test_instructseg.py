@@ -129,6 +129,7 @@ def test_the_best_mask_is_returned_whatever_its_score(learned: InstructSeg, monk
 def test_a_margin_leaves_out_what_is_far_below_the_best(learned: InstructSeg, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, prompts = learned.read(IMAGE), asked(learned)
     monkeypatch.setattr(learned, "duplicates_iou", None)
+    assert learned.selects_by_score and not tiny_instructseg(margin=1.0).selects_by_score
     plain = learned.answer(reading, prompts, 0.0)
     for margin in (0.0, 1.0, 50.0):
         monkeypatch.setattr(learned, "margin", margin)
