@@ -23,10 +23,14 @@ from maskselect.systems.scoring import (
     repeated_cache,
 )
 from maskselect.tokens import sequence
-from maskselect.tokens.sequence import PREFIX, Segment, Slot
+from maskselect.tokens.sequence import PREFIX, PackedRows, Segment, Slot
 
 LONGEST_ANSWER = 24
 """Maximum length of an answer in tokens."""
+
+LookAhead = Callable[[list[Tensor], list[list[int]]], Tensor]
+"""From `Answers.image_states` of P prompts, and the numbers of their image tokens, to (P, places, W) float32 by the
+number of a place, see `Segment.ahead`."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def forced_answers(
     run: Callable[..., Tensor] | None = None,
     orders: list[list[int]] | None = None,
     cells: Callable[[list[int], int], list[int]] | None = None,
+    ahead: LookAhead | None = None,
 ) -> Answers:
     """Read every question followed by its answer.
 
@@ -75,22 +80,31 @@ def forced_answers(
         run: replaces `lmm.hidden`; it may append E channels to the hidden states, see `Answers.image_states`.
         orders: for each image the tokens that are read after a prompt; None for all.
         cells: gives for the last tokens of an answer, so many, those of `Segment.cells`; None for none.
+        ahead: gives those of `Segment.ahead` for the places of `cells`; questions are then read twice, first without
+            gradients.
 
     Returns:
         One row for each image and question, in order.
     """
     end, encode = reader.lmm.tokenizer.eos_token_id, encode or reader.lmm.token_ids
-    parts: list[list[list[Segment]]] = []
     ids: list[list[int]] = []
     orders = [list(range(images.tokens.images.shape[1]))] * len(questions) if orders is None else orders
-    for prefix, image_questions, texts, order in zip(images.prefixes, questions, answers, orders, strict=True):
+    asked = [
+        [reader.question(prompt, order) for prompt in lay_out_prompts(reader, image_questions, prefix.end)]
+        for prefix, image_questions, order in zip(images.prefixes, questions, orders, strict=True)
+    ]
+    counts = [len(order) for order, own in zip(orders, asked, strict=True) for _ in own]
+    seen = _seen_ahead(reader, images, asked, orders, run, ahead)
+    parts: list[list[list[Segment]]] = []
+    for own_questions, texts in zip(asked, answers, strict=True):
         parts.append([])
-        for prompt, text in zip(lay_out_prompts(reader, image_questions, prefix.end), texts, strict=True):
-            question = reader.question(prompt, order)
+        for question, text in zip(own_questions, texts, strict=True):
             ids.append([*encode(text), end])
-            positions = list(range(question[-1].end, question[-1].end + len(ids[-1])))
-            own = () if cells is None else cells(ids[-1], len(ids[-1]))
-            parts[-1].append([*question, Segment([int(Slot.TEXT)] * len(ids[-1]), ids[-1], positions, cells=own)])
+            count, first = len(ids[-1]), question[-1].end
+            own = () if cells is None else cells(ids[-1], count)
+            shown = None if seen is None else seen[len(ids) - 1, torch.tensor(own, dtype=torch.int64)]
+            written = Segment([int(Slot.TEXT)] * count, ids[-1], list(range(first, first + count)), None, own, shown)
+            parts[-1].append([*question, written])
     packed, hidden = prompt_hidden(reader, images, parts, "causal", run)
     rows, columns = torch.tensor(_predicting(images, parts), dtype=torch.int64, device=hidden.device).reshape(-1, 2).T
     width = reader.lmm.width
@@ -104,11 +118,32 @@ def forced_answers(
     accuracy = (logits.argmax(-1) == targets).float().mean()
     image_states = None
     if reader.image_after_prompt and hidden.shape[-1] > width:
-        in_prompt = (packed.kinds == Slot.IMAGE) & (packed.blocks != PREFIX)
-        counts = [len(order) for order, texts in zip(orders, questions, strict=True) for _ in texts]
-        image_states = list(hidden[in_prompt][:, width:].split(counts))
+        image_states = _image_states(packed, hidden, width, counts)
     first = _first_seg(states, targets == seg_id, owners, len(ids))
     return Answers(*first, [], loss, accuracy, image_states)
+
+
+def _image_states(packed: PackedRows, hidden: Tensor, width: int, counts: list[int]) -> list[Tensor]:
+    """What is appended to the D channels of image tokens after prompts; counts: their number for each prompt."""
+    in_prompt = (packed.kinds == Slot.IMAGE) & (packed.blocks != PREFIX)
+    return list(hidden[in_prompt][:, width:].split(counts))
+
+
+@torch.no_grad()
+def _seen_ahead(
+    reader: Reader,
+    images: ReadImages,
+    asked: list[list[list[Segment]]],
+    orders: list[list[int]],
+    run: Callable[..., Tensor] | None,
+    ahead: LookAhead | None,
+) -> Tensor | None:
+    """The result of `ahead` for all questions, on the CPU."""
+    if ahead is None:
+        return None
+    owned = [order for order, own in zip(orders, asked, strict=True) for _ in own]
+    packed, hidden = prompt_hidden(reader, images, asked, "causal", run)
+    return ahead(_image_states(packed, hidden, reader.lmm.width, list(map(len, owned))), owned).cpu()
 
 
 def _predicting(images: ReadImages, parts: list[list[list[Segment]]]) -> list[tuple[int, int]]:
@@ -177,6 +212,7 @@ def generate_texts(
     process: LogitsProcessor | None = None,
     cells: Callable[[list[int], int], list[int]] | None = None,
     run: Callable[..., Tensor] | None = None,
+    ahead: LookAhead | None = None,
 ) -> Generated:
     """Answer questions about one image greedily, in one batch.
 
@@ -187,6 +223,7 @@ def generate_texts(
         stop, process: see `LanguageModel.generate`.
         cells: see `forced_answers`.
         run: see `forced_answers`; for image tokens after the prompt.
+        ahead: see `forced_answers`.
 
     Raises:
         ValueError: for an image that was read with gradients.
@@ -210,10 +247,14 @@ def generate_texts(
         before.append(read.kinds != Slot.PAD)
     packed = sequence.pack([(None, [row[-1:]]) for row in rows]).to(device)
 
+    seen = None
+    if ahead is not None and image_states is not None:
+        seen = ahead(image_states, [list(range(image.tokens.images.shape[1]))] * len(questions))
+
     def add(ids: list[list[int]]) -> Tensor:
         assert cells is not None
-        last = [cells(row, 1)[0] if row else 0 for row in ids]
-        return reader.places(torch.tensor(last, dtype=torch.int64, device=device))
+        last = torch.tensor([cells(row, 1)[0] if row else 0 for row in ids], dtype=torch.int64, device=device)
+        return reader.places(last, None if seen is None else seen[torch.arange(len(last), device=device), last])
 
     generated = reader.lmm.generate(
         reader.embed(packed, image.tokens, owners),

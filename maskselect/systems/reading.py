@@ -50,6 +50,7 @@ class Reader(nn.Module):
             then depends on the prompt and on all other image tokens.
         position_grid: rows and columns of the image tokens, to each of which learned embeddings of its row and its
             column are added, from zero on; so are those of `Segment.cells`. None adds none.
+        look_ahead: W of `Segment.ahead`, of which a learned projection is added to the embedding, from zero on.
 
     Raises:
         ValueError: if image tokens shall follow the prompt and the language model puts them on grids.
@@ -64,6 +65,7 @@ class Reader(nn.Module):
         mask_tokenizer: MaskTokenizer | NoMaskTokens,
         image_after_prompt: bool = False,
         position_grid: tuple[int, int] | None = None,
+        look_ahead: int = 0,
     ) -> None:
         super().__init__()
         if image_after_prompt and lmm.images_on_grids:
@@ -80,6 +82,9 @@ class Reader(nn.Module):
         )
         self.register_parameter("row_positions", rows)
         self.register_parameter("column_positions", columns)
+        self.look_ahead = nn.Linear(look_ahead, lmm.width, bias=False) if look_ahead else None
+        if self.look_ahead is not None:
+            nn.init.zeros_(self.look_ahead.weight)
         self.chat = {with_image: lmm.chat(with_image) for with_image in (False, True)}
 
     def blocks(self) -> list[nn.Module]:
@@ -203,18 +208,28 @@ class Reader(nn.Module):
                 shared = learned.reshape(1, -1, out.shape[-1])
                 out = sequence.scatter(out, rows, slot, shared, torch.zeros_like(owners))
         row, column = torch.nonzero(rows.cells, as_tuple=True)
-        return out.index_put((row, column), self.places(rows.cells[row, column]), accumulate=True) if len(row) else out
+        if not len(row):
+            return out
+        places = self.places(rows.cells[row, column], rows.ahead[row, column] if rows.ahead.shape[-1] else None)
+        return out.index_put((row, column), places, accumulate=True)
 
-    def places(self, numbers: Tensor) -> Tensor:
-        """The learned positions of places, (n,) int64 of `sequence.place_number`, to (n, D); 0 is zeros.
+    def places(self, numbers: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """The learned positions of places, and the projections of what follows them: (n, D).
+
+        Args:
+            numbers: (n,) int64 of `sequence.place_number`; 0 has no position.
+            ahead: (n, W) float32, see `Segment.ahead`.
 
         Raises:
-            ValueError: without `position_grid`.
+            ValueError: without `position_grid`, or with `ahead` and without `look_ahead`.
         """
+        if (ahead is None) != (self.look_ahead is None):
+            raise ValueError("what follows a place is read where look_ahead is set; expected both or neither")
         if self.row_positions is None or self.column_positions is None:
             raise ValueError("places on the image grid need learned positions; expected a position_grid")
         columns = F.pad(self.column_positions, (0, 0, 0, 1))
-        return F.pad((self.row_positions[:, None] + columns).flatten(0, 1), (0, 0, 1, 0))[numbers]
+        places = F.pad((self.row_positions[:, None] + columns).flatten(0, 1), (0, 0, 1, 0))[numbers]
+        return places if self.look_ahead is None else places + self.look_ahead(ahead)
 
 
 def batch_without_candidates(

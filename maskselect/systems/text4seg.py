@@ -39,7 +39,7 @@ from maskselect.structures.needs import FRAME_TOKENS, PROMPT_TOKENS, Arguments, 
 from maskselect.structures.protocols import LanguageModel
 from maskselect.structures.sample import Prompt
 from maskselect.systems import text_questions
-from maskselect.systems.answering import forced_answers, generate_texts
+from maskselect.systems.answering import LookAhead, forced_answers, generate_texts
 from maskselect.systems.language_system import LanguageSystem, grid_of
 from maskselect.systems.linking import ClipReading, Links, frame_numbers
 from maskselect.systems.picture_batches import TextItem, collate_texts
@@ -47,6 +47,7 @@ from maskselect.systems.reading import Reader, batch_without_candidates
 from maskselect.systems.scoring import ReadImages, in_passes, read_images
 from maskselect.systems.text_questions import InstanceOrder, Phrasing
 from maskselect.systems.writing import GrammarProcessor, TokenTexts
+from maskselect.tokens import sequence
 from maskselect.tokens.mask_tokenizer import MaskTokenizer
 from maskselect.tokens.sequence import place_number
 
@@ -99,6 +100,8 @@ class Text4Seg(LanguageSystem):
             those of the cell that is written next (ours). They begin at zero, so a checkpoint without them can be a
             start.
         cell_weight: weight of the binary cross entropy of this prediction beside that of the text; 0 is without.
+        look_ahead: number of cells whose prediction each token of an answer sees, from the cell that is written next on
+            and within its row (ours); 0 is without. It needs cell_positions and cell_weight.
         background_share: share of the image tokens without any annotated mask that a training step reads, for
             "after_prompt"; fewer make it faster (ours).
         start: checkpoint to start from: of this system; of the other variant, without the tokens that it added; or of
@@ -132,6 +135,7 @@ class Text4Seg(LanguageSystem):
         cell_positions: bool = False,
         cell_layer: int = 4,
         cell_weight: float = 0.0,
+        look_ahead: int = 0,
         background_share: float = 1.0,
         start: str | None = None,
     ) -> None:
@@ -148,6 +152,11 @@ class Text4Seg(LanguageSystem):
             )
         if constrained and phrasing != "plain":
             raise ValueError(f"constrained decoding writes masks alone; expected phrasing 'plain', got {phrasing!r}")
+        if look_ahead and not (cell_positions and cell_weight > 0):
+            raise ValueError(
+                f"look_ahead {look_ahead} shows what image tokens predict about the next cell; expected cell_positions "
+                "and a cell_weight above 0"
+            )
         words_before = len(lmm.tokenizer)
         for token in (*codec.tokens, *extra_tokens):
             lmm.add_token(token)
@@ -160,7 +169,7 @@ class Text4Seg(LanguageSystem):
                 )
             grid = grid_of(lmm, side)
         tokenizer = MaskTokenizer(lmm.vision_width, lmm.width)
-        super().__init__(Reader(lmm, tokenizer, after, grid), side, words_before)
+        super().__init__(Reader(lmm, tokenizer, after, grid, look_ahead), side, words_before)
         self.name = variant
         self.title, self.paper = PAPERS[variant]
         self.cell_layer, self.cell_weight, self.background_share = cell_layer, cell_weight, background_share
@@ -262,7 +271,10 @@ class Text4Seg(LanguageSystem):
             process = self._processor(asked) if self.constrained else None
             places = self._places_written()
             run = self.hidden_and_cells if self.cell_head else None
-            written = generate_texts(self.reader, images, some, self.longest, process=process, cells=places, run=run)
+            ahead = self._look_ahead()
+            written = generate_texts(
+                self.reader, images, some, self.longest, process=process, cells=places, run=run, ahead=ahead
+            )
             coverage = self._coverage(written.image_states) or [None] * len(some)
             for prompt, ids, states, cells in zip(asked, written.ids, written.states, coverage, strict=True):
                 answers.append(replace(self._decoded(prompt, ids, states, reading.size, threshold), coverage=cells))
@@ -310,6 +322,21 @@ class Text4Seg(LanguageSystem):
             return [place_number(r, c, grid) for r, c in scaled]
 
         return numbers
+
+    def _look_ahead(self) -> LookAhead | None:
+        """Gives what image tokens predict from each cell on, see `sequence.windows`; None without `look_ahead`."""
+        head, projection = self.cell_head, self.reader.look_ahead
+        if head is None or projection is None:
+            return None
+        height, width = self.image_grid()
+
+        def windows(states: list[Tensor], numbers: list[list[int]]) -> Tensor:
+            cells = states[0].new_zeros(len(states), height * width, dtype=torch.float32)
+            for row, (own, kept) in enumerate(zip(states, numbers, strict=True)):
+                cells[row, kept] = head(own).float().sigmoid()
+            return sequence.windows(cells.reshape(-1, height, width), projection.in_features)
+
+        return windows
 
     def _scores(self, ids: list[int], states: Tensor, text: str, labels: Sequence[str]) -> Tensor:
         """The score of each mask, see `Text4Seg`: (M,) in [0, 1]."""
@@ -374,6 +401,7 @@ class Text4Seg(LanguageSystem):
             run=run,
             orders=orders,
             cells=self._places_written(),
+            ahead=self._look_ahead(),
         )
         assert forced.loss is not None and forced.accuracy is not None
         scalars = {"loss": forced.loss, "text": forced.loss, "accuracy": forced.accuracy}
@@ -402,7 +430,8 @@ class Text4Seg(LanguageSystem):
 
     def _start(self, checkpoint: str) -> None:
         tensors, system = checkpoints.read_tensors(checkpoint), checkpoints.read_card(checkpoint)["system"]
-        added = {k: v for k, v in self.learned_state().items() if k.endswith(("row_positions", "column_positions"))}
+        own = ("row_positions", "column_positions", "look_ahead.weight")
+        added = {k: v for k, v in self.learned_state().items() if k.endswith(own)}
         if system in PAPERS:
             tensors = added | tensors
         if system == self.name:

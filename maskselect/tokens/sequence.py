@@ -25,6 +25,7 @@ from enum import IntEnum
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maskselect.structures.sample import MASK_REF
@@ -66,6 +67,7 @@ class Segment:
         positions: position ids for the language model; for image tokens on a grid, those in time.
         grid: rows and columns of the image tokens; None for one-dimensional positions.
         cells: for each position the number of a place on the image grid, see `place_number`; empty for none.
+        ahead: for each position what image tokens predict from that place on, see `windows`, (L, W); None for none.
     """
 
     kinds: list[int]
@@ -73,6 +75,7 @@ class Segment:
     positions: list[int]
     grid: tuple[int, int] | None = None
     cells: Sequence[int] = ()
+    ahead: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -177,6 +180,20 @@ def place_number(row: int, column: int, grid: tuple[int, int]) -> int:
     return 0 if row < 0 else row * (grid[1] + 1) + (grid[1] if column < 0 else column) + 1
 
 
+def windows(coverage: Tensor, length: int) -> Tensor:
+    """What follows each place of a grid in its row.
+
+    Args:
+        coverage: (P, h, w), a value for each cell.
+        length: number W of cells to see, the place itself the first of them.
+
+    Returns:
+        (P, 1 + h * (w + 1), W) by `place_number`; 0 behind the end of the row, and everywhere for number 0.
+    """
+    seen = F.pad(coverage, (0, length)).unfold(2, length, 1)
+    return F.pad(seen.flatten(1, 2), (0, 0, 1, 0))
+
+
 def split_prompt(text: str) -> list[str]:
     """The R + 1 pieces of text around `<mask-ref>`."""
     return [piece.strip() for piece in text.split(MASK_REF)]
@@ -190,6 +207,7 @@ class PackedRows:
         kinds, values, blocks: (B, L) int64, see `Slot`, `Segment` and `PREFIX`.
         positions: (B, L) int64, or (B, L, 3) for image tokens on grids: time, row and column.
         cells: (B, L) int64, see `Segment`.
+        ahead: (B, L, W) float32, see `Segment`; W is 0 without.
     """
 
     kinds: Tensor
@@ -197,6 +215,7 @@ class PackedRows:
     positions: Tensor
     blocks: Tensor
     cells: Tensor
+    ahead: Tensor
 
     def to(self, device: torch.device) -> "PackedRows":
         """The same rows on another device."""
@@ -213,6 +232,8 @@ def pack(rows: Sequence[tuple[Segment | None, list[list[Segment]]]]) -> PackedRo
     lengths = [len(prefix or ()) + sum(len(s) for parts in prompts for s in parts) for prefix, prompts in rows]
     shape = (len(rows), max(lengths))
     kinds, values, positions, cells = (torch.zeros(shape, dtype=torch.long) for _ in range(4))
+    seen = max((s.ahead.shape[1] for _, prompts in rows for p in prompts for s in p if s.ahead is not None), default=0)
+    ahead = torch.zeros(*shape, seen, dtype=torch.float32)
     blocks = torch.full(shape, PREFIX, dtype=torch.int64)
     for row, (prefix, prompts) in enumerate(rows):
         segments = [(PREFIX, prefix)] if prefix else []
@@ -225,10 +246,15 @@ def pack(rows: Sequence[tuple[Segment | None, list[list[Segment]]]]) -> PackedRo
         if any(s.cells for _, s in segments):
             own = [c for _, s in segments for c in s.cells or [0] * len(s)]
             cells[row, :length] = torch.tensor(own, dtype=torch.int64)
+        start = 0
+        for _, segment in segments:
+            if segment.ahead is not None:
+                ahead[row, start : start + len(segment)] = segment.ahead
+            start += len(segment)
     grids = [prefix.grid if prefix else None for prefix, _ in rows]
     if any(grids):
         positions = _on_grids(positions, kinds, values, grids)
-    return PackedRows(kinds, values, positions, blocks, cells)
+    return PackedRows(kinds, values, positions, blocks, cells, ahead)
 
 
 def _on_grids(positions: Tensor, kinds: Tensor, values: Tensor, grids: Sequence[tuple[int, int] | None]) -> Tensor:

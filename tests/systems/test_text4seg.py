@@ -22,7 +22,7 @@ from maskselect.predictor import Model
 from maskselect.structures.groups import Annotated, PrepareSettings, Query
 from maskselect.structures.protocols import GroupLearner, System, VisionTower
 from maskselect.structures.sample import Prompt
-from maskselect.systems.answering import forced_answers, generate_texts
+from maskselect.systems.answering import LookAhead, forced_answers, generate_texts
 from maskselect.systems.text4seg import PictureReading, Text4Seg
 from maskselect.systems.writing import GrammarProcessor, TokenTexts
 from tests.systems.test_refining import Corner
@@ -88,7 +88,13 @@ def asked(system: Text4Seg) -> list[Prompt]:
 
 PLACES: dict[str, dict[str, Any]] = {
     "before_prompt": {},
-    "after_prompt": {"image_place": "after_prompt", "cell_positions": True, "cell_layer": 1, "cell_weight": 1.0},
+    "after_prompt": {
+        "image_place": "after_prompt",
+        "cell_positions": True,
+        "cell_layer": 1,
+        "cell_weight": 1.0,
+        "look_ahead": 2,
+    },
 }
 
 
@@ -297,13 +303,13 @@ def test_the_score_is_that_of_the_foreground_or_of_the_opening(
     seen: list[Tensor] = []
 
     def run(*inputs: Any) -> Tensor:
-        seen.append(learned.lmm.hidden(*inputs))
+        seen.append((learned.hidden_and_cells if learned.cell_head else learned.lmm.hidden)(*inputs))
         return seen[-1]
 
     images, texts = learned._read(reading.features[None], [["the pair"]], [[]]), [["the pair"]]
-    places = learned._places_written()
-    forced_answers(learned.reader, images, texts, [[""]], -1, encode=lambda _: ids, run=run, cells=places)
-    states = seen[-1][0, -len(ids) - 2 : -2]
+    places, ahead = learned._places_written(), learned._look_ahead()
+    forced_answers(learned.reader, images, texts, [[""]], -1, encode=lambda _: ids, run=run, cells=places, ahead=ahead)
+    states = seen[-1][0, -len(ids) - 2 : -2, : learned.lmm.width]
     sure = learned.lmm.token_logits(states).softmax(-1)[range(len(ids)), ids]
     words = [learned.texts.texts[number] for number in ids]
     fills: list[list[int]] = []
@@ -324,11 +330,12 @@ def test_the_score_is_that_of_the_foreground_or_of_the_opening(
 
 
 @torch.no_grad()
-def test_tokens_of_an_answer_get_the_position_of_the_next_cell() -> None:
+def test_tokens_of_an_answer_get_the_position_of_the_next_cell_and_what_follows_it() -> None:
     system = tiny("text4segpp", **PLACES["after_prompt"]).eval()
-    reader, places = system.reader, system._places_written()
-    assert reader.row_positions is not None and reader.column_positions is not None and places is not None
-    for table in (reader.row_positions, reader.column_positions):
+    reader, places, look = system.reader, system._places_written(), system._look_ahead()
+    assert reader.row_positions is not None and reader.column_positions is not None and reader.look_ahead is not None
+    assert places is not None and look is not None
+    for table in (reader.row_positions, reader.column_positions, reader.look_ahead.weight):
         table.normal_(generator=torch.Generator().manual_seed(0))
     features = torch.randn(1, system.lmm.most_image_tokens, system.lmm.vision_width)
     grammar = GrammarProcessor([system.codec.grammar(None)], system.texts)
@@ -340,26 +347,50 @@ def test_tokens_of_an_answer_get_the_position_of_the_next_cell() -> None:
         return grammar(ids, wished)
 
     images = system._read(features, [[]], [[]])
-    written = generate_texts(reader, images, ["red"], 160, process=process, cells=places)
+    run = system.hidden_and_cells
+    written = generate_texts(reader, images, ["red"], 160, process=process, cells=places, run=run, ahead=look)
     ids = written.ids[0]
     assert any(places(ids, len(ids))) and places(ids, len(ids))[0] == 0
     # The cells are numbered from 1, three places for each of two rows: two cells and the end of the row.
     assert max(places(ids, len(ids))) <= 6 and places(ids, 3) == places(ids, len(ids))[-3:]
 
-    def forced(cells: Callable[[list[int], int], list[int]] | None) -> Tensor:
+    def forced(cells: Callable[[list[int], int], list[int]] | None, ahead: LookAhead | None) -> Tensor:
         seen: list[Tensor] = []
 
-        def run(*inputs: Any) -> Tensor:
-            seen.append(system.lmm.hidden(*inputs))
+        def kept(*inputs: Any) -> Tensor:
+            seen.append(run(*inputs))
             return seen[-1]
 
         read = system._read(features, [["red"]], [[]])
-        forced_answers(reader, read, [["red"]], [[""]], -1, encode=lambda _: ids, run=run, cells=cells)
-        return seen[-1][0, -len(ids) - 2 : -2]
+        forced_answers(reader, read, [["red"]], [[""]], -1, encode=lambda _: ids, run=kept, cells=cells, ahead=ahead)
+        return seen[-1][0, -len(ids) - 2 : -2, : system.lmm.width]
 
     # Reading an answer gives the states with which it was written.
-    torch.testing.assert_close(forced(places), written.states[0], atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(forced(None), written.states[0], atol=1e-2)
+    torch.testing.assert_close(forced(places, look), written.states[0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(forced(None, None), written.states[0], atol=1e-2)
+
+    def nothing(states: list[Tensor], orders: list[list[int]]) -> Tensor:
+        return torch.zeros_like(look(states, orders))
+
+    assert not torch.allclose(forced(places, nothing), written.states[0], atol=1e-2)
+
+
+def test_what_follows_a_cell_is_the_rest_of_its_row() -> None:
+    system = tiny("text4seg", **PLACES["after_prompt"])
+    assert system.cell_head is not None
+    look, states = system._look_ahead(), torch.randn(2, 4, system.lmm.width)
+    assert look is not None
+    first, second = system.cell_head(states).float().sigmoid().detach().unbind()
+    seen = look([states[0], states[1][[0, 3]]], [[0, 1, 2, 3], [0, 3]]).detach()
+    a, b, c, d = first.tolist()  # two rows of two cells; the last row of three places is behind the cells
+    none = [0.0, 0.0]
+    torch.testing.assert_close(seen[0], torch.tensor([none, [a, b], [b, 0], none, [c, d], [d, 0], none]))
+    a, d = second[[0, 3]].tolist()  # a training step that leaves out the other two
+    torch.testing.assert_close(seen[1], torch.tensor([none, [a, 0], none, none, [0, d], [d, 0], none]))
+    with pytest.raises(ValueError, match="expected cell_positions and a cell_weight above 0"):
+        tiny("text4seg", look_ahead=2)
+    with pytest.raises(ValueError, match="expected both or neither"):
+        system.reader.places(torch.tensor([1]))
 
 
 def test_a_training_step_may_leave_out_background(monkeypatch: pytest.MonkeyPatch) -> None:
