@@ -82,17 +82,27 @@ def answers(model: Model, refiners: dict[str, Refiner], split: str, seed: int, s
             }
 
 
+def is_text(name: str) -> bool:
+    """Whether a model writes its masks."""
+    return "text4seg" in Path(name).stem
+
+
+def refiners_of(options: argparse.Namespace, name: str) -> list[str]:
+    """The refiners of a model; those that select candidates refine them before."""
+    return options.refiners if is_text(name) or "instructseg" in Path(name).stem else []
+
+
 def measured(options: argparse.Namespace, name: str, grammar: bool, split: str, seed: int) -> list[Row]:
     """The rows of a model, from the cache if it has them."""
-    file = find_checkpoint(name)
-    key = "-".join([Path(name).stem, fingerprint(file)[:8], "grammar" * grammar, *options.refiners, split, str(seed)])
+    file, names = find_checkpoint(name), refiners_of(options, name)
+    key = "-".join([Path(name).stem, fingerprint(file)[:8], "grammar" * grammar, *names, split, str(seed)])
     kept: Path = options.cache / f"{key}-{options.scenes}.json"
     if not kept.is_file():
         model = maskselect.load(name, "cpu")
         if grammar:
             assert isinstance(model.system, Text4Seg)
             model.system.constrained = True
-        refiners = {refiner: load_refiner(refiner) for refiner in options.refiners}
+        refiners = {refiner: load_refiner(refiner) for refiner in names}
         write_text(kept, json.dumps(list(answers(model, refiners, split, seed, options.scenes))))
     rows: list[Row] = json.loads(kept.read_text())
     return rows
@@ -112,11 +122,9 @@ def share(rows: Sequence[Row], value: Callable[[Row], float]) -> float:
 def lines(options: argparse.Namespace, split: str) -> Iterator[str]:
     """The rows of the table of a split."""
     for name in options.models:
-        is_text = "text4seg" in Path(name).stem
-        for grammar in (False, True) if options.grammar and is_text else (False,):
+        for grammar in (False, True) if options.grammar and is_text(name) else (False,):
             seeds = [measured(options, name, grammar, split, seed) for seed in options.seeds]
-            refined = is_text or "instructseg" in Path(name).stem  # candidates are refined before they are selected
-            for refiner in ("none", *options.refiners) if refined else ("none",):
+            for refiner in ("none", *refiners_of(options, name)):
                 cells = [
                     percent([share([r for r in rows if of(r)], lambda r: r["iou"][refiner]) for rows in seeds])  # noqa: B023
                     for of in COLUMNS.values()
@@ -126,7 +134,7 @@ def lines(options: argparse.Namespace, split: str) -> Iterator[str]:
                 label = (
                     Path(name).stem + (", grammar" if grammar else "") + (f", {refiner}" if refiner != "none" else "")
                 )
-                of_text = [*flaws, f"{tokens:.0f}"] if is_text else ["-"] * (len(FLAWS) + 1)
+                of_text = [*flaws, f"{tokens:.0f}"] if is_text(name) else ["-"] * (len(FLAWS) + 1)
                 yield "| " + " | ".join([label, *cells, *of_text]) + " |"
 
 

@@ -1,5 +1,7 @@
 """InstructSeg: training, answers on pictures and clips, layouts, given candidates, and where training starts."""
 
+import resource
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -255,6 +257,33 @@ def test_a_clip_is_read_frame_by_frame_and_frames_are_let_go(monkeypatch: pytest
     assert isinstance(answer.masks, ClipMasks) and answer.masks.frames == 6
     # Each frame passes the vision tower once.
     assert sum(held) == 6 and max(held) == 1 and set(asked_for) == set(range(6))
+
+
+class Noise:
+    """A long clip that keeps no frame, and notes the peak of the memory of this process (in KiB) when one is read."""
+
+    fps, size = 24.0, (240, 320)
+
+    def __init__(self, frames: int) -> None:
+        self.frames, self.peaks = frames, [0] * frames
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        self.peaks[frame] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return np.random.default_rng(frame).integers(0, 255, (*self.size, 3), np.uint8)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the unit of ru_maxrss is that of Linux")
+def test_a_long_clip_takes_no_more_memory_than_a_short_one(learned: InstructSeg) -> None:
+    clip = Noise(3000)
+    none_chosen = 1.1  # masks that are chosen are kept
+    (answer,) = learned.answer(ClipReading(clip), [Prompt("red", torch.zeros(0, 240, 320).bool())], none_chosen)
+    assert len(answer.masks) == 0
+    frames = 2500 * 240 * 320 * 3 / 1024
+    assert clip.peaks[-1] - clip.peaks[500] < 0.05 * frames
 
 
 def test_the_frames_around_a_key_frame_matter() -> None:
