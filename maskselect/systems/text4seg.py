@@ -51,7 +51,7 @@ from maskselect.tokens import sequence
 from maskselect.tokens.mask_tokenizer import MaskTokenizer
 from maskselect.tokens.sequence import place_number
 
-MaskScore = Literal["foreground", "opening"]
+MaskScore = Literal["foreground", "opening", "coverage"]
 PAPERS = {"text4seg": ("Text4Seg", "2410.09855"), "text4segpp": ("Text4Seg++", "2509.06321")}
 
 
@@ -88,7 +88,9 @@ class Text4Seg(LanguageSystem):
         longest: maximum length of an answer in tokens.
         score: score of a mask (the papers have none): "foreground", the mean probability of its foreground's tokens; or
             "opening", the probability of the token with which its text begins. With a box-wise codec that is the
-            probability that there is one more instance, which tells best whether a prompt has a target.
+            probability that there is one more instance, which tells best whether a prompt has a target. With run
+            lengths a number before that token has decided, so "coverage" tells it best: the highest prediction of an
+            image token in the mask, see `cell_weight`.
         constrained: allow only tokens that the grammar of the codec permits; expects phrasing "plain".
         extra_tokens: further tokens to add to the vocabulary, such as brackets and line breaks, which shorten answers
             of a compact tokenizer.
@@ -157,6 +159,8 @@ class Text4Seg(LanguageSystem):
                 f"look_ahead {look_ahead} shows what image tokens predict about the next cell; expected cell_positions "
                 "and a cell_weight above 0"
             )
+        if score == "coverage" and cell_weight == 0:
+            raise ValueError("score 'coverage' is what image tokens predict; expected a cell_weight above 0")
         words_before = len(lmm.tokenizer)
         for token in (*codec.tokens, *extra_tokens):
             lmm.add_token(token)
@@ -277,7 +281,7 @@ class Text4Seg(LanguageSystem):
             )
             coverage = self._coverage(written.image_states) or [None] * len(some)
             for prompt, ids, states, cells in zip(asked, written.ids, written.states, coverage, strict=True):
-                answers.append(replace(self._decoded(prompt, ids, states, reading.size, threshold), coverage=cells))
+                answers.append(self._decoded(prompt, ids, states, cells, reading.size, threshold))
         return answers
 
     def _coverage(self, states: list[Tensor] | None) -> list[Tensor | None]:
@@ -287,15 +291,24 @@ class Text4Seg(LanguageSystem):
         return [self.cell_head(own).float().sigmoid().reshape(self.image_grid()).cpu() for own in states]
 
     def _decoded(
-        self, prompt: str, ids: list[int], states: Tensor, size: tuple[int, int], threshold: float | None
+        self,
+        prompt: str,
+        ids: list[int],
+        states: Tensor,
+        coverage: Tensor | None,
+        size: tuple[int, int],
+        threshold: float | None,
     ) -> Answer:
         """The masks that an answer describes, by falling score."""
         text, cut = self.texts.decode(ids), len(ids) >= self.longest
         if text_questions.group_of(prompt) == "text" and "<seg>" not in text:
             none = torch.zeros(0, *size, dtype=torch.bool)
-            return Answer(none, torch.zeros(0, dtype=torch.float32), text=text.strip(), cut=cut)
+            return Answer(none, torch.zeros(0, dtype=torch.float32), text=text.strip(), cut=cut, coverage=coverage)
         decoded = self.codec.decode(text, size, self._labels(prompt, None))
-        scores = self._scores(ids, states, text, decoded.labels)
+        if self.score == "coverage" and coverage is not None:
+            scores = (cell_weights(decoded.masks, self.image_grid()) * coverage).flatten(1).amax(1)
+        else:
+            scores = self._scores(ids, states, text, decoded.labels)
         order = scores.argsort(descending=True, stable=True)
         order = order[scores[order] >= (0.0 if threshold is None else threshold)]
         classes = {label_texts.written(name): name for name in text_questions.listed_classes(prompt)}
@@ -307,6 +320,7 @@ class Text4Seg(LanguageSystem):
             repairs=decoded.repairs,
             cut=cut,
             labels=tuple(classes[label_texts.written(decoded.labels[n])] for n in order.tolist()) if classes else None,
+            coverage=coverage,
         )
 
     def _places_written(self) -> Callable[[list[int], int], list[int]] | None:

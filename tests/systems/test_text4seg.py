@@ -244,6 +244,20 @@ def test_coverage_is_what_image_tokens_predict() -> None:
         torch.testing.assert_close(answer.coverage, expected.detach(), atol=1e-4, rtol=1e-4)
     other = tiny("text4segpp").eval()
     assert other.answer(other.read(image), [Prompt("red", reference[:0])], None)[0].coverage is None
+    with pytest.raises(ValueError, match="expected a cell_weight above 0"):
+        tiny("text4segpp", score="coverage")
+
+
+def test_a_score_may_be_the_highest_coverage_in_the_mask(learned: Text4Seg, monkeypatch: pytest.MonkeyPatch) -> None:
+    if learned.cell_head is None:
+        pytest.skip("these image tokens predict nothing")
+    monkeypatch.setattr(learned, "score", "coverage")
+    annotated = Quadrants().load(0)
+    (answer,) = learned.answer(learned.read(annotated.image), asked(learned)[:1], None)
+    assert answer.coverage is not None and isinstance(answer.masks, Tensor)
+    half = annotated.masks[0]  # the left half of the first of four cells, as the codec's finer cells show it
+    assert torch.equal(answer.masks[0], half)
+    torch.testing.assert_close(answer.scores, 0.5 * answer.coverage[0, :1])
 
 
 def test_gradients_are_the_same_with_recomputed_activations() -> None:
