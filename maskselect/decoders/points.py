@@ -32,8 +32,10 @@ class PointFeatures:
     """What all points of B images share.
 
     Attributes:
-        levels: (B, D, h_l, w_l) for each level, finest first. A point is a cell of one of them.
-        mask_features: (B, E, h, w), on a grid finer than that of all levels.
+        levels: (B, D, h_l, w_l) for each level, finest first, each of half the side of the one before. A point is a
+            cell of one of them.
+        mask_features: (B, E, h, w), on a grid twice as fine as the first level. They may be of a part of the image from
+            its top left corner, in which masks are drawn.
     """
 
     levels: list[Tensor]
@@ -133,9 +135,7 @@ class PointMaskDecoder(nn.Module):
         second = second.unflatten(1, (self.masks, self.hidden))
         size = features.mask_features.shape[-2:]
         # The layer is linear in the relative place of a pixel. So all points share places, and have their own biases.
-        cell = torch.tensor(
-            [size[1] / level.shape[3] for level in features.levels], dtype=vectors.dtype, device=vectors.device
-        )[points[:, 1]]
+        cell = (2.0 ** (points[:, 1] + 1)).to(vectors.dtype)  # side of a point's cell in cells of the masks
         centre = (points[:, [3, 2]].to(vectors.dtype) + 0.5) * cell[:, None]
         toward = first[..., self.mask_dim :] / (_REACH * cell)[:, None, None]
         first = torch.cat([first[..., : self.mask_dim], toward], -1)

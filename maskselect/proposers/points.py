@@ -7,6 +7,7 @@ Shape letters: N candidates, K masks of a point, S side of the square that the e
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from maskselect.backends.devices import pick_device
 from maskselect.backends.weightless import reads_weights
 from maskselect.ops.boxes import masks_to_boxes_xyxy, pairwise_box_iou
 from maskselect.ops.images import cornered_image, size_of
-from maskselect.ops.masks import mean_inside, not_empty, unpadded_logits
+from maskselect.ops.masks import mean_inside, not_empty, upsample_logits
 from maskselect.ops.overlap import mask_nms
 from maskselect.structures.features import finest_first
 from maskselect.structures.masks import MaskSet
@@ -32,13 +33,16 @@ from maskselect.structures.needs import Arguments, Need
 SYSTEM = "point_masks"
 """`system` in the cards of checkpoints of `PointMasksTask`."""
 
+_SUPPRESSED = 768
+"""Greatest number of masks, by score, that take part in the suppression, which compares all pairs."""
+
 
 class PointMaskProposer:
     """A `PromptableProposer` by the masks of points.
 
     Args:
         checkpoint: shipped name or path of a checkpoint of `PointMasksTask`.
-        drawn: greatest number of masks that are drawn for each level of the decoder, by predicted IoU.
+        drawn: greatest number of points whose masks are drawn for each level of the decoder, by predicted IoU.
         pred_iou_thresh: candidates must have at least this predicted IoU.
         mask_nms_thresh: suppression by mask IoU, on the grid of the masks; None for none.
         max_candidates: greatest number of candidates, by score; None for all.
@@ -65,6 +69,7 @@ class PointMaskProposer:
         self.encoder.to(self.device)
         self.decoder.to(self.device).eval().requires_grad_(False)
         self.side: int = self.encoder.info.input_size
+        self.stride: int = min(level.stride for level in self.encoder.info.levels)
         self.drawn, self.pred_iou_thresh, self.mask_nms_thresh = drawn, pred_iou_thresh, mask_nms_thresh
         self.max_candidates = max_candidates
 
@@ -90,15 +95,14 @@ class PointMaskProposer:
         size = size_of(image)
         features, inner = self._features(image)
         logits, iou = self._draw(features, self._points(features, (0.0, 0.0, float(inner[1]), float(inner[0]))))
-        inside = self._cropped(logits, inner)
-        scores = iou * mean_inside(inside)
-        kept = ((iou >= self.pred_iou_thresh) & not_empty(inside > 0)).nonzero()[:, 0]
+        kept = (iou >= self.pred_iou_thresh).nonzero()[:, 0]
+        logits, iou = logits[kept], iou[kept]
+        scores = iou * mean_inside(logits)  # 0 for an empty mask
+        kept = scores.argsort(descending=True, stable=True)[:_SUPPRESSED]
         if self.mask_nms_thresh is not None and len(kept) > 1:
-            kept = kept[mask_nms(inside[kept] > 0, scores[kept], self.mask_nms_thresh)]
-        else:
-            kept = kept[scores[kept].argsort(descending=True, stable=True)]
+            kept = kept[mask_nms(logits[kept] > 0, scores[kept], self.mask_nms_thresh)]
         kept = kept[: self.max_candidates]
-        masks = unpadded_logits(logits[kept], self.side, inner, size) > 0
+        masks = self._resized(logits[kept], inner, size) > 0
         result = MaskSet(masks.cpu(), scores[kept].cpu(), SYSTEM)
         return result.keep(not_empty(result.masks).nonzero()[:, 0])
 
@@ -121,11 +125,11 @@ class PointMaskProposer:
         for box in boxes_xyxy.float().to(self.device) * (inner[1] / size[1]):
             x0, y0, x1, y1 = box.tolist()
             logits, iou = self._draw(features, self._points(features, (x0, y0, x1, y1)))
-            found = masks_to_boxes_xyxy(logits > 0).float() * (self.side / logits.shape[-1])
+            found = masks_to_boxes_xyxy(logits > 0).float() * self.stride
             number = (iou * pairwise_box_iou(found, box[None])[:, 0]).argmax()
             best.append(logits[number])
             scores.append(iou[number])
-        masks = unpadded_logits(torch.stack(best), self.side, inner, size) > 0
+        masks = self._resized(torch.stack(best), inner, size) > 0
         return MaskSet(masks.cpu(), torch.stack(scores).cpu(), SYSTEM)
 
     @torch.inference_mode()
@@ -135,13 +139,15 @@ class PointMaskProposer:
         features, inner = self._features(image)
         x, y = (place * inner[1] / size[1] for place in point_xy)
         logits, iou = self._draw(features, self._points(features, (x, y, x, y)))
-        return (unpadded_logits(logits[iou.argmax()][None], self.side, inner, size) > 0)[0].cpu()
+        return (self._resized(logits[iou.argmax()][None], inner, size) > 0)[0].cpu()
 
     def _features(self, image: np.ndarray) -> tuple[Any, tuple[int, int]]:
         """What all points share, and the size (h, w) of the image in the encoder's square."""
         picture, inner = cornered_image(image, self.side)
         maps = self.encoder.encode(picture[None].to(self.device).float() / 255)
-        return self.decoder(finest_first(maps)), inner
+        features = self.decoder(finest_first(maps))
+        height, width = (-(-side // self.stride) for side in inner)
+        return replace(features, mask_features=features.mask_features[..., :height, :width]), inner
 
     def _points(self, features: Any, box_xyxy: tuple[float, float, float, float]) -> Tensor:
         """Points (N, 4), see `PointMaskDecoder.decode`: cells within a box in pixels of the encoder's square.
@@ -165,10 +171,10 @@ class PointMaskProposer:
         logits, iou = self.decoder.decode(features, points)
         return logits.flatten(0, 1), iou.flatten()
 
-    def _cropped(self, logits: Tensor, inner: tuple[int, int]) -> Tensor:
-        """The part (N, h', w') of logits that is not padding."""
-        height, width = (-(-side * logits.shape[-1] // self.side) for side in inner)
-        return logits[:, :height, :width]
+    def _resized(self, logits: Tensor, inner: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Logits (N, h, w) at the size of the image, (N, *size)."""
+        height, width = logits.shape[1] * self.stride, logits.shape[2] * self.stride
+        return upsample_logits(upsample_logits(logits, (height, width))[:, : inner[0], : inner[1]], size)
 
 
 def _cells(low: float, high: float, cell: float, count: int) -> slice:

@@ -11,6 +11,8 @@ from torch import Tensor
 from maskselect.backends.checkpoints import write_checkpoint
 from maskselect.decoders.points import PointFeatures, PointMaskDecoder
 from maskselect.encoders.compact import ConvEncoder
+from maskselect.ops.images import cornered_image
+from maskselect.ops.masks import upsample_logits
 from maskselect.proposers.loading import identify_proposer, load_proposer
 from maskselect.proposers.points import PointMaskProposer
 from maskselect.proposers.store import proposer_key
@@ -159,11 +161,12 @@ def test_a_checkpoint_is_a_proposer(checkpoint: Path) -> None:
 class Drawing:
     """A decoder of two objects on a picture of 32 x 64 in a square of 64: left half and right half.
 
-    Cells of the finer level draw the half in which they lie, cells of the coarser one all of the picture.
+    Cells of the finer level draw the half in which they lie, cells of the coarser one all of the picture. Two of three
+    masks are empty.
     """
 
-    def __init__(self, decoder: Any, monkeypatch: pytest.MonkeyPatch, padding: float = 0.9) -> None:
-        self.padding, self.points = padding, list[Tensor]()
+    def __init__(self, decoder: Any, monkeypatch: pytest.MonkeyPatch, of_empty: float = 0.9) -> None:
+        self.of_empty, self.points = of_empty, list[Tensor]()
         monkeypatch.setattr(decoder, "predicted_iou", self.predicted_iou)
         monkeypatch.setattr(decoder, "decode", self.decode)
 
@@ -174,14 +177,14 @@ class Drawing:
 
     def decode(self, features: PointFeatures, points: Tensor) -> tuple[Tensor, Tensor]:
         self.points.append(points)
-        logits, iou = torch.full((len(points), 3, 16, 16), -9.0), torch.zeros(len(points), 3)
+        logits, iou = torch.full((len(points), 3, 8, 16), -9.0), torch.zeros(len(points), 3)
+        assert features.mask_features.shape[2:] == (8, 16)  # those of the picture without padding
         for row, score, (_, level, _y, x) in zip(logits, iou, points.tolist(), strict=True):
             left = x < 4 >> level
             columns = slice(0, 16) if level else slice(0, 8) if left else slice(8, 16)
-            row[1, :8, columns] = 9.0
+            row[1, :, columns] = 9.0
             score[1] = 0.4 if level else 0.5 if left else 0.6
-            row[2, 8:] = 9.0  # in the padding alone
-            score[2] = self.padding
+            score[2] = self.of_empty
         return logits, iou
 
 
@@ -204,7 +207,7 @@ def test_proposals(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_boxes_and_points(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     proposer = PointMaskProposer(checkpoint)
-    Drawing(proposer.decoder, monkeypatch, padding=0.1)
+    Drawing(proposer.decoder, monkeypatch, of_empty=0.1)
     image = np.zeros((60, 120, 3), dtype=np.uint8)
     boxes = torch.tensor([[1.0, 1, 60, 59], [0, 0, 120, 60], [70, 20, 72, 22]])
     found = proposer.segment_boxes(image, boxes)
@@ -220,3 +223,17 @@ def test_pictures_of_any_size(checkpoint: Path) -> None:
     proposer = PointMaskProposer(checkpoint, pred_iou_thresh=0.0)
     assert proposer.propose(np.full((7, 9, 3), 40, dtype=np.uint8)).masks.shape[1:] == (7, 9)
     assert proposer.segment_point(np.full((90, 9, 3), 40, dtype=np.uint8), (8.0, 89.0)).shape == (90, 9)
+
+
+def test_masks_of_a_tall_picture_are_those_of_the_whole_square(checkpoint: Path) -> None:
+    """Cutting the padding away before drawing changes only what lies beside the picture."""
+    proposer = PointMaskProposer(checkpoint, pred_iou_thresh=0.0, mask_nms_thresh=None, max_candidates=None)
+    image = np.random.default_rng(0).integers(0, 256, (64, 40, 3), dtype=np.uint8)
+    picture, _ = cornered_image(image, 64)
+    features = proposer.decoder(finest_first(proposer.encoder.encode(picture[None].float() / 255)))
+    points = torch.tensor([[0, 0, 3, 4], [0, 1, 2, 1]])
+    whole = upsample_logits(proposer.decoder.decode(features, points)[0].flatten(0, 1), (64, 64))[:, :, :40] > 0
+    found = proposer.propose(image).masks
+    for mask in whole[whole.flatten(1).any(1)]:
+        difference = (found ^ mask).flatten(1).sum(1).min()
+        assert difference <= 64  # a column of pixels at the border
