@@ -56,9 +56,9 @@ class PointMaskProposer:
     def __init__(
         self,
         checkpoint: str | Path,
-        drawn: int = 256,
-        pred_iou_thresh: float = 0.2,
-        mask_nms_thresh: float | None = 0.7,
+        drawn: int = 128,
+        pred_iou_thresh: float = 0.1,
+        mask_nms_thresh: float | None = 0.6,
         max_candidates: int | None = 64,
         device: str = "cpu",
     ) -> None:
