@@ -12,7 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import cv2
@@ -72,8 +72,8 @@ class Tally:
 HEAD = "| | objects | oracle cIoU | oracle gIoU | recall at 0.5 | recall at 0.75 |\n|---|---|---|---|---|---|"
 
 
-def photos(root: Path, split: str, limit: int | None) -> Iterator[Photograph]:
-    groups = PhotoGroups(root, split, limit=limit)
+def photos(root: Path, split: str) -> Iterator[Photograph]:
+    groups = PhotoGroups(root, split)
     for number, photo in enumerate(groups.photos):
         annotated = groups.load(number)
         yield Photograph(groups.ids[number], annotated.image, annotated.masks, [photo.source] * len(annotated.masks))
@@ -128,19 +128,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), metavar="DIR")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--split", default="val", help="of photos (default: %(default)s)")
-    parser.add_argument("--limit", type=int, metavar="N", help="first N pictures of photos")
+    parser.add_argument("--limit", type=int, metavar="N", help="first N pictures of each set")
     parser.add_argument("--pictures", type=Path, metavar="DIR")
     options = parser.parse_args()
     proposer = load_proposer(options.proposer, "cpu")
     sources = {
-        "photos": lambda: photos(options.data / "photos", options.split, options.limit),
+        "photos": lambda: photos(options.data / "photos", options.split),
         "coco128": lambda: coco128(options.data / "coco128"),
         "panoptic": lambda: panoptic(options.data / "coco_panoptic_mini"),
     }
     for name in options.sets:
         tallies: dict[str, Tally] = defaultdict(Tally)
         counts = []
-        for photo in track(sources[name](), None, name, "images"):
+        for photo in track(islice(sources[name](), options.limit), options.limit, name, "images"):
             pool = proposer.propose(photo.image).masks.cpu()
             counts.append(len(pool))
             iou, shared, joined, chosen = best(pool, photo.masks)

@@ -98,6 +98,22 @@ def test_points_lie_in_objects_and_levels_learn_their_own_sizes(monkeypatch: pyt
     assert float(found["iou"]) == pytest.approx(0.25)
 
 
+def test_a_large_object_is_no_mistake_where_a_small_one_lies_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coarse level learns nothing from a point of a small object on a large one, because both cover the point."""
+    task = tiny_task()
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[0, 8:16, 40:48] = masks[1, 4:44, 20:60] = True
+    batch = MaskBatch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), torch.tensor([[64, 64]]), [masks], ["a"])
+    seen: list[Tensor] = []
+    vectors = task.decoder.vectors
+    monkeypatch.setattr(task.decoder, "vectors", lambda f, points: seen.append(points) or vectors(f, points))
+    torch.manual_seed(0)
+    task.validate(batch)
+    drawn, without = seen  # of 4 points of each object
+    assert len(drawn) == 8
+    assert (without[:, 1] == 0).all() and len(without) == 4  # points of the large object, at the fine level
+
+
 def test_random_pixels_lie_in_their_masks() -> None:
     masks = torch.zeros(2, 6, 9, dtype=torch.bool)
     masks[0, 1, 2:8] = masks[1, 5, 0] = True

@@ -36,7 +36,7 @@ class PointMasksTask(CompactLearner):
         points: points of an object.
         most_points: greatest number of points of an image; of more, some are chosen at random.
         ranges: for each level of the decoder the least and greatest size of its objects, the square root of the area
-            in pixels of the encoder's input. A point of an object outside of the range of a level is taught to that
+            in pixels of the encoder's input. A point that no object in the range of a level covers is taught to that
             level as one without a mask: its predicted IoU is 0.
         iou_weight: weight of the loss of the predicted IoU; the mask losses have weight 1.
         flips: flip pictures from left to right at random.
@@ -88,8 +88,10 @@ class PointMasksTask(CompactLearner):
         features = self.decoder(self._maps(images))
         size = features.mask_features.shape[-2:]
         objects, owners = self._draw(masks)
-        sizes = torch.cat([one.flatten(1).sum(1).float().sqrt() for one in masks])[objects]
-        within = torch.stack([(sizes >= low) & (sizes <= high) for low, high in self.ranges])  # (levels, N)
+        fits = [self._fits(one) for one in masks]
+        within = torch.cat(fits, 1)[:, objects]  # (levels, N)
+        beside = [(fits[image] & masks[image][:, y, x]).any(1) for image, x, y in owners.tolist()]
+        outside = ~torch.stack(beside, 1) if beside else ~within  # no object of this size covers the point
         level, place = within.nonzero().unbind(1)
         points = torch.stack(
             [points_of(owners, n, images.shape[-1], one.shape[-2:]) for n, one in enumerate(features.levels)]
@@ -100,9 +102,9 @@ class PointMasksTask(CompactLearner):
         losses = mask_loss(logits, targets)
         best, chosen = losses.min(1)
         true = mask_iou(logits, targets)
-        outside = self.decoder.iou_head(self.decoder.vectors(features, points[~within])).sigmoid()
+        unmasked = self.decoder.iou_head(self.decoder.vectors(features, points[outside])).sigmoid()
         mask = (best + _OTHERS * losses.mean(1)).sum() / max(1, len(best))
-        predicted, expected = torch.cat([iou, outside]), torch.cat([true, torch.zeros_like(outside)])
+        predicted, expected = torch.cat([iou, unmasked]), torch.cat([true, torch.zeros_like(unmasked)])
         regressed = iou_prediction_loss(predicted, expected) if len(predicted) else predicted.sum()
         rows = torch.arange(len(best), device=best.device)
         scalars = {"loss": mask + self.iou_weight * regressed, "mask": mask, "iou": regressed}
@@ -113,6 +115,11 @@ class PointMasksTask(CompactLearner):
     def validate(self, batch: MaskBatch) -> dict[str, Tensor]:
         """The scalars of `loss`, without flips."""
         return self.loss(batch)
+
+    def _fits(self, masks: Tensor) -> Tensor:
+        """Which masks (M, S, S) are in the range of each level: (levels, M) bool."""
+        sizes = masks.flatten(1).sum(1).float().sqrt()
+        return torch.stack([(sizes >= low) & (sizes <= high) for low, high in self.ranges])
 
     def _draw(self, masks: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Points in objects: their number among all objects of the batch (N,), and image, x and y (N, 3)."""
