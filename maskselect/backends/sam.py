@@ -5,7 +5,6 @@ that trains on two CPU cores, and is loaded from a checkpoint of this project.
 """
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from maskselect.backends import checkpoints, needs
-from maskselect.backends.building import beside, build
 from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.backends.pickled import read_state_dict
 from maskselect.backends.sam_attention import attend_two_ways
 from maskselect.backends.sam_encoder import ImageEncoderViT
 from maskselect.backends.sam_network import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from maskselect.backends.sam_trunk import FROZEN, TrunkEncoder
 from maskselect.backends.weightless import reads_weights
 from maskselect.ops.paths import expanded
 from maskselect.structures.needs import Arguments, Need
@@ -74,8 +71,6 @@ def build_sam(
     decoder_heads: int = 2,
     decoder_mlp_dim: int = 192,
     iou_head_hidden_dim: int = 64,
-    trunk: Any = None,
-    keep_maps: bool = False,
 ) -> Sam:
     """Build a Segment Anything model with random weights; by default the compact one.
 
@@ -85,35 +80,21 @@ def build_sam(
         embed_dim, depth, num_heads, mlp_ratio: sizes of the ViT.
         window_size, global_attn_indexes: side of the attention windows in cells, and blocks with global attention.
         prompt_dim: channels of the image embedding, the prompts and the decoder.
-        trunk: a frozen encoder, or its config tree, in place of the ViT, see `TrunkEncoder`; image_size is its input
-            size, patch_size the stride of the embedding, and the sizes of the ViT have no effect.
-        keep_maps: see `TrunkEncoder`.
 
     Raises:
-        ValueError: image_size is not a multiple of patch_size, or not that of the trunk.
+        ValueError: image_size is not a multiple of patch_size.
     """
-    trunk = build(trunk) if isinstance(trunk, Mapping) else trunk
-    if trunk is not None and trunk.info.input_size != image_size:
-        raise ValueError(f"image_size {image_size} is not the input size of the trunk, {trunk.info.input_size}")
     if image_size % patch_size:
         raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
     grid = image_size // patch_size
-    encoder: nn.Module
-    if trunk is None:
-        encoder = ImageEncoderViT(
-            image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, prompt_dim, use_rel_pos, window_size,
-            tuple(global_attn_indexes),
-        )  # fmt: skip
-        encoder.pos_embed.data = _sine_positions(grid, embed_dim)
-    else:
-        encoder = TrunkEncoder(trunk, patch_size, prompt_dim, keep_maps)
+    encoder = ImageEncoderViT(
+        image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, prompt_dim, use_rel_pos, window_size,
+        tuple(global_attn_indexes),
+    )  # fmt: skip
+    encoder.pos_embed.data = _sine_positions(grid, embed_dim)
     prompts = PromptEncoder(prompt_dim, image_size, grid, mask_in_chans)
     transformer = TwoWayTransformer(decoder_depth, prompt_dim, decoder_heads, decoder_mlp_dim)
-    sam = Sam(encoder, prompts, MaskDecoder(prompt_dim, transformer, iou_head_hidden_dim))
-    if trunk is not None:
-        for name, values in (("pixel_mean", trunk.info.mean), ("pixel_std", trunk.info.std)):
-            getattr(sam, name).copy_(torch.tensor(values, dtype=torch.float32)[:, None, None] * 255)
-    return sam
+    return Sam(encoder, prompts, MaskDecoder(prompt_dim, transformer, iou_head_hidden_dim))
 
 
 def _sine_positions(grid: int, channels: int) -> Tensor:
@@ -221,18 +202,13 @@ def sam_needs(arguments: Arguments) -> list[Need]:
 
 def _load_compact(checkpoint: str | Path) -> Sam:
     card = checkpoints.read_card(checkpoint, SYSTEM)
-    # Arguments of `build_sam`, or the task that trained the model.
-    config: Any = beside(checkpoints.find_checkpoint(checkpoint), card.get("config", {}))
+    config = card.get("config", {})  # arguments of `build_sam`, or the task that trained the model
     sizes = config if Node.of(config) is None else arguments_of(config).get("model") or {}
     try:
         sam = build_sam(**sizes)
     except TypeError as error:
         raise ValueError(f"card of checkpoint {checkpoint}: config does not fit build_sam: {error}") from error
-    if reads_weights():
-        held = {name: tensor for name, tensor in sam.state_dict().items() if not name.startswith(FROZEN)}
-        tensors = checkpoints.read_tensors(checkpoint)
-        checkpoints.check_fit(held, tensors, str(checkpoints.find_checkpoint(checkpoint)), "Sam")
-        sam.load_state_dict(tensors, strict=False)
+    checkpoints.load_into(sam, checkpoint, SYSTEM)
     return sam
 
 

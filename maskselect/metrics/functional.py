@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from maskselect.metrics.canvas import canvas_pixels
-from maskselect.ops.boxes import masks_to_boxes_xyxy
+from maskselect.ops.boxes import masks_to_boxes_xyxy, pairwise_box_iou
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.ops.packed import pairwise_counts
 
@@ -92,15 +92,6 @@ def canvas_intersection_union(prediction: Tensor, target: Tensor, side: int = CA
     return inter, union
 
 
-def box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """Pairwise IoU of boxes in pixels with exclusive ends: (M, 4) and (G, 4) to (M, G). Empty boxes have IoU 0."""
-    low = torch.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
-    high = torch.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a_xyxy, b_xyxy)]
-    return shared / (areas[0][:, None] + areas[1][None] - shared).clamp(min=1e-9)
-
-
 def matched_overlaps(prediction: Tensor, targets: Tensor, by: F1Overlap = "box") -> Tensor:
     """IoU of each pair in the one-to-one assignment of greatest summed IoU (Hungarian): (min(M, G),) float32.
 
@@ -110,7 +101,7 @@ def matched_overlaps(prediction: Tensor, targets: Tensor, by: F1Overlap = "box")
         by: compare the boxes of the masks, or the masks.
     """
     if by == "box":
-        pairs = box_iou(masks_to_boxes_xyxy(prediction), masks_to_boxes_xyxy(targets))
+        pairs = pairwise_box_iou(masks_to_boxes_xyxy(prediction), masks_to_boxes_xyxy(targets))
     else:
         pairs = pairwise_iou(prediction, targets)
     rows, columns = linear_sum_assignment(pairs.cpu().numpy(), maximize=True)

@@ -19,6 +19,15 @@ def masks_to_boxes_xyxy(masks: Tensor) -> Tensor:
     return boxes * columns.any(1)[:, None]
 
 
+def pairwise_box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """Pairwise IoU of boxes in pixels with exclusive ends: (M, 4) and (G, 4) to (M, G). Empty boxes have IoU 0."""
+    low = torch.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
+    high = torch.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a_xyxy, b_xyxy)]
+    return shared / (areas[0][:, None] + areas[1][None] - shared).clamp(min=1e-9)
+
+
 def box_nms(boxes_xyxy: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """Non-maximum suppression by box IoU: (N, 4) float32 and scores (N,) to kept indices (K,) int64, by falling score.
 

@@ -9,6 +9,7 @@ from maskselect.backends.checkpoints import find_checkpoint, read_card
 from maskselect.backends.config_tree import Node, arguments_of
 from maskselect.backends.configs import read_yaml
 from maskselect.backends.devices import pick_device
+from maskselect.proposers import points
 from maskselect.proposers.mask2former import INSTRUCTSEG, SYSTEM, Mask2FormerProposer
 from maskselect.proposers.sam import SamProposer
 from maskselect.proposers.store import proposer_key
@@ -23,8 +24,8 @@ def load_proposer(config_or_name: str, device: str) -> Proposer:
 
     Args:
         config_or_name: a YAML or JSON file with a config tree; the name or path of a system's checkpoint, for the
-            proposer of the system; or that of a checkpoint of SAM, of the compact Mask2Former or of InstructSeg, which
-            find objects themselves.
+            proposer of the system; or that of a checkpoint of SAM, of the compact Mask2Former, of a point mask
+            decoder or of InstructSeg, which find objects themselves.
         device: auto, cpu or cuda. A config file sets its own device.
 
     Raises:
@@ -38,6 +39,8 @@ def load_proposer(config_or_name: str, device: str) -> Proposer:
     card = read_card(checkpoint) if checkpoint.with_suffix(".json").is_file() else {}
     if card.get("system") in (SYSTEM, INSTRUCTSEG):
         return Mask2FormerProposer(checkpoint, device=place)
+    if card.get("system") == points.SYSTEM:
+        return points.PointMaskProposer(checkpoint, device=place)
     config = beside(checkpoint, arguments_of(card.get("config")).get("proposer"))
     return SamProposer(checkpoint=checkpoint, device=place) if config is None else build(on_device(config, place))
 

@@ -46,9 +46,12 @@ def test_compact_configs_lack_nothing(path: Path, monkeypatch: pytest.MonkeyPatc
         "ras_stage1": [
             ("runs/llava/llava.safetensors, where training starts from", "lightning fit -c configs/llava.yaml")
         ],
-        "photos_sam": [encoder, photos],
+        "photos_masks": [encoder, photos],
         "photos": [
-            ("runs/photos_sam/sam.safetensors, compact SAM", "lightning fit -c configs/photos_sam.yaml"),
+            (
+                "runs/photos_masks/point_masks.safetensors, point mask decoder",
+                "lightning fit -c configs/photos_masks.yaml",
+            ),
             encoder,
             photos,
         ],

@@ -12,10 +12,10 @@ from torch import Tensor
 from maskselect.decoders.mask2former import MaskPredictions, ObjectDecoder
 from maskselect.encoders.frozen import FrozenEncoder
 from maskselect.losses.sets import SetLoss
-from maskselect.ops.images import CORNER_GREY
 from maskselect.ops.masks import upsample_logits
 from maskselect.ops.overlap import pairwise_iou
 from maskselect.proposers.mask2former import SYSTEM
+from maskselect.recipes.compact.corner import cornered
 from maskselect.recipes.compact.learner import CompactLearner
 from maskselect.structures.batches import MaskBatch
 from maskselect.structures.features import finest_first
@@ -98,21 +98,8 @@ class ObjectMasksTask(CompactLearner):
 
     def prepare(self, batch: MaskBatch, flips: bool = False) -> tuple[Tensor, list[Tensor]]:
         """Images (B, 3, S, S) float32 in [0, 1], and for each image masks (N, S, S) bool, without empty ones."""
-        side = batch.images.shape[-1]
-        images = torch.full(batch.images.shape, CORNER_GREY / 255, dtype=torch.float32, device=batch.images.device)
-        targets = []
-        for frame, image, masks, size in zip(images, batch.images, batch.masks, batch.sizes.tolist(), strict=True):
-            height, width = size
-            top, left = (side - height) // 2, (side - width) // 2
-            inside = (..., slice(top, top + height), slice(left, left + width))
-            picture, truth = image[inside] / 255, masks[inside]
-            if flips and torch.rand(()) < 0.5:
-                picture, truth = picture.flip(-1), truth.flip(-1)
-            frame[:, :height, :width] = picture
-            target = masks.new_zeros(masks.shape)
-            target[:, :height, :width] = truth
-            targets.append(target[target.flatten(1).any(1)])
-        return images, targets
+        images, targets = cornered(batch, flips)
+        return images.float() / 255, targets
 
     def _predict(self, images: Tensor) -> MaskPredictions:
         predictions: MaskPredictions = self.decoder(finest_first(self.encoder.encode(images)))

@@ -15,24 +15,20 @@ Differences from the paper:
 Shape letters: B images, P prompts per image, L side of the low-res logits, S side of the encoder's input.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskselect.backends.sam import SYSTEM, build_sam, decode_prompts
-from maskselect.backends.sam_trunk import FROZEN
 from maskselect.losses.mask import dice_loss, iou_prediction_loss, mask_iou, mask_loss
 from maskselect.recipes.compact.learner import CompactLearner
 from maskselect.structures.batches import MaskBatch
 from maskselect.structures.groups import PrepareSettings
 from maskselect.systems.picture_batches import MaskPreparer
 
-Flips = Literal["both", "horizontal", "none"]
-_AXES: Mapping[Flips, tuple[int, ...]] = {"both": (-1, -2), "horizontal": (-1,), "none": ()}
 _VECTOR = 16  # components of a pixel's vector
 
 
@@ -65,11 +61,7 @@ class SamTask(CompactLearner):
         refine_after: training step after which further rounds begin.
         iou_weight, auxiliary_weight: weights of these losses; the mask losses have weight 1.
         precision: "bf16" runs the networks under autocast, with losses in float32; "fp32" does not.
-        flips: axes along which images are flipped at random: "both", "horizontal" or "none".
-        augment: random colours, blur and noise.
-
-    Raises:
-        ValueError: for another kind of flips.
+        flips: flip images at random. SAM does not distinguish left and right.
     """
 
     name = SYSTEM
@@ -87,17 +79,14 @@ class SamTask(CompactLearner):
         iou_weight: float = 1.0,
         auxiliary_weight: float = 1.0,
         precision: str = "bf16",
-        flips: Flips = "both",
-        augment: bool = True,
+        flips: bool = True,
     ) -> None:
         super().__init__()
-        if flips not in _AXES:
-            raise ValueError(f"flips {flips!r} is unknown; expected one of {', '.join(_AXES)}")
         self.sam = build_sam(**(model or {}))
         self.object_points, self.background_points, self.boxes = object_points, background_points, boxes
         self.refined, self.rounds = refined, rounds
         self.iou_weight, self.auxiliary_weight = iou_weight, auxiliary_weight
-        self.bf16, self.flips, self.augment = precision == "bf16", flips, augment
+        self.bf16, self.flips = precision == "bf16", flips
         self.side = self.sam.image_encoder.img_size
         self.low_side = self.sam.prompt_encoder.mask_input_size[0]
         self.warmup_steps, self.refine_after = warmup_steps, refine_after
@@ -107,11 +96,11 @@ class SamTask(CompactLearner):
 
     def preparer(self, settings: PrepareSettings, training: bool) -> MaskPreparer:
         """Prepares pictures with all their masks, at the side of the encoder's input."""
-        return MaskPreparer(self.side, training and self.augment)
+        return MaskPreparer(self.side, training)
 
     def learned_state(self) -> dict[str, Tensor]:
-        """The SAM's tensors, without the auxiliary maps and a frozen trunk."""
-        return {name: tensor for name, tensor in self.sam.state_dict().items() if not name.startswith(FROZEN)}
+        """The SAM's tensors, without the auxiliary maps."""
+        return dict(self.sam.state_dict())
 
     def loss(self, batch: MaskBatch) -> dict[str, Tensor]:
         """Losses of a batch.
@@ -121,10 +110,10 @@ class SamTask(CompactLearner):
             "true_iou", the mean IoU of the object prompts in the first round. In warm-up steps only "loss" and
             "auxiliary".
         """
-        images, index = self.prepare(batch, self.flips if self.training else "none")
+        images, index = self.prepare(batch, self.flips and self.training)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             embeddings = self.sam.image_encoder(images)
-            auxiliary = self._auxiliary_loss(embeddings, index) if self.auxiliary_weight else embeddings.new_zeros(())
+            auxiliary = self._auxiliary_loss(embeddings, index)
             if self.training:
                 self.step += 1
                 if self.step <= self.warmup_steps:
@@ -139,11 +128,12 @@ class SamTask(CompactLearner):
         """The scalars of `loss`, without flips."""
         return self.loss(batch)
 
-    def prepare(self, batch: MaskBatch, flips: Flips = "none") -> tuple[Tensor, Tensor]:
+    def prepare(self, batch: MaskBatch, flips: bool = False) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) float32, normalised, in the top left corner as in SAM, and index maps (B, S, S) uint8."""
         image, index = batch.images, batch.index()
-        axes = [axis for axis in _AXES[flips] if torch.rand(()) < 0.5]
-        image, index = image.flip(axes), index.flip(axes)
+        if flips:
+            axes = [a for a in (-1, -2) if torch.rand(()) < 0.5]
+            image, index = image.flip(axes), index.flip(axes)
         image, index, sizes = _to_corner(image, index, batch.sizes)
         scale = self.side / image.shape[-1]
         pixels = F.interpolate(image.float(), size=(self.side, self.side), mode="bilinear", antialias=True)
