@@ -14,7 +14,7 @@ from maskselect.lmm.intern_vl import InternVl
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.qwen_vl import IMAGE, QwenVl
 from maskselect.ops.marking import scaled_down
-from maskselect.systems.verifying import CANDIDATE, REFERENCES, Piece, Region, Verifier, question_of
+from maskselect.systems.verifying import CANDIDATE, REFERENCES, Piece, Region, Shown, Verifier, question_of
 from tests.lmm.test_intern_vl import processor as intern_processor
 from tests.lmm.test_intern_vl import write as write_intern
 from tests.systems.tiny import SIZES
@@ -87,9 +87,9 @@ class Logged(Verifier):
         self.places.append(piece.positions)
         return piece
 
-    def _shown(self, tokens: Tensor, image: np.ndarray, start: int) -> Piece:
-        piece = super()._shown(tokens, image, start)
-        self.ids += [self.image] * len(tokens)
+    def _shown(self, image: Shown, start: int) -> Piece:
+        piece = super()._shown(image, start)
+        self.ids += [self.image] * len(image.tokens)
         self.places.append(piece.positions)
         return piece
 
