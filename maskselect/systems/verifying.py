@@ -10,7 +10,7 @@ pictures and to itself, not to the others.
 Shape letters: R rows, L positions, K cached positions, Q questions, T image tokens, D width of the language model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Literal
@@ -195,16 +195,23 @@ class Verifier(nn.Module):
         """The candidate up close: (H, W, 3) uint8 and (H, W) bool."""
         return scaled(crop(image, window_of(mask, _MARGIN)), self.crop_side)
 
-    @torch.no_grad()
     def image_tokens(self, images: Sequence[np.ndarray]) -> list[Tensor]:
         """Image tokens (T, D) of each picture (H, W, 3) uint8; pictures of one size run together, R at most."""
+        return self._seen(images, self.lmm.project_image)
+
+    def image_features(self, images: Sequence[np.ndarray]) -> list[Tensor]:
+        """Output (T, E) of the vision tower for each picture; as `image_tokens`."""
+        return self._seen(images, lambda features: features)
+
+    @torch.no_grad()
+    def _seen(self, images: Sequence[np.ndarray], finish: Callable[[Tensor], Tensor]) -> list[Tensor]:
         out: dict[int, Tensor] = {}
         for shape in dict.fromkeys(image.shape for image in images):
             numbers = [number for number, image in enumerate(images) if image.shape == shape]
             for some in (numbers[start : start + self.rows] for start in range(0, len(numbers), self.rows)):
                 pixels = torch.from_numpy(np.stack([images[number] for number in some])).permute(0, 3, 1, 2)
                 features = self.lmm.vision_features(pixels.to(self._device).float() / 255)
-                out.update(zip(some, self.lmm.project_image(features), strict=True))
+                out.update(zip(some, finish(features), strict=True))
         return [out[number] for number in range(len(images))]
 
     @torch.no_grad()
@@ -230,9 +237,7 @@ class Verifier(nn.Module):
             scores.append(logits.sigmoid().cpu())
         return torch.cat(scores)
 
-    def logits(
-        self, read: ReadPicture, shown: Sequence[Sequence[Shown]], questions: Sequence[Sequence[str]]
-    ) -> Tensor:
+    def logits(self, read: ReadPicture, shown: Sequence[Sequence[Shown]], questions: Sequence[Sequence[str]]) -> Tensor:
         """Log odds of "yes" against "no" of each question, in one pass: (Q,) float32; gradients are recorded.
 
         Args:
@@ -323,7 +328,7 @@ def _question_ends(pieces: Sequence[Piece]) -> list[int]:
 
 
 def _joined(rows: list[list[Piece]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings (R, L, D), position ids (R, L, 3) and question numbers (R, L) of rows, padded with zeros on the right."""
+    """Embeddings (R, L, D), position ids (R, L, 3) and question numbers (R, L) of rows, padded on the right with 0."""
     pad = nn.utils.rnn.pad_sequence
     embeddings = [torch.cat([piece.embeddings for piece in row]) for row in rows]
     positions = [torch.cat([piece.positions for piece in row]) for row in rows]
