@@ -79,13 +79,13 @@ class ReadPicture:
         cache: keys and values of its K positions.
         length: K.
         end: the first position id after it.
-        shown: image tokens of view and crop of regions without references, by `Region.number`.
+        kept: image tokens of crops ("crop", n) and of views without references ("view", n), n being `Region.number`.
     """
 
     cache: Any
     length: int
     end: int
-    shown: dict[int, list[Tensor]] = field(default_factory=dict)
+    kept: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,14 @@ class Region:
     Attributes:
         view: the picture with the outlined region, (H, W, 3) uint8.
         crop: the region up close, (H, W, 3) uint8.
-        number: of the candidate, if the view has no references. Its image tokens are then kept for further prompts.
+        number: of the candidate, whose image tokens are then kept for further prompts; None keeps nothing.
+        pointed: the view shows references, too, and is not kept.
     """
 
     view: np.ndarray
     crop: np.ndarray
     number: int | None = None
+    pointed: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,14 +216,18 @@ class Verifier(nn.Module):
                 out.update(zip(some, finish(features), strict=True))
         return [out[number] for number in range(len(images))]
 
-    @torch.no_grad()
     def probabilities(self, read: ReadPicture, regions: Sequence[Region], questions: Sequence[str]) -> Tensor:
-        """The probability of "yes" against "no" for each region, (N,) float32 on the CPU.
+        """The probability of "yes" for each region and its question, (N,) float32 on the CPU; see `answers`."""
+        return self.answers(read, regions, [[text] for text in questions])
+
+    @torch.no_grad()
+    def answers(self, read: ReadPicture, regions: Sequence[Region], questions: Sequence[Sequence[str]]) -> Tensor:
+        """The probability of "yes" against "no" for each question, (Q,) float32 on the CPU.
 
         Args:
             read: the picture.
             regions: N regions of it.
-            questions: N texts, of `question_of`.
+            questions: for each region the texts, of `question`; Q in total.
 
         Raises:
             ValueError: if a question does not fit into the language model's context.
@@ -233,7 +239,7 @@ class Verifier(nn.Module):
                 [Shown(one, self._grid(image)) for one, image in zip(tokens, (region.view, region.crop), strict=True)]
                 for region, tokens in zip(some, self._tokens(read, some), strict=True)
             ]
-            logits = self.logits(read, shown, [[text] for text in questions[start : start + self.rows]])
+            logits = self.logits(read, shown, questions[start : start + self.rows])
             scores.append(logits.sigmoid().cpu())
         return torch.cat(scores)
 
@@ -266,13 +272,19 @@ class Verifier(nn.Module):
         yes, no = (logits[:, sorted(ids)].logsumexp(1) for ids in (self._yes, self._no))
         return yes - no
 
-    def _tokens(self, read: ReadPicture, regions: Sequence[Region]) -> list[list[Tensor]]:
+    def _tokens(self, read: ReadPicture, regions: Sequence[Region]) -> list[tuple[Tensor, Tensor]]:
         """Image tokens of view and crop of each region."""
-        new = [region for region in regions if region.number not in read.shown]
-        tokens = self.image_tokens([image for region in new for image in (region.view, region.crop)])
-        found = {id(region): tokens[2 * place : 2 * place + 2] for place, region in enumerate(new)}
-        read.shown.update({region.number: found[id(region)] for region in new if region.number is not None})
-        return [found[id(region)] if id(region) in found else read.shown[int(region.number or 0)] for region in regions]
+        keys: list[tuple[str, int]] = []
+        for place, region in enumerate(regions):
+            keeps = region.number is not None
+            keys.append(("view", region.number or 0) if keeps and not region.pointed else ("view once", place))
+            keys.append(("crop", region.number or 0) if keeps else ("crop once", place))
+        images = [image for region in regions for image in (region.view, region.crop)]
+        new = {key: image for key, image in zip(keys, images, strict=True) if key not in read.kept}
+        made = dict(zip(new, self.image_tokens(list(new.values())), strict=True))
+        read.kept.update({key: tokens for key, tokens in made.items() if not key[0].endswith("once")})
+        found = [(read.kept | made)[key] for key in keys]
+        return list(zip(found[::2], found[1::2], strict=True))
 
     def _row(self, read: ReadPicture, shown: Sequence[Shown], questions: Sequence[str]) -> list[Piece]:
         pieces, end = [], read.end

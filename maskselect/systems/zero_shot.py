@@ -37,6 +37,8 @@ _CONTEXT = 0.3
 """Margin of a crop with its surroundings, as a share of the longer side of the box."""
 _CHUNK = 16
 """Candidates whose crops are in memory at once."""
+_QUESTIONS = 8
+"""Questions about a view of a candidate in one row."""
 TEMPLATE = "a photo of {}"
 OTHERS = (
     "a photo of something else", "a photo of an object", "a photo of a part of an object", "a photo of a texture",
@@ -189,24 +191,38 @@ class ZeroShot(ProposingSystem):
         if reading.picture is None:
             return scores
         shortlists = [self.shortlisted(reading, statement) for statement in statements]
-        pairs = [(row, candidate) for row, shortlist in enumerate(shortlists) for candidate in shortlist]
+        work = self._work(prompts, shortlists)
         from maskselect.backends.progress import track  # noqa: PLC0415  slow to import
 
-        passes = range(0, len(pairs), self.verifier.rows)
+        passes = range(0, len(work), self.verifier.rows)
         for start in track(passes, len(passes), "Verifying", "passes"):  # the views of a pass are in memory at once
-            some = pairs[start : start + self.verifier.rows]
-            regions = [self._region(reading, prompts[row], candidate) for row, candidate in some]
-            found = self.verifier.probabilities(reading.picture, regions, [questions[row] for row, _ in some])
-            for (row, candidate), score in zip(some, found, strict=True):
+            some = work[start : start + self.verifier.rows]
+            regions = [self._region(reading, prompts[rows[0]], candidate) for candidate, rows in some]
+            texts = [[questions[row] for row in rows] for _, rows in some]
+            found = self.verifier.answers(reading.picture, regions, texts).tolist()
+            asked = [(candidate, row) for candidate, rows in some for row in rows]
+            for (candidate, row), score in zip(asked, found, strict=True):
                 scores[row][candidate] = score
         return scores
+
+    def _work(self, prompts: list[Prompt], shortlists: list[list[int]]) -> list[tuple[int, list[int]]]:
+        """Candidates, each with the numbers of prompts that ask about the same view of it, at most `_QUESTIONS`."""
+        asked: dict[tuple[int, int | None], list[int]] = {}
+        for row, (prompt, shortlist) in enumerate(zip(prompts, shortlists, strict=True)):
+            for candidate in shortlist:
+                asked.setdefault((candidate, row if len(prompt.references) else None), []).append(row)
+        return [
+            (candidate, rows[start : start + _QUESTIONS])
+            for (candidate, _), rows in asked.items()
+            for start in range(0, len(rows), _QUESTIONS)
+        ]
 
     def _region(self, reading: PictureReading, prompt: Prompt, candidate: int) -> Region:
         """What is shown of a candidate for a prompt."""
         assert self.verifier is not None
         mask, references = reading.pool.masks[candidate].numpy(), list(prompt.references.cpu().numpy())
         view = self.verifier.view(reading.image, mask, references)
-        return Region(view, self.verifier.crop(reading.image, mask), None if references else candidate)
+        return Region(view, self.verifier.crop(reading.image, mask), candidate, bool(references))
 
     def shortlisted(self, reading: PictureReading, statement: Statement) -> list[int]:
         """The candidates that are verified, best first.

@@ -159,7 +159,7 @@ def test_it_learns_what_it_then_answers() -> None:
         loss = system.loss(batch)["loss"]
         loss.backward()
         optimizer.step()
-    assert float(loss) < 0.05 and system.validate(batch)["yes"] == system.validate(batch)["no"] == 1
+    assert float(loss.detach()) < 0.05 and system.validate(batch)["yes"] == system.validate(batch)["no"] == 1
     masks, reading = Quarters().propose(IMAGE).masks, system.eval().read(IMAGE)
     answers = system.answer(reading, [Prompt(QUERIES[0].text, masks[:0]), Prompt(QUERIES[1].text, masks[1:2])], None)
     assert torch.equal(answers[0].masks, masks[:1]) and torch.equal(answers[1].masks.any(0), masks[[0, 2]].any(0))

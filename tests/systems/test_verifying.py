@@ -55,7 +55,7 @@ def regions(verifier: Verifier, references: bool = True) -> list[Region]:
     image, chosen = picture(), masks()
     pointed = [chosen[0]] if references else []
     return [
-        Region(verifier.view(image, mask, pointed), verifier.crop(image, mask), None if references else number)
+        Region(verifier.view(image, mask, pointed), verifier.crop(image, mask), number, references)
         for number, mask in enumerate(chosen)
     ]
 
@@ -156,11 +156,13 @@ def test_views_without_references_go_through_the_tower_once(
     features = verifier.lmm.vision_features
     monkeypatch.setattr(verifier.lmm, "vision_features", lambda images: seen.append(len(images)) or features(images))
     first = verifier.probabilities(read, regions(verifier, references=False), texts)
-    assert sum(seen) == 6 and sorted(read.shown) == [0, 1, 2]
+    assert sum(seen) == 6 and len(read.kept) == 6
     again = verifier.probabilities(read, regions(verifier, references=False), texts)
     assert sum(seen) == 6 and torch.equal(first, again)
     verifier.probabilities(read, regions(verifier), texts)
-    assert sum(seen) == 12  # with references every view is another one
+    assert sum(seen) == 9  # with references every view is another one
+    both = verifier.probabilities(verifier.read(picture()), regions(verifier)[:1] * 2, texts[:2])
+    assert sum(seen) == 13 and both[0] == both[1]  # the picture, two views and a crop
 
 
 def test_internvl_reads_pictures_in_a_line(tmp_path: Path) -> None:
