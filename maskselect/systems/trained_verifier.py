@@ -42,6 +42,7 @@ class TrainedVerifier(ZeroShot):
         duplicates_iou: see `ZeroShot`.
         picture_side, view_side, crop_side, rows, phrasing: see `Verifier`.
         candidates, references: of a picture in training, see `RegionPreparer`.
+        positive_weight: weight of the answer yes in the loss; about four of five answers are no.
         start: checkpoint to start from: of this system, or the language model of one with the same vision tower, or of
             RAS with the same encoders, whose mask projector then also makes image tokens.
 
@@ -67,6 +68,7 @@ class TrainedVerifier(ZeroShot):
         phrasing: Phrasing = "plain",
         candidates: int = 6,
         references: int = 1,
+        positive_weight: float = 4.0,
         start: str | None = None,
     ) -> None:
         if lmm.images_on_grids or lmm.gradient_checkpointing:
@@ -81,7 +83,7 @@ class TrainedVerifier(ZeroShot):
         super().__init__(proposer, None, lmm, shortlist, duplicates_iou, *sides, rows, phrasing)
         for parameter in trained:
             parameter.requires_grad_(True)
-        self.candidates, self.references = candidates, references
+        self.candidates, self.references, self.positive_weight = candidates, references, positive_weight
         if start is not None and reads_weights():
             self._start(checkpoints.read_tensors(start), start)
         self.train()
@@ -157,7 +159,8 @@ class TrainedVerifier(ZeroShot):
         logits, labels = self.logits(batch), torch.cat(batch.labels)
         if not len(labels):
             return {"loss": 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)}
-        scalars = {"loss": F.binary_cross_entropy_with_logits(logits, labels)}
+        weight = logits.new_tensor(self.positive_weight)
+        scalars = {"loss": F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)}
         for name, kind in (("yes", labels > 0.5), ("no", labels < 0.5)):
             if kind.any():
                 scalars[name] = ((logits > 0) == (labels > 0.5))[kind].float().mean()

@@ -165,6 +165,17 @@ def test_it_learns_what_it_then_answers() -> None:
     assert torch.equal(answers[0].masks, masks[:1]) and torch.equal(answers[1].masks.any(0), masks[[0, 2]].any(0))
 
 
+def test_the_loss_weights_the_answer_yes() -> None:
+    system = tiny(positive_weight=3.0)
+    batch = prepared(system)
+    with torch.no_grad():
+        found, probabilities = system.loss(batch), system.logits(batch).sigmoid().numpy()
+    terms = [
+        -3 * np.log(p) if y else -np.log(1 - p) for p, y in zip(probabilities, batch.labels[0].tolist(), strict=True)
+    ]
+    assert float(found["loss"]) == pytest.approx(np.mean(terms), rel=1e-4)
+
+
 def test_a_picture_whose_prompts_are_all_unknown_trains_nothing() -> None:
     system, source = tiny(references=0), Source()
     source.queries = lambda *_: [QUERIES[1]]  # type: ignore[method-assign]
