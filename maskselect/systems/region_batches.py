@@ -46,6 +46,7 @@ class RegionBatch(ByValue):
         crops: for each picture (R, T, E), of the region up close.
         questions: for each picture and region the questions.
         labels: for each picture (Q,) float32, 1 for yes and 0 for no, of all questions in their order.
+        prompts: for each picture (Q,) int64, the number of the prompt of each question.
     """
 
     pictures: Tensor
@@ -53,6 +54,7 @@ class RegionBatch(ByValue):
     crops: list[Tensor]
     questions: list[list[list[str]]]
     labels: list[Tensor]
+    prompts: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -219,15 +221,15 @@ class RegionPreparer:
         record = self.record(source, number)
         with using(source, number):
             queries = source.queries(number, record.extra, prompts, rng)
-        asked: dict[tuple[int, int], list[tuple[str, float]]] = {}
-        for query in queries:
+        asked: dict[tuple[int, int], list[tuple[int, str, float]]] = {}
+        for prompt, query in enumerate(queries):
             view = record.view_of(query.references)
             if view is None or query.answer is not None:
                 continue
             question = self.verifier.question(query.text)
             for candidate, label in enumerate(self.rule.labels(record.overlap, query.targets).tolist()):
                 if label >= 0:
-                    asked.setdefault((view, candidate), []).append((question, label))
+                    asked.setdefault((view, candidate), []).append((prompt, question, label))
         regions = sorted(asked)
         views = [record.views[view, candidate] for view, candidate in regions]
         crops = [record.crops[candidate] for _, candidate in regions]
@@ -237,8 +239,9 @@ class RegionPreparer:
             record.picture[None].float(),
             [torch.stack(views).float() if views else none.float()],
             [torch.stack(crops).float() if crops else none.float()],
-            [[[question for question, _ in own] for own in pairs]],
-            [torch.tensor([label for own in pairs for _, label in own], dtype=torch.float32)],
+            [[[question for _, question, _ in own] for own in pairs]],
+            [torch.tensor([label for own in pairs for _, _, label in own], dtype=torch.float32)],
+            [torch.tensor([prompt for own in pairs for prompt, _, _ in own], dtype=torch.int64)],
         )
 
     def collate(self, items: list[RegionBatch]) -> RegionBatch:
@@ -249,6 +252,7 @@ class RegionPreparer:
             [item.crops[0] for item in items],
             [item.questions[0] for item in items],
             [item.labels[0] for item in items],
+            [item.prompts[0] for item in items],
         )
 
 

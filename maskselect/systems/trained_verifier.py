@@ -27,6 +27,8 @@ from maskselect.systems.region_batches import RegionBatch, RegionPreparer
 from maskselect.systems.verifying import Phrasing, Shown, Verifier
 from maskselect.systems.zero_shot import ZeroShot
 
+THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+"""Thresholds that validation compares; the best by F1 is stored with the checkpoint."""
 _LMM = "verifier.lmm."
 _OTHER = "reader.lmm."
 """Prefixes of the language model in a checkpoint of this system, and of others."""
@@ -156,20 +158,30 @@ class TrainedVerifier(ZeroShot):
 
     def loss(self, batch: RegionBatch) -> dict[str, Tensor]:
         """Binary cross entropy of the answers; "yes" and "no" are the shares of right answers to each kind."""
+        return self._losses(batch)[0]
+
+    def _losses(self, batch: RegionBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """The losses, and the log odds of all questions."""
         logits, labels = self.logits(batch), torch.cat(batch.labels)
         if not len(labels):
-            return {"loss": 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)}
+            return {"loss": 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)}, logits
         weight = logits.new_tensor(self.positive_weight)
         scalars = {"loss": F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)}
         for name, kind in (("yes", labels > 0.5), ("no", labels < 0.5)):
             if kind.any():
                 scalars[name] = ((logits > 0) == (labels > 0.5))[kind].float().mean()
-        return scalars
+        return scalars, logits
 
     @torch.no_grad()
     def validate(self, batch: RegionBatch) -> dict[str, Tensor]:
-        """See `loss`."""
-        return self.loss(batch)
+        """The losses, and "f1@t", the mean F1 of the candidates of a prompt at each threshold t; 1 for empty groups."""
+        out, logits = self._losses(batch)
+        rows = zip(logits.sigmoid().split([len(one) for one in batch.labels]), batch.labels, batch.prompts, strict=True)
+        groups = [(scores[own == n], labels[own == n]) for scores, labels, own in rows for n in own.unique()]
+        for threshold in THRESHOLDS if groups else ():
+            f1 = [_f1(scores >= threshold, labels > 0.5) for scores, labels in groups]
+            out[f"f1@{threshold}"] = torch.stack(f1).mean()
+        return out
 
     # --- state --------------------------------------------------------------------------------------------------
 
@@ -210,3 +222,9 @@ class TrainedVerifier(ZeroShot):
         if embeddings in taken:
             taken[embeddings] = taken[embeddings][: len(learned[embeddings])]
         return taken
+
+
+def _f1(chosen: Tensor, targets: Tensor) -> Tensor:
+    """F1 of two sets, (N,) bool each; 1 if both are empty."""
+    size = chosen.sum() + targets.sum()
+    return torch.where(size > 0, 2 * (chosen & targets).sum() / size.clamp(min=1), 1.0)
