@@ -170,10 +170,23 @@ def test_the_loss_weights_the_answer_yes() -> None:
     batch = prepared(system)
     with torch.no_grad():
         found, probabilities = system.loss(batch), system.logits(batch).sigmoid().numpy()
-    terms = [
-        -3 * np.log(p) if y else -np.log(1 - p) for p, y in zip(probabilities, batch.labels[0].tolist(), strict=True)
-    ]
+    pairs = zip(probabilities, batch.labels[0].tolist(), strict=True)
+    terms = [-3 * np.log(p) if label else -np.log(1 - p) for p, label in pairs]
     assert float(found["loss"]) == pytest.approx(np.mean(terms), rel=1e-4)
+
+
+def test_validation_compares_groups_of_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores choose a wrong candidate for "nothing", and one of two for "left of"."""
+    system = tiny()
+    batch = prepared(system)
+    right = batch.labels[0] > 0.5
+    for prompt, candidate, says in ((3, 1, True), (1, 2, False)):
+        (numbers,) = (batch.prompts[0] == prompt).nonzero(as_tuple=True)
+        right[numbers[candidate]] = says
+    monkeypatch.setattr(system, "logits", lambda _: torch.where(right, 1.5, -3.0))  # 0.82 and 0.05
+    found = system.validate(batch)
+    assert float(found["f1@0.5"]) == pytest.approx((1 + 2 / 3 + 0 + 1) / 4)  # stars, left of, nothing, above
+    assert float(found["f1@0.9"]) == pytest.approx((0 + 0 + 1 + 1) / 4)
 
 
 def test_a_picture_whose_prompts_are_all_unknown_trains_nothing() -> None:
