@@ -164,7 +164,7 @@ class TrainedVerifier(ZeroShot):
         """The losses, and the log odds of all questions."""
         logits, labels = self.logits(batch), torch.cat(batch.labels)
         if not len(labels):
-            return {"loss": 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)}, logits
+            return {"loss": 0.0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()}, logits
         weight = logits.new_tensor(self.positive_weight)
         scalars = {"loss": F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)}
         for name, kind in (("yes", labels > 0.5), ("no", labels < 0.5)):
