@@ -196,7 +196,8 @@ def test_a_picture_whose_prompts_are_all_unknown_trains_nothing() -> None:
     assert batch.questions == [[]]
     losses = system.loss(batch)
     losses["loss"].backward()
-    assert float(losses["loss"].detach()) == 0 and all(p.grad is not None for p in system.parameters() if p.requires_grad)
+    assert float(losses["loss"].detach()) == 0
+    assert all(p.grad is not None for p in system.parameters() if p.requires_grad)
 
 
 def test_features_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
