@@ -13,7 +13,7 @@ from maskselect.backends.config_tree import Node, walk
 from maskselect.systems.loading import BESIDE
 
 _ROLES = {"proposer": "candidates", "encoders": "encoder", "lmm": "language model"}
-_LANGUAGE_MODEL = "reader.lmm."
+_LANGUAGE_MODEL = ("reader.lmm.", "verifier.lmm.")
 """Prefix of the language model's tensors in a system's checkpoint."""
 _SETTINGS = (
     "model", "model_type", "checkpoint", "base", "image_size", "grid", "points_per_side", "max_candidates", "width",

@@ -3,7 +3,7 @@
 Shape letters: B images, T image tokens, E width of the vision tower, R references, h w pixels of masks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -143,30 +143,52 @@ class LanguageSystem(nn.Module):
         """
         tower = f"{_MODEL}model.vision_tower."
         taken = {k: v.float() for k, v in tensors.items() if k.startswith("reader.") and not k.startswith(tower)}
-        masks, projector = "reader.mask_tokenizer.", f"{_MODEL}model.multi_modal_projector.linear_"
+        masks, projector = "reader.mask_tokenizer.", f"{_MODEL}model.multi_modal_projector."
         if f"{masks}mean" not in taken:
             raise ValueError(f"checkpoint {checkpoint} has no mask tokens; expected one of RAS or of {self.title}")
-        channels, expected = len(taken[f"{masks}mean"]), self.lmm.vision_width
-        if channels not in (expected, expected + 1):
-            raise ValueError(
-                f"checkpoint {checkpoint} has {channels} channels per mask; expected {expected}, or one more with the "
-                "score of the proposal: the encoders must be the same"
-            )
-        # RAS appends the score of the proposal to the features of a mask.
+        tokenizer = {k.removeprefix(masks): v for k, v in taken.items() if k.startswith(masks)}
+        made = image_projector(tokenizer, self.lmm.vision_width, checkpoint)
+        taken |= {f"{projector}{name}": tensor for name, tensor in made.items()}
         for name in ("mean", "scale", "projector.0.weight"):
             taken[masks + name] = taken[masks + name][..., : self.lmm.vision_width]
-        # Image tokens come from features that are not standardised, so their projector standardises too.
-        weight = taken[f"{masks}projector.0.weight"] * taken[f"{masks}scale"]
-        taken[f"{projector}1.weight"] = weight
-        taken[f"{projector}1.bias"] = taken[f"{masks}projector.0.bias"] - weight @ taken[f"{masks}mean"]
-        for kind in ("weight", "bias"):
-            taken[f"{projector}2.{kind}"] = taken[f"{masks}projector.2.{kind}"]
         self.keep_new_words(taken)
         held = self.state_dict()
         checkpoints.check_fit(
             {k: held[k] for k in taken if k in held}, taken, checkpoint, f"{self.title} as configured"
         )
         self.load_state_dict(taken, strict=False)
+
+
+def image_projector(masks: Mapping[str, Tensor], channels: int, checkpoint: str) -> dict[str, Tensor]:
+    """The projector of image tokens that does for features what the mask projector of RAS does for masks.
+
+    Args:
+        masks: tensors of a `MaskTokenizer`.
+        channels: E, of the vision tower.
+        checkpoint: name of their checkpoint, for messages.
+
+    Returns:
+        `linear_1` and `linear_2`, weights and biases.
+
+    Raises:
+        ValueError: the mask tokens are of other features.
+    """
+    held = len(masks["mean"])
+    if held not in (channels, channels + 1):
+        raise ValueError(
+            f"checkpoint {checkpoint} has {held} channels per mask; expected {channels}, or one more with the "
+            "score of the proposal: the encoders must be the same"
+        )
+    # RAS appends the score of the proposal to the features of a mask.
+    mean, scale, first = (masks[name][..., :channels] for name in ("mean", "scale", "projector.0.weight"))
+    # Image tokens come from features that are not standardised, so their projector standardises too.
+    weight = first * scale
+    return {
+        "linear_1.weight": weight,
+        "linear_1.bias": masks["projector.0.bias"] - weight @ mean,
+        "linear_2.weight": masks["projector.2.weight"],
+        "linear_2.bias": masks["projector.2.bias"],
+    }
 
 
 def grid_of(lmm: LanguageModel, side: int) -> tuple[int, int]:

@@ -31,12 +31,14 @@ from maskselect.structures.sample import MASK_REF, Prompt
 from maskselect.systems.linking import ClipReading, Links, frame_numbers
 from maskselect.systems.proposing import ProposingSystem
 from maskselect.systems.relations import KEYS, Regions, Statement, fulfilled, stated
-from maskselect.systems.verifying import ReadPicture, Region, Verifier, question_of
+from maskselect.systems.verifying import Phrasing, ReadPicture, Region, Verifier
 
 _CONTEXT = 0.3
 """Margin of a crop with its surroundings, as a share of the longer side of the box."""
 _CHUNK = 16
 """Candidates whose crops are in memory at once."""
+_QUESTIONS = 8
+"""Questions about a view of a candidate in one row."""
 TEMPLATE = "a photo of {}"
 OTHERS = (
     "a photo of something else", "a photo of an object", "a photo of a part of an object", "a photo of a texture",
@@ -67,14 +69,14 @@ class ZeroShot(ProposingSystem):
 
     Args:
         proposer: proposes the candidates.
-        similarity: ranks candidates by their similarity to a text.
+        similarity: ranks candidates by their similarity to a text; None leaves them in the order of the proposer.
         lmm: verifies the shortlist; None leaves the decision to similarity and relations of masks.
         shortlist: number of candidates that are verified for a prompt.
         duplicates_iou: a mask is removed from a group if its IoU with a better one exceeds this; None for none.
-        picture_side, view_side, crop_side, rows: see `Verifier`.
+        picture_side, view_side, crop_side, rows, phrasing: see `Verifier`.
 
     Raises:
-        ValueError: if the shortlist is empty.
+        ValueError: if the shortlist is empty, or there is neither a similarity nor a language model.
     """
 
     name = "zero-shot"
@@ -87,7 +89,7 @@ class ZeroShot(ProposingSystem):
     def __init__(
         self,
         proposer: Proposer,
-        similarity: ImageText,
+        similarity: ImageText | None,
         lmm: LanguageModel | None = None,
         shortlist: int = 24,
         duplicates_iou: float | None = 0.7,
@@ -95,12 +97,15 @@ class ZeroShot(ProposingSystem):
         view_side: int = 448,
         crop_side: int = 224,
         rows: int = 8,
+        phrasing: Phrasing = "full",
     ) -> None:
+        if similarity is None and lmm is None:
+            raise ValueError("similarity and lmm are both missing; expected at least one of them")
         if shortlist < 1 or rows < 1:
             raise ValueError(f"shortlist {shortlist} and rows {rows}; expected at least 1 each")
         super().__init__(proposer)
         self.similarity, self.shortlist, self.duplicates_iou = similarity, shortlist, duplicates_iou
-        self.verifier = None if lmm is None else Verifier(lmm, picture_side, view_side, crop_side, rows)
+        self.verifier = None if lmm is None else Verifier(lmm, picture_side, view_side, crop_side, rows, phrasing)
         self.requires_grad_(False)
         self.eval()
 
@@ -109,9 +114,11 @@ class ZeroShot(ProposingSystem):
         """See `structures.protocols.System`.
 
         Raises:
-            ValueError: for extra candidates of a clip.
+            ValueError: for extra candidates of a clip, and for a clip without a similarity, which links masks.
         """
         if not isinstance(visual, np.ndarray):
+            if self.similarity is None:
+                raise ValueError(f"{self.title} without a similarity reads pictures only; expected no clip")
             if extra is not None:
                 raise ValueError("a clip takes no extra candidates; expected them for a picture")
             return ClipReading(visual)
@@ -122,7 +129,12 @@ class ZeroShot(ProposingSystem):
         return PictureReading(visual, pool, self.embeddings_of(visual, pool.masks), read)
 
     def embeddings_of(self, image: np.ndarray, masks: Tensor) -> Tensor:
-        """Embeddings of regions: of each alone on grey, and with its surroundings, their mean. (N, H, W) to (N, D)."""
+        """Embeddings of regions: of each alone on grey, and with its surroundings, their mean. (N, H, W) to (N, D).
+
+        Without a similarity D is 0.
+        """
+        if self.similarity is None:
+            return torch.zeros(len(masks), 0, dtype=torch.float32)
         rows = [torch.zeros(0, self.similarity.channels, dtype=torch.float32)]
         for some in masks.cpu().split(_CHUNK):
             regions = list(some.numpy())
@@ -174,34 +186,51 @@ class ZeroShot(ProposingSystem):
                 self._compared(reading, prompt, statement)
                 for prompt, statement in zip(prompts, statements, strict=True)
             ]
-        questions = [question_of(prompt.text) for prompt in prompts]
+        questions = [self.verifier.question(prompt.text) for prompt in prompts]
         scores = [torch.zeros(len(reading.pool), dtype=torch.float32) for _ in prompts]
         if reading.picture is None:
             return scores
         shortlists = [self.shortlisted(reading, statement) for statement in statements]
-        pairs = [(row, candidate) for row, shortlist in enumerate(shortlists) for candidate in shortlist]
+        work = self._work(prompts, shortlists)
         from maskselect.backends.progress import track  # noqa: PLC0415  slow to import
 
-        passes = range(0, len(pairs), self.verifier.rows)
+        passes = range(0, len(work), self.verifier.rows)
         for start in track(passes, len(passes), "Verifying", "passes"):  # the views of a pass are in memory at once
-            some = pairs[start : start + self.verifier.rows]
-            regions = [self._region(reading, prompts[row], candidate) for row, candidate in some]
-            found = self.verifier.probabilities(reading.picture, regions, [questions[row] for row, _ in some])
-            for (row, candidate), score in zip(some, found, strict=True):
+            some = work[start : start + self.verifier.rows]
+            regions = [self._region(reading, prompts[rows[0]], candidate) for candidate, rows in some]
+            texts = [[questions[row] for row in rows] for _, rows in some]
+            found = self.verifier.answers(reading.picture, regions, texts).tolist()
+            asked = [(candidate, row) for candidate, rows in some for row in rows]
+            for (candidate, row), score in zip(asked, found, strict=True):
                 scores[row][candidate] = score
         return scores
+
+    def _work(self, prompts: list[Prompt], shortlists: list[list[int]]) -> list[tuple[int, list[int]]]:
+        """Candidates, each with the numbers of prompts that ask about the same view of it, at most `_QUESTIONS`."""
+        asked: dict[tuple[int, int | None], list[int]] = {}
+        for row, (prompt, shortlist) in enumerate(zip(prompts, shortlists, strict=True)):
+            for candidate in shortlist:
+                asked.setdefault((candidate, row if len(prompt.references) else None), []).append(row)
+        return [
+            (candidate, rows[start : start + _QUESTIONS])
+            for (candidate, _), rows in asked.items()
+            for start in range(0, len(rows), _QUESTIONS)
+        ]
 
     def _region(self, reading: PictureReading, prompt: Prompt, candidate: int) -> Region:
         """What is shown of a candidate for a prompt."""
         assert self.verifier is not None
         mask, references = reading.pool.masks[candidate].numpy(), list(prompt.references.cpu().numpy())
         view = self.verifier.view(reading.image, mask, references)
-        return Region(view, self.verifier.crop(reading.image, mask), None if references else candidate)
+        return Region(view, self.verifier.crop(reading.image, mask), candidate, bool(references))
 
     def shortlisted(self, reading: PictureReading, statement: Statement) -> list[int]:
-        """The candidates that are verified, best first: by similarity, or by the proposer if no noun is stated."""
+        """The candidates that are verified, best first.
+
+        By similarity, or in the order of the proposer's scores if no noun is stated or there is no similarity.
+        """
         ranks = reading.pool.scores
-        if statement.noun:
+        if statement.noun and self.similarity is not None:
             ranks = self.similarity.logits(reading.embeddings, self.similarity.texts([_photo_of(statement.noun)]))[0]
         return torch.sort(ranks, descending=True, stable=True).indices[: self.shortlist].tolist()
 
@@ -212,6 +241,7 @@ class ZeroShot(ProposingSystem):
                 f"prompt {prompt.text!r}: without a language model the relation to {MASK_REF} is not understood; "
                 f"expected one of: {', '.join(KEYS)}"
             )
+        assert self.similarity is not None
         scores = torch.ones(len(reading.pool), dtype=torch.float32)
         if statement.noun and len(reading.pool):
             texts = self.similarity.texts([_photo_of(statement.noun), *OTHERS])

@@ -14,7 +14,7 @@ from maskselect.lmm.intern_vl import InternVl
 from maskselect.lmm.llava import Llava
 from maskselect.lmm.qwen_vl import IMAGE, QwenVl
 from maskselect.ops.marking import scaled_down
-from maskselect.systems.verifying import CANDIDATE, REFERENCES, Piece, Region, Verifier, question_of
+from maskselect.systems.verifying import CANDIDATE, REFERENCES, Piece, Region, Shown, Verifier, question_of
 from tests.lmm.test_intern_vl import processor as intern_processor
 from tests.lmm.test_intern_vl import write as write_intern
 from tests.systems.tiny import SIZES
@@ -55,7 +55,7 @@ def regions(verifier: Verifier, references: bool = True) -> list[Region]:
     image, chosen = picture(), masks()
     pointed = [chosen[0]] if references else []
     return [
-        Region(verifier.view(image, mask, pointed), verifier.crop(image, mask), None if references else number)
+        Region(verifier.view(image, mask, pointed), verifier.crop(image, mask), number, references)
         for number, mask in enumerate(chosen)
     ]
 
@@ -87,9 +87,9 @@ class Logged(Verifier):
         self.places.append(piece.positions)
         return piece
 
-    def _shown(self, tokens: Tensor, image: np.ndarray, start: int) -> Piece:
-        piece = super()._shown(tokens, image, start)
-        self.ids += [self.image] * len(tokens)
+    def _shown(self, image: Shown, start: int) -> Piece:
+        piece = super()._shown(image, start)
+        self.ids += [self.image] * len(image.tokens)
         self.places.append(piece.positions)
         return piece
 
@@ -156,11 +156,13 @@ def test_views_without_references_go_through_the_tower_once(
     features = verifier.lmm.vision_features
     monkeypatch.setattr(verifier.lmm, "vision_features", lambda images: seen.append(len(images)) or features(images))
     first = verifier.probabilities(read, regions(verifier, references=False), texts)
-    assert sum(seen) == 6 and sorted(read.shown) == [0, 1, 2]
+    assert sum(seen) == 6 and len(read.kept) == 6
     again = verifier.probabilities(read, regions(verifier, references=False), texts)
     assert sum(seen) == 6 and torch.equal(first, again)
     verifier.probabilities(read, regions(verifier), texts)
-    assert sum(seen) == 12  # with references every view is another one
+    assert sum(seen) == 9  # with references every view is another one
+    both = verifier.probabilities(verifier.read(picture()), regions(verifier)[:1] * 2, texts[:2])
+    assert sum(seen) == 13 and both[0] == both[1]  # the picture, two views and a crop
 
 
 def test_internvl_reads_pictures_in_a_line(tmp_path: Path) -> None:

@@ -120,9 +120,12 @@ def test_passes_bound_the_rows(folders: dict[str, Path], monkeypatch: pytest.Mon
     monkeypatch.setattr(system.verifier.lmm, "hidden", watched)  # type: ignore[union-attr]
     reading = system.read(IMAGE)
     system.answer(reading, prompts_of(PROMPTS), 0.5)
-    assert [rows for rows, _ in seen] == [1, 3, 3, 3, 3, 3, 1]  # the picture once, then 16 regions
+    # The picture once, then 4 candidates, shared by the prompts without references, for each of 3 views.
+    assert [rows for rows, _ in seen] == [1, 3, 3, 3, 3]
     system.answer(reading, prompts_of(PROMPTS[:1]), 0.5)
-    assert [rows for rows, _ in seen[7:]] == [3, 1]
+    assert [rows for rows, _ in seen[5:]] == [3, 1]
+    system.answer(reading, prompts_of(PROMPTS[:1]) * 17, 0.5)
+    assert [rows for rows, _ in seen[7:]] == [3, 3, 3, 3]  # 8 questions a row at most
 
 
 def test_everything_by_public_parts_through_the_predict_path(folders: dict[str, Path]) -> None:
