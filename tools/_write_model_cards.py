@@ -31,6 +31,7 @@ ROLES = {
     "llmseg": "Selects masks: compares the token `[SEG]` with the candidates.",
     "instructseg": "Makes masks by a decoder whose queries the language model writes; pictures and clips. A beginning.",
     "text4segpp": "Makes masks: the language model writes them as text. Use it with `--refiner snap`.",
+    "text4seg": "Makes masks: the language model writes run lengths of rows. Use it with `--refiner snap`.",
     "captioner": "Stage 1 of RAS: captions a picture from its mask tokens. A start for training; answers no prompts.",
     "sam": "A compact Segment Anything: the candidates of `ras` and `llmseg`, and masks for boxes and points.",
     "mask2former": "A compact Mask2Former decoder: finds all objects. A start for InstructSeg, and a proposer.",
