@@ -100,10 +100,10 @@ def forced_answers(
         parts.append([])
         for question, text in zip(own_questions, texts, strict=True):
             ids.append([*encode(text), end])
-            count, first = len(ids[-1]), question[-1].end
+            count, start = len(ids[-1]), question[-1].end
             own = () if cells is None else cells(ids[-1], count)
             shown = None if seen is None else seen[len(ids) - 1, torch.tensor(own, dtype=torch.int64)]
-            written = Segment([int(Slot.TEXT)] * count, ids[-1], list(range(first, first + count)), None, own, shown)
+            written = Segment([int(Slot.TEXT)] * count, ids[-1], list(range(start, start + count)), None, own, shown)
             parts[-1].append([*question, written])
     packed, hidden = prompt_hidden(reader, images, parts, "causal", run)
     rows, columns = torch.tensor(_predicting(images, parts), dtype=torch.int64, device=hidden.device).reshape(-1, 2).T
