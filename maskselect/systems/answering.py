@@ -93,8 +93,8 @@ def forced_answers(
         [reader.question(prompt, order) for prompt in lay_out_prompts(reader, image_questions, prefix.end)]
         for prefix, image_questions, order in zip(images.prefixes, questions, orders, strict=True)
     ]
-    counts = [len(order) for order, own in zip(orders, asked, strict=True) for _ in own]
-    seen = _seen_ahead(reader, images, asked, orders, run, ahead)
+    read = [order for order, own in zip(orders, asked, strict=True) for _ in own]
+    seen = _seen_ahead(reader, images, asked, read, run, ahead)
     parts: list[list[list[Segment]]] = []
     for own_questions, texts in zip(asked, answers, strict=True):
         parts.append([])
@@ -118,15 +118,15 @@ def forced_answers(
     accuracy = (logits.argmax(-1) == targets).float().mean()
     image_states = None
     if reader.image_after_prompt and hidden.shape[-1] > width:
-        image_states = _image_states(packed, hidden, width, counts)
+        image_states = _image_states(packed, hidden, width, read)
     first = _first_seg(states, targets == seg_id, owners, len(ids))
     return Answers(*first, [], loss, accuracy, image_states)
 
 
-def _image_states(packed: PackedRows, hidden: Tensor, width: int, counts: list[int]) -> list[Tensor]:
-    """What is appended to the D channels of image tokens after prompts; counts: their number for each prompt."""
+def _image_states(packed: PackedRows, hidden: Tensor, width: int, read: list[list[int]]) -> list[Tensor]:
+    """What is appended to the D channels of image tokens after prompts; read: the tokens that follow each prompt."""
     in_prompt = (packed.kinds == Slot.IMAGE) & (packed.blocks != PREFIX)
-    return list(hidden[in_prompt][:, width:].split(counts))
+    return list(hidden[in_prompt][:, width:].split(list(map(len, read))))
 
 
 @torch.no_grad()
@@ -134,16 +134,15 @@ def _seen_ahead(
     reader: Reader,
     images: ReadImages,
     asked: list[list[list[Segment]]],
-    orders: list[list[int]],
+    read: list[list[int]],
     run: Callable[..., Tensor] | None,
     ahead: LookAhead | None,
 ) -> Tensor | None:
     """The result of `ahead` for all questions, on the CPU."""
     if ahead is None:
         return None
-    owned = [order for order, own in zip(orders, asked, strict=True) for _ in own]
     packed, hidden = prompt_hidden(reader, images, asked, "causal", run)
-    return ahead(_image_states(packed, hidden, reader.lmm.width, list(map(len, owned))), owned).cpu()
+    return ahead(_image_states(packed, hidden, reader.lmm.width, read), read).cpu()
 
 
 def _predicting(images: ReadImages, parts: list[list[list[Segment]]]) -> list[tuple[int, int]]:

@@ -3,7 +3,6 @@
 Shape letters: N candidates, M annotated masks, C pooled channels, T image tokens, E vision width.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -11,14 +10,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from maskselect.backends.cache_keys import cache_key
 from maskselect.backends.sharded import in_zero3_shards
-from maskselect.ops.atomic import atomic_file
 from maskselect.ops.masks import resize_nearest
 from maskselect.ops.overlap import pairwise_iop, pairwise_iou
 from maskselect.structures.features import FeatureMap
@@ -26,6 +22,7 @@ from maskselect.structures.groups import Annotated, CandidateSource, GroupSource
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
 from maskselect.structures.sample import Batch, Overlaps
+from maskselect.systems.record_files import RecordFiles, record_name, rng_of, tensors_of
 
 _MEMORY_BYTES = 4 * 2**30  # of records in memory; further ones are read from disk every time
 _RECORD_FORM = 2  # to increment whenever the content of a record changes
@@ -101,6 +98,7 @@ class FeatureStore:
         self.system = system
         self.synthetic_candidates = synthetic_candidates
         self.folder = cache_dir / fingerprint(system, synthetic_candidates) if cache_dir is not None else None
+        self.files = RecordFiles(Record, self.folder)
         self.in_memory: dict[str, Record] = {}
         self._free_bytes = _MEMORY_BYTES
 
@@ -110,14 +108,12 @@ class FeatureStore:
         Raises:
             UnusableImageError: when the image cannot be read or has no candidates.
         """
-        with using(source, item):
-            name = _name(source, item)
+        name = record_name(source, item)
         if name in self.in_memory:
             return self.in_memory[name]
-        path = self._path(name)
-        record = _read(path) or self._compute_and_write(source, item, path)
-        size = sum(tensor.nbytes for tensor in _pack(record).values())
-        if path is not None and size <= self._free_bytes:
+        record = self.files.get(name, lambda: self._compute(source, item))
+        size = sum(tensor.nbytes for tensor in tensors_of(record).values())
+        if self.folder is not None and size <= self._free_bytes:
             self.in_memory[name] = record
             self._free_bytes -= size
         return record
@@ -132,17 +128,10 @@ class FeatureStore:
             ValueError: for a store without a folder.
             UnusableImageError: when the image cannot be read or has no candidates.
         """
-        with using(source, item):
-            path = self._path(_name(source, item))
-        if path is None:
-            raise ValueError("frozen features are kept in no folder")
-        if _read(path) is not None:
-            return False
-        self._compute_and_write(source, item, path)
-        return True
+        return self.files.keep(record_name(source, item), lambda: self._compute(source, item))
 
-    def _compute_and_write(self, source: GroupSource, item: int, path: Path | None) -> Record:
-        """Compute a record, and write it if there is a path. Several processes may write the same file.
+    def _compute(self, source: GroupSource, item: int) -> Record:
+        """Compute a record.
 
         Raises:
             ValueError: under ZeRO-3, where all processes would have to compute the same record at the same time.
@@ -153,28 +142,11 @@ class FeatureStore:
                 "shards what computes them; run first: maskselect features -c CONFIG, with a data.init_args.cache_dir"
             )
         with using(source, item):
-            record = self._compute(source.image_id(item), source.load(item))
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as part:
-                save_file(_pack(record), part)
-        return record
-
-    def _compute(self, name: str, annotated: Annotated) -> Record:
-        if self.synthetic_candidates is None:
-            return compute(self.system, annotated)
-        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
-        return compute(self.system, annotated, self.synthetic_candidates.propose(annotated.masks, rng))
-
-    def _path(self, name: str) -> Path | None:
-        if self.folder is None:
-            return None
-        digest = hashlib.sha256(name.encode()).hexdigest()
-        return self.folder / digest[:2] / f"{digest[2:18]}.safetensors"
-
-
-def _name(source: GroupSource, item: int) -> str:
-    return f"{source.image_id(item)}#{source.version(item)}"
+            annotated = source.load(item)
+            if self.synthetic_candidates is None:
+                return compute(self.system, annotated)
+            candidates = self.synthetic_candidates.propose(annotated.masks, rng_of(source.image_id(item)))
+            return compute(self.system, annotated, candidates)
 
 
 @torch.no_grad()
@@ -218,23 +190,6 @@ def fingerprint(system: FrozenParts, synthetic_candidates: CandidateSource | Non
         image_tokens=system.image_tokens,
         candidates=synthetic_candidates or system.proposer,
     )
-
-
-def _pack(record: Record) -> dict[str, Tensor]:
-    tensors = {k: v for k, v in vars(record).items() if k != "extra" and v is not None}
-    return {k: v.contiguous() for k, v in (tensors | {f"extra.{k}": v for k, v in record.extra.items()}).items()}
-
-
-def _read(path: Path | None) -> Record | None:
-    """A record from disk; None if there is none, or its file is truncated or has other tensors."""
-    if path is None or not path.is_file():
-        return None
-    try:
-        tensors = load_file(path)
-        extra = {k.removeprefix("extra."): tensors.pop(k) for k in list(tensors) if k.startswith("extra.")}
-        return Record(**tensors, extra=extra)
-    except (SafetensorError, TypeError):
-        return None
 
 
 @dataclass(frozen=True)

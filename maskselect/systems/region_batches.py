@@ -7,20 +7,15 @@ are new at each visit.
 Shape letters: N candidates, M annotated masks, V views of a candidate, T image tokens, E width of the tower.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from maskselect.backends.cache_keys import cache_key
-from maskselect.ops.atomic import atomic_file
 from maskselect.ops.marking import scaled_down
 from maskselect.ops.masks import not_empty, resize_nearest
 from maskselect.ops.overlap import pairwise_iou
@@ -29,6 +24,7 @@ from maskselect.structures.groups import Annotated, CandidateSource, GroupSource
 from maskselect.structures.masks import MaskSet
 from maskselect.structures.protocols import Proposer
 from maskselect.systems.preparing import LabelRule
+from maskselect.systems.record_files import RecordFiles, record_name, rng_of
 from maskselect.systems.verifying import Verifier
 
 _RECORD_FORM = 1  # to increment whenever the content of a record changes
@@ -119,6 +115,7 @@ class RegionPreparer:
         self.candidates, self.references = candidates, references
         self.synthetic: CandidateSource | None = settings.synthetic_candidates if training else None
         self.folder = settings.cache_dir / self._fingerprint() if settings.cache_dir is not None else None
+        self.files = RecordFiles(RegionRecord, self.folder)
 
     def _fingerprint(self) -> str:
         """A digest of everything that determines a record."""
@@ -140,14 +137,7 @@ class RegionPreparer:
             ValueError: without a folder.
             UnusableImageError: when the picture cannot be used.
         """
-        with using(source, number):
-            path = self._path(source, number)
-        if path is None:
-            raise ValueError("frozen features are kept in no folder")
-        if _read(path) is not None:
-            return False
-        self._compute_and_write(source, number, path)
-        return True
+        return self.files.keep(record_name(source, number), lambda: self._compute(source, number))
 
     def record(self, source: GroupSource, number: int) -> RegionRecord:
         """The record of a picture, from disk or newly computed.
@@ -155,31 +145,17 @@ class RegionPreparer:
         Raises:
             UnusableImageError: when the picture cannot be read or has no candidates.
         """
-        with using(source, number):
-            path = self._path(source, number)
-        return _read(path) or self._compute_and_write(source, number, path)
+        return self.files.get(record_name(source, number), lambda: self._compute(source, number))
 
-    def _path(self, source: GroupSource, number: int) -> Path | None:
-        if self.folder is None:
-            return None
-        digest = hashlib.sha256(_name(source, number).encode()).hexdigest()
-        return self.folder / digest[:2] / f"{digest[2:18]}.safetensors"
-
-    def _compute_and_write(self, source: GroupSource, number: int, path: Path | None) -> RegionRecord:
+    def _compute(self, source: GroupSource, number: int) -> RegionRecord:
+        rng = rng_of(record_name(source, number))
         with using(source, number):
-            name = _name(source, number)
-            rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
             annotated = source.load(number)
             asked = source.queries(number, annotated.extra, 8 * max(1, self.references), rng)
-            record = self._compute(annotated, asked, rng)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as part:
-                save_file(_pack(record), part)
-        return record
+            return self._seen(annotated, asked, rng)
 
     @torch.no_grad()
-    def _compute(self, annotated: Annotated, asked: Sequence[Query], rng: np.random.Generator) -> RegionRecord:
+    def _seen(self, annotated: Annotated, asked: Sequence[Query], rng: np.random.Generator) -> RegionRecord:
         """Run the frozen parts on a picture. asked: prompts, of which the first references are shown."""
         pool = self._pool(annotated, rng)
         masks = resize_nearest(annotated.masks, pool.image_size)
@@ -256,10 +232,6 @@ class RegionPreparer:
         )
 
 
-def _name(source: GroupSource, number: int) -> str:
-    return f"{source.image_id(number)}#{source.version(number)}"
-
-
 def _drawn(overlap: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     """Numbers of at most `count` candidates, of which half match annotated masks if possible: (N, M) IoU to (n,)."""
     matched = (overlap >= _MATCHED).any(1).cpu().numpy()
@@ -275,20 +247,3 @@ def _padded(references: Sequence[tuple[int, ...]]) -> Tensor:
     for row, numbers in enumerate(references):
         out[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
     return out
-
-
-def _pack(record: RegionRecord) -> dict[str, Tensor]:
-    tensors = {name: value for name, value in vars(record).items() if name != "extra"}
-    return {k: v.contiguous() for k, v in (tensors | {f"extra.{k}": v for k, v in record.extra.items()}).items()}
-
-
-def _read(path: Path | None) -> RegionRecord | None:
-    """A record from disk; None if there is none, or its file is truncated or has other tensors."""
-    if path is None or not path.is_file():
-        return None
-    try:
-        tensors = load_file(path)
-        extra = {k.removeprefix("extra."): tensors.pop(k) for k in list(tensors) if k.startswith("extra.")}
-        return RegionRecord(**tensors, extra=extra)
-    except (SafetensorError, TypeError):
-        return None
